@@ -1,0 +1,30 @@
+"""The errors a user meets: one sentence, what is wrong, the nearest right name, the command that lists the rest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ZooError(Exception):
+    """Something could not be done; the message is one sentence for a person (exit code 1)."""
+
+
+class UsageError(ZooError):
+    """The request itself was wrong: a bad name, setting or file (exit code 2)."""
+
+
+def fold(name: str) -> str:
+    """A name as it is compared: dashes are underscores, case does not matter."""
+    return name.replace("-", "_").lower()
+
+
+def unknown(kind: str, name: str, names: Iterable[str], listing: str) -> UsageError:
+    """The error for a name that is not in ``names``, with the nearest one if there is any.
+
+    Example: ``no variant 'beta-vea'. Did you mean 'beta_vae'? `zoo list` shows all.``
+    """
+    by_fold = {fold(known): known for known in names}
+    near = difflib.get_close_matches(fold(name), by_fold, n=1, cutoff=0.5)
+    hint = f" Did you mean '{by_fold[near[0]]}'?" if near else ""
+    return UsageError(f"no {kind} '{name}'.{hint} `{listing}` shows all.")

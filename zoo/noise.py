@@ -1,0 +1,100 @@
+"""The random numbers of a model: the ordinary generator in training, a function of the example in evaluation.
+
+A reported number must not depend on how the examples were batched. Drawn from a running generator it does: the
+second image of a batch of 64 gets other noise than the second batch of one. Inside `keyed` each number is a pure
+function of (seed, example id, sample index, how many draws came before, position within the draw), so batches of 1, 7
+and 64, any chunking of the samples, and any device give the same evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MASK32 = 0xFFFFFFFF
+
+
+@dataclass
+class _Keys:
+    rows: Tensor  # int64 (rows,), one 32-bit key per (sample, example)
+    draws: int = 0
+
+
+_keys: ContextVar[_Keys | None] = ContextVar("zoo_noise_keys", default=None)
+
+
+def normal(like: Tensor) -> Tensor:
+    """Standard normal numbers with the shape, type and device of ``like``; half types give float32."""
+    keys = _keys.get()
+    if keys is None:
+        return torch.randn_like(like, dtype=_real(like))
+    # erfinv maps the open interval (0, 1) onto the line; `_uniform` never reaches its ends.
+    return (math.sqrt(2.0) * torch.erfinv(2.0 * _uniform(keys, like) - 1.0)).to(_real(like))
+
+
+def uniform(like: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1) with the shape, type and device of ``like``; half types give float32."""
+    keys = _keys.get()
+    return torch.rand_like(like, dtype=_real(like)) if keys is None else _uniform(keys, like).to(_real(like))
+
+
+@contextlib.contextmanager
+def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[None]:
+    """Make `normal` and `uniform` a function of the example inside the block.
+
+    Args:
+        seed: states the whole set of numbers; the record carries it.
+        ids: int64 (B,), the number of each example in its split.
+        samples: the indices of the posterior samples that the block draws. Tensors asked for inside have leading
+            dimension B, or ``len(samples) * B`` with the sample index slow (sample-major).
+    """
+    device = ids.device
+    index = torch.as_tensor(list(samples), dtype=torch.int64, device=device)
+    rows = _mix(_mix(ids + _mix_int(seed)).unsqueeze(0) ^ _mix(index + 0x632BE5).unsqueeze(1)).flatten()
+    token = _keys.set(_Keys(rows))
+    try:
+        yield
+    finally:
+        _keys.reset(token)
+
+
+def _uniform(keys: _Keys, like: Tensor) -> Tensor:
+    if len(like) != len(keys.rows):
+        raise ValueError(f"keyed noise is for {len(keys.rows)} rows (samples x examples), not for {len(like)}")
+    rows = keys.rows
+    width = like[0].numel() if len(like) else 0
+    salt = _mix_int(0x9E3779B9 * (keys.draws + 1))
+    keys.draws += 1
+    column = _mix(torch.arange(width, device=like.device, dtype=torch.int64) + salt)
+    bits = _mix(rows.to(like.device).unsqueeze(1) ^ column.unsqueeze(0))
+    # 23 bits and a half fit float32's 24: each number is the centre of its cell, so 0 and 1 are never reached.
+    return (((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23).view(like.shape)
+
+
+def _mix(value: Tensor) -> Tensor:
+    # A 32-bit finaliser (multiply, xor-shift) on int64 storage; products stay below 2**63 by splitting the factor.
+    value = value & _MASK32
+    value = value ^ (value >> 16)
+    value = _multiply(value, 0x21F0AAAD)
+    value = value ^ (value >> 15)
+    value = _multiply(value, 0xD35A2D97)
+    return value ^ (value >> 15)
+
+
+def _multiply(value: Tensor, factor: int) -> Tensor:
+    low, high = factor & 0xFFFF, factor >> 16
+    return (value * low + (((value * high) & 0xFFFF) << 16)) & _MASK32
+
+
+def _mix_int(value: int) -> int:
+    return int(_mix(torch.tensor(value & _MASK32)))
+
+
+def _real(like: Tensor) -> torch.dtype:
+    return like.dtype if like.dtype in (torch.float32, torch.float64) else torch.float32
