@@ -1,0 +1,157 @@
+"""What the decoder's output says about the image: Bernoulli, Gaussian, discretised logistic mixture.
+
+A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels under a
+Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the harness says so.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zoo import noise
+from zoo.precision import full, full_precision
+
+if TYPE_CHECKING:
+    from zoo.data.images import DataSpec
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+class LikelihoodSettings(BaseModel):
+    """Which likelihood, and its own settings.
+
+    Attributes:
+        name: ``auto`` takes the one that is a likelihood of the data: binary -> bernoulli, 8-bit -> logistic, real -> gaussian.
+        sigma: Gaussian only. A number (pixel units, data in [0, 1]), or ``learned``: one parameter shared by all pixels.
+        components: discretised logistic mixture only, the number of components.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["auto", "bernoulli", "gaussian", "logistic"] = "auto"
+    sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
+    components: int = Field(default=5, ge=1)
+
+
+class Likelihood(nn.Module):
+    """p(x | decoder output). ``params`` is the raw network output (B, channels(C), H, W), ``x`` is (B, C, H, W) in [0, 1].
+
+    Attributes:
+        supports: the kinds of data (`DataSpec.support`) whose negative log-likelihood this is.
+        is_density: a density over the reals, not a probability; its nats depend on the units of x and may be negative.
+    """
+
+    name: ClassVar[str]
+    supports: ClassVar[frozenset[str]]
+    is_density: ClassVar[bool] = False
+
+    def __init__(self, settings: LikelihoodSettings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or LikelihoodSettings()
+
+    def is_nll_of(self, support: str) -> bool:
+        """Whether minus `log_prob` is a negative log-likelihood of data with that support."""
+        return support in self.supports
+
+    def channels(self, image_channels: int) -> int:
+        """How many channels the decoder has to give for an image with ``image_channels``."""
+        return image_channels
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood in nats, summed over pixels and channels, (B,)."""
+        raise NotImplementedError
+
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x | params] in [0, 1], (B, C, H, W)."""
+        raise NotImplementedError
+
+    def sample(self, params: Tensor) -> Tensor:
+        """A draw of x in [0, 1], (B, C, H, W)."""
+        raise NotImplementedError
+
+    def bits_per_dim(self, nats: Tensor | float, dims: int) -> Tensor | float:
+        """Bits per dimension of a negative log-likelihood (``nats`` per example, ``dims`` = C * H * W).
+
+        For a density 8 = log2(256) is added: the density of x in [0, 1] becomes that of the byte. What results bounds
+        the discrete code length of 8-bit data only if the density was evaluated on uniformly dequantised data,
+        x = (byte + u) / 256; on plain byte / 255 it bounds nothing.
+        """
+        bits = nats / (dims * math.log(2.0))
+        return bits + 8.0 if self.is_density else bits
+
+
+class Bernoulli(Likelihood):
+    """Independent binary pixels; ``params`` are logits. A likelihood of binary data only."""
+
+    name = "bernoulli"
+    supports = frozenset({"binary"})
+
+    @full_precision
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Sum of x log p + (1 - x) log(1 - p), from the logits, (B,). Grey x gives the (negated) cross-entropy."""
+        return -F.binary_cross_entropy_with_logits(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
+
+    @full_precision
+    def mean(self, params: Tensor) -> Tensor:
+        return torch.sigmoid(params)
+
+    @full_precision
+    def sample(self, params: Tensor) -> Tensor:
+        return (noise.uniform(params) < torch.sigmoid(params)).to(params.dtype)
+
+
+class Gaussian(Likelihood):
+    """Independent Gaussian pixels; ``params`` are the means, unbounded. A density, of real-valued data.
+
+    ``sigma`` is fixed, or one learned number for all pixels (sigma-VAE, Rybkin, Daniilidis & Levine 2021): its optimum
+    is sigma^2 = mean squared error, where the log-likelihood is -D/2 log(2 pi e MSE).
+    """
+
+    name = "gaussian"
+    supports = frozenset({"real"})
+    is_density = True
+
+    def __init__(self, settings: LikelihoodSettings | None = None) -> None:
+        super().__init__(settings)
+        sigma = self.settings.sigma
+        if sigma == "learned":
+            self.log_sigma = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
+
+    @property
+    def sigma(self) -> Tensor:
+        """The standard deviation in pixel units, a scalar tensor."""
+        return full(self.log_sigma).exp()
+
+    @full_precision
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        log_sigma = full(self.log_sigma).to(params.dtype)
+        error = (x - params) * torch.exp(-log_sigma)
+        return (-0.5 * (error.square() + LOG_2PI) - log_sigma).flatten(1).sum(1)
+
+    @full_precision
+    def mean(self, params: Tensor) -> Tensor:
+        """The mean of the density, clipped to [0, 1]."""
+        return params.clamp(0.0, 1.0)
+
+    @full_precision
+    def sample(self, params: Tensor) -> Tensor:
+        """A draw of the density, clipped to [0, 1]."""
+        return (params + self.sigma.to(params.dtype) * noise.normal(params)).clamp(0.0, 1.0)
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {kind.name: kind for kind in (Bernoulli, Gaussian)}
+AUTO = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}
+
+
+def make_likelihood(settings: LikelihoodSettings, spec: DataSpec) -> Likelihood:
+    """The likelihood of those settings; ``auto`` takes the one that is a likelihood of ``spec.support``."""
+    name = AUTO[spec.support] if settings.name == "auto" else settings.name
+    return LIKELIHOODS[name](settings)

@@ -1,0 +1,134 @@
+"""q(z | x): the diagonal Gaussian, and flows on top of it.
+
+A `Posterior` module says how many features it wants from the encoder (`size`) and turns them into a ``q``, an object
+that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for float64 features).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zoo import noise
+from zoo.precision import full, full_precision
+
+if TYPE_CHECKING:
+    from zoo.priors import Prior
+
+LOG_2PI = math.log(2.0 * math.pi)
+LOG_VARIANCE_BOUND = 20.0
+
+
+class PosteriorSettings(BaseModel):
+    """Which posterior, and its own settings.
+
+    Attributes:
+        flows: number of flow steps after the diagonal Gaussian (all but ``diagonal``).
+        hidden: width of the autoregressive networks (``iaf``, ``spline``).
+        context: number of encoder features that condition them (``iaf``, ``spline``).
+        vectors: columns of Q in a Sylvester step; at most the latent dimension is used.
+        bins: pieces of a spline.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["diagonal", "planar", "sylvester", "iaf", "spline"] = "diagonal"
+    flows: int = Field(default=4, ge=1)
+    hidden: int = Field(default=320, ge=1)
+    context: int = Field(default=64, ge=1)
+    vectors: int = Field(default=8, ge=1)
+    bins: int = Field(default=8, ge=2)
+
+
+def bound_log_variance(log_variance: Tensor) -> Tensor:
+    """Clamp to [-20, 20]: variances from 2e-9 to 5e8, whose exponentials and their squares float32 holds.
+
+    A hard clamp: outside the bounds no gradient passes.
+    """
+    return log_variance.clamp(-LOG_VARIANCE_BOUND, LOG_VARIANCE_BOUND)
+
+
+@full_precision
+def kl_diagonal(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    """KL(N(mean1, e^log_variance1) || N(mean2, e^log_variance2)), elementwise, in nats; shapes broadcast."""
+    ratio = log_variance1 - log_variance2
+    # expm1(r) - r, not exp(r) - 1 - r: near r = 0 the latter loses every digit in float32.
+    return 0.5 * (torch.expm1(ratio) - ratio + (mean1 - mean2).square() * torch.exp(-log_variance2))
+
+
+@full_precision
+def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(z; mean, e^log_variance), elementwise, in nats; shapes broadcast."""
+    return -0.5 * (LOG_2PI + log_variance + ((z - mean) * torch.exp(-0.5 * log_variance)).square())
+
+
+class DiagonalGaussian:
+    """N(mean, diag(e^log_variance)) with ``mean``, ``log_variance`` (..., D); log-variances are clamped to [-20, 20]."""
+
+    def __init__(self, mean: Tensor, log_variance: Tensor) -> None:
+        self.mean = full(mean)
+        self.log_variance = bound_log_variance(full(log_variance))
+
+    @full_precision
+    def rsample(self) -> tuple[Tensor, Tensor]:
+        """A reparameterised draw z (..., D) and log q(z) (...)."""
+        eps = noise.normal(self.mean)
+        z = self.mean + torch.exp(0.5 * self.log_variance) * eps
+        # From eps, not from (z - mean) / sigma: the same number without the rounding of z.
+        return z, -0.5 * (LOG_2PI + self.log_variance + eps.square()).sum(-1)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z) (...) for z (..., D)."""
+        return log_normal(z, self.mean, self.log_variance).sum(-1)
+
+    def kl(self, prior: Prior) -> Tensor | None:
+        """KL(q || prior) per dimension (..., D) where the prior is a diagonal Gaussian, else None."""
+        moments = prior.moments()
+        return None if moments is None else kl_diagonal(self.mean, self.log_variance, *moments)
+
+    def repeat(self, k: int) -> DiagonalGaussian:
+        """The same q for k * B rows, sample-major: row s * B + b belongs to example b."""
+        return DiagonalGaussian(self.mean.repeat(k, 1), self.log_variance.repeat(k, 1))
+
+    def detach(self) -> DiagonalGaussian:
+        """The same density with its parameters held fixed (sticking the landing, doubly reparameterised gradients)."""
+        return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
+
+
+class Posterior(nn.Module):
+    """Turns encoder features (B, size) into q(z | x).
+
+    Attributes:
+        size: the number of features it wants from the encoder.
+    """
+
+    name: ClassVar[str]
+    size: int
+
+    def __init__(self, settings: PosteriorSettings, latent: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.latent = latent
+        self.size = 2 * latent
+
+
+class DiagonalPosterior(Posterior):
+    """The features are the mean and the log-variance (Kingma & Welling 2014)."""
+
+    name = "diagonal"
+
+    def forward(self, params: Tensor) -> DiagonalGaussian:
+        mean, log_variance = params.chunk(2, dim=-1)
+        return DiagonalGaussian(mean, log_variance)
+
+
+POSTERIORS: dict[str, type[Posterior]] = {kind.name: kind for kind in (DiagonalPosterior,)}
+
+
+def make_posterior(settings: PosteriorSettings, latent: int) -> Posterior:
+    """The posterior of those settings over ``latent`` dimensions."""
+    return POSTERIORS[settings.name](settings, latent)
