@@ -1,0 +1,392 @@
+"""What one cell of a benchmark came to: one JSON file, whole or absent, and every number in it finite.
+
+A *cell* is suite@version x variant x dataset x seed under one resolved configuration; its ``key`` is a hash
+of that configuration, so an interrupted matrix knows what it already has. The records are the truth: the
+leaderboard is a pure function of them. This module imports no torch, so that reports answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
+
+from zoo.errors import ZooError
+from zoo.files import atomic_write, canonical_json
+
+SCHEMA = 1
+MAX_BYTES = 5_000_000
+
+#: schema n -> a function that turns the JSON of schema n into that of schema n + 1.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, str | bool) or not hasattr(value, "__float__"):
+        raise ValueError(f"{value!r} is not a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite, and a record holds finite numbers only")
+    return number
+
+
+def _finite_or_gap(value: Any) -> float | None:
+    # The curve of a run that diverged ends in NaN: that point is a gap, and the record still gets written.
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return None if value is None else _finite(value)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    canonical_json(value)
+    return value
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise ValueError(f"{value!r} is not a plain name (letters, digits, _ . + -)")
+    return value
+
+
+def _relative(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or "\\" in value or ":" in value or not value.isprintable():
+        raise ValueError(f"{value!r} is not a path inside the leaderboard folder")
+    return value
+
+
+def _moment(value: str) -> str:
+    moment = datetime.fromisoformat(value)
+    if moment.utcoffset() != timedelta(0):
+        raise ValueError(f"{value!r} does not say that it is UTC")
+    return value
+
+
+Finite = Annotated[float, BeforeValidator(_finite)]
+NonNegative = Annotated[float, BeforeValidator(_finite), Field(ge=0)]
+Count = Annotated[StrictInt, Field(ge=0)]
+Name = Annotated[str, AfterValidator(_name)]
+RelativePath = Annotated[str, AfterValidator(_relative)]
+Scalar = str | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | None
+
+
+class _Part(BaseModel):
+    # protected_namespaces: `model` is a word of this schema, not of pydantic.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Cell(_Part):
+    """``suite@version`` x ``variant`` x ``dataset`` x ``seed``; ``key`` is `cell_key` of the config."""
+
+    suite: Name
+    version: Name
+    variant: Name
+    dataset: Name
+    seed: Count
+    key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+
+    @property
+    def group(self) -> str:
+        """``suite@version``: no table mixes two of them."""
+        return f"{self.suite}@{self.version}"
+
+    @property
+    def stem(self) -> str:
+        """``<variant>-<dataset>-s<seed>-<key>``: how files of this cell begin."""
+        return f"{self.variant}-{self.dataset}-s{self.seed}-{self.key}"
+
+
+class Metric(_Part):
+    """One number with all that is needed to compare it.
+
+    ``value`` is a mean over ``n`` items and ``stderr`` its standard error over them (None: it has none, or it
+    is not known). ``identity`` holds whatever makes two numbers incomparable when it differs: extractor and
+    weight hash, number of samples, split, k. ``unit`` is "nats", "bits/dim", "dB" or "".
+    """
+
+    value: Finite
+    stderr: NonNegative | None = None
+    n: Count
+    unit: Literal["nats", "bits/dim", "dB", ""] = ""
+    better: Literal["lower", "higher"] | None = None
+    identity: dict[str, Scalar] = {}
+    note: str | None = None
+
+
+class Sizes(_Part):
+    """Examples in each split."""
+
+    train: Count
+    validation: Count
+    test: Count
+
+
+class Data(_Part):
+    """What was learnt from, and what it was measured on: ``sha256`` is the hash of the dataset's content."""
+
+    name: Name
+    sha256: str
+    binarise: str | StrictBool | None = None
+    test_bits_seed: StrictInt | None = None
+    support: Literal["binary", "8-bit", "real"]
+    n: Sizes
+
+
+class Model(_Part):
+    """``conditional``: its nats are of log p(x | y), and are not ranked with those of log p(x)."""
+
+    parameters: Count
+    class_: Annotated[str, Field(alias="class")]
+    conditional: StrictBool = False
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class Train(_Part):
+    """How training went. ``peak_memory_bytes`` is None where the device cannot tell."""
+
+    steps: Count
+    epochs: NonNegative
+    best_epoch: Count | None = None
+    skipped_updates: Count = 0
+    images_per_second: NonNegative | None = None
+    peak_memory_bytes: Count | None = None
+    stopped_early: StrictBool = False
+
+
+class Seconds(_Part):
+    """Wall time of each stage, in seconds; None for a stage that was not reached."""
+
+    setup: NonNegative | None = None
+    train: NonNegative | None = None
+    evaluate: NonNegative | None = None
+    figures: NonNegative | None = None
+    total: NonNegative | None = None
+
+
+class Environment(_Part):
+    """Code, machine and versions. Further plain fields, such as another package's version, are welcome."""
+
+    git_commit: str | None
+    git_dirty: StrictBool | None
+    python: str
+    torch: str | None
+    device: str
+    device_kind: Literal["cpu", "cuda", "mps"]
+    precision: str
+    threads: Count | None = None
+    platform: str | None = None
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Scalar]
+
+
+class Record(_Part):
+    """One cell. If it is not ``done`` it says why in ``reason``, and may lack any part it never reached."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    status: Literal["done", "failed", "diverged"]
+    reason: str | None = None
+    log_tail: list[str] = []
+    cell: Cell
+    command: str
+    config: Annotated[dict[str, Any], AfterValidator(_plain)]
+    when: Annotated[str, AfterValidator(_moment)]
+    data: Data | None = None
+    model: Model | None = None
+    metrics: dict[Name, Metric] = {}
+    skipped: dict[Name, str] = {}
+    train: Train | None = None
+    seconds: Seconds = Seconds()
+    curves: dict[Name, list[Annotated[float | None, BeforeValidator(_finite_or_gap)]]] = {}
+    environment: Environment
+    figures: dict[Name, RelativePath] = {}
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Record:
+        if self.status != "done" and not self.reason:
+            raise ValueError(f"a cell that {self.status} must say why in `reason`")
+        missing = [part for part in ("data", "model", "train") if getattr(self, part) is None]
+        if self.status == "done" and missing:
+            raise ValueError(f"a cell that is done must have {', '.join(missing)}")
+        if both := sorted(self.metrics.keys() & self.skipped.keys()):
+            raise ValueError(f"{both[0]} is both measured and skipped")
+        return self
+
+
+def cell_key(config: Mapping[str, Any]) -> str:
+    """12 hexadecimal digits, equal for equal resolved configurations whatever the order of their fields.
+
+    Raises ZooError if the configuration is not plain JSON (or holds NaN).
+    """
+    try:
+        text = canonical_json(dict(config))
+    except (TypeError, ValueError) as error:
+        raise ZooError(f"the configuration has no key, because it is not plain JSON: {error}.") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def parse(content: Mapping[str, Any], name: str = "the record") -> Record:
+    """A checked Record out of plain JSON values, brought up to today's schema.
+
+    Raises ZooError, in one sentence that begins with ``name``.
+    """
+    if not isinstance(content, Mapping):
+        raise ZooError(f"{name} is not a record: it holds no JSON object.")
+    content = dict(content)
+    schema = content.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        raise ZooError(f"{name} is not a record: it has no `schema` number.")
+    if schema > SCHEMA:
+        raise ZooError(f"{name} has schema {schema}, and this vae-zoo reads up to {SCHEMA}: update it.")
+    try:
+        while schema < SCHEMA:
+            if schema not in MIGRATIONS:
+                raise ZooError(f"{name} has schema {schema}, which vae-zoo cannot read.")
+            content = MIGRATIONS[schema](content)
+            schema += 1
+            content["schema"] = schema
+        return Record.model_validate(content)
+    except ValidationError as error:
+        raise ZooError(f"{name} is not a record: {_first(error)}.") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ZooError(f"{name} cannot be brought from schema {schema} to {SCHEMA}: {error!r}.") from None
+
+
+def path_of(cell: Cell, folder: str | Path) -> Path:
+    """``<folder>/<suite>@<version>/<variant>-<dataset>-s<seed>-<key>.json``.
+
+    Raises ZooError if that is not inside ``folder``.
+    """
+    path = Path(folder) / cell.group / f"{cell.stem}.json"
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ZooError(f"the record of {cell.stem} would lie outside of {folder}.")
+    return path
+
+
+def dump(record: Record) -> str:
+    """The JSON text of a record: a field a line, a list of numbers a line. Raises ZooError on NaN."""
+    content = record.model_dump(by_alias=True)  # mode="json" would turn NaN into null
+    try:
+        return _pretty(content) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ZooError(f"the record of {record.cell.stem} cannot be written: {error}.") from None
+
+
+def write(record: Record, folder: str | Path) -> Path:
+    """Write the record atomically to its place (`path_of`), and return that.
+
+    It is checked once more first: ZooError if it is not a record, is too large, or would lie elsewhere.
+    """
+    text = dump(record)
+    path = path_of(parse(json.loads(text), f"the record of {record.cell.stem}").cell, folder)
+    if len(text.encode()) > MAX_BYTES:
+        raise ZooError(f"the record {path.name} would have {len(text)} bytes, and the limit is {MAX_BYTES}.")
+    atomic_write(path, text)
+    return path
+
+
+def read(path: str | Path) -> Record:
+    """The record in a file of at most 5 MB. Anything else is a ZooError that names the file."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise ZooError(f"there is no record {path}.")
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ZooError(f"{path} is not a record: it has more than {MAX_BYTES} bytes.")
+        content = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except RecursionError:
+        raise ZooError(f"{path} is not a record: it is nested too deeply.") from None
+    except ValueError as error:
+        raise ZooError(f"{path} is not a record: {_one_line(error)}.") from None
+    return parse(content, str(path))
+
+
+def read_all(folder: str | Path, on_error: Callable[[ZooError], None] | None = None) -> list[Record]:
+    """Every record under ``folder`` (none if it does not exist), as sorted by `in_order`.
+
+    A broken record, or one whose file is not where its cell belongs (a copy would count as another seed),
+    raises ZooError; with ``on_error`` it is left out and the error handed over instead.
+    """
+    records = []
+    for path in sorted(Path(folder).glob("*/*.json")):
+        if path.name.startswith("."):
+            continue
+        try:
+            record = read(path)
+            if (path.parent.name, path.stem) != (record.cell.group, record.cell.stem):
+                belongs = f"{record.cell.group}/{record.cell.stem}.json"
+                raise ZooError(f"{path} is a copy: its record belongs in {belongs}.")
+            records.append(record)
+        except ZooError as error:
+            if on_error is None:
+                raise
+            on_error(error)
+    return in_order(records)
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sorted by suite, version (as numbers where they are numbers), dataset, variant, seed and key."""
+
+    def place(record: Record) -> tuple[Any, ...]:
+        cell = record.cell
+        version = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in cell.version.split(".")]
+        return cell.suite, version, cell.dataset, cell.variant, cell.seed, cell.key
+
+    return sorted(records, key=place)
+
+
+def _refuse_constant(constant: str) -> float:
+    raise ValueError(f"it holds {constant}, and a record holds finite numbers only")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _first(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"])
+    what = _one_line(first["msg"].removeprefix("Value error, "))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {what}{more}" if where else f"{what}{more}"
+
+
+def _pretty(value: Any, indent: str = "") -> str:
+    # json.dumps(indent=...) gives every number of a curve its own line; here a list of them stays on one.
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(key)}: {_pretty(part, inner)}" for key, part in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        return "[\n" + ",\n".join(inner + _pretty(part, inner) for part in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
