@@ -1,0 +1,147 @@
+"""Batches made where the model lives: the uint8 pictures are moved once, a batch is an index and a conversion there.
+
+No worker processes and no waiting for the device: a permutation is drawn on the CPU, moved, and everything after it is
+queued on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from zoo import noise
+from zoo.data.images import Images
+from zoo.errors import UsageError
+
+Condition = Literal["none", "class", "attributes"]
+RESIDENT_BYTES = 8 * 2**30
+SEQUENTIAL_SEED = 0
+
+
+class Batches:
+    """An endless supply of epochs over one split.
+
+    Args:
+        images: the split.
+        batch_size: examples a batch (on this process).
+        device: where ``x`` and ``y`` are wanted.
+        binarise_on_the_fly: a pixel is 1 with probability byte/255, drawn anew at each visit from the device's global
+            generator; for the training split of a set prepared with ``"dynamic"``.
+        condition: what ``y`` is: None, int64 (B,) classes, or float32 (B, A) attributes.
+        shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the split.
+        drop_last: leave out the last batch if it is not full.
+        flip: mirror each picture left to right with probability 1/2 (global generator).
+        rank, world: this process takes every ``world``-th batch-sized piece of the common order, the ``rank``-th.
+        resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than half of a
+            GPU's free memory) stay in host memory and each batch is copied through pinned memory.
+
+    Raises:
+        UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        *,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        binarise_on_the_fly: bool = False,
+        condition: Condition = "none",
+        shuffle_seed: int | None = None,
+        drop_last: bool = True,
+        flip: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> None:
+        if batch_size < 1:
+            raise UsageError(f"the batch size is at least 1, not {batch_size}.")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} is not below world {world}")
+        if binarise_on_the_fly and images.pixels.dtype != torch.uint8:
+            raise UsageError("real data cannot be binarised.")
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.binarise_on_the_fly = binarise_on_the_fly
+        self.shuffle_seed = shuffle_seed
+        self.drop_last = drop_last
+        self.flip = flip
+        self.rank, self.world = rank, world
+        self.n = len(images)
+        if self.n == 0 or (drop_last and self.n < batch_size * world):
+            raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}.")
+        self.resident = self.device.type == "cpu" or images.pixels.nbytes <= _room(self.device, resident_bytes)
+        self._pixels = images.pixels.to(self.device) if self.resident else images.pixels
+        self._y = _conditions(images, condition, self.device)
+
+    def __len__(self) -> int:
+        """Batches an epoch, on each process."""
+        step = self.batch_size * self.world
+        return self.n // step if self.drop_last else -(-self.n // step)
+
+    def epoch(self, i: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The (x, y) of epoch ``i`` from batch ``start`` on: x float32 (B, C, H, W), y as ``condition`` says."""
+        order = self._order(i)
+        placed = order.to(self.device, non_blocking=True)
+        step = self.batch_size * self.world
+        for batch in range(start, len(self)):
+            low = min(batch * step + self.rank * self.batch_size, self.n)
+            piece = slice(low, min(low + self.batch_size, self.n))
+            index = placed[piece]
+            x = self._floats(index if self.resident else order[piece])
+            if self.flip:
+                x = torch.where(torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5, x.flip(-1), x)
+            if self.binarise_on_the_fly:
+                x = (torch.rand_like(x) < x).to(x.dtype)
+            yield x, None if self._y is None else self._y.index_select(0, index)
+
+    def sequential(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Every example once, in order, for evaluation: (ids int64 (B,), x, y), never flipped.
+
+        Bits drawn on the fly are a function of the example's id here, so that they depend on no batch size.
+        """
+        size = batch_size or self.batch_size
+        ids = torch.arange(self.n)
+        placed = ids.to(self.device)
+        for low in range(0, self.n, size):
+            index = placed[low : low + size]
+            x = self._floats(index if self.resident else ids[low : low + size])
+            if self.binarise_on_the_fly:
+                with noise.keyed(SEQUENTIAL_SEED, index):
+                    x = (noise.uniform(x) < x).to(x.dtype)
+            yield index, x, None if self._y is None else self._y.index_select(0, index)
+
+    def _order(self, i: int) -> Tensor:
+        if self.shuffle_seed is None:
+            return torch.arange(self.n)
+        digest = hashlib.sha256(f"order {self.shuffle_seed} {i}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.randperm(self.n, generator=generator)
+
+    def _floats(self, index: Tensor) -> Tensor:
+        bytes_ = self._pixels.index_select(0, index)
+        if not self.resident:
+            bytes_ = bytes_.pin_memory().to(self.device, non_blocking=True)
+        return bytes_.to(torch.float32).div_(255) if bytes_.dtype == torch.uint8 else bytes_
+
+
+def _conditions(images: Images, condition: Condition, device: torch.device) -> Tensor | None:
+    if condition == "none":
+        return None
+    if condition == "class" and images.labels is not None:
+        return images.labels.to(device)
+    if condition == "attributes" and images.attributes is not None:
+        return images.attributes.to(device=device, dtype=torch.float32)
+    if condition in ("class", "attributes"):
+        raise UsageError(f"this data has no {'labels' if condition == 'class' else 'attributes'} to condition on.")
+    raise UsageError(f"condition is 'none', 'class' or 'attributes', not {condition!r}.")
+
+
+def _room(device: torch.device, resident_bytes: int) -> int:
+    if device.type == "cuda":
+        return min(resident_bytes, torch.cuda.mem_get_info(device)[0] // 2)
+    return resident_bytes

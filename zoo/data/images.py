@@ -1,0 +1,296 @@
+"""What a dataset is: uint8 pictures with labels, factors or attributes, in fixed splits, known by a content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import UsageError
+from zoo.files import canonical_json
+
+Support = Literal["binary", "8-bit", "real"]
+Binarise = Literal["none", "threshold", "dynamic"]
+FactorKind = Literal["exact", "attributes", "measured"]
+SPLITS = ("train", "validation", "test")
+TEST_BITS_SEED = 777
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of its data before any is loaded.
+
+    Attributes:
+        shape: (C, H, W).
+        support: ``"binary"`` (x is 0 or 1), ``"8-bit"`` (x is byte/255) or ``"real"`` (x is any float).
+        classes: number of classes of the label, 0 without labels.
+        attributes: number of named yes/no attributes.
+    """
+
+    shape: tuple[int, int, int]
+    support: Support
+    classes: int = 0
+    attributes: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape is (C, H, W), not {self.shape}")
+        if self.support not in ("binary", "8-bit", "real"):
+            raise ValueError(f"support is 'binary', '8-bit' or 'real', not {self.support!r}")
+
+    @property
+    def dims(self) -> int:
+        """Numbers per example, C*H*W."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def prepared(self, binarise: Binarise) -> DataSpec:
+        """The spec of this data after `ImageSet.prepare`; ``UsageError`` where that binarisation makes no sense."""
+        if binarise not in ("none", "threshold", "dynamic"):
+            raise UsageError(f"binarise is 'none', 'threshold' or 'dynamic', not {binarise!r}.")
+        if binarise == "none":
+            return self
+        if self.support != "8-bit":
+            raise UsageError(f"{self.support} data cannot be binarised: binarise '{binarise}' needs 8-bit pixels.")
+        return replace(self, support="binary")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split: pictures and what is known about each.
+
+    Attributes:
+        pixels: uint8 (N, C, H, W), binary data as 0 and 255; float32 for real data. May be a memory map.
+        labels: int64 (N,) class numbers, or None.
+        factors: int64 (N, F), the index of each factor's value, or None.
+        factor_names, factor_sizes: F names and numbers of values.
+        factor_kind: ``"exact"`` (generated), ``"attributes"`` (annotated) or ``"measured"`` (from the pixels).
+        attributes: uint8 (N, A) of 0 and 1, or None.
+        attribute_names: A names.
+
+    numpy arrays are accepted for any of them and become tensors over the same memory.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None = None
+    factors: Tensor | None = None
+    factor_names: tuple[str, ...] = ()
+    factor_sizes: tuple[int, ...] = ()
+    factor_kind: FactorKind | None = None
+    attributes: Tensor | None = None
+    attribute_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("pixels", "labels", "factors", "attributes"):
+            value = getattr(self, name)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, name, _as_tensor(value))
+        object.__setattr__(self, "factor_names", tuple(self.factor_names))
+        object.__setattr__(self, "factor_sizes", tuple(int(size) for size in self.factor_sizes))
+        object.__setattr__(self, "attribute_names", tuple(self.attribute_names))
+        if self.pixels.ndim != 4 or self.pixels.dtype not in (torch.uint8, torch.float32):
+            raise ValueError(
+                f"pixels are uint8 or float32 (N, C, H, W), not {self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        self._check("labels", torch.int64, ())
+        self._check("factors", torch.int64, (len(self.factor_names),))
+        self._check("attributes", torch.uint8, (len(self.attribute_names),))
+        if (self.factors is None) != (self.factor_kind is None):
+            raise ValueError("factors and factor_kind come together")
+        if self.factors is not None:
+            if len(self.factor_sizes) != len(self.factor_names):
+                raise ValueError("factor_sizes has one number for each of factor_names")
+            sizes = torch.tensor(self.factor_sizes)
+            if len(self.factors) and not bool(((self.factors >= 0) & (self.factors < sizes)).all()):
+                raise ValueError(f"factors are indices below factor_sizes {self.factor_sizes}")
+
+    def _check(self, name: str, dtype: torch.dtype, rest: tuple[int, ...]) -> None:
+        value = getattr(self, name)
+        if value is None:
+            if rest not in ((), (0,)):
+                raise ValueError(f"names are given for {name}, but no {name}")
+            return
+        expected = (len(self.pixels), *rest)
+        if value.dtype != dtype or tuple(value.shape) != expected:
+            raise ValueError(f"{name} are {dtype} {expected}, not {value.dtype} {tuple(value.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.pixels.shape[1:])  # type: ignore[return-value]
+
+    def subset(self, n: int) -> Images:
+        """The first ``n`` pictures (all, if there are fewer), sharing memory with this split."""
+        if n < 0:
+            raise ValueError(f"cannot take {n} images")
+        return self.take(slice(0, n))
+
+    def take(self, index: slice | Tensor) -> Images:
+        """The pictures at ``index``."""
+        kept = {
+            name: None if (value := getattr(self, name)) is None else value[index]
+            for name in ("pixels", "labels", "factors", "attributes")
+        }
+        return replace(self, **kept)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of shapes, types and bytes of pixels, labels, factors and attributes."""
+        digest = hashlib.sha256()
+        for name in ("pixels", "labels", "factors", "attributes"):
+            value = getattr(self, name)
+            if value is not None:
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                for part in value.split(8192):
+                    digest.update(part.contiguous().numpy().data)
+        digest.update(canonical_json([self.factor_names, self.factor_sizes, self.attribute_names]).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A dataset: its name, its three splits, and the spec of what `Batches` will yield from it.
+
+    Attributes:
+        name: as in the registry.
+        splits: ``"train"``, ``"validation"``, ``"test"`` -> `Images` of one shape.
+        spec: shape, support and number of classes and attributes.
+        classes: names of the classes.
+        binarise: how it was prepared; with ``"dynamic"`` the training split holds grey bytes still.
+        test_bits_seed: the seed of the validation and test bits, when they were drawn.
+        render: factor indices (N, F) -> uint8 pixels (N, C, H, W), for sets that are generated.
+        known_sha256: the content hash, when whoever built the set knows it already.
+    """
+
+    name: str
+    splits: Mapping[str, Images]
+    spec: DataSpec
+    classes: tuple[str, ...] = ()
+    binarise: Binarise = "none"
+    test_bits_seed: int | None = None
+    render: Callable[[np.ndarray], np.ndarray] | None = None
+    known_sha256: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if tuple(self.splits) != SPLITS:
+            raise ValueError(f"splits are {SPLITS}, not {tuple(self.splits)}")
+        if self.classes and len(self.classes) != self.spec.classes:
+            raise ValueError(f"{len(self.classes)} names for {self.spec.classes} classes")
+        pixel = torch.float32 if self.spec.support == "real" else torch.uint8
+        for split, images in self.splits.items():
+            if images.shape != tuple(self.spec.shape) or images.pixels.dtype != pixel:
+                raise ValueError(
+                    f"{split} holds {images.pixels.dtype} {images.shape}; the spec asks {pixel} {self.spec.shape}"
+                )
+            if (images.labels is not None) != (self.spec.classes > 0):
+                raise ValueError(f"{split}: labels and {self.spec.classes} classes do not agree")
+            if len(images.attribute_names) != self.spec.attributes:
+                raise ValueError(f"{split}: {len(images.attribute_names)} attributes, not {self.spec.attributes}")
+
+    def __getitem__(self, split: str) -> Images:
+        if split not in self.splits:
+            raise UsageError(f"no split '{split}': the splits are {', '.join(SPLITS)}.")
+        return self.splits[split]
+
+    def __len__(self) -> int:
+        return sum(len(images) for images in self.splits.values())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images of each split."""
+        return {split: len(images) for split, images in self.splits.items()}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content hash over the splits as they were loaded; preparing does not change it, a smaller subset does."""
+        if self.known_sha256 is not None:
+            return self.known_sha256
+        parts = {split: images.sha256 for split, images in self.splits.items()}
+        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+    def subset(self, n: int | Mapping[str, int]) -> ImageSet:
+        """The first images of each split: ``n`` of each, or ``{"train": 1000}`` for those named.
+
+        Its hash is a function of this set's hash and the sizes, so that nothing is read again.
+        """
+        wanted = dict.fromkeys(SPLITS, n) if isinstance(n, int) else dict(n)
+        for split in wanted:
+            self[split]
+        splits = {s: images.subset(wanted[s]) if s in wanted else images for s, images in self.splits.items()}
+        sizes = {split: len(images) for split, images in splits.items()}
+        if sizes == self.sizes:
+            return self
+        mark = hashlib.sha256(canonical_json({"of": self.sha256, "first": sizes}).encode()).hexdigest()
+        return replace(self, splits=splits, known_sha256=mark)
+
+    def prepare(self, binarise: Binarise, test_bits_seed: int = TEST_BITS_SEED) -> ImageSet:
+        """The set as a run uses it.
+
+        ``"none"``: bytes as they are. ``"threshold"``: 255 where the byte is over 127, else 0. ``"dynamic"``: a pixel is
+        1 with probability byte/255; the training split keeps its bytes (`Batches` draws anew at each visit), validation
+        and test are drawn once, here, on the CPU from ``test_bits_seed``, the same on every device and for every
+        subset.
+
+        Raises:
+            UsageError: the set is binary or real by nature, or was binarised already.
+        """
+        spec = self.spec.prepared(binarise)
+        if binarise == "none":
+            return self
+        if binarise == "threshold":
+            splits = {s: replace(i, pixels=(i.pixels > 127).to(torch.uint8) * 255) for s, i in self.splits.items()}
+            return replace(self, splits=splits, spec=spec, binarise=binarise, render=None, known_sha256=self.sha256)
+        splits = {"train": self["train"]}
+        for offset, split in ((1, "validation"), (0, "test")):
+            images = self[split]
+            splits[split] = replace(images, pixels=_draw_bits(images.pixels, test_bits_seed + offset))
+        return replace(
+            self,
+            splits=splits,
+            spec=spec,
+            binarise=binarise,
+            test_bits_seed=test_bits_seed,
+            render=None,
+            known_sha256=self.sha256,
+        )
+
+    def observe(self, factors: np.ndarray | Tensor) -> Tensor:
+        """Pictures of chosen factor values: indices (N, F) -> uint8 (N, C, H, W).
+
+        Raises:
+            UsageError: the pictures of this set are not generated from factors.
+        """
+        if self.render is None:
+            raise UsageError(f"{self.name} has no renderer: its pictures cannot be made from chosen factors.")
+        index = np.asarray(factors, dtype=np.int64)
+        sizes = np.asarray(self["train"].factor_sizes)
+        if index.ndim != 2 or index.shape[1] != len(sizes) or (index < 0).any() or (index >= sizes).any():
+            raise ValueError(f"factors are indices (N, {len(sizes)}) below {tuple(sizes)}")
+        return torch.from_numpy(self.render(index))
+
+
+def _draw_bits(pixels: Tensor, seed: int) -> Tensor:
+    # byte > r with r uniform on 0..254 is true with probability byte/255 exactly; drawn in order, so that the bits of
+    # the first n images do not depend on how many follow.
+    generator = torch.Generator().manual_seed(seed)
+    parts = [
+        (part > torch.randint(0, 255, part.shape, generator=generator, dtype=torch.uint8)).to(torch.uint8) * 255
+        for part in pixels.split(4096)
+    ]
+    return torch.cat(parts) if parts else pixels.clone()
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        # A read-only array is fine: nothing here writes into pixels.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(array)
