@@ -1,4 +1,4 @@
-"""q(z | x): the diagonal Gaussian, and flows on top of it.
+"""q(z | x): the diagonal Gaussian, and the flows of `zoo.flows` on top of it.
 
 A `Posterior` module says how many features it wants from the encoder (`size`) and turns them into a ``q``, an object
 that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for float64 features).
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.flows import IAF, Flow, Planar, Spline, Sylvester
 from zoo.precision import full, full_precision
 
 if TYPE_CHECKING:
@@ -126,7 +127,99 @@ class DiagonalPosterior(Posterior):
         return DiagonalGaussian(mean, log_variance)
 
 
-POSTERIORS: dict[str, type[Posterior]] = {kind.name: kind for kind in (DiagonalPosterior,)}
+class FlowSample:
+    """The density of flow(z0), z0 from a diagonal Gaussian, given the features that condition the flow (N, size)."""
+
+    def __init__(self, base: DiagonalGaussian, flow: Flow, context: Tensor) -> None:
+        self.base = base
+        self.flow = flow
+        self.context = full(context)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of the *base* Gaussian (B, D), not of the density: that has no closed form.
+
+        The flows keep the order of the dimensions and start near the identity, so it represents x as well as any.
+        """
+        return self.base.mean
+
+    @full_precision
+    def rsample(self) -> tuple[Tensor, Tensor]:
+        """A reparameterised draw z (B, D) and log q(z) = log N(z0) - log|det dz/dz0| (B,)."""
+        z, log_q = self.base.rsample()
+        z, log_det = self.flow(z, self.context)
+        return z, log_q - log_det
+
+    def kl(self, prior: Prior) -> None:
+        """No analytic KL: the rate is the one-sample log q(z) - log p(z)."""
+        return None
+
+    def repeat(self, k: int) -> FlowSample:
+        """The same q for k * B rows, sample-major: row s * B + b belongs to example b."""
+        return FlowSample(self.base.repeat(k), self.flow, self.context.repeat(k, 1))
+
+
+class FlowPosterior(Posterior):
+    """A diagonal Gaussian carried through a flow; the features are its mean, its log-variance and the flow's context."""
+
+    def __init__(self, settings: PosteriorSettings, latent: int) -> None:
+        super().__init__(settings, latent)
+        self.flow = self.make_flow(settings, latent)
+        self.size = 2 * latent + self.flow.context
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        raise NotImplementedError
+
+    def forward(self, params: Tensor) -> FlowSample:
+        mean, log_variance, context = params.split([self.latent, self.latent, self.flow.context], dim=-1)
+        return FlowSample(DiagonalGaussian(mean, log_variance), self.flow, context)
+
+
+class PlanarPosterior(FlowPosterior):
+    """Rezende & Mohamed 2015; u, w and b of every step come from the encoder."""
+
+    name = "planar"
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        return Planar(latent, settings.flows)
+
+
+class SylvesterPosterior(FlowPosterior):
+    """van den Berg et al. 2018, orthogonal; everything in a step comes from the encoder."""
+
+    name = "sylvester"
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        return Sylvester(latent, settings.flows, min(settings.vectors, latent))
+
+
+class IAFPosterior(FlowPosterior):
+    """Kingma et al. 2016; the encoder gives a context to autoregressive networks shared by all x."""
+
+    name = "iaf"
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        return IAF(latent, settings.flows, settings.context, settings.hidden)
+
+
+class SplinePosterior(FlowPosterior):
+    """Neural spline flow, Durkan et al. 2019, conditioned as IAF is."""
+
+    name = "spline"
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        return Spline(latent, settings.flows, settings.context, settings.hidden, settings.bins)
+
+
+POSTERIORS: dict[str, type[Posterior]] = {
+    kind.name: kind
+    for kind in (DiagonalPosterior, PlanarPosterior, SylvesterPosterior, IAFPosterior, SplinePosterior)
+}
 
 
 def make_posterior(settings: PosteriorSettings, latent: int) -> Posterior:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.errors import UsageError
+from zoo.flows import Coupling
 from zoo.posteriors import DiagonalGaussian, bound_log_variance, log_normal
 from zoo.precision import full, full_precision
 
@@ -89,7 +93,126 @@ class StandardPrior(DiagonalPrior):
         self.register_buffer("log_variance", torch.zeros(latent), persistent=False)
 
 
-PRIORS: dict[str, type[Prior]] = {kind.name: kind for kind in (StandardPrior, DiagonalPrior)}
+class _Mixture(Prior):
+    """A weighted sum of diagonal Gaussians; which ones is left to `components`."""
+
+    def components(self) -> tuple[DiagonalGaussian, Tensor]:
+        """The Gaussians, their moments (K, D), and the log-weights (K,)."""
+        raise NotImplementedError
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log sum_k w_k N(z; m_k, v_k)."""
+        gaussians, log_weights = self.components()
+        return _log_mixture(z, gaussians.mean, gaussians.log_variance, log_weights)
+
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+        gaussians, log_weights = self.components()
+        u = noise.uniform(gaussians.mean.new_empty(n, 1)).squeeze(1)
+        cumulative = log_weights.exp().cumsum(0)
+        # The last sum may round to less than 1, and u may lie above it.
+        k = torch.searchsorted(cumulative, u.to(cumulative.dtype)).clamp_max(len(cumulative) - 1)
+        mean, log_variance = gaussians.mean[k], gaussians.log_variance[k]
+        return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean)
+
+
+# Terms (rows * components * D) held at once; 500 components of 40 dimensions are 800 rows a piece.
+_TERMS = 1 << 24
+
+
+@full_precision
+def _log_mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Tensor) -> Tensor:
+    # Differences, not the expanded square that a matrix product could do: with narrow components it cancels.
+    rows = z.reshape(-1, 1, z.shape[-1])
+    pieces = rows.split(max(1, _TERMS // mean.numel()))
+    logs = [torch.logsumexp(log_normal(piece, mean, log_variance).sum(-1) + log_weights, -1) for piece in pieces]
+    return torch.cat(logs).view(z.shape[:-1])
+
+
+class MixturePrior(_Mixture):
+    """Gaussians with learned weights, means and variances; the means begin as standard normal draws."""
+
+    name = "mixture"
+
+    def __init__(self, settings: PriorSettings, latent: int) -> None:
+        super().__init__(settings, latent)
+        self.logits = nn.Parameter(torch.zeros(settings.components))
+        self.means = nn.Parameter(torch.randn(settings.components, latent))
+        self.log_variances = nn.Parameter(torch.zeros(settings.components, latent))
+
+    def components(self) -> tuple[DiagonalGaussian, Tensor]:
+        return DiagonalGaussian(self.means, self.log_variances), F.log_softmax(full(self.logits), dim=0)
+
+
+class VampPrior(_Mixture):
+    """The average of q(z | u_k) over K learned pseudo-inputs u_k (Tomczak & Welling 2018, arXiv 1705.07120).
+
+    Pseudo-inputs are kept in [0, 1] by a hardtanh and begin as the official code's, N(0.05, 0.01^2).
+
+    ``encode`` is the model's own encoder, and the gradient of the prior reaches it. It is called, never owned: give a
+    bound method (or the module), not a closure, so that a copied model's prior follows the copied encoder. It sees the
+    pseudo-inputs as one batch; batch normalisation would mix their statistics with the data's.
+    """
+
+    name = "vamp"
+
+    def __init__(
+        self,
+        settings: PriorSettings,
+        latent: int,
+        encode: Callable[[Tensor], DiagonalGaussian],
+        shape: tuple[int, ...],
+    ) -> None:
+        super().__init__(settings, latent)
+        self._encode = (encode,)  # a tuple hides a module from registration: its parameters belong to the model
+        self.free_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(settings.components, *shape))
+
+    def pseudo_inputs(self) -> Tensor:
+        """The images (K, C, H, W) in [0, 1] whose posteriors are the components."""
+        return F.hardtanh(self.free_inputs, 0.0, 1.0)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor, spread: float = 0.02) -> None:
+        """Set the pseudo-inputs to random rows of ``x`` (N, C, H, W), with replacement if N < K, plus a little noise.
+
+        They are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most pixels of binary or
+        dark images would never move again.
+        """
+        k = len(self.free_inputs)
+        rows = torch.randperm(len(x)) if len(x) >= k else torch.randint(len(x), (k,))
+        images = x[rows[:k].to(x.device)].to(self.free_inputs)
+        self.free_inputs.copy_((images + spread * torch.randn_like(images)).clamp(0.01, 0.99))
+
+    def components(self) -> tuple[DiagonalGaussian, Tensor]:
+        q = self._encode[0](self.pseudo_inputs())
+        if not isinstance(q, DiagonalGaussian):
+            raise UsageError("the vamp prior needs a diagonal posterior: the density of a flow cannot be evaluated at any z.")
+        k = len(self.free_inputs)
+        return q, torch.full((k,), -math.log(k), dtype=q.mean.dtype, device=q.mean.device)
+
+
+class FlowPrior(Prior):
+    """Affine coupling steps between z and a standard normal; ``temperature`` scales the latter."""
+
+    name = "flow"
+
+    def __init__(self, settings: PriorSettings, latent: int) -> None:
+        super().__init__(settings, latent)
+        self.flow = Coupling(latent, settings.flows, settings.hidden)
+        self.register_buffer("zero", torch.zeros(latent), persistent=False)
+
+    @full_precision
+    def log_prob(self, z: Tensor) -> Tensor:
+        u, log_det = self.flow(z.reshape(-1, z.shape[-1]))
+        return (log_normal(u, self.zero, self.zero).sum(-1) + log_det).view(z.shape[:-1])
+
+    @full_precision
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+        return self.flow.inverse(temperature * noise.normal(self.zero.expand(n, -1)))
+
+
+PRIORS: dict[str, type[Prior]] = {
+    kind.name: kind for kind in (StandardPrior, DiagonalPrior, MixturePrior, VampPrior, FlowPrior)
+}
 
 
 def make_prior(
@@ -104,4 +227,8 @@ def make_prior(
         encode: x (K, C, H, W) -> diagonal Gaussian posterior; ``vamp`` needs it. It does not become a submodule.
         spec: the data, whose shape ``vamp`` gives its pseudo-inputs.
     """
-    return PRIORS[settings.name](settings, latent)
+    if settings.name != "vamp":
+        return PRIORS[settings.name](settings, latent)
+    if encode is None or spec is None:
+        raise UsageError("the vamp prior needs the model's encoder and the data's shape; this model gives it neither.")
+    return VampPrior(settings, latent, encode, tuple(spec.shape))
