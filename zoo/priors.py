@@ -60,6 +60,9 @@ class Prior(nn.Module):
         """Mean and log-variance, both (D,), if this is a diagonal Gaussian, else None."""
         return None
 
+    def initialise(self, x: Tensor) -> None:
+        """Start from data, x (N, C, H, W) in [0, 1]; only the vamp prior has something to start from it."""
+
 
 class DiagonalPrior(Prior):
     """A Gaussian with learned mean and variances, which begins as the standard normal."""

@@ -1,0 +1,253 @@
+"""Likelihoods: normalised, finite, in the right units, and drawn from as they are evaluated."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from zoo.data.images import DataSpec
+from zoo.likelihoods import LIKELIHOODS, DiscretisedLogistic, Likelihood, LikelihoodSettings, make_likelihood
+
+SUPPORTS = ("binary", "8-bit", "real")
+
+
+def build(name: str, **settings: object) -> Likelihood:
+    return LIKELIHOODS[name](LikelihoodSettings(name=name, **settings))
+
+
+def bytes_like(shape: tuple[int, ...]) -> Tensor:
+    return torch.randint(0, 256, shape) / 255.0
+
+
+def every_byte(likelihood: Likelihood, params: Tensor) -> Tensor:
+    """log p of each of the 256 bytes of a one-pixel grey image, (256,), for params (channels,)."""
+    x = (torch.arange(256, dtype=params.dtype) / 255.0).view(256, 1, 1, 1)
+    return likelihood.log_prob(params.view(1, -1, 1, 1).expand(256, -1, -1, -1), x)
+
+
+@pytest.mark.parametrize("support", SUPPORTS)
+def test_auto_is_a_likelihood_of_the_data(support: str) -> None:
+    assert make_likelihood(LikelihoodSettings(), DataSpec((1, 2, 2), support)).is_nll_of(support)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_each_is_a_likelihood_of_one_kind_of_data(name: str) -> None:
+    spec = DataSpec((1, 2, 2), "8-bit")
+    likelihood = make_likelihood(LikelihoodSettings(name=name), spec)
+    assert likelihood.name == name
+    assert [support for support in SUPPORTS if likelihood.is_nll_of(support)] == sorted(likelihood.supports)
+
+
+@pytest.mark.parametrize("wrong", [{"sigma": -1.0}, {"sigma": "optimal"}, {"components": 0}, {"sigmas": 1.0}])
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        LikelihoodSettings(**wrong)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_shapes_and_ranges(name: str, channels: int) -> None:
+    likelihood = build(name)
+    params = 3.0 * torch.randn(5, likelihood.channels(channels), 4, 6)
+    assert likelihood.log_prob(params, bytes_like((5, channels, 4, 6))).shape == (5,)
+    for images in (likelihood.mean(params), likelihood.sample(params)):
+        assert images.shape == (5, channels, 4, 6)
+        assert images.min() >= 0.0 and images.max() <= 1.0
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_log_prob_is_the_sum_over_pixels(name: str) -> None:
+    likelihood = build(name)
+    params, x = torch.randn(3, likelihood.channels(2), 4, 4), bytes_like((3, 2, 4, 4))
+    by_pixel = sum(likelihood.log_prob(params[..., i, j][..., None, None], x[..., i, j][..., None, None])
+                   for i in range(4) for j in range(4))
+    torch.testing.assert_close(likelihood.log_prob(params, x), by_pixel, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    likelihood = build(name)
+    params, x = torch.randn(3, likelihood.channels(1), 28, 28).to(dtype), bytes_like((3, 1, 28, 28))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = likelihood.log_prob(params, x)
+        assert likelihood.mean(params).dtype == likelihood.sample(params).dtype == torch.float32
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, likelihood.log_prob(params.float(), x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("level", [-1e4, -50.0, -20.0, 0.0, 20.0, 50.0, 1e4])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_extreme_outputs_stay_finite(name: str, level: float) -> None:
+    likelihood = build(name)
+    params = torch.full((2, likelihood.channels(1), 3, 3), level, requires_grad=True)
+    for x in (torch.zeros(2, 1, 3, 3), torch.full((2, 1, 3, 3), 127 / 255), torch.ones(2, 1, 3, 3)):
+        log_prob = likelihood.log_prob(params, x)
+        (gradient,) = torch.autograd.grad(log_prob.sum(), params)
+        assert log_prob.isfinite().all() and gradient.isfinite().all()
+    assert likelihood.mean(params).isfinite().all() and likelihood.sample(params).isfinite().all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_float64_agrees_with_float32(name: str) -> None:
+    likelihood = build(name)
+    params, x = torch.randn(4, likelihood.channels(1), 28, 28, dtype=torch.float64), bytes_like((4, 1, 28, 28)).double()
+    exact = likelihood.double().log_prob(params, x)
+    assert exact.dtype == torch.float64
+    torch.testing.assert_close(likelihood.float().log_prob(params.float(), x.float()).double(), exact, rtol=2e-6, atol=0)
+
+
+# ---- Bernoulli -----------------------------------------------------------------------------------------------------
+
+
+def test_bernoulli_logits_equal_probabilities() -> None:
+    logits = torch.linspace(-12, 12, 97, dtype=torch.float64).view(-1, 1, 1, 1)
+    for value in (0.0, 1.0):
+        x = torch.full_like(logits, value)
+        expected = torch.distributions.Bernoulli(probs=torch.sigmoid(logits)).log_prob(x).flatten()
+        torch.testing.assert_close(build("bernoulli").log_prob(logits, x), expected, rtol=0, atol=1e-6)
+
+
+def test_bernoulli_far_logits_cost_their_size() -> None:
+    logits = torch.tensor([50.0, -50.0]).view(2, 1, 1, 1)
+    wrong = build("bernoulli").log_prob(logits, (logits < 0).float())
+    torch.testing.assert_close(wrong, torch.tensor([-50.0, -50.0]))
+
+
+def test_grey_pixel_costs_at_least_log_two() -> None:
+    logits = torch.linspace(-5, 5, 101).view(-1, 1, 1, 1)
+    log_prob = build("bernoulli").log_prob(logits, torch.full_like(logits, 0.5))
+    assert log_prob.argmax() == 50
+    assert log_prob.max().item() == pytest.approx(-math.log(2.0), abs=1e-6)
+
+
+def test_bernoulli_samples_have_the_stated_frequency() -> None:
+    logits = torch.tensor([-2.0, -0.3, 0.0, 1.5]).view(1, 1, 2, 2).expand(20_000, -1, -1, -1)
+    samples = build("bernoulli").sample(logits)
+    assert set(samples.unique().tolist()) == {0.0, 1.0}
+    p = torch.sigmoid(logits[0])
+    assert ((samples.mean(0) - p).abs() < 4.0 * (p * (1 - p) / 20_000).sqrt()).all()
+    assert build("bernoulli").bits_per_dim(-build("bernoulli").log_prob(torch.zeros(1, 1, 2, 2), samples[:1]), 4).item() == (
+        pytest.approx(1.0)
+    )
+
+
+# ---- Gaussian ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
+def test_gaussian_equals_the_normal_density(sigma: float) -> None:
+    mean, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
+    expected = torch.distributions.Normal(mean, sigma).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(build("gaussian", sigma=sigma).double().log_prob(mean, x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_fixed_sigma_is_no_parameter_and_learned_sigma_is_one() -> None:
+    assert not list(build("gaussian", sigma=0.1).parameters())
+    assert [p.shape for p in build("gaussian", sigma="learned").parameters()] == [()]
+    assert LikelihoodSettings(sigma="0.25").sigma == 0.25  # as it arrives from a command line
+
+
+def test_learned_sigma_is_best_at_the_mean_squared_error() -> None:
+    likelihood = build("gaussian", sigma="learned").double()
+    mean, x = torch.rand(16, 1, 5, 5).double(), torch.rand(16, 1, 5, 5).double()
+    mse = (x - mean).square().mean()
+    with torch.no_grad():
+        likelihood.log_sigma.copy_(0.5 * mse.log())
+    log_prob = likelihood.log_prob(mean, x).mean()
+    log_prob.backward()
+    assert log_prob.item() == pytest.approx(-25 / 2 * math.log(2 * math.pi * math.e * mse.item()), abs=1e-9)
+    assert abs(likelihood.log_sigma.grad.item()) < 1e-9
+    assert likelihood.sigma.item() == pytest.approx(mse.sqrt().item())
+
+
+def test_gaussian_samples_have_the_entropy_of_the_density() -> None:
+    likelihood = build("gaussian", sigma=0.05)  # far from the clip at 0 and 1
+    params = torch.full((20_000, 1, 2, 2), 0.5)
+    samples = likelihood.sample(params)
+    log_prob = likelihood.log_prob(params, samples)
+    entropy = 4 * 0.5 * math.log(2 * math.pi * math.e * 0.05**2)
+    assert abs(log_prob.mean().item() + entropy) < 4 * log_prob.std().item() / math.sqrt(20_000)
+    assert ((samples.mean(0) - 0.5).abs() < 4 * 0.05 / math.sqrt(20_000)).all()
+
+
+def test_a_density_adds_eight_bits() -> None:
+    # The uniform density on [0, 1] has log-density 0 and its bytes need 8 bits.
+    assert build("gaussian").bits_per_dim(0.0, 784) == 8.0
+    assert build("gaussian").is_density and not build("gaussian").is_nll_of("8-bit")
+    assert not build("bernoulli").is_density and not build("logistic").is_density
+
+
+# ---- discretised logistic mixture ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_scale", [-20.0, -7.0, -4.0, -1.0, 0.0, 3.0, 20.0])
+@pytest.mark.parametrize("centre", [-3.0, -1.0, -0.2, 0.9999, 2.5])
+def test_discretised_logistic_sums_to_one(log_scale: float, centre: float) -> None:
+    likelihood = build("logistic", components=3)
+    params = torch.cat([torch.randn(3), centre + 0.1 * torch.randn(3), log_scale + torch.randn(3)])
+    assert every_byte(likelihood, params).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_two_channels_sum_to_one_and_share_their_component() -> None:
+    likelihood = build("logistic", components=2)
+    # Component 0 is dark in both channels, component 1 bright in both; means are laid out component by component.
+    params = torch.tensor([0.0, 0.0] + [-0.8, -0.8, 0.8, 0.8] + [-3.0] * 4)
+    values = torch.arange(256) / 255.0
+    x = torch.cartesian_prod(values, values).view(-1, 2, 1, 1)
+    p = likelihood.log_prob(params.view(1, -1, 1, 1).expand(len(x), -1, -1, -1), x).exp().view(256, 256)
+    assert p.sum().item() == pytest.approx(1.0, abs=1e-5)
+    together = p[:128, :128].sum() + p[128:, 128:].sum()
+    assert together.item() > 0.999
+    samples = likelihood.sample(params.view(1, -1, 1, 1).expand(2000, -1, -1, -1)).view(2000, 2)
+    assert ((samples[:, 0] > 0.5) == (samples[:, 1] > 0.5)).float().mean() > 0.99
+    assert abs((samples[:, 0] > 0.5).float().mean().item() - 0.5) < 4 * 0.5 / math.sqrt(2000)
+
+
+def test_uniform_over_the_bytes_is_eight_bits_per_dim() -> None:
+    likelihood = build("logistic", components=256)
+    centres = 2 * torch.arange(256) / 255.0 - 1
+    params = torch.cat([torch.zeros(256), centres, torch.full((256,), -7.0)])
+    log_prob = every_byte(likelihood, params)
+    assert likelihood.bits_per_dim(-log_prob, 1).sub(8.0).abs().max() < 1e-3
+
+
+def test_interior_bytes_equal_the_difference_of_distribution_functions() -> None:
+    likelihood = build("logistic", components=1)
+    params = torch.tensor([0.0, 0.13, -1.7], dtype=torch.float64)
+    edges = (2 * torch.arange(257, dtype=torch.float64) - 1) / 255 - 1
+    cdf = torch.sigmoid((edges - 0.13) / math.exp(-1.7))
+    cdf[0], cdf[-1] = 0.0, 1.0
+    torch.testing.assert_close(every_byte(likelihood, params).exp(), cdf.diff(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("log_scale", [-5.5, -3.0, -1.0, 1.0])
+def test_logistic_mean_and_samples_are_those_of_the_probabilities(log_scale: float) -> None:
+    likelihood = DiscretisedLogistic(LikelihoodSettings(components=2))
+    params = torch.tensor([0.3, -0.4, -0.95, 0.4, log_scale, log_scale + 0.5])
+    p = every_byte(likelihood, params).exp().double()
+    values = torch.arange(256) / 255.0
+    mean = (p * values).sum().item()
+    assert likelihood.mean(params.view(1, -1, 1, 1)).item() == pytest.approx(mean, abs=1e-4)
+
+    n = 50_000
+    samples = likelihood.sample(params.view(1, -1, 1, 1).expand(n, -1, -1, -1)).flatten()
+    counts = torch.bincount((samples * 255).round().long(), minlength=256).double()
+    often = n * p > 10
+    observed = torch.cat([counts[often], counts[~often].sum()[None]])
+    expected = n * torch.cat([p[often], p[~often].sum()[None]]).clamp_min(1e-4)
+    degrees = len(expected) - 1
+    chi2 = ((observed - expected).square() / expected)[expected > 5].sum().item()
+    assert abs(chi2 - degrees) < 5 * math.sqrt(2 * degrees)
+
+
+@pytest.mark.parametrize("centre", [-0.35, 0.0, 0.11])
+def test_narrow_logistic_mean_is_within_half_a_byte(centre: float) -> None:
+    likelihood = build("logistic", components=1)
+    params = torch.tensor([0.0, centre, -7.0])
+    mean = (every_byte(likelihood, params).exp() * torch.arange(256) / 255.0).sum()
+    assert (likelihood.mean(params.view(1, -1, 1, 1)).squeeze() - mean).abs() < 0.5 / 255
