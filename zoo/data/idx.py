@@ -14,7 +14,12 @@ from zoo.errors import ZooError
 from zoo.files import sha256_file
 
 MNIST_PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
-IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -39,7 +44,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def mnist_from_pickle(unpacked: Path, folder: Path) -> None:
-    """Write the four idx files of MNIST from the 50,000 / 10,000 / 10,000 pickle (float32 images = byte / 256).
+    """Write the four idx files of MNIST from the 50,000 / 10,000 / 10,000 pickle (float32 = byte / 256).
 
     A pickle can run code, so its hash is checked first and the unpickler admits nothing but numpy arrays.
     """
@@ -62,7 +67,10 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
             return getattr(np, name)
-        if (module, name) in {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}:
+        if (module, name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        }:
             return np.ndarray((0,), np.uint8).__reduce__()[0]  # the function, wherever this numpy keeps it
         if (module, name) == ("_codecs", "encode"):
             import _codecs

@@ -1,4 +1,4 @@
-"""What a dataset is: uint8 pictures with labels, factors or attributes, in fixed splits, known by a content hash."""
+"""What a dataset is: uint8 pictures with labels, factors or attributes, in fixed splits with a hash."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ class DataSpec:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
     def prepared(self, binarise: Binarise) -> DataSpec:
-        """The spec of this data after `ImageSet.prepare`; ``UsageError`` where that binarisation makes no sense."""
+        """The spec after `ImageSet.prepare`; ``UsageError`` where that binarisation makes no sense."""
         if binarise not in ("none", "threshold", "dynamic"):
             raise UsageError(f"binarise is 'none', 'threshold' or 'dynamic', not {binarise!r}.")
         if binarise == "none":
             return self
         if self.support != "8-bit":
-            raise UsageError(f"{self.support} data cannot be binarised: binarise '{binarise}' needs 8-bit pixels.")
+            raise UsageError(
+                f"{self.support} data cannot be binarised: binarise '{binarise}' needs 8-bit pixels."
+            )
         return replace(self, support="binary")
 
 
@@ -70,7 +72,8 @@ class Images:
         labels: int64 (N,) class numbers, or None.
         factors: int64 (N, F), the index of each factor's value, or None.
         factor_names, factor_sizes: F names and numbers of values.
-        factor_kind: ``"exact"`` (generated), ``"attributes"`` (annotated) or ``"measured"`` (from the pixels).
+        factor_kind: ``"exact"`` (generated), ``"attributes"`` (annotated) or ``"measured"`` (from the
+            pixels).
         attributes: uint8 (N, A) of 0 and 1, or None.
         attribute_names: A names.
 
@@ -96,7 +99,7 @@ class Images:
         object.__setattr__(self, "attribute_names", tuple(self.attribute_names))
         if self.pixels.ndim != 4 or self.pixels.dtype not in (torch.uint8, torch.float32):
             raise ValueError(
-                f"pixels are uint8 or float32 (N, C, H, W), not {self.pixels.dtype} {tuple(self.pixels.shape)}"
+                f"pixels are uint8 or float32 (N, C, H, W), not {self.pixels.dtype} {(*self.pixels.shape,)}"
             )
         self._check("labels", torch.int64, ())
         self._check("factors", torch.int64, (len(self.factor_names),))
@@ -189,12 +192,14 @@ class ImageSet:
         for split, images in self.splits.items():
             if images.shape != tuple(self.spec.shape) or images.pixels.dtype != pixel:
                 raise ValueError(
-                    f"{split} holds {images.pixels.dtype} {images.shape}; the spec asks {pixel} {self.spec.shape}"
+                    f"{split} is {images.pixels.dtype} {images.shape}; not {pixel} {self.spec.shape}"
                 )
             if (images.labels is not None) != (self.spec.classes > 0):
                 raise ValueError(f"{split}: labels and {self.spec.classes} classes do not agree")
             if len(images.attribute_names) != self.spec.attributes:
-                raise ValueError(f"{split}: {len(images.attribute_names)} attributes, not {self.spec.attributes}")
+                raise ValueError(
+                    f"{split}: {len(images.attribute_names)} attributes, not {self.spec.attributes}"
+                )
 
     def __getitem__(self, split: str) -> Images:
         if split not in self.splits:
@@ -211,7 +216,7 @@ class ImageSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Content hash over the splits as they were loaded; preparing does not change it, a smaller subset does."""
+        """Content hash of the splits as they were loaded; preparing keeps it, a smaller subset changes it."""
         if self.known_sha256 is not None:
             return self.known_sha256
         parts = {split: images.sha256 for split, images in self.splits.items()}
@@ -235,10 +240,10 @@ class ImageSet:
     def prepare(self, binarise: Binarise, test_bits_seed: int = TEST_BITS_SEED) -> ImageSet:
         """The set as a run uses it.
 
-        ``"none"``: bytes as they are. ``"threshold"``: 255 where the byte is over 127, else 0. ``"dynamic"``: a pixel is
-        1 with probability byte/255; the training split keeps its bytes (`Batches` draws anew at each visit), validation
-        and test are drawn once, here, on the CPU from ``test_bits_seed``, the same on every device and for every
-        subset.
+        ``"none"``: bytes as they are. ``"threshold"``: 255 where the byte is over 127, else 0. ``"dynamic"``:
+        1 with probability byte/255; the training split keeps its bytes (`Batches` draws anew at each visit),
+        validation and test are drawn once, here, on the CPU from ``test_bits_seed`` (the test split; validation
+        takes the next number), the same on every device and for every subset.
 
         Raises:
             UsageError: the set is binary or real by nature, or was binarised already.
@@ -247,18 +252,17 @@ class ImageSet:
         if binarise == "none":
             return self
         if binarise == "threshold":
-            splits = {s: replace(i, pixels=(i.pixels > 127).to(torch.uint8) * 255) for s, i in self.splits.items()}
-            return replace(self, splits=splits, spec=spec, binarise=binarise, render=None, known_sha256=self.sha256)
-        splits = {"train": self["train"]}
-        for offset, split in ((1, "validation"), (0, "test")):
-            images = self[split]
-            splits[split] = replace(images, pixels=_draw_bits(images.pixels, test_bits_seed + offset))
+            bits = {split: _bytes(images.pixels > 127) for split, images in self.splits.items()}
+        else:
+            seeds = {"validation": test_bits_seed + 1, "test": test_bits_seed}
+            bits = {split: _draw_bits(self[split].pixels, seed) for split, seed in seeds.items()}
+        splits = {s: replace(i, pixels=bits[s]) if s in bits else i for s, i in self.splits.items()}
         return replace(
             self,
             splits=splits,
             spec=spec,
             binarise=binarise,
-            test_bits_seed=test_bits_seed,
+            test_bits_seed=test_bits_seed if binarise == "dynamic" else None,
             render=None,
             known_sha256=self.sha256,
         )
@@ -279,18 +283,22 @@ class ImageSet:
 
 
 def _draw_bits(pixels: Tensor, seed: int) -> Tensor:
-    # byte > r with r uniform on 0..254 is true with probability byte/255 exactly; drawn in order, so that the bits of
-    # the first n images do not depend on how many follow.
+    # byte > r with r uniform on 0..254 is true with probability byte/255 exactly; drawn in order, so that the
+    # bits of the first n images do not depend on how many follow.
     generator = torch.Generator().manual_seed(seed)
     parts = [
-        (part > torch.randint(0, 255, part.shape, generator=generator, dtype=torch.uint8)).to(torch.uint8) * 255
+        _bytes(part > torch.randint(0, 255, part.shape, generator=generator, dtype=torch.uint8))
         for part in pixels.split(4096)
     ]
     return torch.cat(parts) if parts else pixels.clone()
 
 
+def _bytes(bits: Tensor) -> Tensor:
+    return bits.to(torch.uint8) * 255
+
+
 def _as_tensor(array: np.ndarray) -> Tensor:
     with warnings.catch_warnings():
         # A read-only array is fine: nothing here writes into pixels.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

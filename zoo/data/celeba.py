@@ -1,0 +1,309 @@
+"""CelebA: aligned faces with forty yes/no attributes, from the user's own copy, cropped and resized once.
+
+Liu, Luo, Wang, Tang 2015. For non-commercial research; nothing here downloads or redistributes it. The reader
+takes the official zip or an unpacked folder, any subset of the images, and needs neither the boxes nor the
+landmarks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image
+from tqdm import tqdm
+
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
+from zoo.errors import UsageError, ZooError
+from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, sha256_file
+
+ALIGNED = (178, 218)  # width, height of every official aligned image
+CROPS = {  # top, bottom, left, right in pixels of the aligned image
+    "center": (35, 183, 15, 163),
+    "larsen": (40, 188, 15, 163),  # VAE-GAN (Larsen et al. 2016), and the "CelebA 64" of many papers since
+}
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+ATTRIBUTES_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
+ANNOTATION_MD5 = {
+    ATTRIBUTES_FILE: "75e246fa4810816ffd6ee81facbd244c",
+    PARTITION_FILE: "d32c9cbf5e040fd4025c592c306e6668",
+}
+LAYOUTS = ("", "celeba", "Anno", "Eval", "Img")  # a flat folder, torchvision's, and the official drive's
+
+
+def load_celeba(
+    root: str | Path | None = None,
+    size: int = 64,
+    crop: str = "center",
+    resize: str = "bilinear",
+    complete: bool = False,
+) -> ImageSet:
+    """CelebA at ``size`` pixels, official split restricted to the images that are there, attributes as
+    factors.
+
+    The first call decodes every JPEG into one uint8 memory map in the cache; later ones check its hash and
+    map it.
+
+    Args:
+        root: folder with ``img_align_celeba.zip`` or ``img_align_celeba/`` and the two annotation files
+            ``list_attr_celeba.txt`` and ``list_eval_partition.txt``; default ``$VAE_ZOO_CELEBA``.
+        size: side of the square pictures.
+        crop: ``"center"`` (148x148) or ``"larsen"`` (rows 40:188, columns 15:163).
+        resize: ``"bilinear"``, ``"bicubic"``, ``"lanczos"`` or ``"box"``, all antialiased.
+        complete: refuse a copy that lacks any of the 202,599 images.
+
+    Raises:
+        UsageError: no root, or an unknown crop or filter.
+        ZooError: files are missing or damaged (they are named), or annotations are not the official bytes.
+            Nothing half-built is left behind.
+    """
+    if crop not in CROPS or resize not in FILTERS or size < 1:
+        raise UsageError(f"CelebA has crops {', '.join(CROPS)} and resize filters {', '.join(FILTERS)}.")
+    root = root or os.environ.get("VAE_ZOO_CELEBA")
+    if not root:
+        raise UsageError(
+            "CelebA is read from your own copy: give its folder as option root or as VAE_ZOO_CELEBA."
+        )
+    folder = Path(root).expanduser()
+    partition = read_partition(_annotation(folder, PARTITION_FILE))
+    annotation = _annotation(folder, ATTRIBUTES_FILE)
+    source = find_source(folder)
+    _check_names(source, partition, complete)
+
+    names = {split: sorted(n for n in source.names if partition[n] == k) for k, split in enumerate(SPLITS)}
+    order = [name for split in SPLITS for name in names[split]]
+    pixels, digest = memory_map(source, order, size=size, crop=crop, resize=resize)
+
+    attribute_names, attributes = read_attributes(annotation, order)
+    splits, start = {}, 0
+    for split in SPLITS:
+        piece = slice(start, start + len(names[split]))
+        values, start = attributes[piece], piece.stop
+        splits[split] = Images(
+            pixels[piece],
+            factors=values.astype(np.int64),
+            factor_names=attribute_names,
+            factor_sizes=(2,) * len(attribute_names),
+            factor_kind="attributes",
+            attributes=values,
+            attribute_names=attribute_names,
+        )
+    content = canonical_json(
+        {"pixels": digest, "names": names, "attributes": ANNOTATION_MD5[ATTRIBUTES_FILE]}
+    )
+    return ImageSet(
+        "celeba",
+        splits,
+        DataSpec((3, size, size), "8-bit", attributes=len(attribute_names)),
+        known_sha256=hashlib.sha256(content.encode()).hexdigest(),
+    )
+
+
+def read_partition(path: Path) -> dict[str, int]:
+    """Image name -> 0 (train), 1 (validation) or 2 (test), in the order of the file."""
+    tokens = path.read_text().split()
+    return {name: int(part) for name, part in zip(tokens[::2], tokens[1::2], strict=True)}
+
+
+def read_attributes(path: Path, wanted: list[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The attribute names, and uint8 (len(wanted), attributes) of 0 and 1 for the images ``wanted``."""
+    with open(path, "rb") as file:
+        file.readline()  # the number of images
+        names = tuple(file.readline().decode().split())
+        rows = dict(line.split(None, 1) for line in file)
+    # Eight million numbers: -1 becomes "0", blanks go, and what is left is one character a number.
+    flat = b"".join(rows[name.encode()] for name in wanted).replace(b"-1", b"0").translate(None, b" \r\n")
+    return names, (np.frombuffer(flat, np.uint8) - ord("0")).reshape(len(wanted), len(names))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the JPEGs are: their names, a fingerprint of the whole, and how to open a reader of them."""
+
+    place: Path
+    names: tuple[str, ...]
+    fingerprint: str
+    reader: Callable[[], contextlib.AbstractContextManager[Callable[[str], bytes]]]
+
+
+def find_source(folder: Path) -> Source:
+    """The unpacked folder if there is one, else the zip; ``ZooError`` if neither holds an image."""
+    places = [folder / layout for layout in LAYOUTS]
+    for source in (find(place) for find in (_unpacked, _zipped) for place in places):
+        if source is not None and source.names:
+            return source
+    raise ZooError(f"{folder} holds neither img_align_celeba/ nor img_align_celeba.zip with images in it.")
+
+
+def _unpacked(place: Path) -> Source | None:
+    images = place / "img_align_celeba"
+    if not images.is_dir():
+        return None
+    files = sorted(
+        (entry for entry in os.scandir(images) if entry.name.endswith(".jpg")), key=lambda e: e.name
+    )
+    stats = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in files]
+    return Source(images, tuple(entry.name for entry in files), _mark(stats), lambda: _folder_reader(images))
+
+
+def _zipped(place: Path) -> Source | None:
+    path = place / "img_align_celeba.zip"
+    if not path.is_file():
+        return None
+    with _open_zip(path) as archive:
+        members = {Path(i.filename).name: i for i in archive.infolist() if i.filename.endswith(".jpg")}
+    stats = [(name, info.file_size, info.CRC) for name, info in sorted(members.items())]
+    inside = {name: info.filename for name, info in members.items()}
+    return Source(path, tuple(sorted(members)), _mark(stats), lambda: _zip_reader(path, inside))
+
+
+def memory_map(
+    source: Source, names: list[str], *, size: int, crop: str, resize: str
+) -> tuple[np.ndarray, str]:
+    """uint8 (N, 3, size, size) of the named images and its SHA-256, built unless the cache has it whole."""
+    recipe = {
+        "source": source.fingerprint,
+        "names": _mark(names),
+        "size": size,
+        "crop": crop,
+        "resize": resize,
+    }
+    place = cache_dir() / "celeba"
+    path = place / f"{_mark(recipe)[:16]}.u8"
+    note = path.with_suffix(".json")
+    shape = (len(names), 3, size, size)
+    place.mkdir(parents=True, exist_ok=True)
+    with open(place / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        digest = _whole(path, note, shape)
+        if digest is None:
+            for left in place.glob(f".{path.name}.*.part"):  # of a build that was killed
+                left.unlink()
+            note.unlink(missing_ok=True)
+            with atomic_path(path) as part:
+                _decode_all(source, names, np.memmap(part, np.uint8, "w+", shape=shape), crop, resize)
+                digest = sha256_file(part)
+            about = {
+                **recipe,
+                "count": len(names),
+                "shape": list(shape),
+                "sha256": digest,
+                "pillow": PIL.__version__,
+            }
+            atomic_write(note, json.dumps(about, indent=1) + "\n")
+    return np.memmap(path, np.uint8, "r", shape=shape), digest
+
+
+def _whole(path: Path, note: Path, shape: tuple[int, ...]) -> str | None:
+    """The SHA-256 of a memory map that is there and is what its note says, else None."""
+    try:
+        digest = json.loads(note.read_text())["sha256"]
+        whole = path.stat().st_size == np.prod(shape) and sha256_file(path) == digest
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return digest if whole else None
+
+
+def _decode_all(source: Source, names: list[str], out: np.ndarray, crop: str, resize: str) -> None:
+    def decode(row: int) -> str | None:
+        try:
+            out[row] = decode_image(read(names[row]), out.shape[-1], crop, resize)
+        except Exception as error:  # whatever is wrong with one file, the others are looked at too
+            return f"{names[row]} ({_reason(error)})"
+        return None
+
+    # Threads: decoding and resizing leave the interpreter lock, and each writes its own row of the map.
+    with source.reader() as read, ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = tqdm(pool.map(decode, range(len(names))), "CelebA", len(names), unit=" images", disable=None)
+        bad = [reason for reason in done if reason]
+    if bad:
+        raise ZooError(f"{_count(bad, 'image')} of {source.place} cannot be read: {_listed(bad)}.")
+    out.flush()
+
+
+def decode_image(content: bytes, size: int, crop: str = "center", resize: str = "bilinear") -> np.ndarray:
+    """One aligned JPEG as uint8 (3, size, size)."""
+    with Image.open(io.BytesIO(content)) as image:
+        if image.size != ALIGNED:
+            raise ValueError(f"it is {image.size[0]}x{image.size[1]}, not the aligned 178x218")
+        top, bottom, left, right = CROPS[crop]
+        small = image.convert("RGB").crop((left, top, right, bottom)).resize((size, size), FILTERS[resize])
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def _annotation(folder: Path, name: str) -> Path:
+    for layout in LAYOUTS:
+        path = folder / layout / name
+        if path.is_file():
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "md5").hexdigest()
+            if digest != ANNOTATION_MD5[name]:
+                # Attributes of the wrong file would be wrong in silence, so this is no warning.
+                raise ZooError(
+                    f"{path} is not the official file: its MD5 is {digest}, not {ANNOTATION_MD5[name]}."
+                )
+            return path
+    raise ZooError(f"{folder} has no {name}, which is needed beside the images.")
+
+
+def _check_names(source: Source, partition: Mapping[str, int], complete: bool) -> None:
+    strangers = [name for name in source.names if name not in partition]
+    if strangers:
+        raise ZooError(
+            f"{_count(strangers, 'image')} of {source.place} not in {PARTITION_FILE}: {_listed(strangers)}."
+        )
+    missing = sorted(set(partition) - set(source.names)) if complete else []
+    if missing:
+        raise ZooError(f"{_count(missing, 'image')} missing from {source.place}: {_listed(missing)}.")
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def _count(names: list[str], noun: str) -> str:
+    return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
+
+
+def _reason(error: Exception) -> str:
+    return (
+        "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split()) or "unreadable"
+    )
+
+
+def _mark(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise ZooError(f"{path} is not a whole zip file: fetch or copy it again.") from None
+
+
+@contextlib.contextmanager
+def _folder_reader(folder: Path) -> Iterator[Callable[[str], bytes]]:
+    yield lambda name: (folder / name).read_bytes()
+
+
+@contextlib.contextmanager
+def _zip_reader(path: Path, inside: Mapping[str, str]) -> Iterator[Callable[[str], bytes]]:
+    with _open_zip(path) as archive:
+        yield lambda name: archive.read(inside[name])
