@@ -1,0 +1,52 @@
+"""The variants, one flat file each; `base.py` is the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from zoo.config import merge, setting_error
+from zoo.registry import VariantEntry, registry
+
+if TYPE_CHECKING:
+    from zoo.data.images import DataSpec
+    from zoo.models.base import VAE
+
+
+def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) -> VAE:
+    """A freshly initialised variant.
+
+    Args:
+        name: as in `list_models()`; a dash works for an underscore.
+        data: what the images are like: the name of a registered data set (which is not loaded), or a `DataSpec`.
+        settings: settings of the variant over its defaults in the registry; nested ones as dictionaries, for
+            example ``encoder={"timm": "resnet18"}``.
+
+    Raises:
+        UsageError: an unknown name or setting, or a value of the wrong kind.
+    """
+    _, entry = registry().variant(name)
+    spec = data_spec(data) if isinstance(data, str) else data
+    return build(entry, spec, merge(entry.settings, settings))
+
+
+def build(entry: VariantEntry, spec: DataSpec, settings: Mapping[str, Any]) -> VAE:
+    """The variant of ``entry`` for data like ``spec``; ``settings`` are complete but for the class's own defaults."""
+    variant = entry.load()
+    try:
+        checked = variant.Settings.model_validate(settings)
+    except ValidationError as error:
+        raise setting_error(error, variant.Settings) from None
+    return variant(spec, checked)
+
+
+def data_spec(name: str, binarise: str = "auto") -> DataSpec:
+    """What a model must know of a registered data set: shape, support after binarisation, classes, attributes."""
+    from zoo.data.images import DataSpec
+
+    _, entry = registry().dataset(name)
+    rule = entry.binarise if binarise == "auto" else binarise
+    support = entry.support if rule == "none" else "binary"
+    return DataSpec(shape=entry.shape, support=support, classes=entry.classes, attributes=entry.attributes)

@@ -1,0 +1,79 @@
+"""Encoders and decoders that variants share, by name.
+
+An encoder maps images (B, C, H, W), and for conditional models a vector (B, K), to features (B, encoder.features). A
+decoder maps codes (B, D + K) to the parameters of a likelihood (B, C', H, W).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+
+
+class EncoderSettings(BaseModel):
+    """``name`` picks the network; a timm backbone needs only ``timm=resnet18``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["mlp", "conv", "residual", "timm"] = "mlp"
+    hidden: tuple[int, ...] = Field((400, 400), description="widths of the dense layers")
+    channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
+    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"] = "relu"
+    timm: str | None = None
+    pretrained: bool = False
+
+
+class DecoderSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["mlp", "conv", "residual"] = "mlp"
+    hidden: tuple[int, ...] = (400, 400)
+    channels: tuple[int, ...] = Field((64, 32), description="channels at each doubling of the resolution")
+    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"] = "relu"
+
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "softplus": nn.Softplus,
+}
+
+
+def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) -> nn.Module:
+    """The encoder for images of ``spec``, with ``condition`` numbers beside them; it has ``.features``."""
+    if settings.timm or settings.name == "timm":
+        from zoo.nets.backbone import TimmEncoder
+
+        return TimmEncoder(settings, spec.shape, condition)
+    if settings.name == "mlp":
+        from zoo.nets.mlp import MLPEncoder
+
+        return MLPEncoder(settings, spec.shape, condition)
+    from zoo.nets.conv import ConvEncoder
+
+    return ConvEncoder(settings, spec.shape, condition)
+
+
+def make_decoder(settings: DecoderSettings, size: int, shape: tuple[int, int, int]) -> nn.Module:
+    """The decoder from codes of ``size`` numbers to ``shape`` = (channels of the likelihood, H, W)."""
+    if settings.name == "mlp":
+        from zoo.nets.mlp import MLPDecoder
+
+        return MLPDecoder(settings, size, shape)
+    from zoo.nets.conv import ConvDecoder
+
+    return ConvDecoder(settings, size, shape)
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise `UsageError` with ``sentence`` unless ``condition`` holds."""
+    if not condition:
+        raise UsageError(sentence)

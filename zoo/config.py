@@ -1,0 +1,177 @@
+"""What a run is: everything that decides its numbers, typed, frozen, and refused when misspelt. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zoo.errors import UsageError
+from zoo.registry import plain, registry
+
+Precision = Literal["auto", "float32", "bf16", "fp16"]
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Config):
+    """Which images, and what is done to them before a model sees them."""
+
+    name: str = "mnist"
+    binarise: Literal["auto", "dynamic", "threshold", "none"] = "auto"
+    test_bits_seed: int = Field(777, ge=0, description="validation and test bits are drawn once from this seed")
+    options: dict[str, Any] = Field({}, description="given to the data set's loading function")
+
+
+class TrainConfig(Config):
+    """How the weights are found. Lengths are in epochs, rates per step."""
+
+    epochs: int = Field(20, ge=0)
+    batch_size: int = Field(128, ge=1)
+    optimizer: Literal["adam", "adamax", "rmsprop"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_learning_rate: float = Field(0.0, ge=0, description="where the cosine ends")
+    warmup: float = Field(0.0, ge=0, description="epochs over which the weight of the rate rises from 0 to 1")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    keep: Literal["best", "last"] = Field("best", description="the weights of the best validation ELBO, or the last")
+    patience: int | None = Field(None, ge=1, description="stop after so many validations without a better ELBO")
+    precision: Precision = "auto"
+    compile: bool = False
+    checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 is after every step")
+
+
+class EvaluateConfig(Config):
+    """How the numbers are measured. ``seed`` fixes the posterior noise, example by example."""
+
+    split: Literal["validation", "test"] = "test"
+    seed: int = Field(0, ge=0)
+    nll_samples: int = Field(64, ge=0, description="k of the importance-weighted bound; 0 leaves it out")
+    nll_images: int | None = Field(None, ge=1, description="only the first so many images for the k-sample bound")
+    quality_samples: int = Field(10_000, ge=0, description="samples for the Frechet distances; 0 leaves them out")
+    inception: Literal["auto", "yes", "no"] = Field("auto", description="Inception FID; auto: when there is a GPU")
+    factor_images: int = Field(10_000, ge=0, description="codes for the disentanglement metrics; 0 leaves them out")
+    rows: int = Field(4096, ge=1, description="decoder rows at once; no number depends on it")
+
+
+class RunConfig(Config):
+    """One run: a variant with its settings, a data set, a recipe, a way to evaluate, a seed."""
+
+    variant: str
+    model: dict[str, Any] = {}
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    seed: int = Field(0, ge=0)
+
+    def identity(self) -> dict[str, Any]:
+        """The part that decides the result: what a record is keyed by."""
+        return self.model_dump(
+            mode="json", exclude={"train": {"checkpoint_seconds"}, "evaluate": {"rows"}}
+        )
+
+
+def resolve(
+    variant: str,
+    data: str = "mnist",
+    seed: int = 0,
+    defaults: Iterable[Mapping[str, Any]] = (),
+    settings: Iterable[str] = (),
+) -> RunConfig:
+    """The full configuration of a run.
+
+    Args:
+        variant, data: names in the registry; a dash works for an underscore.
+        defaults: nested mappings applied in order (a suite's, then its overrides for the variant).
+        settings: ``a.b=value`` texts, applied last. ``train.``, ``data.`` and ``evaluate.`` name a section;
+            any other path is a setting of the model.
+
+    Raises:
+        UsageError: an unknown name, key, or a value of the wrong kind.
+    """
+    name, entry = registry().variant(variant)
+    data_name, dataset = registry().dataset(data)
+    tree: dict[str, Any] = {"model": entry.settings, "train": entry.train}
+    for layer in defaults:
+        tree = merge(tree, layer)
+    for text in settings:
+        tree = merge(tree, parse_setting(text))
+    tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
+    config = validate(RunConfig, tree)
+    if config.data.binarise == "auto":
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
+        )
+    return config
+
+
+def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:
+    """``tree`` as a ``model``; a `UsageError` names the key, what is wrong and the nearest key."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise setting_error(error, model, where) from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` put in, however deep; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """``"train.epochs=5"`` as ``{"train": {"epochs": 5}}``; a path outside the sections belongs to the model.
+
+    Raises:
+        UsageError: no ``=``, an empty path, or a value that is not a YAML scalar or list.
+    """
+    path, equals, raw = text.partition("=")
+    keys = path.strip().replace("-", "_").split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"a setting reads path=value, such as train.epochs=5, not '{text}'.")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise UsageError(f"the value of '{path}' is not readable: '{raw}'.") from None
+    if isinstance(value, str):
+        # YAML 1.1 takes 1e-3 for a text; everybody else takes it for a number.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if keys[0] in ("variant", "seed"):
+        raise UsageError(f"'{keys[0]}' is not a setting: give it by its own argument.")
+    if keys[0] not in ("train", "data", "evaluate", "model"):
+        keys = ["model", *keys]
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
+    """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
+    first = error.errors()[0]
+    path = ".".join(part for part in (where, *map(str, first["loc"])) if part)
+    if first["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in first["loc"][:-1]:
+            field = getattr(owner, "model_fields", {}).get(part)
+            owner = field.annotation if field else None
+        known = list(getattr(owner, "model_fields", {}))
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
+    return UsageError(f"setting '{path}': {plain(first)} (got {first['input']!r}).")

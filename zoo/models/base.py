@@ -1,0 +1,169 @@
+"""The contract: what the trainer and the harness may ask of any variant.
+
+All of it in nats, per example, float32 outside autocast, summed over pixels and latents; averaged over the batch only
+in `VAE.losses`. A reported ELBO never carries a training weight: `VAE.terms` knows no beta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from zoo.data.images import DataSpec
+
+
+class Settings(BaseModel):
+    """The settings of a variant: frozen, and a misspelt one is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latent: int = Field(32, ge=1, description="number of latent dimensions")
+
+
+class Progress(float):
+    """How far training has come: the number itself is the warm-up's (0 at the first step, 1 once it is over), and
+    ``fraction`` that of the whole training (None when nobody is training)."""
+
+    fraction: float | None
+
+    def __new__(cls, warmup: float, fraction: float | None = None) -> Progress:
+        made = super().__new__(cls, warmup)
+        made.fraction = fraction
+        return made
+
+
+@dataclass
+class Terms:
+    """One posterior sample of the bound, per example.
+
+    Attributes:
+        distortion: (B,) nats, -log p(x | z).
+        rate: (B, G) nats, KL(q(z_g | x) || p(z_g)) of each group of latents, analytic where it can be and one-sample
+            otherwise.
+        aux: whatever else an objective or an observer wants; never part of the ELBO.
+    """
+
+    distortion: Tensor
+    rate: Tensor
+    aux: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def elbo(self) -> Tensor:
+        """(B,) nats: the evidence lower bound, weights of training left out."""
+        return -(self.distortion + self.rate.sum(1))
+
+
+class Losses(dict[str, Tensor]):
+    """One scalar per parameter group, with the `Terms` they were made from, for whoever watches."""
+
+    def __init__(self, losses: dict[str, Tensor], terms: Terms) -> None:
+        super().__init__(losses)
+        self.terms = terms
+
+
+class VAE(nn.Module):
+    """A variant. Subclasses implement `terms`, `log_weights`, `represent`, `reconstruct` and `sample`.
+
+    Args:
+        spec: shape and support of the data, and what a conditional model may be given.
+        settings: an instance of the class's own ``Settings``.
+    """
+
+    Settings: ClassVar[type[Settings]] = Settings
+    conditional: ClassVar[bool] = False
+
+    def __init__(self, spec: DataSpec, settings: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.settings = settings
+
+    # ---- what every variant answers -------------------------------------------------------------------------------
+
+    def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
+        """The bound at one posterior sample. x (B, C, H, W) in [0, 1]; y (B,) classes or (B, A) attributes."""
+        raise NotImplementedError
+
+    def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
+        """(k, B) nats, log p(x, z) - log q(z | x) for k posterior samples: its mean is the ELBO, its log-mean-exp
+        the k-sample bound of Burda et al. (2016)."""
+        raise NotImplementedError
+
+    def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, D): the code that probes and disentanglement metrics look at; deterministic."""
+        raise NotImplementedError
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) in [0, 1]: the mean of p(x | z) at the representation; deterministic."""
+        raise NotImplementedError
+
+    def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """(n, C, H, W) in [0, 1]: means of p(x | z) for z from the prior, its standard deviations times
+        ``temperature``."""
+        raise NotImplementedError
+
+    # ---- what most variants leave as it is ------------------------------------------------------------------------
+
+    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
+        """What training minimises: the batch mean of distortion + weight * rate, in one parameter group.
+
+        ``progress`` is how far the warm-up has come: 0 at the first step, 1 when it is over; the trainer gives a
+        `Progress`. A subclass with several parameter groups returns a loss for each group that this step moves.
+        """
+        terms = self.terms(x, y)
+        loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
+        return Losses({"vae": loss}, terms)
+
+    def rate_weight(self, progress: float | Tensor) -> float | Tensor:
+        """The weight of the rate in training. The warm-up alone, unless a variant has a beta."""
+        return progress
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Which parameters each loss may move; the trainer gives each group its own optimiser."""
+        return {"vae": list(self.parameters())}
+
+    def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Called once before training with a large batch, for parts that start from data."""
+
+    def after_step(self) -> None:
+        """Called after every update, for state that no gradient moves. Must not wait for the device."""
+
+
+def parameters_of(modules: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters of several modules as one list, each once."""
+    found: dict[int, nn.Parameter] = {}
+    for module in modules:
+        members = [module] if isinstance(module, nn.Parameter) else module.parameters()
+        found.update((id(parameter), parameter) for parameter in members)
+    return list(found.values())
+
+
+def repeat(value: Tensor | None, k: int) -> Tensor | None:
+    """(B, ...) as (k * B, ...), the sample index slow; None stays None."""
+    if value is None or k == 1:
+        return value
+    return value.unsqueeze(0).expand(k, *value.shape).reshape(k * len(value), *value.shape[1:])
+
+
+def condition_vector(spec: DataSpec, y: Tensor | None, like: Tensor) -> Tensor:
+    """What a conditional network is given: one-hot classes (B, K) or the attributes (B, A), in the type of ``like``.
+
+    Raises:
+        ValueError: the model is conditional and got no ``y``, or ``y`` has the wrong shape.
+    """
+    if y is None:
+        raise ValueError("this model is conditional: it needs y (classes or attributes)")
+    if y.dim() == 1 and spec.classes:
+        return torch.nn.functional.one_hot(y.long(), spec.classes).to(like.dtype)
+    if y.dim() == 2 and y.shape[1] == (spec.attributes or spec.classes):
+        return y.to(like.dtype)
+    raise ValueError(f"y of shape {tuple(y.shape)} fits neither {spec.classes} classes nor {spec.attributes} attributes")
+
+
+def condition_size(spec: DataSpec) -> int:
+    """Width of `condition_vector`: the classes if there are any, else the attributes."""
+    return spec.classes or spec.attributes

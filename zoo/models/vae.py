@@ -1,0 +1,88 @@
+"""The variational autoencoder: a diagonal Gaussian posterior, a standard normal prior, one sample of the bound.
+
+Paper: Kingma and Welling, Auto-Encoding Variational Bayes, ICLR 2014, https://arxiv.org/abs/1312.6114.
+Official code: none was published with the paper.
+Where we differ: ReLU layers and Adam instead of tanh and Adagrad; the rate is analytic, as in the paper's appendix B.
+The posterior, the prior, the likelihood and both networks are settings, so most of the family is this file with one
+part exchanged.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from zoo.data.images import DataSpec
+from zoo.likelihoods import LikelihoodSettings, make_likelihood
+from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
+from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
+from zoo.posteriors import PosteriorSettings, make_posterior
+from zoo.priors import PriorSettings, make_prior
+
+
+class VanillaSettings(Settings):
+    encoder: EncoderSettings = EncoderSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    prior: PriorSettings = PriorSettings()
+    posterior: PosteriorSettings = PosteriorSettings()
+
+
+class VanillaVAE(VAE):
+    """One layer of continuous latents between an encoder and a decoder."""
+
+    Settings: ClassVar[type[Settings]] = VanillaSettings
+
+    def __init__(self, spec: DataSpec, settings: VanillaSettings) -> None:
+        super().__init__(spec, settings)
+        condition = condition_size(spec) if self.conditional else 0
+        self.encoder = make_encoder(settings.encoder, spec, condition)
+        self.posterior = make_posterior(settings.posterior, settings.latent)
+        self.head = nn.Linear(self.encoder.features, self.posterior.size)
+        self.likelihood = make_likelihood(settings.likelihood, spec)
+        channels, *size = spec.shape
+        output = (self.likelihood.channels(channels), *size)
+        self.decoder = make_decoder(settings.decoder, settings.latent + condition, output)
+        self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
+
+    def infer(self, x: Tensor, y: Tensor | None = None):
+        """q(z | x), or q(z | x, y) for a conditional model, as the posterior's object."""
+        condition = condition_vector(self.spec, y, x) if self.conditional else None
+        return self.posterior(self.head(self.encoder(x, condition)))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, D) to the likelihood's parameters (B, C', H, W)."""
+        if self.conditional:
+            z = torch.cat([z, condition_vector(self.spec, y, z)], 1)
+        return self.decoder(z)
+
+    def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
+        q = self.infer(x, y)
+        z, log_q = q.rsample()
+        distortion = -self.likelihood.log_prob(self.decode(z, y), x)
+        divergence = q.kl(self.prior)
+        rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
+        return Terms(distortion, rate.unsqueeze(1), {"z": z})
+
+    def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
+        z, log_q = self.infer(x, y).repeat(k).rsample()
+        log_likelihood = self.likelihood.log_prob(self.decode(z, repeat(y, k)), repeat(x, k))
+        return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
+
+    def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.infer(x, y).mean
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.decode(self.represent(x, y), y))
+
+    def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        return self.likelihood.mean(self.decode(self.prior.sample(n, temperature), y))
+
+    def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Start a dense Bernoulli decoder at the mean image (as Burda et al. do), and the prior from the data."""
+        with torch.no_grad():
+            if self.likelihood.name == "bernoulli" and hasattr(self.decoder, "output_bias"):
+                self.decoder.output_bias.copy_(x.mean(0).clamp(0.001, 0.999).logit())
+        self.prior.initialise(x)

@@ -1,0 +1,43 @@
+"""Any timm backbone as an encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.errors import unknown
+from zoo.nets import EncoderSettings, require
+
+
+class TimmEncoder(nn.Module):
+    """A timm model without its classifier, pooled to (B, features).
+
+    Weights are random unless ``pretrained`` is set, which makes timm fetch them. Conditions enter as planes.
+
+    Raises:
+        UsageError: timm has no model of that name, or it cannot take images of this shape.
+    """
+
+    def __init__(self, settings: EncoderSettings, shape: tuple[int, int, int], condition: int = 0) -> None:
+        super().__init__()
+        import timm
+
+        require(settings.timm is not None, "encoder.name=timm needs encoder.timm=NAME, such as resnet18.")
+        if not timm.is_model(settings.timm):
+            listing = "python -c 'import timm; print(timm.list_models())'"
+            raise unknown("timm model", str(settings.timm), timm.list_models(), listing)
+        options = dict(in_chans=shape[0] + condition, num_classes=0, pretrained=settings.pretrained)
+        try:
+            self.backbone = timm.create_model(settings.timm, img_size=shape[1:], **options)
+        except TypeError:
+            # Convolutional backbones take any size and no img_size.
+            self.backbone = timm.create_model(settings.timm, **options)
+        self.features = self.backbone.num_features
+        if hasattr(self.backbone, "head_hidden_size"):
+            self.features = self.backbone.head_hidden_size or self.features
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        if condition is not None:
+            import torch
+
+            x = torch.cat([x, condition[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+        return self.backbone(x)

@@ -1,0 +1,51 @@
+"""Dense networks over flattened images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings, require
+
+
+def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    """Linear layers of the given sizes, an activation after each."""
+    layers: list[nn.Module] = []
+    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(size_in, size_out), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)
+
+
+class MLPEncoder(nn.Module):
+    """(B, C, H, W) and (B, K) to (B, hidden[-1])."""
+
+    def __init__(self, settings: EncoderSettings, shape: tuple[int, int, int], condition: int = 0) -> None:
+        super().__init__()
+        require(bool(settings.hidden), "an mlp encoder needs at least one width in encoder.hidden.")
+        self.layers = dense([math.prod(shape) + condition, *settings.hidden], settings.activation)
+        self.features = settings.hidden[-1]
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        flat = x.flatten(1)
+        return self.layers(flat if condition is None else torch.cat([flat, condition], 1))
+
+
+class MLPDecoder(nn.Module):
+    """(B, D) to (B, *shape)."""
+
+    def __init__(self, settings: DecoderSettings, size: int, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.layers = dense([size, *settings.hidden], settings.activation)
+        self.output = nn.Linear([size, *settings.hidden][-1], math.prod(shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.output(self.layers(z)).view(len(z), *self.shape)
+
+    @property
+    def output_bias(self) -> Tensor:
+        """A view (C', H, W) of the bias of the last layer."""
+        return self.output.bias.view(self.shape)

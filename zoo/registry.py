@@ -1,0 +1,210 @@
+"""Names to entries: `registry.yaml` first, then plugins. Nothing here imports torch, so listing is instant."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zoo.errors import UsageError, fold, unknown
+
+VARIANT_GROUP = "zoo.variants"
+SIZE_LIMIT = 1 << 20
+T = TypeVar("T", bound=BaseModel)
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Paper(Entry):
+    """Where a variant comes from."""
+
+    title: str
+    authors: str
+    year: int = Field(ge=1900, le=2100)
+    url: str
+
+
+class Published(Entry):
+    """A number somebody printed: shown beside ours, with whether it was made with the same recipe."""
+
+    dataset: str
+    metric: str
+    value: float
+    stderr: float | None = None
+    source: str
+    mark: Literal["R", "2", "B"] = Field(description="R read in its source, 2 read at second hand, B quoted")
+    same_recipe: bool = False
+    note: str | None = None
+
+
+class VariantEntry(Entry):
+    """One model: the class to load, where it was published, its default settings and what it can do."""
+
+    target: str = Field(alias="class", pattern=r"^[\w.]+:\w+$")
+    title: str
+    family: str = "plugin"
+    summary: str = ""
+    paper: Paper | None = None
+    code: str | None = None
+    settings: dict[str, Any] = {}
+    train: dict[str, Any] = Field({}, description="what its recipe changes in the training defaults")
+    provides: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
+    origin: str = "built-in"
+
+    def load(self) -> type:
+        """Import and return the class."""
+        return load_target(self.target)
+
+
+class DatasetEntry(Entry):
+    """One data set: the function that loads it and what a model must know of it before it is loaded."""
+
+    target: str = Field(alias="load", pattern=r"^[\w.]+:\w+$")
+    title: str
+    summary: str = ""
+    shape: tuple[int, int, int]
+    support: Literal["binary", "8-bit", "real"]
+    binarise: Literal["dynamic", "threshold", "none"] = Field("none", description="what a run does unless told")
+    classes: int = 0
+    attributes: int = 0
+    factors: Literal["exact", "attributes", "measured"] | None = None
+    options: dict[str, Any] = {}
+    licence: str = ""
+    url: str = ""
+    origin: str = "built-in"
+
+    def load(self) -> Any:
+        """Import and return the loading function."""
+        return load_target(self.target)
+
+
+class Registry(Entry):
+    """Everything that has a name."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    variants: dict[str, VariantEntry]
+    datasets: dict[str, DatasetEntry]
+
+    def variant(self, name: str) -> tuple[str, VariantEntry]:
+        """The registered name and its entry. A dash works for an underscore.
+
+        Raises:
+            UsageError: there is no such variant; the message has the nearest name.
+        """
+        return _find("variant", name, self.variants, "zoo list")
+
+    def dataset(self, name: str) -> tuple[str, DatasetEntry]:
+        """The registered name and its entry; raises `UsageError` as `variant` does."""
+        return _find("dataset", name, self.datasets, "zoo list datasets")
+
+
+def registry_path() -> Path:
+    """`registry.yaml`: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "registry.yaml"
+    return shipped if shipped.exists() else package.parent / "registry.yaml"
+
+
+@functools.cache
+def registry() -> Registry:
+    """The built-in registry with the plugins that are installed. Read once a process."""
+    built_in = read_yaml(registry_path(), Registry)
+    return built_in.model_copy(update={"variants": built_in.variants | _plugins(built_in.variants)})
+
+
+def load_target(target: str) -> Any:
+    """The object that ``module:name`` names.
+
+    Raises:
+        UsageError: the module has no such name. An import error inside the module is raised as it is, because
+            it says what is broken.
+    """
+    module, _, name = target.partition(":")
+    loaded = importlib.import_module(module)
+    if not hasattr(loaded, name):
+        raise UsageError(f"module '{module}' has no '{name}', which the registry names as '{target}'.")
+    return getattr(loaded, name)
+
+
+def read_yaml(path: Path, model: type[T]) -> T:
+    """A YAML file as a validated object.
+
+    Raises:
+        UsageError: unreadable, over 1 MiB, not YAML, or not what ``model`` wants; with file, line and key.
+    """
+    try:
+        if path.stat().st_size > SIZE_LIMIT:
+            raise UsageError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB; that is not a configuration.")
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}:{line + 1}" if line is not None else str(path)
+        raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())[:120]}).") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(f"{path}:{_line(tree, first['loc'])}: {key}: {plain(first)}.") from None
+
+
+def plain(error: Any) -> str:
+    """A pydantic error as a few words."""
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    return error["msg"][0].lower() + error["msg"][1:]
+
+
+def _line(tree: yaml.Node | None, location: tuple[Any, ...]) -> int:
+    node, line = tree, 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _find(kind: str, name: str, entries: dict[str, Any], listing: str) -> tuple[str, Any]:
+    for known, entry in entries.items():
+        if fold(known) == fold(name):
+            return known, entry
+    raise unknown(kind, name, entries, listing)
+
+
+def _plugins(built_in: dict[str, VariantEntry]) -> dict[str, VariantEntry]:
+    taken = {fold(name) for name in built_in}
+    found: dict[str, VariantEntry] = {}
+    for point in entry_points(group=VARIANT_GROUP):
+        origin = f"{point.dist.name} {point.dist.version}" if point.dist else "plugin"
+        if fold(point.name) in taken:
+            warnings.warn(f"variant '{point.name}' of {origin} is ignored: the name is taken.", stacklevel=2)
+            continue
+        try:
+            entry = VariantEntry(target=point.value, title=point.name, origin=origin)
+        except ValidationError:
+            message = f"variant '{point.name}' of {origin} is ignored: '{point.value}' is not module:Class."
+            warnings.warn(message, stacklevel=2)
+            continue
+        taken.add(fold(point.name))
+        found[point.name] = entry
+    return found

@@ -1,0 +1,206 @@
+"""A run on disk: a folder that a configuration was trained into, and how to get a model back from one.
+
+    run.json            the configuration, the data it saw, the shape of the model
+    checkpoints/        while training: the last two states
+    model.safetensors   when done: the weights that were kept, with how training went in its header
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.config import RunConfig, validate
+from zoo.data.batches import Batches
+from zoo.data.images import DataSpec, ImageSet
+from zoo.errors import UsageError, ZooError
+from zoo.files import atomic_write, canonical_json
+from zoo.models import build
+from zoo.models.base import VAE
+from zoo.registry import registry
+from zoo.training import checkpoint
+from zoo.training.precision import Compute
+from zoo.training.trainer import Result, Trainer, Watcher
+
+MODEL = "model.safetensors"
+
+
+@dataclass
+class Run:
+    """A trained model with what it was trained on."""
+
+    config: RunConfig
+    model: VAE
+    images: ImageSet
+    compute: Compute
+    result: Result
+
+
+def train_run(
+    config: RunConfig,
+    folder: Path,
+    compute: Compute,
+    watchers: tuple[Watcher, ...] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Train ``config`` into ``folder``, or go on from what is there, or only load what is finished there.
+
+    Raises:
+        UsageError: the folder holds another run, or another process is training in it.
+        Stopped, Diverged: as `Trainer.fit`.
+    """
+    with locked(folder):
+        images = load_images(config)
+        spec = images.spec
+        _claim(folder, config, spec, images)
+        torch.manual_seed(seed_for(config.seed, "initialisation"))
+        model = build_model(config, spec).to(compute.device)
+        if (folder / MODEL).exists():
+            tensors, state = checkpoint.read(folder / MODEL)
+            model.load_state_dict(tensors)
+            model.eval()
+            return Run(config, model, images, compute, Result(**state["result"]))
+        torch.manual_seed(seed_for(config.seed, "noise"))
+        common = dict(device=compute.device, condition=condition_of(model, spec))
+        train = Batches(
+            images["train"],
+            batch_size=config.train.batch_size,
+            binarise_on_the_fly=images.binarise == "dynamic",
+            shuffle_seed=seed_for(config.seed, "order"),
+            **common,
+        )
+        validation = Batches(images["validation"], batch_size=config.train.batch_size, drop_last=False, **common)
+        trainer = Trainer(
+            model, train, validation, config.train, compute, folder / "checkpoints", watchers, should_stop
+        )
+        result = trainer.fit()
+        state = {"result": dataclasses.asdict(result)}
+        checkpoint.write(folder / MODEL, model.state_dict(), state)
+        for path in (folder / "checkpoints").glob(checkpoint.PATTERN):
+            path.unlink()
+        return Run(config, model, images, compute, result)
+
+
+def load_run(folder: str | Path, device: str = "cpu") -> VAE:
+    """The trained model of a run folder, in evaluation mode. Nothing is unpickled and no data is loaded.
+
+    Raises:
+        UsageError: the folder is not a run.
+        ZooError: the run is not finished, or its files are damaged.
+    """
+    folder = Path(folder)
+    described = _describe(folder)
+    config = validate(RunConfig, described["config"])
+    spec = DataSpec(**described["spec"] | {"shape": tuple(described["spec"]["shape"])})
+    if not (folder / MODEL).exists():
+        raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
+    tensors, _ = checkpoint.read(folder / MODEL)
+    model = build_model(config, spec)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise ZooError(f"{folder / MODEL} does not hold the weights of its configuration.") from None
+    return model.to(device).eval()
+
+
+def build_model(config: RunConfig, spec: DataSpec) -> VAE:
+    """A fresh model of the configuration for data like ``spec``."""
+    _, entry = registry().variant(config.variant)
+    return build(entry, spec, config.model)
+
+
+def load_images(config: RunConfig) -> ImageSet:
+    """The configuration's data set, binarised as it says; kept in memory for the next run of this process."""
+    return _images(
+        config.data.name, config.data.binarise, config.data.test_bits_seed, canonical_json(config.data.options)
+    )
+
+
+def condition_of(model: VAE, spec: DataSpec) -> str:
+    """What `Batches` should give as y."""
+    if not model.conditional:
+        return "none"
+    return "class" if spec.classes else "attributes"
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each use of randomness, so that no two streams are the same."""
+    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:8], "big") >> 1
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; the system frees the lock of a process that died.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open(folder / ".lock", "w")
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}).") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another process is at work in {folder}.") from None
+        yield
+
+
+class Busy(UsageError):
+    """Another process holds the folder."""
+
+
+@functools.lru_cache(maxsize=2)
+def _images(name: str, binarise: Any, test_bits_seed: int, options: str) -> ImageSet:
+    _, entry = registry().dataset(name)
+    given = json.loads(options)
+    try:
+        images = entry.load()(**entry.options | given)
+    except TypeError:
+        if not given:
+            raise
+        raise UsageError(f"data set '{name}' does not take the options {', '.join(given)}.") from None
+    return images.prepare(binarise, test_bits_seed)
+
+
+def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:
+    described = {
+        "schema": 1,
+        "config": config.model_dump(mode="json"),
+        "spec": dataclasses.asdict(spec),
+        "data_sha256": images.sha256,
+    }
+    if (folder / "run.json").exists():
+        there = _describe(folder)
+        old = validate(RunConfig, there["config"])
+        if old.identity() != config.identity():
+            raise UsageError(f"{folder} holds another run ({old.variant}); give another --out or remove it.")
+        if there["data_sha256"] != images.sha256:
+            raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
+        return
+    atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    try:
+        described = json.loads(path.read_text())
+        if not {"config", "spec", "data_sha256"} <= described.keys():
+            raise ValueError
+    except OSError:
+        raise UsageError(f"{folder} is not a run: it has no readable run.json.") from None
+    except (ValueError, AttributeError, RecursionError):
+        raise UsageError(f"{path} is not the description of a run.") from None
+    return described

@@ -1,0 +1,90 @@
+"""The state of a run in one file: tensors and JSON in a safetensors file, written whole or not at all.
+
+Nothing is ever unpickled. The JSON part travels in the header of the same file, so the two cannot disagree; a CRC over
+the tensors tells a damaged file, and the checkpoint before it is kept for that case.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.files import atomic_path
+
+PATTERN = "step-*.safetensors"
+KEPT = 2
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write tensors (moved to the CPU) and a JSON-able state as one file, atomically."""
+    on_cpu = {name: _plain(tensor) for name, tensor in tensors.items()}
+    header = {"state": json.dumps(state, allow_nan=True), "crc": str(_checksum(on_cpu))}
+    with atomic_path(path) as part:
+        save_file(on_cpu, part, metadata=header)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the state of a file that `write` made.
+
+    Raises:
+        ZooError: the file is truncated, damaged, or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        state = json.loads(header["state"])
+        intact = int(header["crc"]) == _checksum(tensors)
+    except FileNotFoundError:
+        raise ZooError(f"{path} is not there.") from None
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+        raise ZooError(f"{path} is not a readable checkpoint ({type(error).__name__}).") from None
+    if not intact:
+        raise ZooError(f"{path} is damaged: its tensors do not have the checksum it states.")
+    return tensors, state
+
+
+def write_step(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of a step and keep it and the one before."""
+    path = folder / f"step-{step:09d}.safetensors"
+    write(path, tensors, state)
+    for old in sorted(folder.glob(PATTERN))[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
+    """The newest readable checkpoint of a folder and the reasons why newer ones were passed over; None if none."""
+    refused = []
+    for path in sorted(folder.glob(PATTERN), reverse=True):
+        try:
+            tensors, state = read(path)
+        except ZooError as error:
+            refused.append(str(error))
+            continue
+        return tensors, state, refused
+    return None
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # clone: safetensors refuses views that share memory, and a caller may go on training meanwhile.
+    return tensor.detach().to("cpu").contiguous().clone()
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(name.encode(), crc)
+        flat = tensors[name].reshape(-1)
+        if flat.numel():
+            crc = zlib.crc32(flat.view(torch.uint8).numpy(), crc)
+    return crc

@@ -1,0 +1,118 @@
+"""One optimiser a parameter group, and an update that a non-finite gradient cannot reach.
+
+Whether the gradient is finite is decided on the device: a fused optimiser is told through its ``found_inf`` flag to
+leave everything as it is, so no step waits for the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import TrainConfig
+
+
+class Group:
+    """The parameters that one loss moves, with their optimiser.
+
+    Attributes:
+        skipped: 0-dim float tensor on the device, how many updates were left out for a non-finite gradient.
+    """
+
+    def __init__(self, name: str, parameters: list[nn.Parameter], config: TrainConfig) -> None:
+        self.name = name
+        self.parameters = parameters
+        self.config = config
+        self.optimizer = _optimizer(parameters, config)
+        self.fused = bool(self.optimizer.defaults.get("fused"))
+        self.skipped = torch.zeros((), device=parameters[0].device)
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, scale: float | Tensor = 1.0) -> Tensor:
+        """Unscale, clip and apply the gradients, or leave everything as it is if they are not finite.
+
+        Returns:
+            0-dim float tensor: 1 if the update was skipped.
+        """
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not isinstance(scale, float) or scale != 1.0:
+            torch._foreach_div_(gradients, scale)
+        norms = torch._foreach_norm(gradients)
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        found_inf = (~torch.isfinite(norm)).float()
+        if self.config.clip is not None:
+            factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_(gradients, factor)
+        self.skipped += found_inf
+        if self.fused:
+            # Both attributes are what torch.amp.GradScaler sets on an optimiser that can skip by itself.
+            self.optimizer.grad_scale = None
+            self.optimizer.found_inf = found_inf
+            self.optimizer.step()
+        elif not found_inf.item():
+            self.optimizer.step()
+        return found_inf
+
+
+class LossScale:
+    """The dynamic loss scale of fp16 training, with all of its state in plain numbers on the device.
+
+    Doubles after 2000 good steps in a row, halves after a bad one (as torch.amp.GradScaler does).
+    """
+
+    GROWTH_INTERVAL = 2000
+
+    def __init__(self, enabled: bool, device: torch.device) -> None:
+        self.enabled = enabled
+        self.scale = torch.tensor(2.0**10 if enabled else 1.0, device=device)
+        self.good = torch.zeros((), device=device)
+
+    def update(self, found_inf: Tensor) -> None:
+        if not self.enabled:
+            return
+        bad = found_inf > 0
+        self.good = torch.where(bad, torch.zeros_like(self.good), self.good + 1)
+        grow = self.good >= self.GROWTH_INTERVAL
+        factor = torch.where(bad, 0.5, torch.where(grow, 2.0, 1.0))
+        self.good = torch.where(grow, torch.zeros_like(self.good), self.good)
+        self.scale = (self.scale * factor).clamp(1.0, 2.0**16)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate of a step (0-based) of ``steps``."""
+    if config.schedule == "constant" or steps <= 1:
+        return config.learning_rate
+    low, high = config.final_learning_rate, config.learning_rate
+    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * step / (steps - 1)))
+
+
+def backward(losses: Mapping[str, Tensor], groups: Mapping[str, Group], scale: float | Tensor = 1.0) -> None:
+    """Give every group the gradient of its own loss, and of no other. A group without a loss gets none."""
+    if len(groups) == 1:
+        ((name, group),) = groups.items()
+        group.optimizer.zero_grad(set_to_none=True)
+        (losses[name] * scale).backward()
+        return
+    last = len(losses) - 1
+    for index, (name, loss) in enumerate(losses.items()):
+        parameters = groups[name].parameters
+        gradients = torch.autograd.grad(loss * scale, parameters, retain_graph=index < last, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    common = dict(lr=config.learning_rate, weight_decay=config.weight_decay, eps=config.epsilon)
+    if config.optimizer == "adam":
+        # Decoupled decay is what people mean by weight decay with Adam; without decay the two are the same.
+        kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
+        return kind(parameters, betas=config.betas, fused=True, **common)
+    if config.optimizer == "adamax":
+        return torch.optim.Adamax(parameters, betas=config.betas, foreach=True, **common)
+    return torch.optim.RMSprop(parameters, alpha=0.9, foreach=True, **common)
