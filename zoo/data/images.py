@@ -242,8 +242,8 @@ class ImageSet:
 
         ``"none"``: bytes as they are. ``"threshold"``: 255 where the byte is over 127, else 0. ``"dynamic"``:
         1 with probability byte/255; the training split keeps its bytes (`Batches` draws anew at each visit),
-        validation and test are drawn once, here, on the CPU from ``test_bits_seed`` (the test split; validation
-        takes the next number), the same on every device and for every subset.
+        validation and test are drawn once, here, on the CPU from ``test_bits_seed`` (the test split;
+        validation takes the next number), the same on every device and for every subset.
 
         Raises:
             UsageError: the set is binary or real by nature, or was binarised already.

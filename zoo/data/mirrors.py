@@ -22,15 +22,13 @@ from zoo.errors import ZooError
 
 CONNECT_SECONDS = 10
 PACKAGE_SECONDS = 900
-PIP_DOWNLOAD = (
-    "download --quiet --disable-pip-version-check --no-deps --no-cache-dir --only-binary :all:".split()
-)
+PIP_DOWNLOAD = "download -q --disable-pip-version-check --no-cache-dir --no-deps --only-binary :all:".split()
 Gather = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place to try: ``gather(folder)`` writes the asset's files below ``folder``, or raises the reason."""
+    """One place to try: ``gather(folder)`` writes its files below ``folder`` or raises the reason."""
 
     name: str
     gather: Gather
