@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ def read_idx(path: str | Path) -> np.ndarray:
         raise ZooError(f"{path} is not an idx file of bytes.")
     rank = content[3]
     head = 4 + 4 * rank
-    shape = tuple(int(size) for size in np.frombuffer(content[4:head], dtype=">u4"))
-    if len(shape) != rank or len(content) != head + int(np.prod(shape, dtype=np.int64)):
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, head, 4))
+    if len(content) != head + math.prod(shape):
         raise ZooError(f"{path} is an idx file of the wrong length.")
     return np.frombuffer(content, dtype=np.uint8, offset=head).reshape(shape)
 
