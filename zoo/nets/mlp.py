@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings, require
+from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings
 
 
 def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
@@ -20,13 +20,13 @@ def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
 
 
 class MLPEncoder(nn.Module):
-    """(B, C, H, W) and (B, K) to (B, hidden[-1])."""
+    """(B, C, H, W) and (B, K) to (B, hidden[-1]); without hidden layers the flattened input itself (a linear VAE)."""
 
     def __init__(self, settings: EncoderSettings, shape: tuple[int, int, int], condition: int = 0) -> None:
         super().__init__()
-        require(bool(settings.hidden), "an mlp encoder needs at least one width in encoder.hidden.")
-        self.layers = dense([math.prod(shape) + condition, *settings.hidden], settings.activation)
-        self.features = settings.hidden[-1]
+        sizes = [math.prod(shape) + condition, *settings.hidden]
+        self.layers = dense(sizes, settings.activation)
+        self.features = sizes[-1]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         flat = x.flatten(1)
