@@ -63,8 +63,11 @@ def test_shapes_and_ranges(name: str, channels: int) -> None:
 def test_log_prob_is_the_sum_over_pixels(name: str) -> None:
     likelihood = build(name)
     params, x = torch.randn(3, likelihood.channels(2), 4, 4), bytes_like((3, 2, 4, 4))
-    by_pixel = sum(likelihood.log_prob(params[..., i, j][..., None, None], x[..., i, j][..., None, None])
-                   for i in range(4) for j in range(4))
+    by_pixel = sum(
+        likelihood.log_prob(params[..., i, j][..., None, None], x[..., i, j][..., None, None])
+        for i in range(4)
+        for j in range(4)
+    )
     torch.testing.assert_close(likelihood.log_prob(params, x), by_pixel, rtol=1e-5, atol=1e-4)
 
 
@@ -95,13 +98,15 @@ def test_extreme_outputs_stay_finite(name: str, level: float) -> None:
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_float64_agrees_with_float32(name: str) -> None:
     likelihood = build(name)
-    params, x = torch.randn(4, likelihood.channels(1), 28, 28, dtype=torch.float64), bytes_like((4, 1, 28, 28)).double()
+    params = torch.randn(4, likelihood.channels(1), 28, 28, dtype=torch.float64)
+    x = bytes_like((4, 1, 28, 28)).double()
     exact = likelihood.double().log_prob(params, x)
     assert exact.dtype == torch.float64
-    torch.testing.assert_close(likelihood.float().log_prob(params.float(), x.float()).double(), exact, rtol=2e-6, atol=0)
+    single = likelihood.float().log_prob(params.float(), x.float())
+    torch.testing.assert_close(single.double(), exact, rtol=2e-6, atol=0)
 
 
-# ---- Bernoulli -----------------------------------------------------------------------------------------------------
+# ---- Bernoulli ---------------------------------------------------------------------------------------------
 
 
 def test_bernoulli_logits_equal_probabilities() -> None:
@@ -127,23 +132,24 @@ def test_grey_pixel_costs_at_least_log_two() -> None:
 
 def test_bernoulli_samples_have_the_stated_frequency() -> None:
     logits = torch.tensor([-2.0, -0.3, 0.0, 1.5]).view(1, 1, 2, 2).expand(20_000, -1, -1, -1)
-    samples = build("bernoulli").sample(logits)
+    likelihood = build("bernoulli")
+    samples = likelihood.sample(logits)
     assert set(samples.unique().tolist()) == {0.0, 1.0}
     p = torch.sigmoid(logits[0])
     assert ((samples.mean(0) - p).abs() < 4.0 * (p * (1 - p) / 20_000).sqrt()).all()
-    assert build("bernoulli").bits_per_dim(-build("bernoulli").log_prob(torch.zeros(1, 1, 2, 2), samples[:1]), 4).item() == (
-        pytest.approx(1.0)
-    )
+    fair = likelihood.log_prob(torch.zeros(1, 1, 2, 2), samples[:1])
+    assert likelihood.bits_per_dim(-fair, 4).item() == pytest.approx(1.0)
 
 
-# ---- Gaussian ------------------------------------------------------------------------------------------------------
+# ---- Gaussian ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
 def test_gaussian_equals_the_normal_density(sigma: float) -> None:
     mean, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
     expected = torch.distributions.Normal(mean, sigma).log_prob(x).flatten(1).sum(1)
-    torch.testing.assert_close(build("gaussian", sigma=sigma).double().log_prob(mean, x), expected, rtol=1e-6, atol=1e-6)
+    log_prob = build("gaussian", sigma=sigma).double().log_prob(mean, x)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_fixed_sigma_is_no_parameter_and_learned_sigma_is_one() -> None:
@@ -182,7 +188,7 @@ def test_a_density_adds_eight_bits() -> None:
     assert not build("bernoulli").is_density and not build("logistic").is_density
 
 
-# ---- discretised logistic mixture ----------------------------------------------------------------------------------
+# ---- discretised logistic mixture --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("log_scale", [-20.0, -7.0, -4.0, -1.0, 0.0, 3.0, 20.0])
@@ -195,7 +201,7 @@ def test_discretised_logistic_sums_to_one(log_scale: float, centre: float) -> No
 
 def test_two_channels_sum_to_one_and_share_their_component() -> None:
     likelihood = build("logistic", components=2)
-    # Component 0 is dark in both channels, component 1 bright in both; means are laid out component by component.
+    # Component 0 is dark in both channels, component 1 bright in both; the means go component by component.
     params = torch.tensor([0.0, 0.0] + [-0.8, -0.8, 0.8, 0.8] + [-3.0] * 4)
     values = torch.arange(256) / 255.0
     x = torch.cartesian_prod(values, values).view(-1, 2, 1, 1)

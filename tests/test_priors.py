@@ -148,7 +148,7 @@ def test_sampling_under_keyed_noise_is_reproducible(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["diagonal", "mixture", "flow"])
 def test_a_learned_prior_fits_what_it_is_shown(name: str) -> None:
-    """Maximum likelihood on an anisotropic Gaussian comes near the entropy of the Gaussian, and not below it."""
+    """Maximum likelihood on an anisotropic Gaussian comes near its entropy, and not below it."""
     scale, shift = torch.tensor([0.3, 2.0]), torch.tensor([1.0, -1.0])
     prior = make_prior(PriorSettings(name=name, components=4, flows=4, hidden=32), 2)
     optimiser = torch.optim.Adam(prior.parameters(), lr=0.03)
@@ -173,7 +173,7 @@ def test_standard_has_no_parameters_and_the_diagonal_begins_as_it() -> None:
         torch.testing.assert_close(prior.log_prob(z), expected)
 
 
-# ---- mixtures ------------------------------------------------------------------------------------------------------
+# ---- mixtures ----------------------------------------------------------------------------------------------
 
 
 def as_torch(prior: MixturePrior | VampPrior) -> MixtureSameFamily:
@@ -214,7 +214,7 @@ def test_mixture_samples_follow_the_weights() -> None:
     assert chi2 < 16.3  # 3 degrees of freedom, one in a thousand
 
 
-# ---- VampPrior -----------------------------------------------------------------------------------------------------
+# ---- VampPrior ---------------------------------------------------------------------------------------------
 
 
 def test_equal_pseudo_inputs_are_a_single_gaussian() -> None:
@@ -306,6 +306,8 @@ def test_vamp_says_what_it_needs() -> None:
     with pytest.raises(UsageError, match="encoder"):
         make_prior(PriorSettings(name="vamp"), 4)
     posterior = make_posterior(PosteriorSettings(name="planar", flows=1), 2)
-    prior = make_prior(PriorSettings(name="vamp", components=3), 2, lambda x: posterior(x.flatten(1)[:, :9]), SPEC)
+    prior = make_prior(
+        PriorSettings(name="vamp", components=3), 2, lambda x: posterior(x.flatten(1)[:, :9]), SPEC
+    )
     with pytest.raises(UsageError, match="diagonal"):
         prior.log_prob(torch.randn(1, 2))

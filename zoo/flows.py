@@ -1,8 +1,8 @@
-"""Invertible maps with a log-determinant: planar, Sylvester, inverse autoregressive, neural spline, affine coupling.
+"""Invertible maps with a log-determinant: planar, Sylvester, IAF, neural spline, affine coupling.
 
-The first four carry a posterior: they go from noise to z, which is the direction they are fast in, take the encoder's
-features as ``context``, keep the order of the dimensions, and have no inverse here. `Coupling` carries a prior and goes
-both ways. Call them inside `zoo.precision.full_precision`.
+The first four carry a posterior: they go from noise to z, which is the direction they are fast in, take the
+encoder's features as ``context``, keep the order of the dimensions, and have no inverse here. `Coupling`
+carries a prior and goes both ways. Call them inside `zoo.precision.full_precision`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Planar(Flow):
     """z + u tanh(w.z + b), Rezende & Mohamed 2015; context is (u, w, b) of every step.
 
     u is corrected along w so that w.u > -1, as the paper's appendix does: u + (m(w.u) - w.u) w / |w|^2. Its
-    m(a) = softplus(a) - 1 has m(0) = log 2 - 1, so that small parameters still contract z; ours is shifted to m(0) = 0
-    (the same family, the identity at zero) and stops `MARGIN` short of -1.
+    m(a) = softplus(a) - 1 has m(0) = log 2 - 1, so that small parameters still contract z; ours is shifted
+    to m(0) = 0 (the same family, but the identity at zero) and stops `MARGIN` short of -1.
     """
 
     def __init__(self, latent: int, flows: int) -> None:
@@ -69,9 +69,9 @@ class Sylvester(Flow):
     """z + Q R1 tanh(R2 Q^T z + b), van den Berg et al. 2018; context is everything in every step.
 
     Q (D, M) has orthonormal columns, R1 and R2 are upper triangular with diagonals in (-1, 1) (through tanh).
-    The paper orthogonalises Q by an iteration that may stop early; we take the first M columns of a product of M
-    Householder reflections, which is orthonormal to rounding and reaches every Q up to signs of columns that R1 and R2
-    absorb. (The paper's own Householder variant fixes M = D.)
+    The paper orthogonalises Q by an iteration that may stop early; we take the first M columns of a product
+    of M Householder reflections, which is orthonormal to rounding and reaches every Q up to signs of columns
+    that R1 and R2 absorb. (The paper's own Householder variant fixes M = D.)
     """
 
     def __init__(self, latent: int, flows: int, vectors: int) -> None:
@@ -86,13 +86,13 @@ class Sylvester(Flow):
         identity = torch.eye(self.latent, self.vectors, dtype=raw.dtype, device=raw.device)
         # The identity keeps the vectors away from 0, which has no direction.
         v = F.normalize(raw.unflatten(-1, (self.latent, self.vectors)) + identity, dim=-2)
-        # (I - 2 v1 v1^T) ... (I - 2 vM vM^T) = I - V T V^T, where T^-1 is half the unit diagonal and the strict upper
-        # triangle of V^T V: one triangular solve in place of M products.
+        # (I - 2 v1 v1^T) ... (I - 2 vM vM^T) = I - V T V^T, where T^-1 is half the unit diagonal and the
+        # strict upper triangle of V^T V: one triangular solve in place of M products.
         inverse = (v.mT @ v).triu(1) + 0.5 * torch.eye(self.vectors, dtype=raw.dtype, device=raw.device)
         return identity - v @ torch.linalg.solve_triangular(inverse, v[:, : self.vectors].mT, upper=True)
 
     def triangular(self, square: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
-        """R1, R2 (N, M, M): R1 from the upper triangle of ``square``, R2 from its lower one and ``diagonal``."""
+        """R1 (N, M, M) from the upper triangle of ``square``, R2 from its lower one and ``diagonal``."""
         first = (1.0 - MARGIN) * torch.tanh(square.diagonal(dim1=-2, dim2=-1))
         second = (1.0 - MARGIN) * torch.tanh(diagonal)
         return square.triu(1) + torch.diag_embed(first), square.mT.triu(1) + torch.diag_embed(second)
@@ -112,7 +112,7 @@ class Sylvester(Flow):
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights are held at zero; ``mask`` (out, in) is true where they are free."""
+    """A linear layer with some weights held at zero; ``mask`` (out, in) is true where they are free."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
@@ -123,10 +123,10 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(nn.Module):
-    """(z (N, D), context (N, C)) -> two numbers per dimension, each a function of the earlier dimensions and the context.
+    """(z (N, D), context (N, C)) -> two (N, D), column i a function of the context and z[:, :i] alone.
 
-    Germain et al. 2015 with two hidden layers. Units of degree 0 see the context only, so that the first dimension is
-    conditioned on x as well.
+    Germain et al. 2015 with two hidden layers. Units of degree 0 see the context only, so that the first
+    dimension is conditioned on x as well.
     """
 
     def __init__(self, latent: int, context: int, hidden: int) -> None:
@@ -146,10 +146,10 @@ class MADE(nn.Module):
 
 
 class IAF(Flow):
-    """sigmoid(s) z + (1 - sigmoid(s)) m with (s, m) from a `MADE`, Kingma et al. 2016; context is any C features.
+    """sigmoid(s) z + (1 - sigmoid(s)) m with (m, s) from a `MADE`, Kingma et al. 2016; any context.
 
-    The order of the dimensions is reversed in every other step. As in the paper a step begins near the identity:
-    s starts around 2, m around 0.
+    The order of the dimensions is reversed in every other step. As in the paper a step begins near the
+    identity: s starts around 2, m around 0.
     """
 
     def __init__(self, latent: int, flows: int, context: int, hidden: int) -> None:
@@ -175,7 +175,7 @@ class IAF(Flow):
 
 
 class Spline(Flow):
-    """Autoregressive rational-quadratic splines, Durkan et al. 2019, from zuko, run in their parallel direction.
+    """Autoregressive rational-quadratic splines, Durkan et al. 2019, in their parallel direction (zuko).
 
     The splines act on [-5, 5] and leave what is outside alone. They begin as the identity.
     """
@@ -183,7 +183,8 @@ class Spline(Flow):
     def __init__(self, latent: int, flows: int, context: int, hidden: int, bins: int) -> None:
         super().__init__()
         self.context = context
-        self.steps = NSF(latent, context, bins=bins, transforms=flows, hidden_features=[hidden, hidden]).transform
+        widths = [hidden, hidden]
+        self.steps = NSF(latent, context, bins=bins, transforms=flows, hidden_features=widths).transform
         for step in self.steps.transforms:
             nn.init.zeros_(step.hyper[-1].weight)
             nn.init.zeros_(step.hyper[-1].bias)
@@ -193,10 +194,10 @@ class Spline(Flow):
 
 
 class Coupling(nn.Module):
-    """Affine coupling steps, Dinh et al. 2017 (Real NVP), on vectors: z (N, D) -> (u (N, D), log|det du/dz| (N,)).
+    """Affine coupling (Real NVP, Dinh et al. 2017) of vectors: z (N, D) -> u (N, D), log|det du/dz| (N,).
 
-    Even dimensions condition odd ones and then the reverse. Log-scales of a step stay in (-2, 2); it begins as the
-    identity.
+    Even dimensions condition odd ones and then the reverse. Log-scales of a step stay in (-2, 2); it begins
+    as the identity.
     """
 
     def __init__(self, latent: int, flows: int, hidden: int) -> None:
@@ -206,7 +207,11 @@ class Coupling(nn.Module):
         self.register_buffer("moved", moved, persistent=False)
         self.steps = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(latent, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent)
+                nn.Linear(latent, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, hidden),
+                nn.SiLU(),
+                nn.Linear(hidden, 2 * latent),
             )
             for _ in range(flows)
         )

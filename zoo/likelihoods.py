@@ -1,7 +1,8 @@
 """What the decoder's output says about the image: Bernoulli, Gaussian, discretised logistic mixture.
 
-A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels under a
-Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the harness says so.
+A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels
+under a Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the
+harness says so.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ class LikelihoodSettings(BaseModel):
     """Which likelihood, and its own settings.
 
     Attributes:
-        name: ``auto`` takes the one that is a likelihood of the data: binary -> bernoulli, 8-bit -> logistic, real -> gaussian.
-        sigma: Gaussian only. A number (pixel units, data in [0, 1]), or ``learned``: one parameter shared by all pixels.
-        components: discretised logistic mixture only, the number of components.
+        name: ``auto`` takes the one that is a likelihood of the data: binary -> bernoulli, 8-bit -> logistic,
+            real -> gaussian.
+        sigma: ``gaussian`` only. A number (in units of the pixels, which lie in [0, 1]), or ``learned``: one
+            parameter shared by all pixels.
+        components: ``logistic`` only, the number of components of the mixture.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,11 +43,11 @@ class LikelihoodSettings(BaseModel):
 
 
 class Likelihood(nn.Module):
-    """p(x | decoder output). ``params`` is the raw network output (B, channels(C), H, W), ``x`` is (B, C, H, W) in [0, 1].
+    """p(x | z) from the decoder's raw output ``params`` (B, channels(C), H, W), for x (B, C, H, W) in [0, 1].
 
     Attributes:
         supports: the kinds of data (`DataSpec.support`) whose negative log-likelihood this is.
-        is_density: a density over the reals, not a probability; its nats depend on the units of x and may be negative.
+        is_density: a density over the reals, not a probability: it depends on the units of x, may exceed 1.
     """
 
     name: ClassVar[str]
@@ -78,9 +81,9 @@ class Likelihood(nn.Module):
     def bits_per_dim(self, nats: Tensor | float, dims: int) -> Tensor | float:
         """Bits per dimension of a negative log-likelihood (``nats`` per example, ``dims`` = C * H * W).
 
-        For a density 8 = log2(256) is added: the density of x in [0, 1] becomes that of the byte. What results bounds
-        the discrete code length of 8-bit data only if the density was evaluated on uniformly dequantised data,
-        x = (byte + u) / 256; on plain byte / 255 it bounds nothing.
+        For a density 8 = log2(256) is added: the density of x in [0, 1] becomes that of the byte. What
+        results bounds the discrete code length of 8-bit data only if the density was evaluated on uniformly
+        dequantised data, x = (byte + u) / 256; on plain byte / 255 it bounds nothing.
         """
         bits = nats / (dims * math.log(2.0))
         return bits + 8.0 if self.is_density else bits
@@ -94,8 +97,9 @@ class Bernoulli(Likelihood):
 
     @full_precision
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Sum of x log p + (1 - x) log(1 - p), from the logits, (B,). Grey x gives the (negated) cross-entropy."""
-        return -F.binary_cross_entropy_with_logits(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
+        """The sum of x log p + (1 - x) log(1 - p), (B,); of grey x minus the cross-entropy."""
+        x = x.to(params.dtype)
+        return -F.binary_cross_entropy_with_logits(params, x, reduction="none").flatten(1).sum(1)
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
@@ -109,8 +113,8 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Independent Gaussian pixels; ``params`` are the means, unbounded. A density, of real-valued data.
 
-    ``sigma`` is fixed, or one learned number for all pixels (sigma-VAE, Rybkin, Daniilidis & Levine 2021): its optimum
-    is sigma^2 = mean squared error, where the log-likelihood is -D/2 log(2 pi e MSE).
+    ``sigma`` is fixed, or one learned number for all pixels (sigma-VAE, Rybkin, Daniilidis & Levine 2021):
+    its optimum is sigma^2 = mean squared error, where the log-likelihood is -D/2 log(2 pi e MSE).
     """
 
     name = "gaussian"
@@ -148,14 +152,15 @@ class Gaussian(Likelihood):
 
 
 class DiscretisedLogistic(Likelihood):
-    """Mixture of logistics integrated over the 256 bytes (Salimans et al. 2017, PixelCNN++). Of 8-bit data, byte / 255.
+    """A mixture of logistics integrated over each of the 256 bytes; of 8-bit data, x = byte / 255.
 
-    Every pixel has K mixture weights shared by its channels; given the component the channels are independent. That is
-    PixelCNN++ without its linear regression of green on red and of blue on both: one likelihood for any number of
-    channels, and `sample` needs no order. The first and last byte take the tails, so the 256 probabilities sum to one.
+    Every pixel has K mixture weights shared by its channels; given the component the channels are
+    independent. That is PixelCNN++ (Salimans et al. 2017) without its linear regression of green on red and
+    of blue on both: one likelihood for any number of channels, and `sample` needs no order. The first and
+    last byte take the tails, so the 256 probabilities sum to one.
 
-    ``params``: K logits, then K * C means, then K * C log-scales, the last two on the pixel range [-1, 1]; log-scales are
-    clamped to [-7, 7].
+    ``params``: K logits, then K * C means, then K * C log-scales, the last two on the pixel range [-1, 1];
+    log-scales are clamped to [-7, 7].
     """
 
     name = "logistic"
@@ -168,7 +173,8 @@ class DiscretisedLogistic(Likelihood):
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # logits (B, K, H, W), means and log-scales (B, K, C, H, W)
         k = self.settings.components
-        logits, means, log_scales = params.split([k, (params.shape[1] - k) // 2, (params.shape[1] - k) // 2], dim=1)
+        each = (params.shape[1] - k) // 2
+        logits, means, log_scales = params.split([k, each, each], dim=1)
         return logits, means.unflatten(1, (k, -1)), log_scales.unflatten(1, (k, -1)).clamp(-7.0, 7.0)
 
     @full_precision
@@ -179,8 +185,8 @@ class DiscretisedLogistic(Likelihood):
         precision = torch.exp(-log_scales)
         below = F.logsigmoid((x - means + self.half_bin) * precision)
         above = F.logsigmoid((means - x + self.half_bin) * precision)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a)): exact at any scale, where the difference of
-        # two sigmoids near 1 is 0 in float32 and needs a fallback density.
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a)): exact at any scale, where the
+        # difference of two sigmoids near 1 is 0 in float32 and needs a fallback density.
         width = torch.log(-torch.expm1(-2.0 * self.half_bin * precision))
         log_prob = torch.where(x > 1.0 - self.half_bin, above, below + above + width)
         log_prob = torch.where(x < self.half_bin - 1.0, below, log_prob).sum(2)
@@ -188,7 +194,7 @@ class DiscretisedLogistic(Likelihood):
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
-        """E[clip(X, 0, 1)] of the continuous mixture: the mean of the bytes up to the midpoint rule over 255 steps."""
+        """E[clip(X, 0, 1)] before rounding: that of the bytes but for the midpoint rule over 255 steps."""
         logits, means, log_scales = self._split(params)
         middle, scale = 0.5 * (means + 1.0), 0.5 * torch.exp(log_scales)
         # The integral over t in [0, 1] of P(X > t).
@@ -212,7 +218,9 @@ def _open_uniform(like: Tensor) -> Tensor:
     return noise.uniform(like).clamp_min(2.0**-25)
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {kind.name: kind for kind in (Bernoulli, Gaussian, DiscretisedLogistic)}
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    kind.name: kind for kind in (Bernoulli, Gaussian, DiscretisedLogistic)
+}
 AUTO = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}
 
 

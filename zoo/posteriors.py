@@ -1,7 +1,8 @@
 """q(z | x): the diagonal Gaussian, and the flows of `zoo.flows` on top of it.
 
-A `Posterior` module says how many features it wants from the encoder (`size`) and turns them into a ``q``, an object
-that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for float64 features).
+A `Posterior` module says how many features it wants from the encoder (`size`) and turns them into a ``q``, an
+object that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for
+float64 features).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def log_normal(z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class DiagonalGaussian:
-    """N(mean, diag(e^log_variance)) with ``mean``, ``log_variance`` (..., D); log-variances are clamped to [-20, 20]."""
+    """N(mean, diag(e^log_variance)), both (..., D); log-variances are clamped to [-20, 20]."""
 
     def __init__(self, mean: Tensor, log_variance: Tensor) -> None:
         self.mean = full(mean)
@@ -96,7 +97,7 @@ class DiagonalGaussian:
         return DiagonalGaussian(self.mean.repeat(k, 1), self.log_variance.repeat(k, 1))
 
     def detach(self) -> DiagonalGaussian:
-        """The same density with its parameters held fixed (sticking the landing, doubly reparameterised gradients)."""
+        """The same density, its parameters held fixed (sticking the landing, doubly reparameterised)."""
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
 
 
@@ -128,7 +129,7 @@ class DiagonalPosterior(Posterior):
 
 
 class FlowSample:
-    """The density of flow(z0), z0 from a diagonal Gaussian, given the features that condition the flow (N, size)."""
+    """The density of flow(z0), z0 from a diagonal Gaussian, given what conditions the flow (B, context)."""
 
     def __init__(self, base: DiagonalGaussian, flow: Flow, context: Tensor) -> None:
         self.base = base
@@ -139,7 +140,7 @@ class FlowSample:
     def mean(self) -> Tensor:
         """The mean of the *base* Gaussian (B, D), not of the density: that has no closed form.
 
-        The flows keep the order of the dimensions and start near the identity, so it represents x as well as any.
+        The flows keep the order of the dimensions and start near the identity, so it may stand for x.
         """
         return self.base.mean
 
@@ -160,7 +161,7 @@ class FlowSample:
 
 
 class FlowPosterior(Posterior):
-    """A diagonal Gaussian carried through a flow; the features are its mean, its log-variance and the flow's context."""
+    """A diagonal Gaussian carried through a flow. Features: mean, log-variance, context of the flow."""
 
     def __init__(self, settings: PosteriorSettings, latent: int) -> None:
         super().__init__(settings, latent)

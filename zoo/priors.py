@@ -127,7 +127,7 @@ def _log_mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Ten
     # Differences, not the expanded square that a matrix product could do: with narrow components it cancels.
     rows = z.reshape(-1, 1, z.shape[-1])
     pieces = rows.split(max(1, _TERMS // mean.numel()))
-    logs = [torch.logsumexp(log_normal(piece, mean, log_variance).sum(-1) + log_weights, -1) for piece in pieces]
+    logs = [log_normal(piece, mean, log_variance).sum(-1).add(log_weights).logsumexp(-1) for piece in pieces]
     return torch.cat(logs).view(z.shape[:-1])
 
 
@@ -151,9 +151,10 @@ class VampPrior(_Mixture):
 
     Pseudo-inputs are kept in [0, 1] by a hardtanh and begin as the official code's, N(0.05, 0.01^2).
 
-    ``encode`` is the model's own encoder, and the gradient of the prior reaches it. It is called, never owned: give a
-    bound method (or the module), not a closure, so that a copied model's prior follows the copied encoder. It sees the
-    pseudo-inputs as one batch; batch normalisation would mix their statistics with the data's.
+    ``encode`` is the model's own encoder, and the gradient of the prior reaches it. It is called, never
+    owned: give a bound method (or the module), not a closure, so that a copied model's prior follows the
+    copied encoder. It sees the pseudo-inputs as one batch; batch normalisation would mix their statistics
+    with the data's.
     """
 
     name = "vamp"
@@ -166,7 +167,8 @@ class VampPrior(_Mixture):
         shape: tuple[int, ...],
     ) -> None:
         super().__init__(settings, latent)
-        self._encode = (encode,)  # a tuple hides a module from registration: its parameters belong to the model
+        # A tuple hides a module from registration: its parameters belong to the model.
+        self._encode = (encode,)
         self.free_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(settings.components, *shape))
 
     def pseudo_inputs(self) -> Tensor:
@@ -175,10 +177,10 @@ class VampPrior(_Mixture):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, spread: float = 0.02) -> None:
-        """Set the pseudo-inputs to random rows of ``x`` (N, C, H, W), with replacement if N < K, plus a little noise.
+        """Set the pseudo-inputs to random rows of x (N, C, H, W), repeated if N < K, plus a little noise.
 
-        They are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most pixels of binary or
-        dark images would never move again.
+        They are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most pixels of
+        binary or dark images would never move again.
         """
         k = len(self.free_inputs)
         rows = torch.randperm(len(x)) if len(x) >= k else torch.randint(len(x), (k,))
@@ -188,7 +190,7 @@ class VampPrior(_Mixture):
     def components(self) -> tuple[DiagonalGaussian, Tensor]:
         q = self._encode[0](self.pseudo_inputs())
         if not isinstance(q, DiagonalGaussian):
-            raise UsageError("the vamp prior needs a diagonal posterior: the density of a flow cannot be evaluated at any z.")
+            raise UsageError("the vamp prior needs a diagonal posterior: a flow has no density at a given z.")
         k = len(self.free_inputs)
         return q, torch.full((k,), -math.log(k), dtype=q.mean.dtype, device=q.mean.device)
 
@@ -227,11 +229,13 @@ def make_prior(
     """The prior of those settings over ``latent`` dimensions.
 
     Args:
-        encode: x (K, C, H, W) -> diagonal Gaussian posterior; ``vamp`` needs it. It does not become a submodule.
+        encode: x (K, C, H, W) -> diagonal Gaussian; ``vamp`` needs it. It does not become a submodule.
         spec: the data, whose shape ``vamp`` gives its pseudo-inputs.
     """
     if settings.name != "vamp":
         return PRIORS[settings.name](settings, latent)
     if encode is None or spec is None:
-        raise UsageError("the vamp prior needs the model's encoder and the data's shape; this model gives it neither.")
+        raise UsageError(
+            "the vamp prior needs the model's encoder and the data's shape; this model gives it neither."
+        )
     return VampPrior(settings, latent, encode, tuple(spec.shape))
