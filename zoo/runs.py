@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -126,6 +127,11 @@ def load_images(config: RunConfig) -> ImageSet:
     )
 
 
+def load_grey(config: RunConfig) -> ImageSet:
+    """The configuration's data set before binarisation: what samples, which are means, are compared with."""
+    return _loaded(config.data.name, canonical_json(config.data.options))
+
+
 def condition_of(model: VAE, spec: DataSpec) -> str:
     """What `Batches` should give as y."""
     if not model.conditional:
@@ -164,15 +170,18 @@ class Busy(UsageError):
 
 @functools.lru_cache(maxsize=2)
 def _images(name: str, binarise: Any, test_bits_seed: int, options: str) -> ImageSet:
+    return _loaded(name, options).prepare(binarise, test_bits_seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, options: str) -> ImageSet:
     _, entry = registry().dataset(name)
     given = json.loads(options)
-    try:
-        images = entry.load()(**entry.options | given)
-    except TypeError:
-        if not given:
-            raise
-        raise UsageError(f"data set '{name}' does not take the options {', '.join(given)}.") from None
-    return images.prepare(binarise, test_bits_seed)
+    loader = entry.load()
+    unknown = set(given) - set(inspect.signature(loader).parameters)
+    if unknown:
+        raise UsageError(f"data set '{name}' has no option {', '.join(sorted(unknown))}.")
+    return loader(**entry.options | given)
 
 
 def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:

@@ -1,0 +1,27 @@
+# `make bench` and `make test` set up .venv by themselves and can be called again at no cost.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+# Test workers: as many as there are cores, each with one thread.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: bench test lint clean
+
+bench: $(READY)
+	$(BIN)/zoo bench quick
+
+test: $(READY)
+	$(BIN)/ruff check zoo benchmarks tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check zoo benchmarks tests
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs build dist

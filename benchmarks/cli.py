@@ -1,0 +1,366 @@
+"""The `zoo` command. Nothing at the top of this file imports torch: help and listings answer at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.report import terminal
+from zoo import __version__
+from zoo.config import resolve
+from zoo.errors import UsageError, ZooError, fold, unknown
+from zoo.registry import registry
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+WANDB = click.Choice(["auto", "online", "offline", "disabled"])
+as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+wandb_option = click.option("--wandb", "wandb_mode", type=WANDB, default="auto", show_default=True)
+board_option = click.option(
+    "--board", type=click.Path(path_type=Path), default=Path("leaderboard"), show_default=True,
+    help="Folder of records, pictures and the board.",
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vae-zoo")
+def zoo() -> None:
+    """Train, evaluate and compare VAE variants.
+
+    \b
+    zoo bench quick            every variant on MNIST, then the board
+    zoo train vae --out DIR    one run
+    zoo list                   what there is
+    """
+
+
+@zoo.command("list")
+@click.argument("what", default="variants")
+@as_json
+def list_(what: str, as_json: bool) -> None:
+    """List variants, datasets, suites or metrics."""
+    kinds = {"variants": _variants, "datasets": _datasets, "suites": _suites, "metrics": _metrics}
+    kind = next((kind for kind in kinds if fold(kind) in (fold(what), fold(what) + "s")), None)
+    if kind is None:
+        raise unknown("listing", what, kinds, "zoo list --help")
+    headers, rows = kinds[kind]()
+    if as_json:
+        click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=2))
+    else:
+        click.echo(terminal.table(rows, headers, width=_width()))
+
+
+@zoo.command()
+@click.argument("name")
+@as_json
+def show(name: str, as_json: bool) -> None:
+    """Show everything known of a variant, data set, suite or metric."""
+    import yaml
+
+    described = _described(name)
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+    else:
+        click.echo(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=_width()).rstrip())
+
+
+@zoo.command()
+@click.argument("variant")
+@click.option("--data", default="mnist", show_default=True, help="Name of a data set.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="A setting, such as train.epochs=5 or beta=2.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
+@device_option
+@wandb_option
+@as_json
+def train(
+    variant: str, data: str, seed: int, settings: tuple[str, ...], out: Path | None, device: str, wandb_mode: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
+    from benchmarks import matrix, record
+
+    config = resolve(variant, data, seed, settings=settings)
+    folder = out or Path("runs") / f"{config.variant}-{config.data.name}-s{seed}"
+    made = _finished(folder / "record.json", config)
+    if made is None:
+        from benchmarks.interrupt import graceful
+        from benchmarks.report.figures import grid
+        from zoo.files import atomic_write
+        from zoo.runs import locked
+        from zoo.training.precision import choose
+
+        compute = choose(device, config.train.precision)
+        cell = record.Cell(
+            suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=seed,
+            key=record.cell_key(config.identity()),
+        )  # fmt: skip
+        with graceful() as should_stop, locked(folder / "cell"):
+            observer = _observer(wandb_mode, config, folder, cell.stem, "run")
+            content = matrix.measure(config, folder, compute, observer, should_stop)
+            for name, images in content.pop("pictures").items():
+                grid(images, folder / f"{name}.png", columns=8)
+            content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
+            words = " ".join(f"--set {text}" for text in settings)
+            command = f"zoo train {config.variant} --data {config.data.name} --seed {seed} {words}".strip()
+            made = matrix.make_record(cell, config, command, compute, {"status": "done"} | content)
+            atomic_write(folder / "record.json", record.dump(made))
+    if as_json:
+        click.echo(record.dump(made).rstrip())
+    else:
+        terminal.print_board([made], width=_width())
+        click.echo(f"\n{folder}")
+
+
+@zoo.command()
+@click.argument("suite")
+@click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
+@click.option("--datasets", multiple=True, help="Only these data sets.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
+@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
+@click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
+@click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@board_option
+@device_option
+@wandb_option
+@as_json
+def bench(
+    suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
+    plan: bool, missing: bool, runs: Path, board: Path, device: str, wandb_mode: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Run every cell of a suite that is not done yet, then write the board."""
+    from benchmarks import matrix
+    from benchmarks.suite import suite_named
+
+    if seeds is not None and chosen:
+        raise UsageError("give --seeds N or --seed K, not both.")
+    wanted = suite_named(suite)
+    places = matrix.Places(board, runs)
+    cells = matrix.plan(wanted, _split(variants), _split(datasets), tuple(range(seeds)) if seeds else chosen)
+    if plan:
+        cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
+        if as_json:
+            click.echo(json.dumps([_planned(planned, places) for planned in cells], indent=2))
+        else:
+            for planned in cells:
+                click.echo(planned.command)
+        return
+    todo = [planned for planned in cells if not matrix.done(planned, places)]
+    if todo:
+        _run(todo, places, device, wandb_mode, len(cells))
+    path = matrix.write_board(places)
+    records = [found for planned in cells if (found := matrix.recorded(planned, places))]
+    if as_json:
+        click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
+    else:
+        terminal.print_board(records, width=_width())
+        click.echo(f"\n{path}")
+    if any(made.status != "done" for made in records):
+        sys.exit(FAILED)
+
+
+@zoo.command()
+@board_option
+@as_json
+def leaderboard(board: Path, as_json: bool) -> None:
+    """Write the board from the records there are, and print it."""
+    from benchmarks import matrix, record
+
+    places = matrix.Places(board, Path("runs"))
+    records = record.read_all(places.records)
+    if not records:
+        raise UsageError(f"{places.records} holds no records. `zoo bench quick` makes some.")
+    path = matrix.write_board(places)
+    if as_json:
+        click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
+    else:
+        terminal.print_board(records, width=_width())
+        click.echo(f"\n{path}")
+
+
+@zoo.command()
+@click.argument("names", nargs=-1, required=True)
+def fetch(names: tuple[str, ...]) -> None:
+    """Fetch data sets or weights ahead of time, so that a run can be offline."""
+    from zoo.data import fetch as assets
+
+    for name in names:
+        known = next((asset for asset in assets.ASSETS if fold(asset) == fold(name)), None)
+        if known is None:
+            made = [key for key, entry in registry().datasets.items() if fold(key) == fold(name)]
+            if made:
+                click.echo(f"{made[0]}: nothing to fetch")
+                continue
+            raise unknown("asset", name, [*assets.ASSETS, *registry().datasets], "zoo list datasets")
+        click.echo(f"{known}: {assets.fetch(known)}")
+
+
+@zoo.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Say what is installed, which device a run would use, which assets are here, and whether W&B can be reached."""
+    from benchmarks.doctor import examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = [(f"{part} {name}", value) for part, lines in found.items() for name, value in lines.items()]
+    click.echo(terminal.table(rows, ("what", "found"), width=_width()))
+
+
+def main() -> None:
+    """The entry point: a wrong request is one sentence and exit code 2, a failure one sentence and 1."""
+    try:
+        zoo.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        message = " ".join(error.format_message().split())
+        context = getattr(error, "ctx", None)
+        hint = f" `{context.command_path} --help` shows how." if context else ""
+        _fail(message.rstrip(".") + "." + hint, WRONG_USE)
+    except UsageError as error:
+        _fail(str(error), WRONG_USE)
+    except ZooError as error:
+        stopped = type(error).__name__ == "Stopped"
+        _fail(str(error), INTERRUPTED if stopped else FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped.", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`zoo list | head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}.", FAILED)
+
+
+def _fail(sentence: str, code: int) -> None:
+    click.echo(f"zoo: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _run(todo: list[Any], places: Any, device: str, wandb_mode: str, total: int) -> None:
+    from benchmarks import matrix
+    from benchmarks.interrupt import graceful
+    from zoo.training.precision import choose
+
+    def tell(planned: Any, made: Any) -> None:
+        if made is None:
+            click.echo(f"[{total - len(todo) + todo.index(planned) + 1}/{total}] {planned.cell.stem}", err=True)
+        elif made.status != "done":
+            click.echo(f"    {made.status}: {made.reason}", err=True)
+
+    def observe(planned: Any) -> Any:
+        return _observer(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
+
+    compute = choose(device, todo[0].config.train.precision)
+    with graceful() as should_stop:
+        matrix.run_all(todo, places, compute, observe, should_stop, tell)
+
+
+def _observer(mode: str, config: Any, folder: Path, name: str, group: str) -> Any:
+    from benchmarks.watch import Watchers
+
+    return Watchers(mode, config, folder, name, group)
+
+
+def _finished(path: Path, config: Any) -> Any:
+    from benchmarks import record
+
+    if not path.exists():
+        return None
+    made = record.read(path)
+    if made.cell.key != record.cell_key(config.identity()):
+        raise UsageError(f"{path.parent} holds another run ({made.command}); give another --out.")
+    return made
+
+
+def _dump(made: Any) -> str:
+    from benchmarks import record
+
+    return record.dump(made)
+
+
+def _planned(planned: Any, places: Any) -> dict[str, Any]:
+    from benchmarks import matrix
+
+    return planned.cell.model_dump() | {
+        "command": planned.command,
+        "done": matrix.done(planned, places) is not None,
+    }
+
+
+def _split(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for text in names for name in text.split(",") if name)
+
+
+def _variants() -> tuple[list[str], list[list[Any]]]:
+    rows = [
+        [name, entry.title, entry.family, entry.paper.year if entry.paper else None, entry.summary, entry.origin]
+        for name, entry in registry().variants.items()
+    ]
+    return _without_constant(["name", "title", "family", "year", "summary", "origin"], rows)
+
+
+def _datasets() -> tuple[list[str], list[list[Any]]]:
+    rows = [
+        [name, "x".join(map(str, entry.shape)), entry.support, entry.factors or "", entry.summary]
+        for name, entry in registry().datasets.items()
+    ]
+    return ["name", "shape", "support", "factors", "summary"], rows
+
+
+def _suites() -> tuple[list[str], list[list[Any]]]:
+    from benchmarks.suite import suites
+
+    rows = [
+        [suite.name, suite.version, len(suite.variants) * len(suite.datasets) * len(suite.seeds), suite.title]
+        for suite in suites().values()
+    ]
+    return ["name", "version", "cells", "title"], rows
+
+
+def _metrics() -> tuple[list[str], list[list[Any]]]:
+    from benchmarks.catalogue import METRICS
+
+    rows = [[metric.name, metric.unit, metric.better or "", metric.needs, metric.summary] for metric in METRICS]
+    return ["name", "unit", "better", "needs", "summary"], rows
+
+
+def _without_constant(headers: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
+    # "built-in" in every row tells nobody anything.
+    if all(row[-1] == "built-in" for row in rows):
+        return headers[:-1], [row[:-1] for row in rows]
+    return headers, rows
+
+
+def _described(name: str) -> dict[str, Any]:
+    from benchmarks.catalogue import METRICS
+    from benchmarks.suite import suites
+
+    named: dict[str, tuple[str, Any]] = {}
+    for metric in METRICS:
+        named[fold(metric.name)] = ("metric", metric.__dict__)
+    for kind, entries in (("suite", suites()), ("dataset", registry().datasets), ("variant", registry().variants)):
+        for key, entry in entries.items():
+            named[fold(key)] = (kind, {"name": key} | entry.model_dump(mode="json", by_alias=True))
+    if fold(name) not in named:
+        raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
+    kind, described = named[fold(name)]
+    return {"kind": kind} | {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+
+
+def _width() -> int:
+    import shutil
+
+    return max(80, min(shutil.get_terminal_size((80, 24)).columns, 140))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What this machine has: versions, device, assets, Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from typing import Any
+from urllib.parse import urlparse
+
+from benchmarks import environment
+from zoo.files import cache_dir
+from zoo.registry import registry, registry_path
+
+
+def examine() -> dict[str, dict[str, Any]]:
+    """Sections of findings, each a name and a short text. Fetches nothing and changes nothing."""
+    return {
+        "package": {"python": platform.python_version()}
+        | {name: found or "missing" for name, found in environment.versions().items()},
+        "device": _device(),
+        "registry": {
+            "file": registry_path().name,
+            "variants": len(registry().variants),
+            "datasets": len(registry().datasets),
+        },
+        "assets": _assets(),
+        "wandb": _wandb(),
+    }
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    found: dict[str, Any] = {"cpu": environment.cpu_name(), "threads": torch.get_num_threads()}
+    for index in range(torch.cuda.device_count()):
+        found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
+    found["a run would use"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return found
+
+
+def _assets() -> dict[str, str]:
+    from zoo.data.fetch import ASSETS, problem
+
+    found = {"cache": str(cache_dir())}
+    for name, asset in ASSETS.items():
+        missing = problem(asset)
+        found[name] = f"not here ({missing}); `zoo fetch {name}` gets it" if missing else "here, bytes verified"
+    return found
+
+
+def _wandb() -> dict[str, str]:
+    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=3).close()
+        reachable = "yes"
+    except OSError as error:
+        reachable = f"no ({error.strerror or type(error).__name__})"
+    return {"reachable": reachable, "key": "set" if os.environ.get("WANDB_API_KEY") else "not set"}

@@ -1,0 +1,80 @@
+"""What a number was made with: code, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "timm", "wandb", "torchmetrics", "pytorch-fid", "numpy", "scipy", "scikit-learn", "zuko")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed version of each package that numbers depend on; None where it is missing."""
+    return {name: _version(name) for name in ("vae-zoo", *PACKAGES)}
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this code runs from and whether its code differs from it; (None, None) in a wheel.
+
+    Output that the harness itself writes (``leaderboard/``) does not make a checkout dirty.
+    """
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain", "--", ".", ":(exclude)leaderboard")
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit, bool(changes)
+
+
+def describe(compute: Any) -> dict[str, Any]:
+    """The environment part of a record for a run on ``compute`` (`zoo.training.precision.Compute`)."""
+    import torch
+
+    commit, dirty = git_state()
+    is_cuda = compute.device.type == "cuda"
+    device = torch.cuda.get_device_name(compute.device) if is_cuda else cpu_name()
+    known = versions()
+    return {
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device,
+        "device_kind": compute.device.type,
+        "precision": compute.name,
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    } | {name.replace("-", "_"): known[name] for name in PACKAGES if name != "torch"}
+
+
+def cpu_name() -> str:
+    """The processor's name and the number of cores this process may use, such as 'AMD EPYC (2 cores)'."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name} ({cores} cores)"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

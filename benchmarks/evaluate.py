@@ -1,0 +1,132 @@
+"""A trained model in, its metrics out: each with value, standard error, n and identity, or the reason why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.metrics import likelihood
+from zoo import noise
+from zoo.config import EvaluateConfig
+from zoo.data.batches import Batches
+from zoo.models.base import VAE
+from zoo.runs import Run, condition_of
+
+GRID = 64
+
+
+@dataclass
+class Evaluation:
+    """Metrics and skipped ones in the record's format, and pictures as uint8 (N, C, H, W)."""
+
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, Tensor] = field(default_factory=dict)
+
+
+def evaluate(run: Run) -> Evaluation:
+    """Measure everything that the run's configuration asks for, on the split that it names."""
+    config, model, images = run.config.evaluate, run.model.eval(), run.images
+    out = Evaluation()
+    batches = Batches(
+        images[config.split],
+        batch_size=512,
+        drop_last=False,
+        device=run.compute.device,
+        condition=condition_of(model, images.spec),
+    )
+    _bounds(out, model, batches, config)
+    _codes(out, run, batches)
+    _quality(out, run, batches)
+    return out
+
+
+def _bounds(out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig) -> None:
+    split = {"split": config.split}
+    terms = likelihood.bound(model, batches, config.seed)
+    kind = getattr(model, "likelihood", None)
+    support = model.spec.support
+    unit = "nats"
+    if kind is not None and not kind.is_nll_of(support):
+        reason = f"a {kind.name} is not a likelihood of {support} data"
+        out.metrics["reconstruction_loss"] = _metric(terms.distortion, "", "lower", split | {"likelihood": kind.name})
+        out.skipped |= {"elbo": reason, "nll": reason, "bits_per_dim": reason}
+        out.metrics["rate"] = _metric(terms.rate, unit, None, split)
+        return
+    out.metrics["elbo"] = _metric(terms.elbo, unit, "higher", split)
+    out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)
+    out.metrics["rate"] = _metric(terms.rate, unit, None, split)
+    if not config.nll_samples:
+        out.skipped["nll"] = "evaluate.nll_samples is 0"
+        return
+    k = config.nll_samples
+    bound = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, config.nll_images)
+    out.metrics[f"nll_iwae_{k}"] = _metric(-bound, unit, "lower", split | {"k": k, "images": len(bound)})
+    if support == "8-bit" and kind is not None:
+        bits = kind.bits_per_dim(-bound, model.spec.dims)
+        out.metrics["bits_per_dim"] = _metric(bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
+    else:
+        out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
+
+
+def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
+    config = run.config.evaluate
+    representation = likelihood.codes(run.model, batches)
+    out.metrics["active_units"] = {
+        "value": float(likelihood.active_units(representation)),
+        "stderr": None,
+        "n": len(representation),
+        "identity": {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE, "dims": representation.shape[1]},
+    }
+    from benchmarks.factors import disentanglement
+
+    metrics, skipped = disentanglement(run, representation)
+    out.metrics |= metrics
+    out.skipped |= skipped
+
+
+def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
+    from benchmarks.quality import sample_quality
+
+    config = run.config.evaluate
+    shown, rebuilt = [], []
+    with torch.no_grad():
+        for _, x, y in batches.sequential(GRID // 2):
+            shown, rebuilt = to_bytes(x), to_bytes(run.model.reconstruct(x, y))
+            break
+    out.pictures["reconstructions"] = torch.stack([shown, rebuilt], 1).flatten(0, 1)
+    out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
+    metrics, skipped = sample_quality(run)
+    out.metrics |= metrics
+    out.skipped |= skipped
+
+
+@torch.no_grad()
+def generate(model: VAE, n: int, seed: int, device: torch.device, rows: int = 1000) -> Tensor:
+    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior; sample i depends on (seed, i) alone."""
+    parts = []
+    for start in range(0, n, rows):
+        ids = torch.arange(start, min(start + rows, n), device=device)
+        with noise.keyed(seed, ids):
+            parts.append(to_bytes(model.sample(len(ids))))
+    return torch.cat(parts)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """(B, C, H, W) in [0, 1] as uint8 on the CPU, rounded to the nearest byte."""
+    return (x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
+    value, stderr = likelihood.mean_and_error(values)
+    return {
+        "value": value,
+        "stderr": stderr,
+        "n": len(values),
+        "unit": unit,
+        "better": better,
+        "identity": identity,
+    }

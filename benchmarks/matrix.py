@@ -1,0 +1,247 @@
+"""A suite as cells: which there are, which are missing, and running one after the other until each has a record."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks import environment, record
+from benchmarks.record import Cell, Record
+from benchmarks.suite import Suite
+from zoo.config import RunConfig
+from zoo.errors import ZooError
+from zoo.registry import registry
+
+LOG_LINES = 20
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell that a suite asks for."""
+
+    cell: Cell
+    config: RunConfig
+    command: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things go: ``board`` holds records/, assets/ and the generated board; ``runs`` the trained models."""
+
+    board: Path
+    runs: Path
+
+    @property
+    def records(self) -> Path:
+        return self.board / "records"
+
+    def run(self, cell: Cell) -> Path:
+        return self.runs / cell.group / cell.stem
+
+
+def plan(
+    suite: Suite,
+    variants: tuple[str, ...] = (),
+    datasets: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (),
+) -> list[Planned]:
+    """The cells of a suite, seeds outermost, so that a matrix that is cut short has every variant once.
+
+    ``variants`` (any registered, not only the suite's), ``datasets`` and ``seeds`` replace the suite's own.
+    """
+    planned = []
+    for seed in seeds or suite.seeds:
+        for dataset in datasets or suite.datasets:
+            for variant in variants or suite.variants:
+                config = suite.config(variant, dataset, seed)
+                cell = Cell(
+                    suite=suite.name,
+                    version=suite.version,
+                    variant=config.variant,
+                    dataset=config.data.name,
+                    seed=seed,
+                    key=record.cell_key(config.identity()),
+                )
+                words = ["zoo", "bench", suite.name, "--variants", config.variant]
+                words += ["--datasets", config.data.name, "--seed", str(seed)]
+                planned.append(Planned(cell, config, shlex.join(words)))
+    return planned
+
+
+def recorded(planned: Planned, places: Places) -> Record | None:
+    """The record of a cell, however it ended, or None. One that cannot be read is none: the cell runs again."""
+    path = record.path_of(planned.cell, places.records)
+    if not path.exists():
+        return None
+    try:
+        return record.read(path)
+    except ZooError:
+        return None
+
+
+def done(planned: Planned, places: Places) -> Record | None:
+    """The record of a cell that is finished, or None: a failed one is tried again."""
+    found = recorded(planned, places)
+    return found if found and found.status == "done" else None
+
+
+def run_cell(
+    planned: Planned,
+    places: Places,
+    compute: Any,
+    observe: Callable[[Planned], Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Record:
+    """Train, evaluate and record one cell. A cell that fails is recorded as failed or diverged; nothing is raised
+    but `zoo.training.trainer.Stopped`, `zoo.runs.Busy`, and errors in writing the record itself."""
+    from zoo.runs import locked
+    from zoo.training.trainer import Diverged, Stopped
+
+    folder = places.run(planned.cell)
+    with locked(folder / "cell"):
+        if finished := done(planned, places):
+            return finished
+        try:
+            content = measure(planned.config, folder, compute, observe and observe(planned), should_stop)
+            pictures = content.pop("pictures")
+            content["figures"], content["seconds"]["figures"] = _figures(planned.cell, pictures, places)
+            content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
+            outcome = {"status": "done"} | content
+        except Stopped:
+            raise
+        except Diverged as error:
+            outcome = {"status": "diverged", "reason": str(error)}
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            tail = traceback.format_exc().splitlines()[-LOG_LINES:]
+            reason = _without_paths([" ".join(text.split())[:500]])[0]
+            outcome = {"status": "failed", "reason": reason, "log_tail": _without_paths(tail)}
+        made = make_record(planned.cell, planned.config, planned.command, compute, outcome)
+        record.write(made, places.records)
+        return made
+
+
+def measure(
+    config: RunConfig,
+    folder: Path,
+    compute: Any,
+    observer: Any = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train (or take up, or load) the run in ``folder`` and evaluate it: the parts of a record that come of it,
+    with the pictures of `benchmarks.evaluate` under ``pictures``."""
+    from benchmarks.evaluate import evaluate
+    from zoo.runs import load_images, train_run
+
+    started = time.monotonic()
+    images = load_images(config)
+    set_up = time.monotonic()
+    watchers = (observer,) if observer else ()
+    run = train_run(config, folder, compute, watchers, should_stop)
+    trained = time.monotonic()
+    found = evaluate(run)
+    evaluated = time.monotonic()
+    result = asdict(run.result)
+    curves, seconds = result.pop("curves"), result.pop("seconds")
+    kind = type(run.model)
+    content = {
+        "data": {
+            "name": config.data.name,
+            "sha256": images.sha256,
+            "binarise": images.binarise,
+            "test_bits_seed": images.test_bits_seed,
+            "support": images.spec.support,
+            "n": images.sizes,
+        },
+        "model": {
+            "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "conditional": run.model.conditional,
+        },
+        "metrics": found.metrics,
+        "skipped": found.skipped,
+        "train": result,
+        # Training counts what its steps took over all of its sessions, so that a resumed run is not a faster one.
+        "seconds": {"setup": set_up - started, "train": seconds, "evaluate": evaluated - trained},
+        "curves": curves,
+        "pictures": found.pictures,
+    }
+    if observer:
+        observer.finish(found, content)
+    return content
+
+
+def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outcome: dict[str, Any]) -> Record:
+    """The record of an outcome (the parts of the schema that `measure` gives, or a status with its reason)."""
+    return Record.model_validate(
+        {
+            "cell": cell.model_dump(),
+            "command": command,
+            "config": config.model_dump(mode="json"),
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": environment.describe(compute),
+        }
+        | outcome
+    )
+
+
+def run_all(
+    cells: list[Planned],
+    places: Places,
+    compute: Any,
+    observe: Callable[[Planned], Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
+) -> list[Record]:
+    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it."""
+    from zoo.runs import Busy
+
+    made = []
+    for planned in cells:
+        if done(planned, places):
+            continue
+        tell(planned, None)
+        try:
+            made.append(run_cell(planned, places, compute, observe, should_stop))
+        except Busy:
+            continue
+        tell(planned, made[-1])
+    return made
+
+
+def write_board(places: Places) -> Path:
+    """leaderboard/README.md from every record there is; returns its path."""
+    from benchmarks.report.markdown import board
+    from zoo.files import atomic_write
+
+    records = record.read_all(places.records)
+    path = places.board / "README.md"
+    text = board(records, {name: entry.model_dump() for name, entry in registry().variants.items()})
+    if not path.exists() or path.read_text() != text:
+        atomic_write(path, text)
+    return path
+
+
+def _figures(cell: Cell, pictures: dict[str, Any], places: Places) -> tuple[dict[str, str], float]:
+    from benchmarks.report.figures import grid
+
+    started = time.monotonic()
+    named = {}
+    for name, images in pictures.items():
+        relative = f"assets/{cell.group}/{cell.stem}-{name}.png"
+        grid(images, places.board / relative, columns=8)
+        named[name] = relative
+    return named, time.monotonic() - started
+
+
+def _without_paths(lines: list[str]) -> list[str]:
+    # A record is published: where this machine keeps its files is nobody's business.
+    root = str(Path(__file__).resolve().parent.parent)
+    home = str(Path.home())
+    return [line.replace(root + "/", "").replace(home, "~") for line in lines]

@@ -1,0 +1,97 @@
+"""The bound and what goes with it, measured on a split with the weights in evaluation mode and every training weight off.
+
+All per example, in nats, with posterior noise that is a function of (seed, image, sample): no number here depends on how
+the images were batched or the samples chunked. Sums are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zoo import noise
+from zoo.data.batches import Batches
+from zoo.models.base import VAE
+
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass
+class Bound:
+    """The terms of one posterior sample for every image of a split: float64 (N,) each, on the CPU."""
+
+    distortion: Tensor
+    rate: Tensor
+    aux: dict[str, Tensor]
+
+    @property
+    def elbo(self) -> Tensor:
+        return -(self.distortion + self.rate)
+
+
+@torch.no_grad()
+def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
+    """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
+    distortion, rate, aux = [], [], {}
+    for ids, x, y in batches.sequential(batch_size):
+        with noise.keyed(seed, ids):
+            terms = model.terms(x, y)
+        distortion.append(terms.distortion.double().cpu())
+        rate.append(terms.rate.double().sum(1).cpu())
+        for name, value in terms.aux.items():
+            aux.setdefault(name, []).append(value.detach().cpu())
+    joined = {name: torch.cat(values) for name, values in aux.items() if values[0].dim() > 0}
+    return Bound(torch.cat(distortion), torch.cat(rate), joined)
+
+
+@torch.no_grad()
+def importance_weighted(model: VAE, batches: Batches, k: int, seed: int, rows: int, images: int | None = None) -> Tensor:
+    """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
+
+    log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once: images
+    are taken few at a time before their k samples are split, so that each is encoded once where k fits.
+    """
+    wanted = min(images or batches.n, batches.n)
+    bounds = []
+    for ids, x, y in _first(batches, wanted, max(1, rows // k)):
+        parts = []
+        for start in range(0, k, rows):
+            samples = range(start, min(start + rows, k))
+            with noise.keyed(seed, ids, samples):
+                parts.append(model.log_weights(x, y, len(samples)).double())
+        weights = torch.cat(parts)
+        bounds.append((torch.logsumexp(weights, 0) - math.log(k)).cpu())
+    return torch.cat(bounds)
+
+
+@torch.no_grad()
+def codes(model: VAE, batches: Batches, batch_size: int = 512) -> Tensor:
+    """float32 (N, D) on the CPU: the representation of every image."""
+    parts = [model.represent(x, y).float().flatten(1).cpu() for _, x, y in batches.sequential(batch_size)]
+    return torch.cat(parts)
+
+
+def active_units(representation: Tensor) -> int:
+    """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016)."""
+    return int((representation.double().var(0) > ACTIVE_VARIANCE).sum())
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Mean of (n,) values and its standard error, s / sqrt(n); an error of 0 where there is one value."""
+    n = len(values)
+    spread = values.double().std().item() if n > 1 else 0.0
+    return values.double().mean().item(), spread / math.sqrt(n)
+
+
+def _first(batches: Batches, n: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    seen = 0
+    for ids, x, y in batches.sequential(size):
+        take = min(len(ids), n - seen)
+        if take <= 0:
+            return
+        yield ids[:take], x[:take], None if y is None else y[:take]
+        seen += take

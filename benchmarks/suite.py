@@ -1,0 +1,70 @@
+"""A suite: a named, versioned matrix of variants, data sets and seeds. Its meaning never changes; its version rises."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from zoo.config import Config, RunConfig, resolve
+from zoo.errors import UsageError, fold, unknown
+from zoo.registry import read_yaml, registry
+
+FOLDER = Path(__file__).resolve().parent / "suites"
+
+
+class Suite(Config):
+    """What `zoo bench NAME` runs.
+
+    ``defaults`` and then ``overrides[variant]`` are laid over the registry's settings; both are nested mappings with
+    the sections ``model``, ``train``, ``data`` and ``evaluate``.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9_]+$")
+    version: str = Field(pattern=r"^[0-9]+$")
+    title: str
+    summary: str = ""
+    budget_seconds: float | None = Field(None, gt=0, description="what one cell may take on two idle CPU cores")
+    datasets: tuple[str, ...] = Field(min_length=1)
+    variants: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    defaults: dict[str, dict[str, Any]] = {}
+    overrides: dict[str, dict[str, dict[str, Any]]] = {}
+
+    @property
+    def group(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    def config(self, variant: str, dataset: str, seed: int) -> RunConfig:
+        """The configuration of one cell."""
+        layers = [self.defaults, self.overrides.get(variant, {})]
+        return resolve(variant, dataset, seed, layers)
+
+
+@functools.cache
+def suites() -> dict[str, Suite]:
+    """The suites that ship with the harness, by name."""
+    found = {}
+    for path in sorted(FOLDER.glob("*.yaml")):
+        suite = read_yaml(path, Suite)
+        if suite.name != path.stem:
+            raise UsageError(f"{path}: the suite calls itself '{suite.name}', the file says '{path.stem}'.")
+        for variant in (*suite.variants, *suite.overrides):
+            registry().variant(variant)
+        for dataset in suite.datasets:
+            registry().dataset(dataset)
+        found[suite.name] = suite
+    return found
+
+
+def suite_named(name: str) -> Suite:
+    """The suite of that name, or one in a file if ``name`` is a path to YAML; `UsageError` otherwise."""
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name), Suite)
+    for known, suite in suites().items():
+        if fold(known) == fold(name):
+            return suite
+    raise unknown("suite", name, suites(), "zoo list suites")
