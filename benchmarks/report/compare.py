@@ -1,0 +1,104 @@
+"""One number out of several seeds, and when two such numbers differ by more than their errors.
+
+Two errors are kept apart. The *test-set standard error* says how far the number would move with other test
+images; every seed is measured on the same images, so more seeds do not shrink it. The *spread over seeds*
+says how far it would move if the model were trained again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from benchmarks.record import Metric
+
+Key = TypeVar("Key", bound=Hashable)
+
+# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; beyond that the rule of two standard errors.
+_T95 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over ``seeds`` runs, in the unit of the metric.
+
+    ``stderr`` is the test-set standard error (None: unknown) over ``n`` items, ``spread`` the standard
+    deviation over seeds (None: a single seed).
+    """
+
+    value: float
+    stderr: float | None
+    n: int
+    seeds: int = 1
+    spread: float | None = None
+
+    @property
+    def has_error(self) -> bool:
+        """Whether there is any error to compare by."""
+        return self.stderr is not None or self.spread is not None
+
+
+def estimate(metrics: Sequence[Metric]) -> Estimate:
+    """The mean over seeds of one metric, one Metric a seed (at least one, all of the same identity).
+
+    The test-set standard error of the mean is the mean of the seeds' standard errors: the images are shared,
+    and for errors that are fully correlated that is exact, for others it is an upper bound.
+    """
+    values = [metric.value for metric in metrics]
+    errors = [metric.stderr for metric in metrics if metric.stderr is not None]
+    mean = math.fsum(values) / len(values)
+    spread = None
+    if len(values) > 1:
+        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    stderr = math.fsum(errors) / len(errors) if len(errors) == len(values) else None
+    return Estimate(mean, stderr, min(metric.n for metric in metrics), len(values), spread)
+
+
+def differ(a: Estimate, b: Estimate) -> bool:
+    """Whether a and b are further apart than their errors.
+
+    |a - b| > t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
+    seeds or more, spread^2 / seeds. t is 2, or Student's t (two-sided 95 %) at the degrees of freedom of
+    Welch and Satterthwaite where seeds are few and their spread matters. A number without any error differs
+    from nothing.
+    """
+    if not (a.has_error and b.has_error):
+        return False
+    parts = []  # (variance of the mean, degrees of freedom)
+    for one in (a, b):
+        if one.stderr is not None:
+            parts.append((one.stderr**2, max(one.n - 1, 1)))
+        if one.spread is not None:
+            parts.append((one.spread**2 / one.seeds, one.seeds - 1))
+    variance = math.fsum(part for part, _ in parts)
+    if variance == 0.0:
+        return a.value != b.value
+    # As shares of the whole: squares of small variances would underflow.
+    freedom = 1.0 / math.fsum((part / variance) ** 2 / degrees for part, degrees in parts)
+    factor = _T95[max(int(freedom), 1) - 1] if freedom < len(_T95) + 1 else 2.0
+    return abs(a.value - b.value) > factor * math.sqrt(variance)
+
+
+def best(
+    estimates: Mapping[Key, Estimate],
+    better: Literal["lower", "higher"] | None,
+    whole: Sequence[Key] | None = None,
+) -> Key | None:
+    """The key of the number that beats every other one beyond the errors, or None.
+
+    None too where there is nothing to beat, or where the best is not among ``whole`` (default: all): a mean
+    over only those seeds that survived can stand in another's way, but cannot win.
+    """
+    if better is None or len(estimates) < 2:
+        return None
+    sign = 1.0 if better == "higher" else -1.0
+    first = max(estimates, key=lambda key: sign * estimates[key].value)
+    if whole is not None and first not in whole:
+        return None
+    others = (other for key, other in estimates.items() if key != first)
+    return first if all(differ(estimates[first], other) for other in others) else None

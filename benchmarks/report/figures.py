@@ -1,0 +1,70 @@
+"""Pictures beside the numbers: grids of images, and the curves of a run. Drawing libraries load on use."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Record
+from zoo.files import atomic_path
+
+MARGIN = 2
+
+
+def grid(images: Any, path: str | Path, columns: int = 8) -> Path:
+    """Write images side by side, row by row, as a PNG without any text; atomic.
+
+    Args: images: uint8 (N, C, H, W), C of 1 (an 8-bit grey file) or 3 (RGB), an array or a tensor on any
+        device. path: the file; its folder is made. columns: images in a row.
+
+    Raises:
+        ValueError: not uint8, not four axes, no images, or another C.
+    """
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or not pixels.size:
+        raise ValueError(f"images must be uint8 (N, 1 or 3, H, W), and are {pixels.dtype} {pixels.shape}")
+    n, channels, height, width = pixels.shape
+    columns = max(1, min(columns, n))
+    rows = -(-n // columns)
+    size = (rows * (height + MARGIN) + MARGIN, columns * (width + MARGIN) + MARGIN, channels)
+    page = np.full(size, 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = MARGIN + i // columns * (height + MARGIN), MARGIN + i % columns * (width + MARGIN)
+        page[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    picture = Image.fromarray(page[:, :, 0] if channels == 1 else page)
+    with atomic_path(path) as part:
+        picture.save(part, format="PNG", optimize=True)
+    return Path(path)
+
+
+def curves(record: Record, path: str | Path) -> Path | None:
+    """Draw a run's ELBO, rate and distortion (nats) over epochs as a PNG; atomic.
+
+    Returns the path, or None where the record has no curves. A point that was not finite is a gap.
+    """
+    epochs = record.curves.get("epoch")
+    drawn = {name: values for name, values in record.curves.items() if name != "epoch"}
+    if not epochs or not drawn:
+        return None
+    # The object interface: pyplot would choose a window system and keep global state.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for name, values in drawn.items():
+        heights = [math.nan if value is None else value for value in values[: len(epochs)]]
+        axes[0 if "elbo" in name else 1].plot(epochs[: len(heights)], heights, label=name.replace("_", " "))
+    for one in axes:
+        one.set_xlabel("epoch")
+        one.set_ylabel("nats")
+        if one.lines:
+            one.legend(frameon=False)
+    with atomic_path(path) as part:
+        FigureCanvasAgg(figure)
+        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
+    return Path(path)

@@ -1,0 +1,265 @@
+"""leaderboard/README.md, a pure function of the records: the same records always give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from benchmarks.record import Environment, Record
+from benchmarks.report import notation
+from benchmarks.report.compare import Estimate
+from benchmarks.report.notation import code, escape, link, superscript
+from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
+
+DAGGER = "†"
+
+LEGEND = """\
+**How to read it.** `mean ± e`: e is the *test-set standard error*, how far the number would move with other
+test images. `mean ± e [s, n seeds]`: s is the standard deviation of the *spread over n training seeds*; the
+images are the same for every seed, so e is the mean of the seeds' standard errors and does not shrink with
+n. A number without ± has no standard error. One seed says nothing about another seed.
+
+**Bold** is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ);
+with two seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of
+freedom. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only
+those seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
+
+A raised digit names the footnote that says what exactly was measured (extractor, weights, number of images,
+split, k); numbers that differ in it never share a column. † marks a model that is given the class: its nats
+are of log p(x | y), not of log p(x), and take no part in the ranking. ↑ more is better, ↓ less is better.
+`skip`: it cannot be measured for this model, and why."""
+
+
+def board(
+    records: Iterable[Record], registry_entries: Mapping[str, Any], command: str = "zoo leaderboard"
+) -> str:
+    """The whole leaderboard as Markdown, with image paths relative to the folder ``leaderboard``.
+
+    Args: records: in any order. registry_entries: name -> something with ``title``, ``paper`` (title,
+        authors, year, url) and ``published`` (dataset, metric, value, stderr, source, mark, same_recipe,
+        note), as attributes or keys. A variant without an entry is shown by its name alone. command: what
+        made this page; it is printed under every table.
+    """
+    lines = ["<!-- Made from the records. Do not edit: run the command under a table. -->", "# Leaderboard"]
+    found = tables(records)
+    if not found:
+        return "\n\n".join([*lines, "There are no records yet. `make bench` makes the first."]) + "\n"
+    lines.append(LEGEND)
+    group = None
+    for table in found:
+        if table.group != group:
+            group = table.group
+            lines.append(f"## {escape(group)}")
+        lines += _section(table, registry_entries, command)
+    return "\n\n".join(lines) + "\n"
+
+
+def _section(table: Table, entries: Mapping[str, Any], command: str) -> Iterator[str]:
+    yield f"### {escape(table.dataset)}" + (f" (set {table.part})" if table.part else "")
+    yield _measured(table, [*table.head, *table.costs], entries, seeds=True)
+    yield from _footnotes(table)
+    yield from _unfinished(table)
+    yield from _published(table, entries)
+    yield from _samples(table)
+    if table.further:
+        yield "<details><summary>Further measurements</summary>"
+        yield _measured(table, table.further, entries)
+        yield "</details>"
+    yield from _provenance(table, command)
+
+
+def _measured(table: Table, columns: list[Column], entries: Mapping[str, Any], seeds: bool = False) -> str:
+    titles = [escape(c.title) + (f" {superscript(c.number)}" if c.number else "") for c in columns]
+    rows = []
+    for row in table.rows:
+        cells, told = [_name(row, entries)], False
+        for column in columns:
+            cell = row.cells[column]
+            cells.append(_cell(table, row, column, cell, told))
+            told = told or (isinstance(cell, Gap) and cell.kind in ("failed", "diverged"))
+        rows.append(cells + ([row.seeds] if seeds else []))
+    return grid(["variant", *titles, *(["seeds"] if seeds else [])], rows)
+
+
+def grid(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table of cells that are Markdown already; the first column flush left, the others right."""
+    rule = [":--"] + ["--:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
+
+
+def _name(row: Row, entries: Mapping[str, Any]) -> str:
+    paper = _get(entries.get(row.variant), "paper")
+    return link(row.label, _get(paper, "url")) + (f" {DAGGER}" if row.conditional else "")
+
+
+def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bool) -> str:
+    if isinstance(cell, Gap):
+        # The reason of a failure is told once a row; it is in full below the table.
+        return escape(cell.kind if told and cell.kind in ("failed", "diverged") else cell.text())
+    if column.metric == "parameters":
+        return notation.count(round(cell.value))
+    if column.metric in COSTS:
+        return notation.number(cell.value, 3)
+    text = notation.estimate(cell, len(row.records))
+    text = f"**{text}**" if table.winners.get(column) is row else text
+    return f"{text} {DAGGER}" if row.marked(column) else text
+
+
+def _footnotes(table: Table) -> Iterator[str]:
+    notes = [f"{superscript(i)} {_identity(one)}" for i, one in enumerate(table.footnotes, 1)]
+    if any(row.conditional for row in table.rows):
+        notes.append(f"{DAGGER} given the class: log p(x | y), not ranked with log p(x).")
+    if any(column.metric == "reconstruction_loss" for column in table.head):
+        notes.append(
+            "reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; "
+            "it is neither nats nor comparable with an ELBO."
+        )
+    if any(row.label != row.variant for row in table.rows):
+        notes.append(f"Digits after a name tell recipes of one variant apart: {escape(_recipes(table))}")
+    said: dict[str, set[str]] = {}
+    for record in table.records:
+        for name, metric in record.metrics.items():
+            if metric.note:
+                said.setdefault(f"{escape(name)}: {escape(metric.note)}", set()).add(record.cell.variant)
+    notes += [f"{note} ({escape(', '.join(sorted(names)))})" for note, names in sorted(said.items())]
+    for metric, reasons in table.skipped.items():
+        notes.append(f"{escape(metric)} was measured for none: skip: {escape('; '.join(reasons))}.")
+    if notes:
+        yield "<br>\n".join(notes)
+
+
+def _identity(identity: Identity) -> str:
+    return escape(", ".join(f"{key} = {value}" for key, value in identity))
+
+
+def _recipes(table: Table) -> str:
+    """How the recipes of a variant differ: the settings that are not the same in all of them."""
+    text = ""
+    for variant in sorted({row.variant for row in table.rows if row.label != row.variant}):
+        rows = [row for row in table.rows if row.variant == variant]
+        settings = [dict(_flat(row.records[0].config)) for row in rows]
+        names = sorted({name for one in settings for name in one} - {"seed"})
+        apart = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
+        for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
+            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in apart) + "."
+    return text
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _unfinished(table: Table) -> Iterator[str]:
+    lines = [
+        f"- {escape(row.label)}, seed {record.cell.seed}, {record.status}: {escape(record.reason or '')}"
+        for row in table.rows
+        for record in row.records
+        if record.status != "done"
+    ]
+    if lines:
+        yield "Not done:"
+        yield "\n".join(lines)
+
+
+def _published(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for row in table.rows:
+        for entry in _get(entries.get(row.variant), "published") or ():
+            if _get(entry, "dataset") != table.dataset:
+                continue
+            family = str(_get(entry, "metric"))
+            ours = [
+                f"{escape(column.title)}: {notation.estimate(cell, len(row.records))}"
+                for column in [*table.head, *table.further]
+                if column.metric == family or column.metric.startswith(family + "_")
+                if isinstance(cell := row.cells[column], Estimate)
+            ]
+            theirs = notation.plus_minus(_get(entry, "value"), _get(entry, "stderr"))
+            note, mark = _get(entry, "note"), _get(entry, "mark")
+            same = "same recipe" if _get(entry, "same_recipe") else "**not the same recipe**"
+            source = _source(str(_get(entry, "source"))) + (f" ({escape(mark)})" if mark else "")
+            rows.append([
+                _name(row, entries), escape(family), "; ".join(ours) or "not measured", escape(theirs),
+                same + (f": {escape(note)}" if note else ""), source,
+            ])  # fmt: skip
+    if rows:
+        yield "Published numbers beside ours (source marks: R read there, 2 read at second hand, B quoted):"
+        yield grid(["variant", "metric", "ours", "published", "recipe", "source"], rows)
+
+
+def _source(source: str) -> str:
+    return link(source, source) if source.startswith(("http://", "https://")) else escape(source)
+
+
+def _samples(table: Table, across: int = 4) -> Iterator[str]:
+    shown = [
+        (row, record) for row in table.rows for record in row.done[:1] if "samples" in record.figures
+    ]  # fmt: skip
+    if not shown:
+        return
+    without = [row.label for row in table.rows if row not in [row for row, _ in shown]]
+    yield "Samples (not chosen):" + (f" none of {escape(', '.join(sorted(without)))}." if without else "")
+    blocks = []
+    for start in range(0, len(shown), across):
+        part = shown[start : start + across]
+        names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in part]
+        images = [f"![samples of {name}]({_path(record.figures['samples'])})"
+                  for name, (_, record) in zip(names, part, strict=True)]  # fmt: skip
+        rule = [":-:"] * len(part)
+        blocks.append("\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, images)))
+    yield "\n\n".join(blocks)
+
+
+def _path(path: str) -> str:
+    return notation.quote(path, safe="/@")
+
+
+def _provenance(table: Table, command: str) -> Iterator[str]:
+    records = table.records
+    every = [record.environment for record in records]
+    packages = sorted({name for one in every for name in (one.model_extra or {})})
+    facts = {
+        "code": [_commit(one) for one in every],
+        "device": [one.device for one in every],
+        "precision": [one.precision for one in every],
+        "python": [one.python for one in every],
+        "torch": [one.torch for one in every],
+        **{name: [(one.model_extra or {}).get(name) for one in every] for name in packages},
+    }
+    said = [
+        f"{escape(name)} {escape(', '.join(dict.fromkeys(sorted(str(v) for v in values if v is not None))))}"
+        for name, values in facts.items()
+        if any(value is not None for value in values)
+    ]
+    days = sorted(record.when[:10] for record in records)
+    many = f"{len(records)} records" if len(records) != 1 else "1 record"
+    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    where = f"`records/{table.group}`"
+    yield f"{_data(table)}{many} of {span} under {where}. {'; '.join(said)}. Made by {code(command)}."
+    lines = [f"- {escape(record.cell.stem)}: {code(record.command)}" for record in records]
+    for old in table.superseded:
+        lines.append(f"- {escape(old.cell.stem)} is left out: that seed was run again.")
+    yield "<details><summary>Records and the commands that made them</summary>"
+    yield "\n".join(lines)
+    yield "</details>"
+
+
+def _commit(one: Environment) -> str:
+    return (one.git_commit or "unknown commit")[:12] + (" (dirty)" if one.git_dirty else "")
+
+
+def _data(table: Table) -> str:
+    if (data := table.data) is None:
+        return ""
+    bits = f", {data.binarise} binarisation" if isinstance(data.binarise, str) else ""
+    seed = f" (test bits of seed {data.test_bits_seed})" if data.test_bits_seed is not None else ""
+    sizes = f"{data.n.train:,} / {data.n.validation:,} / {data.n.test:,} images"
+    return f"Data: {escape(f'{data.name}, sha256 {data.sha256[:12]}, {data.support}{bits}{seed}, {sizes}')}. "
+
+
+def _get(entry: Any, name: str) -> Any:
+    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)

@@ -1,0 +1,96 @@
+"""How numbers are written, and how foreign text is made harmless in Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from urllib.parse import quote, urlsplit
+
+from benchmarks.report.compare import Estimate
+
+MAX_DECIMALS = 6
+
+
+def number(value: float, digits: int = 4) -> str:
+    """``value`` with ``digits`` significant digits, thousands separated: 12,346  90.25  0.001235."""
+    if value == 0.0:
+        return "0"
+    if abs(value) < 10.0**-MAX_DECIMALS:
+        return f"{value:.1e}"
+    return _fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def error(value: float) -> str:
+    """A standard error or a spread: two significant digits."""
+    return number(value, 2)
+
+
+def plus_minus(value: float, stderr: float | None) -> str:
+    """``-90.25 ± 0.31``: the error with two significant digits, the value with as many decimals."""
+    if stderr is None:
+        return number(value)
+    if stderr < 10.0**-MAX_DECIMALS:
+        return f"{number(value)} ± {error(stderr)}"
+    decimals = 1 - math.floor(math.log10(stderr))
+    return f"{_fixed(value, decimals)} ± {_fixed(stderr, decimals)}"
+
+
+def estimate(one: Estimate, total_seeds: int = 1) -> str:
+    """``-90.25 ± 0.31 [0.12, 2 seeds]``: test-set standard error after ±, spread over seeds in brackets.
+
+    The number of seeds is also named where only some of ``total_seeds`` gave the number.
+    """
+    text = plus_minus(one.value, one.stderr)
+    if total_seeds == one.seeds == 1:
+        return text
+    seeds = f"{one.seeds} seeds" if total_seeds == one.seeds else f"{one.seeds} of {total_seeds} seeds"
+    return f"{text} [{seeds}]" if one.spread is None else f"{text} [{error(one.spread)}, {seeds}]"
+
+
+def count(value: int) -> str:
+    """A large whole number in three digits: 842 k, 1.23 M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= size:
+            return f"{number(value / size, 3)} {letter}"
+    return str(value)
+
+
+def shorten(text: str, width: int) -> str:
+    """One line of at most ``width`` characters, with … where something was cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def escape(text: object) -> str:
+    """Text that shows as itself anywhere in Markdown, a table cell included: one line, no markup, no HTML."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    line = " ".join(line.split())
+    # Backslashes first: entities have a # of their own. An underscore or an @ inside a word is plain text.
+    line = re.sub(r"([\\`*\[\]|~$#]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"(?<!\w)@", "&#64;", line)
+
+
+def code(text: str) -> str:
+    """Text as a code span that no backtick inside can end. Not for tables, where a | ends the cell."""
+    line = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def link(text: str, url: str | None) -> str:
+    """``[text](url)`` for a web address, else only the text."""
+    if not url or urlsplit(url).scheme not in ("http", "https"):
+        return escape(text)
+    return f"[{escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~')})"
+
+
+def superscript(value: int) -> str:
+    """A footnote mark: ¹ ² … ¹²."""
+    return str(value).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{min(max(decimals, 0), MAX_DECIMALS)}f}"
+    return text.removeprefix("-") if not text.strip("-0.,") else text

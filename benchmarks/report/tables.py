@@ -1,0 +1,319 @@
+"""Records sorted into tables: which numbers share a column, which seeds a row, and what stands in a gap.
+
+Nothing is rendered here. A table is one suite@version and one dataset with one content; a row is one variant
+with one recipe (the configuration without its seed); a column is one metric with one identity.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
+from benchmarks.report.compare import Estimate, best, estimate
+from benchmarks.report.notation import shorten, superscript
+
+Identity = tuple[tuple[str, Any], ...]
+
+TITLES = {
+    "elbo": "ELBO", "bits_per_dim": "bits/dim", "reconstruction_loss": "reconstruction loss (no likelihood)",
+    "active_units": "active units", "rate": "rate", "distortion": "distortion", "fid": "FID", "kid": "KID",
+    "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
+    "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
+}  # fmt: skip
+COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
+# The head table; what matches none of these goes to the second table.
+_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
+         r"(mig|sap|dci|factor_vae|beta_vae_score|modularity|irs|downstream).*")  # fmt: skip
+# Nats of a model that is told y are of log p(x | y): another quantity than log p(x).
+_OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|distortion|rate")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric with one identity (its fields and n), sorted. ``number`` is its footnote in the table."""
+
+    metric: str
+    unit: str
+    better: str | None
+    identity: Identity
+    number: int = 0
+    distinction: str = ""
+
+    def holds(self, name: str, metric: Metric) -> bool:
+        """Whether a measurement belongs in this column."""
+        plain = _column(name, metric)
+        return (plain.metric, plain.unit, plain.better, plain.identity) == (
+            self.metric, self.unit, self.better, self.identity,
+        )  # fmt: skip
+
+    @property
+    def title(self) -> str:
+        """For a head: name, what sets it apart from a column of the same name, direction, unit."""
+        return " ".join(part for part in (self.name, self.distinction, self.direction) if part)
+
+    @property
+    def name(self) -> str:
+        """The metric as a reader knows it: ``NLL (k = 5000)`` for ``nll_iwae_5000``."""
+        if bound := re.fullmatch(r"nll_iwae_(\d+)", self.metric):
+            return f"NLL (k = {bound[1]})"
+        return TITLES.get(self.metric, self.metric)
+
+    @property
+    def direction(self) -> str:
+        """Arrow and unit. What is no likelihood is never called nats."""
+        arrow = {"higher": "↑", "lower": "↓", None: ""}[self.better]
+        unit = "" if self.metric == "reconstruction_loss" or self.unit == self.name else self.unit
+        return " ".join(part for part in (arrow, f"({unit})" if unit else "") if part)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Why there is no number: ``kind`` is "skip", "failed", "diverged", "column" (elsewhere) or "absent"."""
+
+    kind: str
+    reason: str = ""
+
+    def text(self, width: int = 60) -> str:
+        """For a cell; never empty."""
+        if self.kind == "absent":
+            return "not measured"
+        if self.kind == "column":
+            return f"see {self.reason}"
+        return f"{self.kind}: {shorten(self.reason, width)}" if self.reason else self.kind
+
+
+@dataclass
+class Row:
+    """One variant with one recipe: a record a seed."""
+
+    variant: str
+    label: str
+    records: list[Record]
+    cells: dict[Column, Estimate | Gap] = field(default_factory=dict)
+
+    @property
+    def done(self) -> list[Record]:
+        return [record for record in self.records if record.status == "done"]
+
+    @property
+    def conditional(self) -> bool:
+        return any(record.model is not None and record.model.conditional for record in self.records)
+
+    @property
+    def seeds(self) -> str:
+        """``0, 1, 2 failed``."""
+        states = [f"{record.cell.seed} {record.status}".removesuffix(" done") for record in self.records]
+        return ", ".join(states)
+
+    def marked(self, column: Column) -> bool:
+        """Whether this row's number in ``column`` is given the class, and takes no part in its ranking."""
+        return self.conditional and bool(_OF_X_GIVEN_Y.fullmatch(column.metric))
+
+
+@dataclass
+class Table:
+    """One suite@version on one dataset; ``part`` counts from 1 where the dataset had several contents."""
+
+    group: str
+    dataset: str
+    rows: list[Row]
+    head: list[Column]
+    further: list[Column]
+    costs: list[Column]
+    footnotes: list[Identity]
+    winners: dict[Column, Row]
+    skipped: dict[str, list[str]]
+    superseded: list[Record]
+    data: Data | None
+    part: int = 0
+
+    @property
+    def records(self) -> list[Record]:
+        return in_order(record for row in self.rows for record in row.records)
+
+
+def recipe(record: Record) -> str:
+    """12 hexadecimal digits of the configuration without its seed: equal for the seeds of one thing."""
+    return cell_key({name: value for name, value in record.config.items() if name != "seed"})
+
+
+def tables(records: Iterable[Record]) -> list[Table]:
+    """All tables, sorted by suite, version and dataset. The order of ``records`` does not matter."""
+    places: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    for record in in_order(records):
+        place = places.setdefault((record.cell.group, record.cell.dataset), {})
+        place.setdefault(_content(record), []).append(record)
+    built = []
+    for (group, dataset), contents in places.items():
+        # A cell that failed before it had its data stands with the others of its dataset.
+        lost = contents.pop("", [])
+        if not contents:
+            contents[""] = []
+        first = next(iter(contents))
+        contents[first] = in_order(contents[first] + lost)
+        several = len(contents) > 1
+        built += [_table(group, dataset, part, i * several) for i, part in enumerate(contents.values(), 1)]
+    return built
+
+
+def measurements(record: Record) -> dict[str, Metric]:
+    """The metrics of a record and what it cost, as metrics: the machine is the identity of a speed."""
+    found = dict(record.metrics)
+    here: dict[str, Any] = {"device": record.environment.device, "precision": record.environment.precision}
+    if record.environment.device_kind == "cpu":
+        here["threads"] = record.environment.threads
+    if record.model is not None:
+        found["parameters"] = Metric(value=record.model.parameters, n=1)
+    if record.train is not None and record.train.images_per_second is not None:
+        found["images_per_second"] = Metric(value=record.train.images_per_second, n=1, identity=here)
+    if record.train is not None and record.train.peak_memory_bytes is not None:
+        found["peak_memory"] = Metric(value=record.train.peak_memory_bytes / 1e6, n=1, identity=here)
+    if record.seconds.total is not None:
+        found["seconds"] = Metric(value=record.seconds.total, n=1, identity=here)
+    return found
+
+
+def _content(record: Record) -> str:
+    if record.data is None:
+        return ""
+    return record.data.model_dump_json(exclude={"name": True, "n": {"train": True, "validation": True}})
+
+
+def _table(group: str, dataset: str, records: list[Record], part: int) -> Table:
+    rows, superseded = _rows(records)
+    known = {record.cell: measurements(record) for row in rows for record in row.records}
+    columns = _columns(known.values())
+    footnotes = list(dict.fromkeys(column.identity for column in columns if column.identity))
+    columns = [_numbered(column, columns, footnotes) for column in columns]
+    for row in rows:
+        for column in columns:
+            row.cells[column] = _cell(row, column, columns, known)
+    head = [column for column in columns if _place(column.metric) < len(_HEAD)]
+    order = [column for column in head if column.better] or head
+    rows.sort(key=lambda row: _standing(row, order))
+    costs = [column for column in columns if column.metric in COSTS]
+    return Table(
+        group, dataset, rows, head, [c for c in columns if c not in head + costs], costs, footnotes,
+        {column: row for column in columns if (row := _winner(rows, column)) is not None},
+        _skipped(rows, {column.metric for column in columns}), superseded,
+        next((record.data for record in records if record.data is not None), None), part,
+    )  # fmt: skip
+
+
+def _rows(records: list[Record]) -> tuple[list[Row], list[Record]]:
+    by_recipe: dict[tuple[str, str], dict[int, Record]] = {}
+    superseded = []
+    for record in sorted(records, key=lambda record: (record.when, record.cell.key)):
+        seeds = by_recipe.setdefault((record.cell.variant, recipe(record)), {})
+        if record.cell.seed in seeds:
+            # The same seed of the same recipe is the same experiment done again, not a second sample.
+            superseded.append(seeds[record.cell.seed])
+        seeds[record.cell.seed] = record
+    names = [variant for variant, _ in by_recipe]
+    rows = []
+    for (variant, key), seeds in sorted(by_recipe.items()):
+        label = variant if names.count(variant) == 1 else f"{variant} ({key[:6]})"
+        rows.append(Row(variant, label, [seeds[seed] for seed in sorted(seeds)]))
+    return rows, in_order(superseded)
+
+
+def _column(name: str, metric: Metric) -> Column:
+    identity = dict(metric.identity)
+    if name not in COSTS:
+        identity.setdefault("n", metric.n)
+    return Column(name, metric.unit, metric.better, tuple(sorted(identity.items())))
+
+
+def _columns(known: Iterable[Mapping[str, Metric]]) -> list[Column]:
+    found = {_column(name, metric) for metrics in known for name, metric in metrics.items()}
+    if not any(_place(column.metric) < len(_HEAD) for column in found):
+        found.add(Column("elbo", "nats", "higher", ()))
+
+    def place(column: Column) -> tuple[Any, ...]:
+        digits = [int(part) for part in re.findall(r"\d+", column.metric)]
+        cost = COSTS.index(column.metric) if column.metric in COSTS else -1
+        name = (cost, _place(column.metric), re.sub(r"\d+", "", column.metric), digits)
+        identity = [(key, *_sortable(value)) for key, value in column.identity]
+        return *name, column.unit, str(column.better), identity
+
+    return sorted(found, key=place)
+
+
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    is_number = isinstance(value, int | float)
+    return not is_number, value if is_number else 0.0, str(value)
+
+
+def _place(metric: str) -> int:
+    if metric in COSTS:
+        return len(_HEAD) + 1
+    return next((i for i, pattern in enumerate(_HEAD) if re.fullmatch(pattern, metric)), len(_HEAD))
+
+
+def _numbered(column: Column, columns: list[Column], footnotes: list[Identity]) -> Column:
+    twins = [dict(twin.identity) for twin in columns if twin.metric == column.metric and twin != column]
+    own = dict(column.identity)
+    apart = [f"{key}={own[key]}" for key in own if any(twin.get(key) != own[key] for twin in twins)]
+    distinction = f"({', '.join(apart)})" if apart and len(", ".join(apart)) <= 24 else ""
+    number = footnotes.index(column.identity) + 1 if column.identity else 0
+    return Column(column.metric, column.unit, column.better, column.identity, number, distinction)
+
+
+def _cell(
+    row: Row, column: Column, columns: list[Column], known: Mapping[Cell, Mapping[str, Metric]]
+) -> Estimate | Gap:
+    given, elsewhere = [], ""
+    # What a run cost is shown even if it failed, but is never averaged with runs that were finished.
+    for record in row.done or (row.records if column.metric in COSTS else []):
+        metric = known[record.cell].get(column.metric)
+        if metric is None:
+            continue
+        own = next(twin for twin in columns if twin.holds(column.metric, metric))
+        if own == column:
+            given.append(metric)
+        else:
+            elsewhere = f"column {superscript(own.number)}" if own.number else "the other column"
+    if given:
+        return estimate(given)
+    if elsewhere:
+        return Gap("column", elsewhere)
+    for record in row.done:
+        if column.metric in record.skipped:
+            return Gap("skip", record.skipped[column.metric])
+    if not row.done:
+        return Gap(row.records[0].status, row.records[0].reason or "")
+    if column.metric == "peak_memory" and row.done[0].environment.device_kind == "cpu":
+        return Gap("skip", "not known on a CPU")
+    return Gap("absent")
+
+
+def _standing(row: Row, order: list[Column]) -> tuple[Any, ...]:
+    for place, column in enumerate(order):
+        if isinstance(cell := row.cells[column], Estimate):
+            sign = -1.0 if column.better == "higher" else 1.0
+            return row.marked(column), place, sign * cell.value, row.variant, row.label
+    return True, len(order) + (not row.done), 0.0, row.variant, row.label
+
+
+def _winner(rows: list[Row], column: Column) -> Row | None:
+    ranked = {
+        i: cell
+        for i, row in enumerate(rows)
+        if isinstance(cell := row.cells[column], Estimate) and row.done and not row.marked(column)
+    }
+    whole = [i for i, row in enumerate(rows) if len(row.done) == len(row.records)]
+    winner = best(ranked, column.better, whole)
+    return None if winner is None else rows[winner]
+
+
+def _skipped(rows: list[Row], measured: set[str]) -> dict[str, list[str]]:
+    reasons: dict[str, set[str]] = {}
+    for row in rows:
+        for record in row.records:
+            for metric, reason in record.skipped.items():
+                if metric not in measured:
+                    reasons.setdefault(metric, set()).add(reason)
+    return {metric: sorted(reasons[metric]) for metric in sorted(reasons)}
