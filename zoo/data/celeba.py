@@ -8,10 +8,8 @@ landmarks.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +23,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
+from zoo.data.mapped import fingerprint, mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, sha256_file
 
 ALIGNED = (178, 218)  # width, height of every official aligned image
 CROPS = {  # top, bottom, left, right in pixels of the aligned image
@@ -88,7 +86,20 @@ def load_celeba(
 
     names = {split: sorted(n for n in source.names if partition[n] == k) for k, split in enumerate(SPLITS)}
     order = [name for split in SPLITS for name in names[split]]
-    pixels, digest = memory_map(source, order, size=size, crop=crop, resize=resize)
+    recipe = {
+        "source": source.fingerprint,
+        "names": fingerprint(order),
+        "size": size,
+        "crop": crop,
+        "resize": resize,
+    }
+    pixels, digest = mapped_pixels(
+        "celeba",
+        recipe,
+        (len(order), 3, size, size),
+        lambda out: _decode_all(source, order, out, crop, resize),
+        about={"pillow": PIL.__version__},
+    )
 
     attribute_names, attributes = read_attributes(annotation, order)
     splits, start = {}, 0
@@ -104,14 +115,12 @@ def load_celeba(
             attributes=values,
             attribute_names=attribute_names,
         )
-    content = canonical_json(
-        {"pixels": digest, "names": names, "attributes": ANNOTATION_MD5[ATTRIBUTES_FILE]}
-    )
+    content = {"pixels": digest, "names": names, "attributes": ANNOTATION_MD5[ATTRIBUTES_FILE]}
     return ImageSet(
         "celeba",
         splits,
         DataSpec((3, size, size), "8-bit", attributes=len(attribute_names)),
-        known_sha256=hashlib.sha256(content.encode()).hexdigest(),
+        known_sha256=fingerprint(content),
     )
 
 
@@ -159,7 +168,9 @@ def _unpacked(place: Path) -> Source | None:
         (entry for entry in os.scandir(images) if entry.name.endswith(".jpg")), key=lambda e: e.name
     )
     stats = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in files]
-    return Source(images, tuple(entry.name for entry in files), _mark(stats), lambda: _folder_reader(images))
+    return Source(
+        images, tuple(entry.name for entry in files), fingerprint(stats), lambda: _folder_reader(images)
+    )
 
 
 def _zipped(place: Path) -> Source | None:
@@ -170,54 +181,7 @@ def _zipped(place: Path) -> Source | None:
         members = {Path(i.filename).name: i for i in archive.infolist() if i.filename.endswith(".jpg")}
     stats = [(name, info.file_size, info.CRC) for name, info in sorted(members.items())]
     inside = {name: info.filename for name, info in members.items()}
-    return Source(path, tuple(sorted(members)), _mark(stats), lambda: _zip_reader(path, inside))
-
-
-def memory_map(
-    source: Source, names: list[str], *, size: int, crop: str, resize: str
-) -> tuple[np.ndarray, str]:
-    """uint8 (N, 3, size, size) of the named images and its SHA-256, built unless the cache has it whole."""
-    recipe = {
-        "source": source.fingerprint,
-        "names": _mark(names),
-        "size": size,
-        "crop": crop,
-        "resize": resize,
-    }
-    place = cache_dir() / "celeba"
-    path = place / f"{_mark(recipe)[:16]}.u8"
-    note = path.with_suffix(".json")
-    shape = (len(names), 3, size, size)
-    place.mkdir(parents=True, exist_ok=True)
-    with open(place / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        digest = _whole(path, note, shape)
-        if digest is None:
-            for left in place.glob(f".{path.name}.*.part"):  # of a build that was killed
-                left.unlink()
-            note.unlink(missing_ok=True)
-            with atomic_path(path) as part:
-                _decode_all(source, names, np.memmap(part, np.uint8, "w+", shape=shape), crop, resize)
-                digest = sha256_file(part)
-            about = {
-                **recipe,
-                "count": len(names),
-                "shape": list(shape),
-                "sha256": digest,
-                "pillow": PIL.__version__,
-            }
-            atomic_write(note, json.dumps(about, indent=1) + "\n")
-    return np.memmap(path, np.uint8, "r", shape=shape), digest
-
-
-def _whole(path: Path, note: Path, shape: tuple[int, ...]) -> str | None:
-    """The SHA-256 of a memory map that is there and is what its note says, else None."""
-    try:
-        digest = json.loads(note.read_text())["sha256"]
-        whole = path.stat().st_size == np.prod(shape) and sha256_file(path) == digest
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return digest if whole else None
+    return Source(path, tuple(sorted(members)), fingerprint(stats), lambda: _zip_reader(path, inside))
 
 
 def _decode_all(source: Source, names: list[str], out: np.ndarray, crop: str, resize: str) -> None:
@@ -234,7 +198,6 @@ def _decode_all(source: Source, names: list[str], out: np.ndarray, crop: str, re
         bad = [reason for reason in done if reason]
     if bad:
         raise ZooError(f"{_count(bad, 'image')} of {source.place} cannot be read: {_listed(bad)}.")
-    out.flush()
 
 
 def decode_image(content: bytes, size: int, crop: str = "center", resize: str = "bilinear") -> np.ndarray:
@@ -285,10 +248,6 @@ def _reason(error: Exception) -> str:
     return (
         "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split()) or "unreadable"
     )
-
-
-def _mark(value: object) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
