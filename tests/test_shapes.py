@@ -1,0 +1,200 @@
+"""Generated sets: pictures are what the description says, on every machine, and the factors are theirs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.data import shapes, sprites
+from zoo.data.images import ImageSet
+from zoo.data.shapes import load_shapes
+from zoo.errors import UsageError, ZooError
+
+
+def some_factors(n: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return np.stack([rng.integers(0, size, n) for size in sprites.SIZES], axis=1)
+
+
+@pytest.fixture(scope="module")
+def mini() -> ImageSet:
+    return load_shapes(grid="mini")
+
+
+def by_hand(shape: int, scale: int, turn: int, px: int, py: int) -> np.ndarray:
+    """The description in floating point and with no table: bool (64, 64)."""
+    angle = 2 * np.pi * turn / 39
+    y, x = np.mgrid[:64, :64] + 0.5
+    dx, dy = x - (16 + 32 * px / 31), y - (16 + 32 * py / 31)
+    size = (5 + scale) / 10
+    u = (dx * np.cos(angle) - dy * np.sin(angle)) / size
+    v = (dx * np.sin(angle) + dy * np.cos(angle)) / size
+    if shape == 0:
+        return (abs(u) <= 9.6) & (abs(v) <= 9.6)
+    if shape == 1:  # 64 half-planes
+        sides = 2 * np.pi * (np.arange(64) + 0.5) / 64
+        far = (u / 12.78)[..., None] * np.cos(sides) + (v / 7.22)[..., None] * np.sin(sides)
+        return far.max(-1) <= np.cos(np.pi / 64)
+    # The heart: a ray to the right crosses a fine polygon an odd number of times.
+    t = np.linspace(0, 2 * np.pi, 4001)
+    hx = 64 * 0.15 * np.sin(t) ** 3
+    hy = 64 * (-0.0225 - 0.01035 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)))
+    inside = np.zeros(u.shape, bool)
+    near = np.flatnonzero((dx**2 + dy**2).ravel() < 14**2)
+    a, b = u.ravel()[near, None], v.ravel()[near, None]
+    crosses = (hy[:-1] > b) != (hy[1:] > b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        at = hx[:-1] + (b - hy[:-1]) * (hx[1:] - hx[:-1]) / (hy[1:] - hy[:-1])
+    inside.ravel()[near] = (crosses & (at > a)).sum(1) % 2 == 1
+    return inside
+
+
+def test_pictures_are_what_the_description_says() -> None:
+    factors = some_factors(80)
+    drawn = sprites.render(factors)
+    assert drawn.dtype == np.uint8 and set(np.unique(drawn)) == {0, 255}
+    # The tables put an outline off by 1/8000 of a pixel at most: one pixel in many pictures may fall on the
+    # other side.
+    off = np.array([(by_hand(*f) != (d[0] > 0)).sum() for f, d in zip(factors.tolist(), drawn, strict=True)])
+    assert off.sum() <= 1
+
+
+def test_pictures_are_the_same_on_every_machine() -> None:
+    digest = hashlib.sha256(sprites.render(some_factors(3000)).tobytes()).hexdigest()
+    assert digest == "e6ffb3ab025148e3732fc488519879f0161120702684bb50e93744d0cefe1fab"
+
+
+def test_the_order_of_drawing_does_not_matter() -> None:
+    factors = some_factors(700)
+    whole = sprites.render(factors)
+    shuffled = np.random.default_rng(0).permutation(len(factors))
+    assert np.array_equal(sprites.render(factors[shuffled]), whole[shuffled])
+    assert np.array_equal(np.concatenate([sprites.render(factors[k : k + 1]) for k in range(20)]), whole[:20])
+    assert sprites.render(factors[:0]).shape == (0, 1, 64, 64)
+
+
+def test_corners_of_the_grid_are_not_cut_off() -> None:
+    for px, py in ((0, 0), (0, 31), (31, 0), (31, 31)):
+        for shape in range(3):
+            here, middle = sprites.render(np.array([(shape, 5, 5, px, py), (shape, 5, 5, 16, 16)]))
+            assert abs(int((here > 0).sum()) - int((middle > 0).sum())) < 12
+            assert not (here[0, [0, -1]].any() or here[0, :, [0, -1]].any())
+
+
+def test_factors_move_scale_and_turn_the_shape() -> None:
+    def centre(*factors: int) -> np.ndarray:
+        y, x = np.nonzero(sprites.render(np.array([factors]))[0, 0])
+        return np.array([x.mean(), y.mean()]) + 0.5
+
+    def area(*factors: int) -> int:
+        return int((sprites.render(np.array([factors])) > 0).sum())
+
+    for shape in (0, 1):
+        np.testing.assert_allclose(centre(shape, 5, 3, 0, 31), (16, 48), atol=0.3)
+        np.testing.assert_allclose(centre(shape, 2, 7, 31, 15), (48, 16 + 32 * 15 / 31), atol=0.3)
+    assert area(0, 5, 0, 9, 9) == pytest.approx(19.2**2, rel=0.06)
+    assert area(1, 5, 0, 9, 9) == pytest.approx(np.pi * 12.78 * 7.22, rel=0.03)
+    for shape in range(3):
+        areas = [area(shape, scale, 3, 9, 9) for scale in range(6)]
+        np.testing.assert_allclose(np.array(areas) / areas[-1], (0.5 + 0.1 * np.arange(6)) ** 2, rtol=0.08)
+    # Counter-clockwise on the screen: the heart's tip points down, then (a quarter on) to the right.
+    heart = sprites.render(np.array([(2, 5, 0, 16, 16), (2, 5, 10, 16, 16)]))[:, 0] > 0
+    rows, columns = np.flatnonzero(heart[0].any(1)), np.flatnonzero(heart[1].any(0))
+    assert heart[0][rows[-1]].sum() < 4 < heart[0][rows[0]].sum()
+    assert heart[1][:, columns[-1]].sum() < 4 < heart[1][:, columns[0]].sum()
+
+
+def test_the_last_orientation_repeats_the_first() -> None:
+    factors = some_factors(50)
+    first, last = factors.copy(), factors.copy()
+    first[:, 2], last[:, 2] = 0, 39
+    assert np.array_equal(sprites.render(first), sprites.render(last))
+
+
+def test_splits_are_the_whole_grid_once(mini: ImageSet) -> None:
+    assert mini.sizes == {"train": 18_432, "validation": 2304, "test": 2304}
+    factors = torch.cat([split.factors for split in mini.splits.values()])
+    sizes = mini["train"].factor_sizes
+    assert sizes == (3, 3, 10, 16, 16)
+    index = np.ravel_multi_index(factors.numpy().T, sizes)
+    assert np.array_equal(np.sort(index), np.arange(23_040))
+    for split in mini.splits.values():
+        assert torch.equal(split.labels, split.factors[:, 0])
+    assert (mini.classes[0], mini.spec.support, mini.spec.shape) == ("square", "binary", (1, 64, 64))
+    with pytest.raises(UsageError, match="binary"):
+        mini.prepare("dynamic")
+
+
+def test_the_permutation_is_recorded_by_its_seed(mini: ImageSet) -> None:
+    assert mini["test"].factors[:3].tolist() == [[1, 2, 2, 2, 5], [1, 2, 3, 10, 9], [0, 2, 3, 4, 6]]
+    assert mini.sha256 == "5f82247a941426ffb4a87cfef7769c170492c00ac3c1d1db54b7a1264033ce16"
+    other = load_shapes(grid="mini", seed=1, n_test=100)
+    assert other.sha256 != mini.sha256 and other.sizes["test"] == 100
+
+
+def test_observe_draws_what_the_splits_hold(mini: ImageSet) -> None:
+    for split in mini.splits.values():
+        assert torch.equal(mini.observe(split.factors[:200]), split.pixels[:200])
+    full = mini["test"].factors[:50].numpy() * (1, 2, 4, 2, 2)  # every n-th value of the full grid
+    assert np.array_equal(sprites.render(full), mini["test"].pixels[:50].numpy())
+    for wrong in ([[0, 0, 0, 0, 16]], [[-1, 0, 0, 0, 0]], [[0, 0, 0, 0]]):
+        with pytest.raises(ValueError, match="below"):
+            mini.observe(np.array(wrong))
+    with pytest.raises(UsageError, match="mini"):
+        load_shapes(grid="tiny")
+
+
+@pytest.fixture
+def small_grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[int, ...]:
+    """A dSprites of 96 pictures, kept in a memory map as the full one is."""
+    monkeypatch.setattr(shapes, "GRIDS", {"full": (3, 2, 4, 2, 2), "mini": (3, 1, 2, 1, 2)})
+    monkeypatch.setattr(shapes, "IN_MEMORY", 0)
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VAE_ZOO_DSPRITES", raising=False)
+    return shapes.GRIDS["full"]
+
+
+def write_npz(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
+    values = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+    pictures = (sprites.render(values)[:, 0] > 0).astype(np.uint8)
+    pictures[:, 0, 0] = 1  # so that they can be told from drawn ones
+    colour = np.zeros((len(values), 1), np.int64)
+    np.savez(path, imgs=pictures, latents_classes=np.hstack([colour, values]))
+    return values
+
+
+@pytest.mark.parametrize("grid", ["full", "mini"])
+def test_the_original_file_is_read_where_it_is(small_grid, tmp_path: Path, monkeypatch, grid: str) -> None:
+    path = tmp_path / "dsprites.npz"
+    write_npz(path, small_grid)
+    drawn = load_shapes(grid=grid)
+    monkeypatch.setenv("VAE_ZOO_DSPRITES", str(path))
+    real = load_shapes(grid=grid)
+    assert (
+        real.name.startswith("dsprites") and drawn.name.startswith("shapes") and real.sha256 != drawn.sha256
+    )
+    for split in ("train", "test"):
+        assert torch.equal(real[split].factors, drawn[split].factors)
+        pixels = drawn[split].pixels.clone()
+        pixels[..., 0, 0] = 255
+        assert torch.equal(real[split].pixels, pixels)
+        assert torch.equal(real.observe(real[split].factors), pixels)
+    assert load_shapes(grid=grid).sha256 == real.sha256
+
+
+def test_a_file_that_is_not_dsprites_is_refused(small_grid, tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    with pytest.raises(ZooError, match="there is no dSprites file"):
+        load_shapes(npz=path)
+    path.write_bytes(b"not at all")
+    with pytest.raises(ZooError, match="cannot be read as dSprites"):
+        load_shapes(npz=path)
+    values = np.zeros((96, 6), np.int64)
+    np.savez(path, imgs=np.zeros((96, 64, 64), np.uint8), latents_classes=values)
+    with pytest.raises(ZooError, match="in their order"):
+        load_shapes(npz=path)
+    assert [p.name for p in (tmp_path / "cache" / "shapes").iterdir()] == [".lock"]
