@@ -1,0 +1,50 @@
+"""Feature vectors: what every sample-quality metric compares, checked once so that no metric returns a silent number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.errors import UsageError
+
+Features = Tensor
+"""(n, D) float64 on the CPU, n >= 2, all finite: one row an image, as `as_features` returns it."""
+
+
+class Estimate(NamedTuple):
+    """A metric's value, its standard error (None where there is none), how many images it rests on, and a caveat."""
+
+    value: float
+    stderr: float | None
+    n: int
+    note: str | None = None
+
+
+def as_features(features: Any, name: str = "features") -> Features:
+    """Check and convert a (n, D) array or tensor to `Features`.
+
+    Raises UsageError when it is not two-dimensional, has fewer than two rows, or holds a NaN or an infinity.
+    """
+    tensor = features.detach() if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
+    tensor = tensor.to("cpu", torch.float64)
+    if tensor.ndim != 2:
+        raise UsageError(f"{name} must be a table of n images by D numbers, but the shape is {tuple(tensor.shape)}.")
+    if tensor.shape[0] < 2:
+        raise UsageError(f"{name} has {tensor.shape[0]} sample(s); a distribution needs at least 2 to be compared.")
+    broken = int((~torch.isfinite(tensor)).any(dim=1).sum())
+    if broken:
+        raise UsageError(f"{name} has NaN or infinite numbers in {broken} of {tensor.shape[0]} rows.")
+    return tensor
+
+
+def as_pair(fake: Any, real: Any) -> tuple[Features, Features]:
+    """Check two sets of features that are to be compared. Raises UsageError, also when their dimensions differ."""
+    fake, real = as_features(fake, "the first feature set"), as_features(real, "the second feature set")
+    if fake.shape[1] != real.shape[1]:
+        raise UsageError(
+            f"the two feature sets have {fake.shape[1]} and {real.shape[1]} dimensions; they need the same extractor."
+        )
+    return fake, real
