@@ -16,13 +16,13 @@ def sample_quality(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
 
     The reference is the grey images of the split: samples are means of p(x | z), which are grey too.
     """
-    from benchmarks.evaluate import generate
-    from benchmarks.metrics.quality import image_quality
-    from benchmarks.metrics.extractors import extractor
-
     config: EvaluateConfig = run.config.evaluate
     if not config.quality_samples:
         return {}, {"fd_digits": "evaluate.quality_samples is 0", "fid": "evaluate.quality_samples is 0"}
+    from benchmarks.evaluate import generate
+    from benchmarks.metrics.extractors import extractor
+    from benchmarks.metrics.quality import image_quality
+
     metrics, skipped = {}, {}
     fake = real = None
     for name, reason in wanted(config, run.images.spec, run.compute.device).items():

@@ -11,6 +11,7 @@ class Bar:
     def __init__(self, title: str) -> None:
         from tqdm import tqdm
 
+        self.title = title
         self.bar = tqdm(
             total=None,
             desc=title,
@@ -29,9 +30,7 @@ class Bar:
 
     def epoch(self, row: dict[str, float]) -> None:
         if "validation_elbo" in row:
-            self.bar.set_description_str(
-                f"{self.bar.desc.split(' [')[0]} [validation {row['validation_elbo']:.2f}]"
-            )
+            self.bar.set_description_str(f"{self.title} [validation {row['validation_elbo']:.2f}]")
 
     def finish(self, *_: object) -> None:
         self.bar.close()

@@ -1,0 +1,47 @@
+"""Everybody who looks at a run: the bar on the terminal and Weights & Biases. None of them changes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.bar import Bar
+from zoo.config import RunConfig
+
+
+class Watchers:
+    """The watchers of one run as one, in the form that the trainer and `benchmarks.matrix.measure` know.
+
+    Args:
+        mode: of Weights & Biases: auto, online, offline or disabled.
+        config: what is run; sent as it is.
+        folder: of the run; W&B keeps its files there.
+        name, group: how W&B calls the run and what it files it under. The name identifies it, so a run that was
+            killed goes on as the same W&B run.
+    """
+
+    def __init__(self, mode: str, config: RunConfig, folder: Path, name: str, group: str) -> None:
+        self.bar = Bar(name)
+        self.observer: Any = None
+        if mode != "disabled":
+            from benchmarks.report.wandb import Observer
+
+            self.observer = Observer(mode, dir=folder)
+            self.observer.start(config.model_dump(mode="json"), name=name, group=group, run_id=name)
+
+    def step(self, state: dict[str, float]) -> None:
+        self.bar.step(state)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.bar.epoch(row)
+        if self.observer:
+            self.observer.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+
+    def finish(self, found: Any, content: dict[str, Any]) -> None:
+        """``found`` is the run's `benchmarks.evaluate.Evaluation`, ``content`` the parts of its record."""
+        self.bar.finish()
+        if self.observer:
+            step = content["train"]["steps"]
+            for name, images in found.pictures.items():
+                self.observer.images(step, name, images.numpy())
+            self.observer.finish({name: metric["value"] for name, metric in found.metrics.items()})

@@ -1,0 +1,164 @@
+"""The command: what it prints, what it refuses and with which exit code. Run in process where that is enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cli
+from tests.conftest import ROOT
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `zoo WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["zoo", *words])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path):
+    """`zoo(*words) -> (code, out, err)` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: call(monkeypatch, capsys, *words)
+
+
+@pytest.mark.parametrize("what", ["variants", "datasets", "suites", "metrics"])
+def test_listings_are_tables_and_json_of_the_same(zoo, what: str) -> None:
+    code, out, _ = zoo("list", what)
+    assert code == 0
+    _, as_json, _ = zoo("list", what, "--json")
+    rows = json.loads(as_json)
+    assert len(rows) >= 2
+    assert all(row["name"] in out for row in rows)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_show_knows_every_name(zoo) -> None:
+    for what in ("variants", "datasets", "suites", "metrics"):
+        for row in json.loads(zoo("list", what, "--json")[1]):
+            code, out, _ = zoo("show", row["name"], "--json")
+            assert code == 0 and json.loads(out)["name"] == row["name"]
+    assert zoo("show", "beta-vae")[1] == zoo("show", "beta_vae")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("train", "beta-vea"), "no variant 'beta-vea'. Did you mean 'beta_vae'? `zoo list` shows all."),
+        (("train", "vae", "--data", "mnits"), "no dataset 'mnits'. Did you mean 'mnist'? `zoo list datasets` shows all."),
+        (("bench", "quik"), "no suite 'quik'. Did you mean 'quick'? `zoo list suites` shows all."),
+        (("bench", "quick", "--variants", "vqvae"), "no variant 'vqvae'."),
+        (("train", "vae", "--set", "train.epoch=1"), "no setting 'train.epoch'. Did you mean 'epochs'?"),
+        (("train", "vae", "--set", "train.epochs=many"), "setting 'train.epochs': input should be a valid integer"),
+        (("train", "vae", "--data", "synthetic", "--set", "beta=4"), "no setting 'beta'."),
+        (("train", "vae", "--set", "train.epochs"), "a setting reads path=value"),
+        (("train", "vae", "--seed", "-1"), "'--seed'"),
+        (("train", "vae", "--device", "tpu"), "no device 'tpu'."),
+        (("bench", "quick", "--seeds", "2", "--seed", "1"), "give --seeds N or --seed K, not both."),
+        (("list", "variant-s"), "no listing"),
+        (("fetch", "imagenet"), "no asset 'imagenet'."),
+        (("leaderboard",), "holds no records"),
+        (("frobnicate",), "frobnicate"),
+        (("bench", "nothing.yaml"), "nothing.yaml: cannot be read"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(zoo, words: tuple[str, ...], said: str) -> None:
+    code, out, err = zoo(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.startswith("zoo: ") and len(err.splitlines()) == 1
+
+
+def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
+    code, out, _ = zoo("bench", "smoke", "--plan", "--seeds", "2", "--variants", "vae,cvae")
+    assert code == 0
+    assert out.splitlines() == [
+        f"zoo bench smoke --variants {variant} --datasets synthetic --seed {seed}"
+        for seed in (0, 1)
+        for variant in ("vae", "cvae")
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path: Path) -> None:
+    words = ("bench", "smoke", "--variants", "vae,cvae", "--wandb", "disabled")
+    code, out, err = zoo(*words)
+    assert code == 0, err
+    assert "vae" in out and "cvae" in out
+    records = sorted((tmp_path / "leaderboard" / "records").rglob("*.json"))
+    assert len(records) == 2
+    board = (tmp_path / "leaderboard" / "README.md").read_text()
+    for path in records:
+        made = json.loads(path.read_text())
+        assert made["status"] == "done"
+        assert made["metrics"]["elbo"]["value"] == pytest.approx(
+            -made["metrics"]["rate"]["value"] - made["metrics"]["distortion"]["value"]
+        )
+        for picture in made["figures"].values():
+            assert (tmp_path / "leaderboard" / picture).stat().st_size > 100
+            assert picture.endswith("reconstructions.png") or picture in board
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.suffix in (".json", ".md")}
+    assert zoo(*words)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert zoo("bench", "smoke", "--variants", "vae,cvae", "--plan", "--missing")[1] == ""
+    assert zoo("leaderboard")[0] == 0
+    assert (tmp_path / "leaderboard" / "README.md").read_text() == board
+
+
+def test_a_failing_cell_is_recorded_and_takes_no_other_along(zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo.models.beta_vae import BetaVAE
+
+    def broken(self, progress):
+        raise RuntimeError("a planted mistake")
+
+    monkeypatch.setattr(BetaVAE, "rate_weight", broken)
+    code, out, _ = zoo("bench", "smoke", "--variants", "beta_vae,vae", "--wandb", "disabled")
+    assert code == 1
+    assert "a planted mistake" in out
+    records = [json.loads(path.read_text()) for path in (tmp_path / "leaderboard" / "records").rglob("*.json")]
+    assert sorted(made["status"] for made in records) == ["done", "failed"]
+    assert "a planted mistake" in (tmp_path / "leaderboard" / "README.md").read_text()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    failed = next(made for made in records if made["status"] == "failed")
+    assert any("planted" in line for line in failed["log_tail"])
+
+
+def test_train_continues_nothing_when_it_is_done_and_refuses_another_run(zoo, tmp_path: Path) -> None:
+    words = ["train", "vae", "--data", "synthetic", "--set", "train.epochs=1", "--set", "latent=3"]
+    words += ["--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--out", "x"]
+    code, first, err = zoo(*words, "--json")
+    assert code == 0, err
+    made = json.loads(first)
+    assert made["config"]["model"]["latent"] == 3 and made["train"]["epochs"] == 1
+    assert (tmp_path / "x" / "samples.png").exists()
+    stamp = (tmp_path / "x" / "record.json").stat().st_mtime_ns
+    assert zoo(*words, "--json")[1] == first
+    assert (tmp_path / "x" / "record.json").stat().st_mtime_ns == stamp
+    code, _, err = zoo(*words, "--seed", "1")
+    assert code == 2 and "holds another run" in err
+
+
+def test_doctor_looks_at_everything(zoo) -> None:
+    found = json.loads(zoo("doctor", "--json")[1])
+    assert set(found) == {"package", "device", "registry", "assets", "wandb"}
+    assert found["package"]["torch"] and "mnist" in found["assets"]
+
+
+def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.cli", "list"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout

@@ -1,0 +1,112 @@
+"""Names, entries, settings: what is accepted, and what is said when something is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from zoo.config import RunConfig, merge, parse_setting, resolve
+from zoo.errors import UsageError
+from zoo.registry import Registry, read_yaml, registry
+
+GOOD = """\
+schema: 1
+variants:
+  mine:
+    class: some.module:Class
+    title: Mine
+datasets: {}
+"""
+
+
+def test_a_bad_name_gets_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"^no variant 'beta-vea'\. Did you mean 'beta_vae'\? `zoo list` shows all\.$"):
+        registry().variant("beta-vea")
+
+
+def test_a_dash_works_for_an_underscore() -> None:
+    assert registry().variant("Beta-VAE")[0] == "beta_vae"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace("title: Mine", "title: Mine\n    tilte: x"), r":6: variants\.mine\.tilte: unknown key"),
+        (GOOD.replace("some.module:Class", "nonsense"), r":4: variants\.mine\.class: string should match"),
+        (GOOD.replace("schema: 1", "schema: 2"), r":1: schema: input should be 1"),
+        ("variants: [", r"not valid YAML"),
+        ("", r":1: the file: input should be"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_broken_registry_is_refused_with_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_yaml(path, Registry)
+
+
+def test_a_huge_registry_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "registry.yaml"
+    path.write_text("#" * (2 << 20))
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        read_yaml(path, Registry)
+
+
+def test_settings_go_to_their_section_and_the_rest_to_the_model() -> None:
+    assert parse_setting("train.epochs=5") == {"train": {"epochs": 5}}
+    assert parse_setting("encoder.timm=resnet18") == {"model": {"encoder": {"timm": "resnet18"}}}
+    assert parse_setting("train.learning-rate=1e-3") == {"train": {"learning_rate": 1e-3}}
+    assert parse_setting("encoder.hidden=[10, 20]") == {"model": {"encoder": {"hidden": [10, 20]}}}
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=3", "a..b=1", "seed=1", "variant=vae", "x=[1"])
+def test_an_unreadable_setting_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_setting(text)
+
+
+def test_a_misspelt_setting_gets_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"no setting 'train\.epoch'\. Did you mean 'epochs'\?"):
+        resolve("vae", settings=["train.epoch=3"])
+
+
+def test_later_layers_win_and_leave_the_others() -> None:
+    config = resolve("beta_vae", defaults=[{"train": {"epochs": 3, "clip": 1.0}}], settings=["train.epochs=4", "beta=2"])
+    assert (config.train.epochs, config.train.clip, config.model["beta"]) == (4, 1.0, 2)
+    assert config.model["latent"] == registry().variants["beta_vae"].settings["latent"]
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+def test_what_does_not_change_a_result_does_not_change_its_identity() -> None:
+    base = resolve("vae")
+    assert resolve("vae", settings=["train.checkpoint_seconds=1", "evaluate.rows=7"]).identity() == base.identity()
+    assert resolve("vae", settings=["train.epochs=7"]).identity() != base.identity()
+    assert resolve("vae", seed=1).identity() != base.identity()
+    assert RunConfig.model_validate(base.model_dump()) == base
+
+
+def test_listing_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom zoo import list_models\nimport benchmarks.cli\n"
+        "assert 'beta_vae' in list_models('beta*'), list_models()\n"
+        "from benchmarks.suite import suites\nassert suites()\n"
+        "heavy = {'torch', 'numpy', 'wandb', 'matplotlib', 'sklearn'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_entry_loads_and_its_settings_are_the_class_s_own() -> None:
+    for name, entry in registry().variants.items():
+        kind = entry.load()
+        settings = kind.Settings.model_validate(entry.settings)
+        own = set(kind.Settings.model_fields)
+        assert set(entry.settings) <= own, name
+        assert settings.latent >= 1
+        assert resolve(name).train.epochs > 0
+    for entry in registry().datasets.values():
+        assert callable(entry.load())

@@ -1,0 +1,306 @@
+"""The trainer: the same weights twice, the same after a kill as without one, and updates that nothing can spoil."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import ROOT
+from zoo.config import TrainConfig, resolve
+from zoo.errors import UsageError, ZooError
+from zoo.models.base import Losses, Progress
+from zoo.runs import load_run, locked, train_run
+from zoo.training import checkpoint
+from zoo.training.average import Average
+from zoo.training.optimise import Group, LossScale, backward, learning_rate
+from zoo.training.precision import choose
+from zoo.training.trainer import Diverged, Stopped
+
+SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
+FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=1.0", "train.schedule=cosine", "train.checkpoint_seconds=0"]
+
+
+def settings(*more: str) -> list[str]:
+    return [*SMALL, *more]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_run(folder).state_dict()
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run(folder: Path, *more: str, seed: int = 0, should_stop=lambda: False):
+    config = resolve("vae", "synthetic", seed, settings=settings(*more))
+    return train_run(config, folder, choose("cpu"), should_stop=should_stop)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path / name, *FULL, "train.epochs=2", seed=seed)
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])
+def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+    options = [*FULL, "train.epochs=3", f"train.optimizer={optimizer}"]
+    whole = run(tmp_path / "whole", *options)
+    stops = 0
+    while True:
+        try:
+            pieces = run(tmp_path / "pieces", *options, should_stop=lambda: True)
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 20
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+    assert pieces.result.curves == whole.result.curves
+    assert pieces.result.best_epoch == whole.result.best_epoch
+
+
+COMMAND = [sys.executable, "-m", "benchmarks.cli", "train", "vae", "--data", "synthetic", "--wandb", "disabled"]
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
+    words = [word for text in settings(*more) for word in ("--set", text)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, *words, "--out", str(folder)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_goes_on_and_ends_in_the_same_weights(tmp_path: Path, kill: signal.Signals) -> None:
+    options = ["train.epochs=40", "train.checkpoint_seconds=0", "evaluate.nll_samples=0", "evaluate.quality_samples=0"]
+    assert start(tmp_path / "whole", *options).wait() == 0
+    process = start(tmp_path / "killed", *options)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed" / "checkpoints").glob("step-*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(kill)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (-kill if kill == signal.SIGKILL else 130), said
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    assert start(tmp_path / "killed", *options).wait() == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    whole, killed = (json.loads((tmp_path / name / "record.json").read_text()) for name in ("whole", "killed"))
+    assert whole["metrics"] == killed["metrics"]
+    assert whole["curves"] == killed["curves"]
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    run(tmp_path, "train.epochs=1")
+    before = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    again = run(tmp_path, "train.epochs=1")
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == before
+    assert same(again.model.state_dict(), weights(tmp_path))
+
+
+def test_a_folder_holds_one_run(tmp_path: Path) -> None:
+    run(tmp_path, "train.epochs=1")
+    with pytest.raises(UsageError, match="another run"):
+        run(tmp_path, "train.epochs=2")
+    with pytest.raises(UsageError, match="not a run"):
+        load_run(tmp_path / "nothing")
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UsageError, match="another process"):
+        run(tmp_path, "train.epochs=1")
+
+
+def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
+    # A learning rate that ruins the model after some epochs: the best epoch is not the last.
+    made = run(tmp_path, "train.epochs=12", "train.learning_rate=0.05", "train.patience=3")
+    validation = made.result.curves["validation_elbo"]
+    assert made.result.best_epoch == 1 + validation.index(max(validation))
+    if made.result.stopped_early:
+        assert len(validation) == made.result.best_epoch + 3
+
+
+def test_validation_does_not_move_training(tmp_path: Path) -> None:
+    run(tmp_path / "often", "train.epochs=4", "train.keep=last")
+    run(tmp_path / "once", "train.epochs=4", "train.keep=last", "train.validate_every=4")
+    assert same(weights(tmp_path / "often"), weights(tmp_path / "once"))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    count = 0
+
+    def after(n: int):
+        def stop() -> bool:
+            nonlocal count
+            count += 1
+            return count >= n
+
+        return stop
+
+    options = [*FULL, "train.epochs=3"]
+    run(tmp_path / "whole", *options)
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", *options, should_stop=after(10))
+    older, newer = sorted((tmp_path / "cut" / "checkpoints").glob(checkpoint.PATTERN))
+    data = newer.read_bytes()
+    for broken in (data[: len(data) // 2], b"", data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]):
+        newer.write_bytes(broken)
+        found = checkpoint.latest(newer.parent)
+        assert found is not None
+        assert found[1]["step"] == int(older.stem.split("-")[1])
+        assert len(found[2]) == 1
+    run(tmp_path / "cut", *options)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_checkpoint_that_carries_a_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (mark,))
+
+    path = tmp_path / "step-000000001.safetensors"
+    torch.save({"model": Bomb()}, path)
+    with pytest.raises(ZooError, match="not a readable checkpoint"):
+        checkpoint.read(path)
+    assert not mark.exists()
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    base = torch.arange(12.0).view(3, 4)
+    tensors = {"a": base, "view": base.t(), "bits": torch.tensor([1, 0], dtype=torch.bool), "none": torch.zeros(0, 3)}
+    checkpoint.write(tmp_path / "x", tensors, {"step": 3, "best": float("-inf")})
+    read, state = checkpoint.read(tmp_path / "x")
+    assert all(torch.equal(read[name], value) for name, value in tensors.items())
+    assert state == {"step": 3, "best": float("-inf")}
+
+
+# ---- the update ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_update_with_a_bad_gradient_changes_nothing(optimizer: str, bad: float) -> None:
+    parameter = torch.nn.Parameter(torch.randn(5))
+    group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=1.0))
+    parameter.grad = torch.ones(5)
+    group.step()
+    before, state = parameter.detach().clone(), {k: v.clone() for k, v in group.optimizer.state[parameter].items()}
+    parameter.grad = torch.tensor([1.0, bad, 1.0, 1.0, 1.0])
+    group.step()
+    assert torch.equal(parameter, before)
+    assert all(torch.equal(group.optimizer.state[parameter][name], value) for name, value in state.items())
+    assert group.skipped == 1
+    parameter.grad = torch.ones(5)
+    group.step()
+    assert not torch.equal(parameter, before)
+
+
+def test_clipping_bounds_the_norm_and_leaves_small_gradients() -> None:
+    for size, expected in ((10.0, 1.0), (0.5, 0.5)):
+        parameter = torch.nn.Parameter(torch.zeros(4))
+        group = Group("g", [parameter], TrainConfig(clip=1.0))
+        parameter.grad = torch.tensor([size, 0.0, 0.0, 0.0])
+        group.step()
+        assert parameter.grad.norm().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_loss_moves_its_own_group_only() -> None:
+    a, b = torch.nn.Parameter(torch.tensor(2.0)), torch.nn.Parameter(torch.tensor(3.0))
+    groups = {name: Group(name, [p], TrainConfig()) for name, p in (("a", a), ("b", b))}
+    backward({"a": a * b, "b": a * a * b}, groups)
+    assert (a.grad.item(), b.grad.item()) == (3.0, 4.0)
+
+
+def test_the_loss_scale_halves_on_overflow_and_doubles_after_many_good_steps() -> None:
+    scale = LossScale(True, torch.device("cpu"))
+    scale.update(torch.tensor(1.0))
+    assert scale.scale == 2.0**9
+    for _ in range(LossScale.GROWTH_INTERVAL):
+        scale.update(torch.tensor(0.0))
+    assert scale.scale == 2.0**10
+
+
+def test_a_scaled_step_equals_an_unscaled_one() -> None:
+    results = []
+    for scale in (1.0, torch.tensor(1024.0)):
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        group = Group("g", [parameter], TrainConfig(clip=0.5))
+        backward({"g": (parameter**2).sum()}, {"g": group}, scale)
+        group.step(scale)
+        results.append(parameter.detach().clone())
+    assert torch.allclose(*results, atol=1e-7)
+
+
+def test_cosine_ends_where_it_should() -> None:
+    config = TrainConfig(schedule="cosine", learning_rate=1.0, final_learning_rate=0.1)
+    rates = [learning_rate(config, step, 101) for step in (0, 50, 100)]
+    assert rates == pytest.approx([1.0, 0.55, 0.1])
+
+
+def test_the_average_follows_and_is_put_back() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = Average(model, decay=0.5)
+    torch.nn.init.ones_(model.weight)
+    for _ in range(40):
+        average.update()
+    with average.applied():
+        assert model.weight.item() == pytest.approx(1.0, abs=1e-6)
+        torch.nn.init.zeros_(average.tensors["weight"])
+    assert model.weight.item() == 1.0
+
+
+def test_the_warm_up_runs_from_nothing_to_one() -> None:
+    seen = []
+
+    def losses(model, original):
+        def inner(x: Tensor, y: Tensor | None, progress: Progress) -> Losses:
+            seen.append((float(progress), progress.fraction))
+            return original(x, y, progress)
+
+        return inner
+
+    from zoo.data.batches import Batches
+    from zoo.models import create_model
+    from zoo.runs import load_images
+    from zoo.training.trainer import Trainer
+
+    config = resolve("vae", "synthetic", settings=settings("train.epochs=4", "train.warmup=2"))
+    images = load_images(config)
+    model = create_model("vae", data=images.spec, **config.model)
+    batches = Batches(images["train"], batch_size=64, shuffle_seed=0)
+    trainer = Trainer(model, batches, Batches(images["validation"], batch_size=64), config.train, choose("cpu"))
+    trainer.forward = losses(model, model.losses)
+    trainer.fit()
+    warm = 2 * len(batches)
+    assert [progress for progress, _ in seen] == pytest.approx([min(1, i / warm) for i in range(2 * warm)])
+    assert seen[0][1] == 0 and seen[-1][1] == pytest.approx((2 * warm - 1) / (2 * warm))
+
+
+def test_a_run_that_cannot_train_is_called_diverged(tmp_path: Path) -> None:
+    with pytest.raises(Diverged):
+        run(tmp_path, "train.epochs=3", "train.learning_rate=1e30", "train.checkpoint_seconds=0")
+
+
+def test_an_unknown_device_is_wrong_use() -> None:
+    for device in ("tpu", "gpu0", "mps"):
+        with pytest.raises(UsageError, match="Give auto, cpu"):
+            choose(device)
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="0 CUDA devices"):
+            choose("cuda")
