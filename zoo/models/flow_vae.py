@@ -1,16 +1,16 @@
-"""VAE with a normalising-flow posterior: the diagonal Gaussian is carried through invertible steps, so q(z | x) can bend.
+"""VAE with a flow posterior: the diagonal Gaussian is carried through invertible steps, so that q(z | x) can bend.
 
-Papers: Rezende and Mohamed, Variational Inference with Normalizing Flows, ICML 2015, https://arxiv.org/abs/1505.05770
-(planar); Kingma et al., Improving Variational Inference with Inverse Autoregressive Flow, NeurIPS 2016,
-https://arxiv.org/abs/1606.04934 (iaf); van den Berg et al., Sylvester Normalizing Flows for Variational Inference,
-UAI 2018, https://arxiv.org/abs/1803.05649 (sylvester); Durkan et al., Neural Spline Flows, NeurIPS 2019,
-https://arxiv.org/abs/1906.04032 (spline).
+Papers: Rezende and Mohamed, Variational Inference with Normalizing Flows, ICML 2015,
+https://arxiv.org/abs/1505.05770 (planar); Kingma et al., Improving Variational Inference with Inverse Autoregressive
+Flow, NeurIPS 2016, https://arxiv.org/abs/1606.04934 (iaf); van den Berg et al., Sylvester Normalizing Flows for
+Variational Inference, UAI 2018, https://arxiv.org/abs/1803.05649 (sylvester); Durkan et al., Neural Spline Flows,
+NeurIPS 2019, https://arxiv.org/abs/1906.04032 (spline).
 Official code: https://github.com/openai/iaf, https://github.com/riannevdberg/sylvester-flows,
 https://github.com/bayesiains/nsf.
 Where we differ: one file, because only the posterior is exchanged, and the shared networks instead of the gated
-convolutions that the Sylvester paper compares on. Planar and Sylvester steps are amortised whole, as in van den Berg et
-al. (Rezende and Mohamed share them among all x); IAF and spline steps are shared networks that see a context of x. The
-rate has no closed form and is one-sample, log q(z | x) - log p(z), in training and in evaluation.
+convolutions that the Sylvester paper compares on. Planar and Sylvester steps are amortised whole, as in van den Berg
+et al. (Rezende and Mohamed share them among all x); the networks of IAF and splines are shared and see a context of
+x. The rate has no closed form and is one-sample, log q(z | x) - log p(z), in training and in evaluation.
 """
 
 from __future__ import annotations

@@ -58,18 +58,21 @@ class VAEGAN(VanillaVAE):
         }
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
+        return self.draw(x, y)[0]
+
+    def draw(self, x: Tensor, y: Tensor | None = None) -> tuple[Terms, Tensor]:
+        """The bound at one posterior sample, and the likelihood's parameters (B, C', H, W) there."""
         q = self.infer(x, y)
         z, log_q = q.rsample()
         params = self.decode(z, y)
         divergence = q.kl(self.prior)
         rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
-        return Terms(-self.likelihood.log_prob(params, x), rate.unsqueeze(1), {"z": z, "params": params})
+        return Terms(-self.likelihood.log_prob(params, x), rate.unsqueeze(1), {"z": z}), params
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The encoder's loss: rate + similarity; the decoder's: gamma * similarity + its verdicts; the
         discriminator's: all verdicts. Each moves its own group only."""
-        terms = self.terms(x, y)
-        params = terms.aux["params"]
+        terms, params = self.draw(x, y)
         samples = self.decode(self.prior.sample(len(x)), y)
         features, logits = self.discriminator(torch.cat([x, self.show(params), self.show(samples)]))
         similarity = distance(*features.chunk(3)[:2]) + self.settings.pixel * terms.distortion
