@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data import shapes, sprites
+from zoo.data import grids, shapes, sprites
 from zoo.data.images import ImageSet
 from zoo.data.shapes import load_shapes
 from zoo.errors import UsageError, ZooError
@@ -152,7 +152,7 @@ def test_observe_draws_what_the_splits_hold(mini: ImageSet) -> None:
 def small_grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[int, ...]:
     """A dSprites of 96 pictures, kept in a memory map as the full one is."""
     monkeypatch.setattr(shapes, "GRIDS", {"full": (3, 2, 4, 2, 2), "mini": (3, 1, 2, 1, 2)})
-    monkeypatch.setattr(shapes, "IN_MEMORY", 0)
+    monkeypatch.setattr(grids, "IN_MEMORY", 0)
     monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("VAE_ZOO_DSPRITES", raising=False)
     return shapes.GRIDS["full"]
@@ -191,10 +191,14 @@ def test_a_file_that_is_not_dsprites_is_refused(small_grid, tmp_path: Path) -> N
     with pytest.raises(ZooError, match="there is no dSprites file"):
         load_shapes(npz=path)
     path.write_bytes(b"not at all")
-    with pytest.raises(ZooError, match="cannot be read as dSprites"):
+    with pytest.raises(ZooError, match="damaged, or not"):
+        load_shapes(npz=path)
+    write_npz(path, small_grid)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ZooError, match="damaged, or not"):
         load_shapes(npz=path)
     values = np.zeros((96, 6), np.int64)
     np.savez(path, imgs=np.zeros((96, 64, 64), np.uint8), latents_classes=values)
     with pytest.raises(ZooError, match="in their order"):
         load_shapes(npz=path)
-    assert [p.name for p in (tmp_path / "cache" / "shapes").iterdir()] == [".lock"]
+    assert [p.name for p in (tmp_path / "cache" / "dsprites").iterdir()] == [".lock"]

@@ -11,23 +11,23 @@ one.
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from zoo.data import sprites
-from zoo.data.images import DataSpec, Images, ImageSet
-from zoo.data.mapped import fingerprint, mapped_pixels
+from zoo.data.grids import every_nth, grid_set
+from zoo.data.images import DataSpec, ImageSet
 from zoo.errors import UsageError, ZooError
 from zoo.files import sha256_file
 
 NAMES = ("shape", "scale", "orientation", "position_x", "position_y")
-CLASSES = ("square", "ellipse", "heart")
 GRIDS = {"full": (3, 6, 40, 32, 32), "mini": (3, 3, 10, 16, 16)}
 RENDERER = 1  # rises when a picture changes
-IN_MEMORY = 2**28
-Render = Callable[[np.ndarray], np.ndarray]
 
 
 def load_shapes(
@@ -54,97 +54,47 @@ def load_shapes(
     """
     if grid not in GRIDS:
         raise UsageError(f"the grids of shapes are {', '.join(GRIDS)}, not '{grid}'.")
-    sizes = GRIDS[grid]
-    total = int(np.prod(sizes))
-    held = {"validation": min(n_validation, total // 10), "test": min(n_test, total // 10)}
-    # The legacy generator: numpy promises that its stream never changes.
-    order = np.random.RandomState(seed).permutation(total)
     npz = npz or os.environ.get("VAE_ZOO_DSPRITES")
-    name, source, fill = _drawn(sizes) if not npz else _original(Path(npz).expanduser(), sizes)
-
-    shape = (total, 1, sprites.SIDE, sprites.SIDE)
-    if total * sprites.SIDE**2 <= IN_MEMORY:
-        pixels, known = np.zeros(shape, np.uint8), None
-        fill(pixels, order)
+    if npz:
+        name, draw, source = "dsprites", *_original(Path(npz).expanduser())
     else:
-        recipe = {"source": source, "grid": list(sizes), "seed": seed}
-        pixels, digest = mapped_pixels("shapes", recipe, shape, lambda out: fill(out, order))
-        known = fingerprint({"pixels": digest, "held": held, **recipe})
-
-    factors = np.stack(np.unravel_index(order, sizes), axis=1)
-    cut = total - held["validation"] - held["test"]
-    parts = {
-        "train": slice(0, cut),
-        "validation": slice(cut, cut + held["validation"]),
-        "test": slice(cut + held["validation"], total),
-    }
-    splits = {split: _images(pixels[part], factors[part], sizes) for split, part in parts.items()}
-    return ImageSet(
+        name, draw, source = "shapes", sprites.render, f"renderer {RENDERER}"
+    sizes, full = GRIDS[grid], GRIDS["full"]
+    return grid_set(
         name if grid == "full" else f"{name}_{grid}",
-        splits,
-        DataSpec(shape[1:], "binary", classes=len(CLASSES)),
-        classes=CLASSES,
-        render=_drawer(sizes) if not npz else _finder(pixels, order, sizes),
-        known_sha256=known,
+        DataSpec((1, sprites.SIDE, sprites.SIDE), "binary", classes=3),
+        factors=dict(zip(NAMES, sizes, strict=True)),
+        draw=lambda index: draw(every_nth(index, sizes, full)),
+        source=source,
+        classes=("square", "ellipse", "heart"),
+        label="shape",
+        n_validation=n_validation,
+        n_test=n_test,
+        seed=seed,
+        keep=bool(npz),
     )
 
 
-def _images(pixels: np.ndarray, factors: np.ndarray, sizes: tuple[int, ...]) -> Images:
-    return Images(
-        pixels,
-        labels=factors[:, 0].astype(np.int64),
-        factors=factors.astype(np.int64),
-        factor_names=NAMES,
-        factor_sizes=sizes,
-        factor_kind="exact",
-    )
-
-
-def _on_full_grid(factors: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    # A smaller grid takes every second, third, ... value of the full one, beginning with the first.
-    return factors * (np.array(GRIDS["full"]) // np.array(sizes))
-
-
-def _drawer(sizes: tuple[int, ...]) -> Render:
-    return lambda factors: sprites.render(_on_full_grid(factors, sizes))
-
-
-def _drawn(sizes: tuple[int, ...]) -> tuple[str, str, Callable[[np.ndarray, np.ndarray], None]]:
-    def fill(out: np.ndarray, order: np.ndarray) -> None:
-        for start in range(0, len(order), 1 << 14):
-            part = slice(start, start + (1 << 14))
-            factors = np.stack(np.unravel_index(order[part], sizes), axis=1)
-            out[part] = sprites.render(_on_full_grid(factors, sizes))
-
-    return "shapes", f"renderer {RENDERER}", fill
-
-
-def _original(
-    path: Path, sizes: tuple[int, ...]
-) -> tuple[str, str, Callable[[np.ndarray, np.ndarray], None]]:
+def _original(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """A way to look pictures up in the original file, read when the first is wanted, and the file's hash."""
     if not path.is_file():
         raise ZooError(f"there is no dSprites file {path}.")
+    full = GRIDS["full"]
 
-    def fill(out: np.ndarray, order: np.ndarray) -> None:
-        full = GRIDS["full"]
+    @cache
+    def pictures() -> np.ndarray:
         try:
             with np.load(path, allow_pickle=False) as archive:
-                pictures, values = archive["imgs"], archive["latents_classes"]
-        except (OSError, KeyError, ValueError) as error:
-            raise ZooError(f"{path} cannot be read as dSprites: {error}.") from None
+                images, values = archive["imgs"], archive["latents_classes"]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+            raise ZooError(f"{path} is damaged, or not the dSprites npz.") from None
         expected = np.stack(np.unravel_index(np.arange(np.prod(full)), full), axis=1)
-        if pictures.shape != (len(expected), 64, 64) or not np.array_equal(values[:, -5:], expected):
+        if images.shape != (len(expected), 64, 64) or not np.array_equal(values[:, -5:], expected):
             raise ZooError(f"{path} does not hold the 737,280 pictures of dSprites in their order.")
-        factors = np.stack(np.unravel_index(order, sizes), axis=1)
-        rows = np.ravel_multi_index(_on_full_grid(factors, sizes).T, full)
-        for start in range(0, len(rows), 1 << 14):
-            part = slice(start, start + (1 << 14))
-            out[part, 0] = (pictures[rows[part]] > 0).astype(np.uint8) * 255
+        return images
 
-    return "dsprites", sha256_file(path), fill
+    def look_up(index: np.ndarray) -> np.ndarray:
+        found = pictures()[np.ravel_multi_index(index.T, full)]
+        return (found[:, None] > 0).astype(np.uint8) * 255
 
-
-def _finder(pixels: np.ndarray, order: np.ndarray, sizes: tuple[int, ...]) -> Render:
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    return lambda factors: np.ascontiguousarray(pixels[place[np.ravel_multi_index(factors.T, sizes)]])
+    return look_up, sha256_file(path)
