@@ -214,6 +214,17 @@ def test_two_channels_sum_to_one_and_share_their_component() -> None:
     assert abs((samples[:, 0] > 0.5).float().mean().item() - 0.5) < 4 * 0.5 / math.sqrt(2000)
 
 
+def test_every_pixel_draws_from_its_own_component() -> None:
+    likelihood = build("logistic", components=3)
+    chosen = torch.randint(3, (4, 1, 5, 6))
+    logits = torch.zeros(4, 3, 5, 6).scatter_(1, chosen, 60.0)
+    means = 1.8 * torch.rand(4, 3, 2, 5, 6) - 0.9
+    params = torch.cat([logits, means.flatten(1, 2), torch.full((4, 6, 5, 6), -7.0)], 1)
+    expected = 0.5 * (means.gather(1, chosen.unsqueeze(2).expand(4, 1, 2, 5, 6)).squeeze(1) + 1.0)
+    for images in (likelihood.sample(params), likelihood.mean(params)):
+        torch.testing.assert_close(images, expected, rtol=0, atol=0.01)
+
+
 def test_uniform_over_the_bytes_is_eight_bits_per_dim() -> None:
     likelihood = build("logistic", components=256)
     centres = 2 * torch.arange(256) / 255.0 - 1

@@ -58,7 +58,7 @@ def test_kl_equals_torch_at_every_log_variance() -> None:
 def test_kl_is_zero_only_between_equals() -> None:
     m, lv = torch.randn(2, 1000)
     assert kl_diagonal(m, lv, m, lv).abs().max() == 0.0
-    near = kl_diagonal(m, lv, m, lv + 1e-3 * (1 + torch.rand(1000)))
+    near = kl_diagonal(m, lv, m, lv + 1e-4 * (1 + torch.rand(1000)))
     assert (near > 0).all()  # float32: exp(r) - 1 - r would round many of these to zero or below
     assert (kl_diagonal(m, lv, m + 0.1, lv) > 0).all()
 
