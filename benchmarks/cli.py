@@ -100,7 +100,7 @@ def train(
             suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=seed,
             key=record.cell_key(config.identity()),
         )  # fmt: skip
-        with graceful() as should_stop, locked(folder / "cell"):
+        with graceful() as should_stop, locked(folder, ".cell-lock"):
             observer = _observer(wandb_mode, config, folder, cell.stem, "run")
             content = matrix.measure(config, folder, compute, observer, should_stop)
             for name, images in content.pop("pictures").items():

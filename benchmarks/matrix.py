@@ -104,7 +104,7 @@ def run_cell(
     from zoo.training.trainer import Diverged, Stopped
 
     folder = places.run(planned.cell)
-    with locked(folder / "cell"):
+    with locked(folder, ".cell-lock"):
         if finished := done(planned, places):
             return finished
         try:

@@ -81,26 +81,36 @@ def start(folder: Path, *more: str) -> subprocess.Popen:
     )
 
 
+LONG = ["train.epochs=16", "train.checkpoint_seconds=0", "evaluate.nll_samples=0", "evaluate.quality_samples=0"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the command that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert start(folder, *LONG).wait() == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_command_goes_on_and_ends_in_the_same_weights(tmp_path: Path, kill: signal.Signals) -> None:
-    options = ["train.epochs=40", "train.checkpoint_seconds=0", "evaluate.nll_samples=0", "evaluate.quality_samples=0"]
-    assert start(tmp_path / "whole", *options).wait() == 0
-    process = start(tmp_path / "killed", *options)
+def test_a_killed_command_goes_on_and_ends_in_the_same_weights(
+    whole: Path, tmp_path: Path, kill: signal.Signals
+) -> None:
+    process = start(tmp_path, *LONG)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed" / "checkpoints").glob("step-*")):
+    while not list((tmp_path / "checkpoints").glob("step-*")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(kill)
     _, said = process.communicate(timeout=60)
     assert process.returncode == (-kill if kill == signal.SIGKILL else 130), said
-    assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert start(tmp_path / "killed", *options).wait() == 0
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    whole, killed = (json.loads((tmp_path / name / "record.json").read_text()) for name in ("whole", "killed"))
-    assert whole["metrics"] == killed["metrics"]
-    assert whole["curves"] == killed["curves"]
+    assert not (tmp_path / "model.safetensors").exists()
+    assert start(tmp_path, *LONG).wait() == 0
+    assert same(weights(whole), weights(tmp_path))
+    undisturbed, killed = (json.loads((folder / "record.json").read_text()) for folder in (whole, tmp_path))
+    assert undisturbed["metrics"] == killed["metrics"]
+    assert undisturbed["curves"] == killed["curves"]
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:

@@ -145,15 +145,17 @@ def seed_for(seed: int, purpose: str) -> int:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Hold ``folder`` for this process; the system frees the lock of a process that died.
+
+    ``name`` is the lock's file: who holds one of them does not hold another.
 
     Raises:
         UsageError: another process holds it, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = open(folder / ".lock", "w")
+        handle = open(folder / name, "w")
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}).") from None
     with handle:

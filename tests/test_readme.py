@@ -1,0 +1,77 @@
+"""Every command and snippet of the README runs: the long ones on a tiny suite, the ones that install as they are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cli
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("console")).splitlines()
+    return [command for line in lines if (command := line.partition("#")[0].strip())]
+
+
+SHORT = {
+    "bench quick": "bench smoke",
+    "--data mnist": "--data synthetic",
+    "train.epochs=5": "train.epochs=1 --set evaluate.quality_samples=0",
+}
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("zoo ")])
+def test_each_zoo_command_runs(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if command == "zoo leaderboard":
+        run(monkeypatch, "zoo bench smoke --variants vae")
+    for long, short in SHORT.items():
+        command = command.replace(long, short)
+    if command == "zoo bench smoke":
+        command += " --variants vae,cvae"
+    if command == "zoo fetch mnist":
+        command = "zoo fetch synthetic"
+    run(monkeypatch, command)
+    assert capsys.readouterr().out
+
+
+def run(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(sys, "argv", shlex.split(command))
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        assert not stopped.code, command
+
+
+def test_the_other_commands_are_the_makefile_s_and_pip_s() -> None:
+    others = [command for command in commands() if not command.startswith("zoo ")]
+    assert others == ["make bench", "make test", "pip install -e ."]
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^bench: .*\n\t.*zoo bench quick$", makefile, re.M)
+    assert re.search(r"^test: .*\n(\t.*\n)*\t.*pytest", makefile, re.M)
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_python_snippets_run() -> None:
+    snippets = blocks("python")
+    assert len(snippets) == 2
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
