@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.data import grids, shapes, sprites
+from zoo.data import grids, room, shapes, sprites
 from zoo.data.images import ImageSet
 from zoo.data.shapes import load_shapes
+from zoo.data.shapes3d import load_shapes3d
+from zoo.data.strokes import MEASURES, measure_strokes, with_stroke_factors
+from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError, ZooError
 
 
@@ -202,3 +205,118 @@ def test_a_file_that_is_not_dsprites_is_refused(small_grid, tmp_path: Path) -> N
     with pytest.raises(ZooError, match="in their order"):
         load_shapes(npz=path)
     assert [p.name for p in (tmp_path / "cache" / "dsprites").iterdir()] == [".lock"]
+
+
+# -- coloured shapes
+
+
+@pytest.fixture(scope="module")
+def coloured() -> ImageSet:
+    return load_shapes3d(grid="mini")
+
+
+def test_coloured_splits_are_the_whole_grid_once(coloured: ImageSet) -> None:
+    assert coloured.sizes == {"train": 8000, "validation": 1000, "test": 1000}
+    assert (coloured.spec.shape, coloured.spec.support, coloured.spec.classes) == ((3, 64, 64), "8-bit", 4)
+    factors = torch.cat([split.factors for split in coloured.splits.values()]).numpy()
+    index = np.ravel_multi_index(factors.T, coloured["train"].factor_sizes)
+    assert np.array_equal(np.sort(index), np.arange(10_000))
+    test = coloured["test"]
+    assert torch.equal(test.labels, test.factors[:, 4])
+    assert torch.equal(coloured.observe(test.factors[:100]), test.pixels[:100])
+    with pytest.raises(UsageError, match="full, mini"):
+        load_shapes3d(grid="all")
+
+
+def test_coloured_pictures_are_the_same_on_every_machine(coloured: ImageSet) -> None:
+    assert coloured.sha256 == "6ea177d7e657b03e552cd105832b24ba12fa8e222074ee90dd6cb94f4206cfd7"
+
+
+def test_a_picture_does_not_depend_on_those_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    factors = np.stack([rng.integers(0, size, 60) for size in (*room.SIZES[:3], 2, 4, 2)], axis=1)
+    whole = room.render(factors)
+    alone = np.concatenate([room.render(factors[k : k + 1]) for k in range(60)])
+    assert np.array_equal(whole, alone)
+
+
+@pytest.mark.parametrize("part", ["floor", "wall", "object"])
+def test_a_hue_colours_its_own_part_and_nothing_else(part: str) -> None:
+    place = ["floor", "wall", "object"].index(part)
+    one, other = np.array([[1, 4, 8, 4, 1, 3]]), np.array([[1, 4, 8, 4, 1, 3]])
+    other[0, place] = (other[0, place] + 5) % 10
+    changed = (room.render(one) != room.render(other))[0].any(0)
+    lit = room._light(4, 1, 3)[place].reshape(64, 64) > 0
+    assert not changed[~lit].any() and changed[lit].mean() > 0.9
+    assert 0.03 < changed.mean() < 0.7
+
+
+def test_light_is_shared_out_and_geometry_is_what_it_says() -> None:
+    for shape in range(4):
+        light = room._light(7, shape, 7)
+        assert np.array_equal(light, np.rint(light)) and light.min() >= 0 and light.sum(0).max() <= room.UNIT
+        areas = [(room._light(scale, shape, 7)[room.OBJECT] > 0).sum() for scale in (0, 4, 7)]
+        assert areas[0] < 0.65 * areas[1] < 0.65 * 0.85 * areas[2]
+    # What is round all about looks the same from everywhere but for the room and the light; a box does not.
+    outline = [room._light(7, shape, turn)[room.OBJECT] > 0 for shape in (0, 1) for turn in (0, 7)]
+    assert (outline[2] != outline[3]).sum() <= 2 < 40 < (outline[0] != outline[1]).sum()
+
+
+# -- measured strokes
+
+
+def bar(width: int, length: int, shear: float = 0.0) -> torch.Tensor:
+    """An upright bar, each row moved right by ``shear`` a row upwards: uint8 (1, 64, 64)."""
+    y, x = np.mgrid[:64, :64]
+    left = 32 - width / 2 + shear * (32 - y)
+    cover = np.clip(x + 1 - left, 0, 1) - np.clip(x + 1 - left - width, 0, 1)
+    return torch.from_numpy(np.rint(255 * cover * (abs(y - 31.5) < length / 2)).astype(np.uint8))[None]
+
+
+def test_measures_of_a_bar_are_known() -> None:
+    pixels = torch.stack([bar(3, 30), bar(6, 30), bar(3, 40), bar(3, 30, 0.5), bar(3, 30, -0.25)])
+    thickness, slant, width, height = measure_strokes(pixels).T
+    torch.testing.assert_close(
+        slant, torch.tensor([0, 0, 0, 0.5, -0.25], dtype=torch.float64), rtol=0, atol=0.01
+    )
+    assert height[0].item() == pytest.approx(4 * ((30**2 - 1) / 12) ** 0.5)
+    assert width[1].item() == pytest.approx(4 * ((6**2 - 1) / 12) ** 0.5)
+    assert (
+        height[2] > 1.3 * height[0] and abs(width[3] - width[0]) < 0.5
+    )  # the slant is taken out of the width
+    assert thickness[0].item() == pytest.approx(3 * 30 / 33, rel=0.03)
+    assert thickness[1].item() == pytest.approx(6 * 30 / 36, rel=0.03)
+    assert torch.equal(
+        measure_strokes(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), torch.zeros(2, 4).double()
+    )
+
+
+def test_stroke_factors_are_equal_bins_of_the_training_split() -> None:
+    data = load_synthetic(500, 100, 100)
+    with_factors = with_stroke_factors(data)
+    train = with_factors["train"]
+    assert train.factor_kind == "measured" and train.factor_names == ("class", *MEASURES)
+    assert train.factor_sizes == (10,) * 5 and torch.equal(train.factors[:, 0], data["train"].labels)
+    measures = measure_strokes(train.pixels)
+    for k in range(4):
+        assert torch.bincount(train.factors[:, k + 1], minlength=10).tolist() == [50] * 10
+        order = measures[:, k].argsort()
+        assert (train.factors[order, k + 1].diff() >= 0).all()
+    # One set of edges for all splits: a picture of the training split has the same factors in another split.
+    moved = ImageSet("moved", {**data.splits, "test": data["train"].subset(40)}, data.spec)
+    assert torch.equal(with_stroke_factors(moved)["test"].factors, train.factors[:40])
+    assert with_factors.sha256 != data.sha256 and with_factors.name == "synthetic_strokes"
+    assert with_factors.prepare("dynamic")["test"].factor_kind == "measured"
+
+
+def test_strokes_are_measured_on_grey_digits_only() -> None:
+    data = load_synthetic(20, 10, 10)
+    for wrong in (
+        data.prepare("threshold"),
+        load_ppca(8, 8, 8),
+        load_synthetic(20, 10, 10, shape=(3, 16, 16)),
+    ):
+        with pytest.raises(UsageError, match="grey 8-bit"):
+            with_stroke_factors(wrong)
+    with pytest.raises(UsageError, match="already"):
+        with_stroke_factors(with_stroke_factors(data))
