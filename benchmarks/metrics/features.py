@@ -1,4 +1,4 @@
-"""Feature vectors: what every sample-quality metric compares, checked once so that no metric returns a silent number."""
+"""Feature vectors: what every sample-quality metric compares, checked once so that none is silently wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Features = Tensor
 
 
 class Estimate(NamedTuple):
-    """A metric's value, its standard error (None where there is none), how many images it rests on, and a caveat."""
+    """A value, its standard error (None: there is none), the number of images behind it, and a caveat."""
 
     value: float
     stderr: float | None
@@ -28,12 +28,20 @@ def as_features(features: Any, name: str = "features") -> Features:
 
     Raises UsageError when it is not two-dimensional, has fewer than two rows, or holds a NaN or an infinity.
     """
-    tensor = features.detach() if isinstance(features, Tensor) else torch.from_numpy(np.ascontiguousarray(features))
+    tensor = (
+        features.detach()
+        if isinstance(features, Tensor)
+        else torch.from_numpy(np.ascontiguousarray(features))
+    )
     tensor = tensor.to("cpu", torch.float64)
     if tensor.ndim != 2:
-        raise UsageError(f"{name} must be a table of n images by D numbers, but the shape is {tuple(tensor.shape)}.")
+        raise UsageError(
+            f"{name} must be a table of n images by D numbers, but the shape is {tuple(tensor.shape)}."
+        )
     if tensor.shape[0] < 2:
-        raise UsageError(f"{name} has {tensor.shape[0]} sample(s); a distribution needs at least 2 to be compared.")
+        raise UsageError(
+            f"{name} has {tensor.shape[0]} sample(s); a distribution needs at least 2 to be compared."
+        )
     broken = int((~torch.isfinite(tensor)).any(dim=1).sum())
     if broken:
         raise UsageError(f"{name} has NaN or infinite numbers in {broken} of {tensor.shape[0]} rows.")
@@ -41,10 +49,9 @@ def as_features(features: Any, name: str = "features") -> Features:
 
 
 def as_pair(fake: Any, real: Any) -> tuple[Features, Features]:
-    """Check two sets of features that are to be compared. Raises UsageError, also when their dimensions differ."""
+    """Check two sets of features to be compared. Raises UsageError, also when their dimensions differ."""
     fake, real = as_features(fake, "the first feature set"), as_features(real, "the second feature set")
     if fake.shape[1] != real.shape[1]:
-        raise UsageError(
-            f"the two feature sets have {fake.shape[1]} and {real.shape[1]} dimensions; they need the same extractor."
-        )
+        sizes = f"{fake.shape[1]} and {real.shape[1]}"
+        raise UsageError(f"the two feature sets have {sizes} dimensions; they need the same extractor.")
     return fake, real

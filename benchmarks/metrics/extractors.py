@@ -1,0 +1,248 @@
+"""Networks that turn images into feature vectors, each with the identity that a metric's name carries.
+
+Images go in as bytes, because that is what they are saved as: floats in [0, 1] are rounded to the nearest
+byte first, so that a float and a uint8 copy of the same images have the same score. Weights are read once and
+checked by hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.digits import model as digits
+from benchmarks.metrics import weights
+from benchmarks.metrics.inception import inception_network
+from zoo.errors import UsageError, unknown
+from zoo.files import atomic_write, cache_dir
+
+
+def as_bytes(images: Any, name: str = "images") -> Tensor:
+    """(N, C, H, W) uint8 from uint8, or from floats in [0, 1]; C is 1 or 3.
+
+    Raises UsageError, in a sentence, for any other shape or type, and for floats that are NaN or out of
+    range.
+    """
+    images = images.detach() if isinstance(images, Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise UsageError(
+            f"{name} must be (N, C, H, W) with 1 or 3 channels, but the shape is {tuple(images.shape)}."
+        )
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise UsageError(
+            f"{name} must be uint8, or floats in [0, 1], not {str(images.dtype).removeprefix('torch.')}."
+        )
+    if images.numel():
+        low, high = (float(bound) for bound in images.aminmax())
+        if not (low >= -1e-6 and high <= 1 + 1e-6):  # also false for NaN
+            reach = f"they reach from {low:g} to {high:g}; bytes go in as uint8"
+            raise UsageError(f"{name} must be floats in [0, 1], but {reach}.")
+    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class Extractor:
+    """Images to features. Subclasses set the attributes and give `features`.
+
+    Attributes:
+        name: as metrics are called after it (``fd_<name>``).
+        dimensions: D.
+        identity: plain scalars that make two scores comparable when all are equal: extractor, the SHA-256
+            of its weights, input size, how images of another size are resized, how they are scaled.
+        batch: images at a time.
+    """
+
+    name: str
+    dimensions: int
+    batch: int = 64
+
+    def __init__(
+        self, network: nn.Module, identity: dict[str, Any], device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.identity = {"extractor": self.name, "dimensions": self.dimensions, **identity}
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) on the device -> (B, D)."""
+        raise NotImplementedError
+
+    def __call__(self, images: Any) -> Tensor:
+        """uint8 (or float in [0, 1]) (N, C, H, W) -> float32 (N, D) on the CPU; UsageError as `as_bytes`."""
+        images = as_bytes(images)
+        self.check(images)
+        if not len(images):
+            raise UsageError("there are no images to extract features from.")
+        parts = []
+        with (
+            torch.no_grad(),
+            exact_float32(),
+            tqdm(total=len(images), unit="image", disable=None, leave=False) as bar,
+        ):
+            bar.set_description(f"{self.name} features")
+            for part in images.split(self.batch):
+                parts.append(self.features(part.to(self.device)).float().cpu())
+                bar.update(len(part))
+        return torch.cat(parts)
+
+    def check(self, images: Tensor) -> None:
+        """Raise UsageError for uint8 (N, C, H, W) that this network has no use for."""
+
+    def cached(self, images: Any, key: str | None) -> Tensor:
+        """`__call__`, remembered below ``cache_dir()/features`` when there is a ``key``.
+
+        The key becomes part of the file's name for people to read. What is remembered is found by a hash of
+        the images'
+        bytes and of the identity: a wrong key makes a badly named file, never a wrong number. A file that
+        cannot be read is made again.
+        """
+        if key is None:
+            return self(images)
+        images = as_bytes(images)
+        path = cache_dir() / "features" / f"{self.name}-{_plain(key)}-{self._digest(images)[:20]}.safetensors"
+        with contextlib.suppress(Exception):
+            kept = load_file(path)["features"]
+            if kept.shape == (len(images), self.dimensions):
+                return kept
+        made = self(images)
+        atomic_write(path, save({"features": made.contiguous()}))
+        return made
+
+    def _digest(self, images: Tensor) -> str:
+        digest = hashlib.sha256(f"{sorted(self.identity.items())} {tuple(images.shape)}\n".encode())
+        for part in images.split(4096):
+            digest.update(part.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+class Inception(Extractor):
+    """The Inception of FID: 2048 pooled features, with the input treated as pytorch-fid treats it.
+
+    Bytes / 255, bilinear to 299 x 299 without antialiasing, scaled to [-1, 1]; grey is repeated to three
+    channels.
+    """
+
+    name = "inception"
+    dimensions = 2048
+    batch = 50
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        network = inception_network(weights.inception_weights())
+        identity = {
+            "weights": "inception-2015-12-05",
+            "sha256": weights.INCEPTION_SHA256,
+            "input": 299,
+            "resize": "bilinear, no antialias",
+            "scale": "2x/255 - 1",
+        }
+        super().__init__(network, identity, device)
+
+    def features(self, images: Tensor) -> Tensor:
+        x = F.interpolate(
+            _colour(images).float() / 255, size=(299, 299), mode="bilinear", align_corners=False
+        )
+        return self.network(2 * x - 1).flatten(1)
+
+
+class EfficientNetLite0(Extractor):
+    """EfficientNet-Lite0 at 64 x 64, 1280 pooled features: light, for colour images on a CPU."""
+
+    name = "efficientnet_lite0"
+    dimensions = 1280
+    size = 64
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        import timm  # takes seconds
+
+        path = weights.efficientnet_weights()
+        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        network.load_state_dict(load_file(path))
+        network.reset_classifier(0)
+        identity = {
+            "sha256": weights.EFFICIENTNET_SHA256,
+            "input": self.size,
+            "resize": "bilinear, antialias",
+            "scale": "(x - 127) / 128",
+        }
+        super().__init__(network, identity, device)
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network((_resize(_colour(images).float(), self.size) - 127) / 128)
+
+
+class Digits(Extractor):
+    """The project's own digit classifier, 64 features: for grey digits, and quick on a CPU."""
+
+    name = "digits"
+    dimensions = digits.FEATURES
+    size = 28
+    batch = 500
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        identity = {
+            "sha256": digits.SHA256,
+            "input": self.size,
+            "resize": "bilinear, antialias",
+            "scale": "x/255",
+        }
+        super().__init__(digits.load_digit_classifier(), identity, device)
+
+    def check(self, images: Tensor) -> None:
+        if images.shape[1] != 1:
+            raise UsageError(
+                "the digit classifier looks at grey images; use efficientnet_lite0 or inception for colour."
+            )
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.network.features(_resize(images.float(), self.size) / 255)
+
+
+EXTRACTORS: dict[str, type[Extractor]] = {kind.name: kind for kind in (Inception, EfficientNetLite0, Digits)}
+
+
+def make_extractor(name: str, device: str | torch.device = "cpu") -> Extractor:
+    """The extractor of that name. UsageError for another name, ZooError when its weights are unreachable."""
+    if name not in EXTRACTORS:
+        raise unknown("extractor", name, EXTRACTORS, "zoo fid --help")
+    return EXTRACTORS[name](device)
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Full float32 inside: no autocast, no TF32, whatever the training around it has chosen."""
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    cudnn = torch.backends.cudnn
+    try:
+        with (
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+
+
+def _colour(images: Tensor) -> Tensor:
+    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+
+
+def _resize(x: Tensor, size: int) -> Tensor:
+    if x.shape[-2:] == (size, size):
+        return x
+    return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _plain(key: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in key)[:60]

@@ -1,0 +1,93 @@
+"""How good generated images are: Frechet distance, KID, precision ... in the metrics format of a record."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.metrics.extractors import Extractor, as_bytes
+from benchmarks.metrics.features import Estimate
+from benchmarks.metrics.frechet import frechet_estimate
+from benchmarks.metrics.manifold import kernel_distance, manifold_quality
+from zoo.errors import UsageError
+
+SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
+
+
+def image_quality(
+    fake: Any, real: Any, extractor: Extractor, cache_key: str | None = None, split: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Compare generated images with real ones: metric name -> value, stderr, n, unit, better, identity, note.
+
+    With Inception's features the names are ``fid``, ``kid``, ``precision``, ``recall``, ``density`` and
+    ``coverage``; with another extractor ``fd_digits``, ``kid_digits``, ``precision_digits`` and so on, for
+    these are other quantities. The identity holds the extractor, its weights' hash, input size and resize
+    filter, the number of images on both sides, a hash of the reference images and each metric's own settings.
+
+    Args:
+        fake, real: uint8 (N, C, H, W), or floats in [0, 1], with the same C, H, W.
+        cache_key: a readable name of the reference ("mnist-test"): its features are then remembered by
+        content.
+        split: the split that ``real`` is, for the identity.
+
+    Raises:
+        UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features`
+        refuse.
+    """
+    fake, real = as_bytes(fake, "the generated images"), as_bytes(real, "the real images")
+    if fake.shape[1:] != real.shape[1:]:
+        shapes = f"{_shape(fake)} and the real ones {_shape(real)}"
+        raise UsageError(f"the generated images are {shapes}; they must have one shape.")
+    if min(len(fake), len(real)) <= COVERAGE_K:
+        counts = f"{len(fake)} and {len(real)}"
+        raise UsageError(f"sample quality needs at least {COVERAGE_K + 1} images on each side, not {counts}.")
+    identity = {**extractor.identity, "n": len(fake), "reference_n": len(real), "reference": _hash(real)}
+    if split is not None:
+        identity["split"] = split
+    fake_features, real_features = extractor(fake), extractor.cached(real, cache_key)
+
+    distance = frechet_estimate(fake_features, real_features)
+    kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)
+    manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
+    size = min(1000, min(len(fake), len(real)) // 2)
+    kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
+    inception = extractor.name == "inception"
+    suffix = "" if inception else f"_{extractor.name}"
+    result = {
+        "fid" if inception else f"fd{suffix}": _entry(distance, "lower", identity),
+        f"kid{suffix}": _entry(
+            kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
+        ),
+    }
+    for name, estimate in manifold.items():
+        k = PRECISION_K if name in ("precision", "recall") else COVERAGE_K
+        # Density is not better when it is higher: past the reference's own it means samples huddled at the
+        # modes.
+        better = None if name == "density" else "higher"
+        result[name + suffix] = _entry(estimate, better, {**identity, "k": k})
+    return result
+
+
+def _entry(estimate: Estimate, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "stderr": estimate.stderr,
+        "n": identity["n"],
+        "unit": "",
+        "better": better,
+        "identity": dict(identity),
+        "note": estimate.note,
+    }
+
+
+def _hash(images: Tensor) -> str:
+    digest = hashlib.sha256(f"{tuple(images.shape)}\n".encode())
+    for part in images.split(4096):
+        digest.update(part.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def _shape(images: Tensor) -> str:
+    return "x".join(str(size) for size in images.shape[1:])
