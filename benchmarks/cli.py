@@ -1,4 +1,4 @@
-"""The `zoo` command. Nothing at the top of this file imports torch: help and listings answer at once."""
+"""The `zoo` command. What is heavy is imported where it is needed: help and listings answer at once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any
 
 import click
 
-from benchmarks.report import terminal
 from zoo import __version__
-from zoo.config import resolve
 from zoo.errors import UsageError, ZooError, fold, unknown
-from zoo.registry import registry
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 WANDB = click.Choice(["auto", "online", "offline", "disabled"])
@@ -52,7 +49,7 @@ def list_(what: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=2))
     else:
-        click.echo(terminal.table(rows, headers, width=_width()))
+        _echo_table(rows, headers)
 
 
 @zoo.command()
@@ -84,6 +81,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
     from benchmarks import matrix, record
+    from zoo.config import resolve
 
     config = resolve(variant, data, seed, settings=settings)
     folder = out or Path("runs") / f"{config.variant}-{config.data.name}-s{seed}"
@@ -113,7 +111,7 @@ def train(
     if as_json:
         click.echo(record.dump(made).rstrip())
     else:
-        terminal.print_board([made], width=_width())
+        _echo_board([made])
         click.echo(f"\n{folder}")
 
 
@@ -159,7 +157,7 @@ def bench(
     if as_json:
         click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
     else:
-        terminal.print_board(records, width=_width())
+        _echo_board(records)
         click.echo(f"\n{path}")
     if any(made.status != "done" for made in records):
         sys.exit(FAILED)
@@ -180,7 +178,7 @@ def leaderboard(board: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
     else:
-        terminal.print_board(records, width=_width())
+        _echo_board(records)
         click.echo(f"\n{path}")
 
 
@@ -189,6 +187,7 @@ def leaderboard(board: Path, as_json: bool) -> None:
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch data sets or weights ahead of time, so that a run can be offline."""
     from zoo.data import fetch as assets
+    from zoo.registry import registry
 
     for name in names:
         known = next((asset for asset in assets.ASSETS if fold(asset) == fold(name)), None)
@@ -212,7 +211,7 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     rows = [(f"{part} {name}", value) for part, lines in found.items() for name, value in lines.items()]
-    click.echo(terminal.table(rows, ("what", "found"), width=_width()))
+    _echo_table(rows, ("what", "found"))
 
 
 def main() -> None:
@@ -301,6 +300,8 @@ def _split(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _variants() -> tuple[list[str], list[list[Any]]]:
+    from zoo.registry import registry
+
     rows = [
         [name, entry.title, entry.family, entry.paper.year if entry.paper else None, entry.summary, entry.origin]
         for name, entry in registry().variants.items()
@@ -309,6 +310,8 @@ def _variants() -> tuple[list[str], list[list[Any]]]:
 
 
 def _datasets() -> tuple[list[str], list[list[Any]]]:
+    from zoo.registry import registry
+
     rows = [
         [name, "x".join(map(str, entry.shape)), entry.support, entry.factors or "", entry.summary]
         for name, entry in registry().datasets.items()
@@ -343,6 +346,7 @@ def _without_constant(headers: list[str], rows: list[list[Any]]) -> tuple[list[s
 def _described(name: str) -> dict[str, Any]:
     from benchmarks.catalogue import METRICS
     from benchmarks.suite import suites
+    from zoo.registry import registry
 
     named: dict[str, tuple[str, Any]] = {}
     for metric in METRICS:
@@ -354,6 +358,18 @@ def _described(name: str) -> dict[str, Any]:
         raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
     kind, described = named[fold(name)]
     return {"kind": kind} | {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+
+
+def _echo_table(rows: Any, headers: Any) -> None:
+    from benchmarks.report.terminal import table
+
+    click.echo(table(rows, headers, width=_width()))
+
+
+def _echo_board(records: list[Any]) -> None:
+    from benchmarks.report.terminal import print_board
+
+    print_board(records, width=_width())
 
 
 def _width() -> int:
