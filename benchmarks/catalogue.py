@@ -1,4 +1,4 @@
-"""Every metric by name: what it is, its unit, which way is better, what it needs. No torch, so that it can be listed."""
+"""Every metric by name: what it is, its unit, which way is better, what it needs. No torch: it can be listed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Listed:
 
 
 METRICS = (
-    Listed("elbo", "nats", "higher", "a likelihood of the data", "evidence lower bound at one posterior sample, beta = 1"),
+    Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),
     Listed("rate", "nats", None, "", "KL(q(z | x) || p(z)), summed over latents"),
     Listed("nll_iwae_K", "nats", "lower", "a likelihood of the data", "bound on -log p(x) from K importance samples"),
-    Listed("bits_per_dim", "bits/dim", "lower", "8-bit data and a likelihood of it", "nll over the dimensions, in bits"),
+    Listed("bits_per_dim", "bits/dim", "lower", "8-bit data and a likelihood of it", "nll over dimensions, in bits"),
     Listed("reconstruction_loss", "", "lower", "", "distortion where the likelihood is not one of the data: not nats"),
     Listed("active_units", "", None, "", "code dimensions whose mean varies over the data by more than 0.01"),
     Listed("codebook_perplexity", "", None, "a codebook", "exp of the entropy of code use over the split"),

@@ -70,7 +70,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("variant")
 @click.option("--data", default="mnist", show_default=True, help="Name of a data set.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="A setting, such as train.epochs=5 or beta=2.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Such as train.epochs=5 or beta=2.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
 @device_option
 @wandb_option

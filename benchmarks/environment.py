@@ -9,7 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "wandb", "torchmetrics", "pytorch-fid", "numpy", "scipy", "scikit-learn", "zuko")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "wandb", "torchmetrics"),
+    *("pytorch-fid", "numpy", "scipy", "scikit-learn", "zuko"),
+)
 
 
 def versions() -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""A trained model in, its metrics out: each with value, standard error, n and identity, or the reason why there is none."""
+"""A trained model in, its metrics out: each with value, standard error, n and identity, or why there is none."""
 
 from __future__ import annotations
 

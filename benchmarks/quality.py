@@ -1,4 +1,4 @@
-"""How good the samples of a run are: generate once, compare with the real images of a split in the features that apply."""
+"""How good the samples of a run are: generate once, compare with the real images in the features that apply."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ from zoo.runs import build_model, condition_of, load_images
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
 
+Loop = Callable[[RunConfig, ImageSet, Compute], float]
+
 
 def trainer_seconds(config: RunConfig, images: ImageSet, compute: Compute) -> float:
     """Seconds of the trainer's steps over the configured epochs."""
@@ -66,7 +68,7 @@ def compare(variant: str, images: int, repeats: int, device: str, settings: list
     compute = choose(device, config.train.precision)
     data = load_images(config).subset({"train": images})
     steps = len(data["train"]) // config.train.batch_size
-    loops: dict[str, Callable[[RunConfig, ImageSet, Compute], float]] = {"trainer": trainer_seconds, "bare": bare_seconds}
+    loops: dict[str, Loop] = {"trainer": trainer_seconds, "bare": bare_seconds}
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(repeats + 1):
         for name in loops if repeat % 2 else reversed(loops):

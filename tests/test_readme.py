@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs: the long ones on a tiny suite, the ones that install as they are written."""
+"""Every command and snippet of the README runs, the long ones on a tiny suite."""
 
 from __future__ import annotations
 

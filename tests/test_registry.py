@@ -76,7 +76,8 @@ def test_a_misspelt_setting_gets_the_nearest_one() -> None:
 
 
 def test_later_layers_win_and_leave_the_others() -> None:
-    config = resolve("beta_vae", defaults=[{"train": {"epochs": 3, "clip": 1.0}}], settings=["train.epochs=4", "beta=2"])
+    suite = {"train": {"epochs": 3, "clip": 1.0}}
+    config = resolve("beta_vae", defaults=[suite], settings=["train.epochs=4", "beta=2"])
     assert (config.train.epochs, config.train.clip, config.model["beta"]) == (4, 1.0, 2)
     assert config.model["latent"] == registry().variants["beta_vae"].settings["latent"]
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}

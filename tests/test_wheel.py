@@ -45,6 +45,11 @@ def build(source: Path, out: Path) -> Path:
     return wheel
 
 
+def install(wheel: Path, target: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
+    subprocess.run([*command, str(wheel)], check=True)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(ROOT, tmp_path_factory.mktemp("wheel"))
@@ -54,11 +59,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel in a folder of its own; with `-P` and this folder first, the checkout is not importable."""
     target = tmp_path_factory.mktemp("site")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)],
-        check=True,
-    )
+    install(wheel, target)
     return target
+
+
+def command(*words: str) -> str:
+    return f"import sys, benchmarks.cli; sys.argv = {['zoo', *words]}; benchmarks.cli.main()"
 
 
 def python(installed: Path, code: str, folder: Path) -> subprocess.CompletedProcess:
@@ -74,14 +80,14 @@ def test_the_wheel_holds_what_the_code_reads(wheel: Path) -> None:
 
 
 def test_the_wheel_lists_and_trains_away_from_the_checkout(installed: Path, tmp_path: Path) -> None:
-    code = "import zoo, benchmarks.cli, sys; print(zoo.__file__); sys.argv = ['zoo', 'list', '--json']; benchmarks.cli.main()"
+    code = "import zoo; print(zoo.__file__); " + command("list", "--json")
     done = python(installed, code, tmp_path)
     assert done.returncode == 0, done.stderr
     where, _, listed = done.stdout.partition("\n")
     assert where.startswith(str(installed))
     assert "beta_vae" in [row["name"] for row in json.loads(listed)]
-    words = ["zoo", "bench", "smoke", "--variants", "vae", "--wandb", "disabled"]
-    done = python(installed, f"import sys, benchmarks.cli; sys.argv = {words}; benchmarks.cli.main()", tmp_path)
+    bench = command("bench", "smoke", "--variants", "vae", "--wandb", "disabled")
+    done = python(installed, bench, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "leaderboard" / "README.md").exists()
 
@@ -93,17 +99,14 @@ def test_somebody_else_s_package_adds_a_variant(installed: Path, tmp_path: Path)
         (source / name).write_text(text)
     plugin = build(source, tmp_path / "dist")
     target = tmp_path / "site"
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(plugin)],
-        check=True,
-    )
+    install(plugin, target)
     code = (
-        "import sys; sys.path.insert(0, %r)\n"
+        f"import sys; sys.path.insert(0, {str(target)!r})\n"
         "import warnings; warnings.simplefilter('always')\n"
         "from zoo import create_model, list_models\n"
         "print(list_models().count('vae'), 'their_vae' in list_models())\n"
         "print(type(create_model('their-vae')).__name__, type(create_model('vae')).__name__)\n"
-    ) % str(target)
+    )
     done = python(installed, code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["1 True", "TheirVAE VanillaVAE"]
@@ -116,14 +119,13 @@ def test_a_variant_is_one_file_and_one_entry(tmp_path: Path) -> None:
 
     for name in ("zoo", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    entry = "  half_vae:\n    class: zoo.models.half_vae:HalfVAE\n    title: Half\n    settings: {latent: 5}\n\ndatasets:"
+    entry = "  half_vae:\n    class: zoo.models.half_vae:HalfVAE\n    title: Half\n    settings: {latent: 5}\n\n"
     registry = (ROOT / "registry.yaml").read_text()
     assert registry.count("\ndatasets:") == 1
-    (tmp_path / "registry.yaml").write_text(registry.replace("datasets:", entry, 1))
+    (tmp_path / "registry.yaml").write_text(registry.replace("datasets:", entry + "datasets:", 1))
     (tmp_path / "zoo" / "models" / "half_vae.py").write_text(PLUGIN["somebodys_vae.py"].replace("TheirVAE", "HalfVAE"))
-    words = ["zoo", "train", "half-vae", "--data", "synthetic", "--set", "train.epochs=1", "--wandb", "disabled"]
-    words += ["--set", "evaluate.quality_samples=0", "--json"]
-    done = python(tmp_path, f"import sys, benchmarks.cli; sys.argv = {words}; benchmarks.cli.main()", tmp_path)
+    words = ["train", "half-vae", "--data", "synthetic", "--set", "train.epochs=1", "--wandb", "disabled"]
+    done = python(tmp_path, command(*words, "--set", "evaluate.quality_samples=0", "--json"), tmp_path)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made["cell"]["variant"] == "half_vae" and made["config"]["model"] == {"latent": 5}

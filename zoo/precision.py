@@ -1,4 +1,4 @@
-"""Where half precision must not go: likelihoods, KLs, log-weights and log-determinants are float32 whatever surrounds them."""
+"""Where half precision must not go: likelihoods, KLs, log-weights and log-determinants are always float32."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The bound and what goes with it, measured on a split with the weights in evaluation mode and every training weight off.
+"""The bound and what goes with it, on one split, with weights in evaluation mode and every training weight off.
 
-All per example, in nats, with posterior noise that is a function of (seed, image, sample): no number here depends on how
-the images were batched or the samples chunked. Sums are float64.
+All per example, in nats, with posterior noise that is a function of (seed, image, sample): no number here depends
+on how the images were batched or the samples chunked. Sums are float64.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bou
 
 
 @torch.no_grad()
-def importance_weighted(model: VAE, batches: Batches, k: int, seed: int, rows: int, images: int | None = None) -> Tensor:
+def importance_weighted(
+    model: VAE, batches: Batches, k: int, seed: int, rows: int, images: int | None = None
+) -> Tensor:
     """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
 
     log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once: images

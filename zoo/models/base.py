@@ -161,7 +161,8 @@ def condition_vector(spec: DataSpec, y: Tensor | None, like: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(y.long(), spec.classes).to(like.dtype)
     if y.dim() == 2 and y.shape[1] == (spec.attributes or spec.classes):
         return y.to(like.dtype)
-    raise ValueError(f"y of shape {tuple(y.shape)} fits neither {spec.classes} classes nor {spec.attributes} attributes")
+    shape = tuple(y.shape)
+    raise ValueError(f"y of shape {shape} fits neither {spec.classes} classes nor {spec.attributes} attributes")
 
 
 def condition_size(spec: DataSpec) -> int:

@@ -50,7 +50,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     if place.type not in ("cpu", "cuda"):
         raise UsageError(f"device '{device}' is not supported. Give auto, cpu, cuda or cuda:N.")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device '{device}' is not there: this machine shows {torch.cuda.device_count()} CUDA devices.")
+        shown = torch.cuda.device_count()
+        raise UsageError(f"device '{device}' is not there: this machine shows {shown} CUDA devices.")
     if precision == "auto":
         if place.type == "cpu":
             precision = "float32"
