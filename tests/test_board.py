@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
 import os
 import random
@@ -24,7 +25,8 @@ from benchmarks.report import notation, terminal
 from benchmarks.report.compare import Estimate, best, differ, estimate
 from benchmarks.report.figures import curves, grid
 from benchmarks.report.markdown import board
-from benchmarks.report.tables import tables
+from benchmarks.report.tables import NEUTRAL, recipe, tables
+from zoo.config import RunConfig
 from zoo.registry import Paper, Published, VariantEntry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,6 +234,23 @@ def test_a_recipe_is_a_row_and_its_settings_are_named() -> None:
     rows = shown(pair)
     assert len(rows) == 2 and {row["seeds"] for row in rows.values()} == {"0, 1", "2"}
     assert "train.learning_rate = 0.5" in board(pair, {}) and "seed = " not in board(pair, {})
+
+
+def test_what_decides_no_number_makes_no_recipe() -> None:
+    full = RunConfig(variant="a").model_dump(mode="json")
+    config = RunConfig(variant="a", seed=1, train={"checkpoint_seconds": 1.0}, evaluate={"rows": 7})
+    assert recipe(make("a", settings=full)) == recipe(make("a", settings=config.model_dump(mode="json")))
+    # Exactly what `identity` leaves out is neutral.
+    identity = json.dumps(RunConfig(variant="a").identity())
+    left_out = {(part, name) for part in full if isinstance(full[part], dict) for name in full[part]
+                if name not in json.loads(identity)[part]}  # fmt: skip
+    assert left_out == set(NEUTRAL)
+
+
+def test_a_skipped_family_explains_each_of_its_columns() -> None:
+    pair = [make("a", skipped={"nll": "no density"}), make("b", numbers={"nll_iwae_64": 1.0})]
+    assert cells(shown(pair)["a"], "NLL") == ["skip: no density"]
+    assert "measured for none" not in board(pair, {})
 
 
 def test_a_seed_that_was_run_again_counts_once() -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record
-from zoo.files import atomic_path
+from zoo.files import atomic_path, atomic_write
 
 MARGIN = 2
 
 
-def grid(images: Any, path: str | Path, columns: int = 8) -> Path:
-    """Write images side by side, row by row, as a PNG without any text; atomic.
+def png(images: Any, columns: int = 8) -> bytes:
+    """The bytes of a PNG with images side by side, row by row, and no text.
 
     Args: images: uint8 (N, C, H, W), C of 1 (an 8-bit grey file) or 3 (RGB), an array or a tensor on any
-        device. path: the file; its folder is made. columns: images in a row.
+        device. columns: images in a row.
 
     Raises:
         ValueError: not uint8, not four axes, no images, or another C.
@@ -35,9 +36,14 @@ def grid(images: Any, path: str | Path, columns: int = 8) -> Path:
     for i, image in enumerate(pixels):
         top, left = MARGIN + i // columns * (height + MARGIN), MARGIN + i % columns * (width + MARGIN)
         page[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    picture = Image.fromarray(page[:, :, 0] if channels == 1 else page)
-    with atomic_path(path) as part:
-        picture.save(part, format="PNG", optimize=True)
+    out = io.BytesIO()
+    Image.fromarray(page[:, :, 0] if channels == 1 else page).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def grid(images: Any, path: str | Path, columns: int = 8) -> Path:
+    """Write `png` of the images to a file, atomically; its folder is made. Raises as `png` does."""
+    atomic_write(path, png(images, columns))
     return Path(path)
 
 

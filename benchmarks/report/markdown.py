@@ -9,7 +9,7 @@ from benchmarks.record import Environment, Record
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notation import code, escape, link, superscript
-from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
+from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, of_family, tables
 
 DAGGER = "†"
 
@@ -175,7 +175,7 @@ def _published(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
             ours = [
                 f"{escape(column.title)}: {notation.estimate(cell, len(row.records))}"
                 for column in [*table.head, *table.further]
-                if column.metric == family or column.metric.startswith(family + "_")
+                if of_family(column.metric, family)
                 if isinstance(cell := row.cells[column], Estimate)
             ]
             theirs = notation.plus_minus(_get(entry, "value"), _get(entry, "stderr"))

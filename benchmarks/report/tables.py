@@ -23,6 +23,8 @@ TITLES = {
     "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
+#: Settings that no number depends on, which `RunConfig.identity` leaves out too.
+NEUTRAL = (("train", "checkpoint_seconds"), ("evaluate", "rows"))
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
@@ -136,8 +138,15 @@ class Table:
 
 
 def recipe(record: Record) -> str:
-    """12 hexadecimal digits of the configuration without its seed: equal for the seeds of one thing."""
-    return cell_key({name: value for name, value in record.config.items() if name != "seed"})
+    """12 hexadecimal digits of the configuration, less its seed and what decides no number.
+
+    They are equal for the seeds of one thing.
+    """
+    config = {name: value for name, value in record.config.items() if name != "seed"}
+    for section, name in NEUTRAL:
+        if isinstance(config.get(section), dict):
+            config[section] = {key: value for key, value in config[section].items() if key != name}
+    return cell_key(config)
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -281,13 +290,19 @@ def _cell(
     if elsewhere:
         return Gap("column", elsewhere)
     for record in row.done:
-        if column.metric in record.skipped:
-            return Gap("skip", record.skipped[column.metric])
+        for metric, reason in record.skipped.items():
+            if of_family(column.metric, metric):
+                return Gap("skip", reason)
     if not row.done:
         return Gap(row.records[0].status, row.records[0].reason or "")
     if column.metric == "peak_memory" and row.done[0].environment.device_kind == "cpu":
         return Gap("skip", "not known on a CPU")
     return Gap("absent")
+
+
+def of_family(metric: str, family: str) -> bool:
+    """Whether a skipped (or published) ``nll`` speaks of ``nll_iwae_5000``."""
+    return metric == family or metric.startswith(family + "_")
 
 
 def _standing(row: Row, order: list[Column]) -> tuple[Any, ...]:
@@ -314,6 +329,6 @@ def _skipped(rows: list[Row], measured: set[str]) -> dict[str, list[str]]:
     for row in rows:
         for record in row.records:
             for metric, reason in record.skipped.items():
-                if metric not in measured:
+                if not any(of_family(one, metric) for one in measured):
                     reasons.setdefault(metric, set()).add(reason)
     return {metric: sorted(reasons[metric]) for metric in sorted(reasons)}
