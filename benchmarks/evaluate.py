@@ -83,7 +83,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     }
     from benchmarks.factors import disentanglement
 
-    metrics, skipped = disentanglement(run, representation)
+    metrics, skipped = disentanglement(run)
     out.metrics |= metrics
     out.skipped |= skipped
 

@@ -37,7 +37,7 @@ MAX_BYTES = 5_000_000
 #: schema n -> a function that turns the JSON of schema n into that of schema n + 1.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
 
 
 def _finite(value: Any) -> float:
@@ -66,7 +66,7 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value) or ".." in value:
-        raise ValueError(f"{value!r} is not a plain name (letters, digits, _ . + -)")
+        raise ValueError(f"{value!r} is not a plain name (letters, digits, _ . + @ -)")
     return value
 
 

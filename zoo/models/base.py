@@ -132,6 +132,10 @@ class VAE(nn.Module):
     def after_step(self) -> None:
         """Called after every update, for state that no gradient moves. Must not wait for the device."""
 
+    def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Called once after training with an epoch of training batches and the weights that will be evaluated, for
+        statistics that belong to them, such as those of batch normalisation."""
+
 
 def parameters_of(modules: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parameter]:
     """The parameters of several modules as one list, each once."""

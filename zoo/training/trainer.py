@@ -341,6 +341,7 @@ class Trainer:
     def _finish(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
+        self.model.recollect(self.train.epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
     def _snapshot(self) -> dict[str, Tensor]:
@@ -373,5 +374,10 @@ def _load_optimizer(group: Group, tensors: dict[str, Tensor], name: str) -> None
         owner, index, slot = key.split("/")
         if owner == name:
             slots.setdefault(int(index), {})[slot] = value
+    for index, parameter in enumerate(group.parameters):
+        for slot, value in slots.get(index, {}).items():
+            # A file holds tensors in their plain order; a fused optimiser wants the memory layout of the parameter.
+            if value.shape == parameter.shape:
+                slots[index][slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     state = group.optimizer.state_dict()
     group.optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
