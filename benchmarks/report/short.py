@@ -1,0 +1,78 @@
+"""The board in eighty columns, as `zoo bench` prints it: what matters of each variant, and how its cells ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmarks.record import Record
+from benchmarks.report import notation
+from benchmarks.report.compare import Estimate
+from benchmarks.report.tables import Column, Row, Table, tables
+from benchmarks.report.terminal import plain, table
+
+
+def board(records: Iterable[Record], width: int = 80) -> str:
+    """A table per suite@version and dataset, at most ``width`` columns wide, with a line for every cell not done.
+
+    Numbers are means over seeds with their test-set standard error; the page in Markdown has the rest.
+    """
+    return "\n\n".join(_board(one, width) for one in tables(records))
+
+
+def _board(one: Table, width: int) -> str:
+    columns = [_first(one, start) for start in (("elbo", "reconstruction_loss"), ("nll",), ("fd", "fid"))]
+    measured = [column for column in columns if column is not None]
+    costs = [_first(one, (name,)) for name in ("images_per_second", "seconds")]
+    rows = [
+        [
+            row.label + ("†" if row.conditional else ""),
+            *(_short(row, column) for column in measured),
+            *(_cost(row, column) for column in costs),
+            ", ".join(sorted({record.status for record in row.records})),
+        ]
+        for row in one.rows
+    ]
+    heads = ["variant", *(_head(column) for column in measured), "img/s", "s", "status"]
+    lines = [f"{one.group}  {one.dataset}" + (f" (set {one.part})" if one.part else "")]
+    lines.append(table(rows, heads, width, " " + "r" * (len(heads) - 2)))
+    for row in one.rows:
+        for record in row.records:
+            if record.status != "done":
+                said = f"{row.label} seed {record.cell.seed} {record.status}: {plain(record.reason or '')}"
+                lines.append(notation.shorten(said, width))
+    if any(row.conditional for row in one.rows):
+        lines.append("† given the class: not ranked with the others")
+    return "\n".join(lines)
+
+
+def _first(one: Table, starts: tuple[str, ...]) -> Column | None:
+    """The column that most rows have a number in, of those whose metric begins with one of ``starts``."""
+
+    def filled(column: Column) -> int:
+        return sum(isinstance(row.cells[column], Estimate) for row in one.rows)
+
+    for start in starts:
+        if found := [column for column in [*one.head, *one.costs] if column.metric.startswith(start)]:
+            return max(reversed(found), key=filled)
+    return None
+
+
+def _short(row: Row, column: Column) -> str:
+    cell = row.cells[column]
+    if isinstance(cell, Estimate):
+        return notation.plus_minus(cell.value, cell.stderr).replace(" ", "")
+    return _gap(cell.kind)
+
+
+def _head(column: Column) -> str:
+    name = column.name.replace("(", "").replace(")", "").replace(" = ", "=")
+    return f"{name} {column.direction[:1]}".rstrip()
+
+
+def _cost(row: Row, column: Column | None) -> str:
+    cell = row.cells[column] if column is not None else None
+    return notation.number(cell.value, 3) if isinstance(cell, Estimate) else "-"
+
+
+def _gap(kind: str) -> str:
+    return {"skip": "skip", "column": "other", "absent": "-"}.get(kind, kind)
