@@ -89,7 +89,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
 
 
 def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
-    from benchmarks.quality import sample_quality
+    from benchmarks.quality import reconstruction, sample_quality
 
     config = run.config.evaluate
     shown, rebuilt = [], []
@@ -99,9 +99,9 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
             break
     out.pictures["reconstructions"] = torch.stack([shown, rebuilt], 1).flatten(0, 1)
     out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
-    metrics, skipped = sample_quality(run)
-    out.metrics |= metrics
-    out.skipped |= skipped
+    for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
+        out.metrics |= metrics
+        out.skipped |= skipped
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How good the samples of a run are: generate once, compare with the real images in the features that apply."""
+"""How good the pictures of a run are: samples against real images in the features that apply, and reconstructions."""
 
 from __future__ import annotations
 
@@ -7,47 +7,75 @@ from typing import Any
 import torch
 
 from zoo.config import EvaluateConfig
+from zoo.data.batches import Batches
 from zoo.data.images import DataSpec
 from zoo.runs import Run, load_grey
 
+Metrics = dict[str, dict[str, Any]]
 
-def sample_quality(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+
+def sample_quality(run: Run) -> tuple[Metrics, dict[str, str]]:
     """Metrics and skipped metrics for ``evaluate.quality_samples`` samples of the run.
 
-    The reference is the grey images of the split: samples are means of p(x | z), which are grey too.
+    The reference is the grey images of the split: samples are means of p(x | z), which are grey too. Samples and
+    reference have as many images as the smaller of the two.
     """
-    config: EvaluateConfig = run.config.evaluate
-    if not config.quality_samples:
-        return {}, {"fd_digits": "evaluate.quality_samples is 0", "fid": "evaluate.quality_samples is 0"}
     from benchmarks.evaluate import generate
-    from benchmarks.metrics.extractors import extractor
-    from benchmarks.metrics.quality import image_quality
 
-    metrics, skipped = {}, {}
+    config = run.config.evaluate
+    metrics: Metrics = {}
+    skipped = {}
     fake = real = None
-    for name, reason in wanted(config, run.images.spec, run.compute.device).items():
+    for extractor, (name, reason) in wanted(config, run.images.spec, run.compute.device).items():
         if reason:
             skipped[name] = reason
             continue
-        if fake is None:
-            fake = generate(run.model, config.quality_samples, config.seed, run.compute.device)
-            real = load_grey(run.config)[config.split]
-        found = image_quality(
-            fake,
-            real.pixels,
-            extractor("digits" if name == "fd_digits" else "inception", run.compute.device),
-            cache_key=f"{real.sha256}",
-            split=config.split,
-        )
-        metrics |= found
+        from benchmarks.metrics.extractors import make_extractor
+        from benchmarks.metrics.quality import image_quality
+
+        if fake is None or real is None:
+            grey = load_grey(run.config)
+            real = grey[config.split].pixels[: config.quality_samples]
+            fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
+        made = make_extractor(extractor, run.compute.device)
+        metrics |= image_quality(fake, real, made, f"{grey.name}-{config.split}", config.split)
     return metrics, skipped
 
 
-def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict[str, str | None]:
-    """For each family of sample metrics, None if it is to be measured, else the reason why not."""
-    digits = None if spec.shape == (1, 28, 28) else "needs 1x28x28 images"
+def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict[str, tuple[str, str | None]]:
+    """For each extractor the metric that stands for it, and None if it is to be measured, else the reason why not."""
+    if not config.quality_samples:
+        off = "evaluate.quality_samples is 0"
+        return {"digits": ("fd_digits", off), "inception": ("fid", off)}
+    light, name = ("digits", "fd_digits") if spec.shape[0] == 1 else ("efficientnet_lite0", "fd_efficientnet_lite0")
+    reason = None
+    if light == "digits" and spec.shape != (1, 28, 28):
+        reason = "needs 1x28x28 images"
     if config.inception == "yes" or (config.inception == "auto" and device.type == "cuda"):
-        inception = None
+        heavy = None
+    elif config.inception == "auto":
+        heavy = "no GPU; --set evaluate.inception=yes asks for it"
     else:
-        inception = "no GPU; ask with --set evaluate.inception=yes" if config.inception == "auto" else "switched off"
-    return {"fd_digits": digits, "fid": inception}
+        heavy = "switched off"
+    return {light: (name, reason), "inception": ("fid", heavy)}
+
+
+@torch.no_grad()
+def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]:
+    """PSNR and SSIM of the reconstructions of the first ``evaluate.quality_samples`` images of the split."""
+    from benchmarks.metrics.reconstruction import WINDOW, reconstruction_quality
+
+    config, size = run.config.evaluate, run.images.spec.shape[1:]
+    if not config.quality_samples or min(size) < WINDOW or run.images.spec.support == "real":
+        small = "evaluate.quality_samples is 0" if min(size) >= WINDOW else "images are too small"
+        return {}, dict.fromkeys(("psnr", "ssim"), small)
+    shown, rebuilt = [], []
+    for _, x, y in batches.sequential():
+        shown.append(x)
+        rebuilt.append(run.model.reconstruct(x, y).clamp(0, 1))
+        if sum(map(len, shown)) >= config.quality_samples:
+            break
+    found = reconstruction_quality(torch.cat(shown), torch.cat(rebuilt))
+    for metric in found.values():
+        metric["identity"] = metric["identity"] | {"split": config.split}
+    return found, {}

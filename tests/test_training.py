@@ -314,3 +314,17 @@ def test_an_unknown_device_is_wrong_use() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="0 CUDA devices"):
             choose("cuda")
+
+
+def test_peak_memory_sees_what_was_held_and_forgets_what_was_before() -> None:
+    from zoo.training.memory import peak_memory, reset_peak
+
+    device = torch.device("cpu")
+    reset_peak(device)
+    before = peak_memory(device)
+    held = torch.ones(40 << 20)  # 160 MiB of float32, touched
+    assert peak_memory(device) - before > 140 << 20
+    del held
+    reset_peak(device)
+    if sys.platform == "linux":
+        assert peak_memory(device) - before < 140 << 20

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from zoo.errors import ZooError
 from zoo.models.base import VAE, Progress
 from zoo.training import checkpoint
 from zoo.training.average import Average
+from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
 
@@ -125,6 +124,7 @@ class Trainer:
             self._initialise()
         if self.steps_per_epoch == 0:
             raise ZooError(f"a batch of {self.config.batch_size} is larger than the training set.")
+        reset_peak(self.compute.device)
         self.model.train()
         self.saved = time.monotonic()
         while self.step < self.steps and not self.stopped_early:
@@ -350,14 +350,6 @@ class Trainer:
 
     def _kept_weights(self) -> Any:
         return _evaluating(self.model, self.average)
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory in bytes that this process has held: on the GPU if it is there, else resident."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextlib.contextmanager
