@@ -1,4 +1,4 @@
-"""Ladder VAE, NVAE-lite and what they share: merges, residual posteriors, the bound, batch norm, the penalty."""
+"""Ladder VAE, NVAE-lite and what they share: merge, residual posterior, bound, batch norm, penalty."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def model(request):
     return MODELS[request.param]()
 
 
-# ---- the merge and the residual posterior -------------------------------------------------------------------------
+# ---- the merge and the residual posterior ------------------------------------------------------------------
 
 
 def gaussians(n: int = 200):
@@ -60,9 +60,10 @@ def test_merge_is_the_product_of_the_two_densities():
     m1, lv1, m2, lv2 = gaussians()
     mean, log_variance = merge(m1, lv1, m2, lv2)
     merged, first, second = (
-        torch.distributions.Normal(m, (0.5 * lv).exp()) for m, lv in ((mean, log_variance), (m1, lv1), (m2, lv2))
+        torch.distributions.Normal(m, (0.5 * lv).exp())
+        for m, lv in ((mean, log_variance), (m1, lv1), (m2, lv2))
     )
-    # log N1 + log N2 - log N is the same at every z: the product up to its normaliser, which is N(m1; m2, v1 + v2).
+    # log N1 + log N2 - log N is the same at every z: the log-normaliser, which is that of N(m1; m2, v1 + v2).
     normaliser = torch.distributions.Normal(m2, (lv1.exp() + lv2.exp()).sqrt()).log_prob(m1)
     for z in (mean - 2.0, mean, mean + 0.7):
         product = first.log_prob(z) + second.log_prob(z)
@@ -87,7 +88,7 @@ def test_merge_with_an_infinite_variance_is_the_other():
 
 
 def test_merge_is_exact_for_a_linear_gaussian_model_of_two_layers():
-    # z2 ~ N(0, 1), z1 | z2 ~ N(a z2, v), x | z1 ~ N(z1, s): given z2 and x, z1 has the posterior of a Kalman update.
+    # z2 ~ N(0, 1), z1 | z2 ~ N(a z2, v), x | z1 ~ N(z1, s): z1 given z2 and x is a Kalman update.
     a, v, s, z2, x = 0.7, 0.5, 0.2, 1.3, -0.4
     value = torch.tensor([x, math.log(s), a * z2, math.log(v)], dtype=torch.float64)
     mean, log_variance = merge(*value)
@@ -102,7 +103,8 @@ def test_merge_is_exact_for_a_linear_gaussian_model_of_two_layers():
     z1 = mean + (0.5 * log_variance).exp() * torch.randn(50, dtype=torch.float64)
 
     def log_normal(at, mean, variance):
-        return torch.distributions.Normal(mean, torch.as_tensor(variance, dtype=torch.float64).sqrt()).log_prob(at)
+        deviation = torch.as_tensor(variance, dtype=torch.float64).sqrt()
+        return torch.distributions.Normal(mean, deviation).log_prob(at)
 
     observed = torch.tensor(x, dtype=torch.float64)
     joint = log_normal(z2, 0.0, 1.0) + log_normal(z1, a * z2, v) + log_normal(observed, z1, s)
@@ -127,11 +129,11 @@ def test_soft_clamp_keeps_every_variance_inside_the_hard_bound():
     assert torch.equal(posterior.log_variance, 2 * log_variance)
 
 
-# ---- the bound -----------------------------------------------------------------------------------------------------
+# ---- the bound ---------------------------------------------------------------------------------------------
 
 
 def test_rate_uses_the_moments_that_z_was_drawn_from(model):
-    """The KL of the merged (ladder) or shifted (nvae) posterior, the one whose log-density weighs the samples."""
+    """The KL of the merged (ladder) or shifted (nvae) posterior, whose log-density weighs the samples."""
     settled(model)
     x = pictures()
     with torch.no_grad():
@@ -141,7 +143,10 @@ def test_rate_uses_the_moments_that_z_was_drawn_from(model):
         q, p = layer.posterior, layer.prior
         torch.testing.assert_close(q.log_prob(layer.z), layer.log_q, rtol=1e-4, atol=1e-3)
         by_torch = torch.distributions.kl_divergence(
-            *(torch.distributions.Normal(d.mean.double(), (0.5 * d.log_variance.double()).exp()) for d in (q, p))
+            *(
+                torch.distributions.Normal(d.mean.double(), (0.5 * d.log_variance.double()).exp())
+                for d in (q, p)
+            )
         )
         torch.testing.assert_close(layer.rate().double(), by_torch.sum(1), rtol=1e-4, atol=1e-4)
 
@@ -261,7 +266,7 @@ def test_image_of_whole_patches_is_not_padded():
     assert nvae(COLOUR).padding == (0, 0, 0, 0)
 
 
-# ---- training ------------------------------------------------------------------------------------------------------
+# ---- training ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
@@ -280,7 +285,9 @@ def test_every_group_has_its_gradient_through_the_rate_alone(model):
     terms = model.terms(pictures(n=32))
     owners = model.evidence[::-1] if isinstance(model, LadderVAE) else model.posterior
     for level, owner in enumerate(owners):
-        gradient = torch.autograd.grad(terms.rate[:, level].sum(), list(owner.parameters()), retain_graph=True)
+        gradient = torch.autograd.grad(
+            terms.rate[:, level].sum(), list(owner.parameters()), retain_graph=True
+        )
         assert all(part.abs().max() > 0 for part in gradient)
 
 
@@ -315,7 +322,9 @@ def test_balance_charges_little_to_what_carries_little():
 
 
 def test_penalty_is_the_largest_singular_values_and_gammas():
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 5, groups=6), nn.Conv2d(6, 3, 1))
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 5, groups=6), nn.Conv2d(6, 3, 1)
+    )
     network[1].weight.data = torch.tensor([0.1, -4.0, 1.0, 0.0, 2.0, 3.0])
     penalty = SpectralPenalty(network)
     for _ in range(200):
@@ -338,11 +347,13 @@ def test_penalty_is_in_the_loss_and_in_no_other_number():
     x = pictures(n=32)
     torch.manual_seed(2)
     without = free.losses(x, progress=1.0)
+    expected = 0.5 * copy.deepcopy(bound).penalty()
     torch.manual_seed(2)
     with_penalty = bound.losses(x, progress=1.0)
     torch.testing.assert_close(without.terms.elbo, with_penalty.terms.elbo)
     difference = with_penalty["vae"] - without["vae"]
-    torch.testing.assert_close(difference, 0.5 * bound.eval().penalty(), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(difference, expected, rtol=1e-4, atol=1e-3)
+    assert expected > 1
 
 
 def test_penalty_owns_no_parameters_and_rests_in_evaluation():
@@ -393,12 +404,14 @@ def test_double_precision_is_kept(model):
     assert terms.elbo.dtype == torch.float64
 
 
-# ---- batch normalisation -------------------------------------------------------------------------------------------
+# ---- batch normalisation -----------------------------------------------------------------------------------
 
 
 def test_recollected_statistics_are_the_means_over_the_batches(model):
     batches = [(pictures(n=32), None) for _ in range(3)]
-    name, layer = next((n, m) for n, m in model.named_modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)))
+    name, layer = next(
+        (n, m) for n, m in model.named_modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))
+    )
     seen = []
     hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     model.recollect(batches)
@@ -439,17 +452,24 @@ def test_evaluation_uses_the_collected_statistics(model):
     assert (other - code).abs().max() > 1e-3
 
 
-# ---- cells ---------------------------------------------------------------------------------------------------------
+# ---- cells -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [inference_cell, generative_cell])
-@pytest.mark.parametrize(("resolution", "shape"), [("keep", (8, 6, 6)), ("halve", (16, 3, 3)), ("double", (4, 12, 12))])
+@pytest.mark.parametrize(
+    ("make", "resolution", "shape"),
+    [
+        (inference_cell, "keep", (8, 6, 6)),
+        (inference_cell, "halve", (16, 3, 3)),
+        (generative_cell, "keep", (8, 6, 6)),
+        (generative_cell, "double", (4, 12, 12)),
+    ],
+)
 def test_cells_change_the_resolution(make, resolution, shape):
-    if (make, resolution) in ((inference_cell, "double"), (generative_cell, "halve")):
-        pytest.skip("a cell that no network has")
     assert make(8, resolution)(torch.randn(2, 8, 6, 6)).shape == (2, *shape)
 
 
 def test_generative_cell_mixes_space_by_depthwise_convolutions_only():
-    spatial = [m for m in generative_cell(8).modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)]
+    spatial = [
+        m for m in generative_cell(8).modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)
+    ]
     assert spatial and all(conv.groups == conv.in_channels == 48 for conv in spatial)

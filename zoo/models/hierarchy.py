@@ -1,8 +1,8 @@
 """Several layers of Gaussian latents, drawn from the top down; what the hierarchical variants share.
 
-The posterior runs through the same downward path as the prior: q(z | x) = prod_l q(z_l | x, z_above), where an upward
-pass over the image, made once, gives each layer its evidence. Layers are numbered from the top, 0, downwards, and so
-are the columns of the rate.
+The posterior runs through the same downward path as the prior: q(z | x) = prod_l q(z_l | x, z_above), where
+an upward pass over the image, made once, gives each layer its evidence. Layers are numbered from the top, 0,
+downwards, and so are the columns of the rate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zoo.posteriors import DiagonalGaussian, kl_diagonal
 
 @dataclass
 class Layer:
-    """One layer at one draw of the layers above it: its prior, its posterior (None when sampling), its z (B, D)."""
+    """One layer given a draw of those above: z (B, D) and log q (B,); no posterior and no q when sampling."""
 
     prior: DiagonalGaussian
     posterior: DiagonalGaussian | None
@@ -53,7 +53,7 @@ class Hierarchy(VAE):
         super().__init__(spec, settings)
         self.likelihood = make_likelihood(settings.likelihood, spec)
 
-    # ---- the steps -------------------------------------------------------------------------------------------------
+    # ---- the steps -----------------------------------------------------------------------------------------
 
     def ascend(self, x: Tensor) -> list[Tensor]:
         """The deterministic upward pass: what the image says to each layer, the top first, each (B, ...)."""
@@ -79,9 +79,11 @@ class Hierarchy(VAE):
         """The state below the last layer to the likelihood's parameters (B, C', H, W)."""
         raise NotImplementedError
 
-    # ---- the downward path -----------------------------------------------------------------------------------------
+    # ---- the downward path ---------------------------------------------------------------------------------
 
-    def descend(self, pick: Pick, rows: int, evidence: list[Tensor] | None = None) -> tuple[list[Layer], Tensor]:
+    def descend(
+        self, pick: Pick, rows: int, evidence: list[Tensor] | None = None
+    ) -> tuple[list[Layer], Tensor]:
         """All layers, the top first, and the likelihood's parameters; ``pick`` chooses each z."""
         state = self.start(rows)
         layers = []
@@ -93,12 +95,13 @@ class Hierarchy(VAE):
             state = self.absorb(level, state, z)
         return layers, self.decode(state)
 
-    # ---- the contract ----------------------------------------------------------------------------------------------
+    # ---- the contract --------------------------------------------------------------------------------------
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
         layers, params = self.descend(draw, len(x), self.ascend(x))
         rate = torch.stack([layer.rate() for layer in layers], 1)
-        return Terms(-self.likelihood.log_prob(params, x), rate, {"z": torch.cat([layer.z for layer in layers], 1)})
+        z = torch.cat([layer.z for layer in layers], 1)
+        return Terms(-self.likelihood.log_prob(params, x), rate, {"z": z})
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         evidence = [repeat(part, k) for part in self.ascend(x)]
@@ -124,8 +127,8 @@ class Hierarchy(VAE):
         return self.likelihood.mean(self.descend(tempered, n)[1])
 
     def recollect(self, batches: Iterable[tuple[Tensor, Any]]) -> None:
-        """Collect the batch-norm statistics that evaluation uses from shuffled training batches (x, y), each of the
-        training batch size. To be called with the weights that will be evaluated, before they are."""
+        """Collect the batch-norm statistics that evaluation uses from shuffled training batches (x, y), each
+        of the training batch size. To be called with the weights that will be evaluated, before they are."""
         batch_norm.recollect(self, batches, self.terms)
 
 

@@ -1,10 +1,11 @@
-"""Ladder VAE: each layer's posterior is the precision-weighted mean of what the image says and what the prior says.
+"""Ladder VAE: each layer's posterior merges, weighted by precision, what the image and what the prior say.
 
 Paper: Sonderby et al., Ladder Variational Autoencoders, NeurIPS 2016, https://arxiv.org/abs/1602.02282.
-Official code: https://github.com/casperkaae/LVAE (Theano; its author says that it is not the code of the paper).
-Where we differ: the hidden layer d goes up, as in the paper, where the code passes its mean mu on. The statistics of
-batch normalisation are those of `recollect`, as theirs. Gradients are clipped by their norm alone. Warm-up and
-learning rate are the recipe's. Either end may be another network of `zoo.nets`, for images that are not digits.
+Official code: https://github.com/casperkaae/LVAE (Theano; changed after the paper, as its author says).
+Where we differ: the hidden layer d goes up, as in the paper, where the code passes its mean mu on. The
+statistics of batch normalisation are those of `recollect`, as theirs. Gradients are clipped by their norm
+alone. Warm-up and learning rate are the recipe's. Either end may be another network of `zoo.nets`, for images
+that are not digits.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ SMALLEST_VARIANCE = 1e-5
 
 
 class LadderSettings(Settings):
-    latent: int = Field(64, ge=1, description="dimensions of the lowest layer; each above has half of the one below")
+    latent: int = Field(
+        64, ge=1, description="dimensions of the lowest layer; each above has half of the one below"
+    )
     hidden: tuple[int, ...] = Field(
-        (512, 256, 128, 64, 32), min_length=1, description="units beside each layer of latents, the lowest first"
+        (512, 256, 128, 64, 32), min_length=1, description="units of each layer's networks, the lowest first"
     )
     depth: int = Field(2, ge=1, description="dense layers between one layer of latents and the next")
     encoder: EncoderSettings | None = Field(None, description="from the image, instead of dense layers")
@@ -41,10 +44,12 @@ class LadderSettings(Settings):
 
 
 @full_precision
-def merge(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the product of two Gaussians, normalised, elementwise (the paper's equations 17, 18).
+def merge(
+    mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the normalised product of two Gaussians, elementwise.
 
-    The precisions add, and each mean counts by its share of them: v = 1 / (1/v1 + 1/v2), m = v (m1/v1 + m2/v2).
+    The precisions add, and each mean counts by its share: v = 1 / (1/v1 + 1/v2), m = v (m1/v1 + m2/v2).
     """
     share = torch.sigmoid(log_variance2 - log_variance1)
     return torch.lerp(mean2, mean1, share), -torch.logaddexp(-log_variance1, -log_variance2)
@@ -66,16 +71,21 @@ class LadderVAE(Hierarchy):
         features = math.prod(spec.shape) if self.first is None else self.first.features
         below = [features, *settings.hidden[:-1]]
         self.up = nn.ModuleList(
-            normalised(before, after, settings.depth) for before, after in zip(below, settings.hidden, strict=True)
+            normalised(before, after, settings.depth)
+            for before, after in zip(below, settings.hidden, strict=True)
         )
         self.evidence = nn.ModuleList(map(Moments, settings.hidden, self.sizes))
         pairs = list(zip(self.sizes[1:], settings.hidden[1:], strict=True))
         self.down = nn.ModuleList(normalised(latent, hidden, settings.depth) for latent, hidden in pairs)
-        self.prior = nn.ModuleList(Moments(hidden, size) for (_, hidden), size in zip(pairs, self.sizes, strict=False))
+        self.prior = nn.ModuleList(
+            Moments(hidden, size) for (_, hidden), size in zip(pairs, self.sizes, strict=False)
+        )
         if settings.decoder is None:
             hidden = settings.hidden[0]
             layers = normalised(self.sizes[0], hidden, settings.depth)
-            self.decoder = nn.Sequential(layers, nn.Linear(hidden, math.prod(output)), nn.Unflatten(1, output))
+            self.decoder = nn.Sequential(
+                layers, nn.Linear(hidden, math.prod(output)), nn.Unflatten(1, output)
+            )
         else:
             self.decoder = make_decoder(settings.decoder, self.sizes[0], output)
 
@@ -118,7 +128,7 @@ class LadderVAE(Hierarchy):
 
 
 class Moments(nn.Module):
-    """(B, size) to a mean and a log-variance (B, latent) each; batch norm before either, softplus for the variance."""
+    """(B, size) to a mean and a log-variance (B, latent) each; softplus of a batch norm is the variance."""
 
     def __init__(self, size: int, latent: int) -> None:
         super().__init__()

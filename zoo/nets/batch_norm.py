@@ -13,21 +13,26 @@ SEED = 0
 
 
 @torch.no_grad()
-def recollect(model: nn.Module, batches: Iterable[tuple[Tensor, Any]], forward: Callable[[Tensor, Any], Any]) -> None:
+def recollect(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Any]], forward: Callable[[Tensor, Any], Any]
+) -> None:
     """Replace the running averages of every batch-norm layer by the plain mean over ``batches``.
 
-    A running average lags behind the weights, and remembers weights that are gone (or, with averaged weights, never
-    were). Sonderby et al. (2016) therefore collect the statistics again before every test; so does this.
+    A running average lags behind the weights, and remembers weights that are gone (or, with averaged weights,
+    never were). Sonderby et al. (2016) therefore collect the statistics again before every test; so does
+    this.
 
     Args:
         model: any module; its training mode and its layers' momenta are as before afterwards.
         batches: shuffled training batches (x, y) of the training batch size. Read to the end.
         forward: called with every batch, the layers in training mode; runs everything that evaluation runs.
 
-    The global random state is the same afterwards: noise and bits drawn here come from a seed of their own, so
-    collecting changes no training run.
+    The global random state is the same afterwards: noise and bits drawn here come from a seed of their own,
+    so collecting changes no training run.
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = [
+        layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats
+    ]
     if not layers:
         return
     modes = {module: module.training for module in model.modules()}

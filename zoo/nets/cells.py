@@ -1,7 +1,8 @@
-"""The residual cells of NVAE (Vahdat and Kautz 2020): depthwise-separable or plain, batch norm, swish, squeeze-excite.
+"""The residual cells of NVAE (Vahdat and Kautz 2020), and the penalty on their largest singular values.
 
-A cell keeps, halves or doubles the resolution, and doubles or halves the channels with it. The branch is scaled by 0.1
-before it is added, as in the official code, so that a deep stack starts near its skip connections.
+A cell keeps, halves or doubles the resolution, and doubles or halves the channels with it. The branch is
+scaled by 0.1 before it is added, as in the official code, so that a deep stack starts near its skip
+connections.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def channels_after(channels: int, resolution: Resolution) -> int:
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel of (B, C, H, W) times a number in (0, 1) that is computed from all channels' means (Hu et al. 2018)."""
+    """Weighs each channel of (B, C, H, W) by a number in (0, 1) made from all means (Hu et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,11 +66,14 @@ def inference_cell(channels: int, resolution: Resolution = "keep") -> Cell:
 
 
 def generative_cell(channels: int, resolution: Resolution = "keep", expansion: int = 6) -> Cell:
-    """The cell of the decoder: a 5x5 depthwise convolution between two 1x1 ones, on ``expansion`` times the channels.
+    """The cell of the decoder: 1x1, 5x5 depthwise on ``expansion`` times the channels, and 1x1 convolutions.
 
-    Depthwise, so that a wide receptive field costs little; expanded, so that it is not too little.
+    Depthwise, so that a wide receptive field costs little; expanded, so that it is not too little. A cell
+    that doubles the resolution expands what it gives, not what it is given as the official one does: half the
+    cost.
     """
-    after, wide = channels_after(channels, resolution), expansion * channels
+    after = channels_after(channels, resolution)
+    wide = expansion * after
     layers: list[nn.Module] = [nn.UpsamplingNearest2d(scale_factor=2)] if resolution == "double" else []
     layers += [
         nn.BatchNorm2d(channels, **BATCH_NORM),
@@ -96,13 +100,14 @@ def _skip(channels: int, after: int, resolution: Resolution) -> nn.Module:
 
 
 class SpectralPenalty(nn.Module):
-    """The sum over a network of its convolutions' largest singular values and its batch norms' largest |gamma|.
+    """The largest singular value of every convolution and the largest |gamma| of every batch norm, summed.
 
-    What NVAE adds to its loss (equation 5): it bounds how fast the network can change, so that the KL of a deep
-    hierarchy cannot run away. A convolution counts as the matrix (out, in * k * k) of its weight.
+    What NVAE adds to its loss: it bounds how fast the network can change, so that the KL of a deep hierarchy
+    cannot run away. A convolution counts as the matrix (out, in * k * k) of its weight.
 
-    The singular vectors are followed by one power iteration per call in training mode. They are buffers: a run that is
-    resumed goes on with the same numbers. Matrices of one shape are handled together, and nothing waits for the device.
+    The singular vectors are followed by one power iteration per call in training mode. They are buffers: a
+    run that is resumed goes on with the same numbers. Matrices of one shape are handled together, and nothing
+    waits for the device.
 
     Args:
         network: looked at, not owned: its parameters are not registered here.
