@@ -195,8 +195,7 @@ UNITS: dict[str, dict[str, str]] = {
     "modularity, explicitness": {name: name for name in ("modularity", "explicitness_test")},
     "irs": {"irs": "irs"},
     "unsupervised": {
-        name: name
-        for name in ("gaussian_total_correlation", "gaussian_wasserstein_correlation", "mutual_info_score")
+        name: name for name in ("gaussian_total_correlation", "gaussian_wasserstein_correlation", "mutual_info_score")
     },
 }
 

@@ -57,16 +57,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UsageError(f"no file {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UsageError(
-                    f"{path} is a single array; `zoo score` reads an npz with {', '.join(ARRAYS)}"
-                )
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise UsageError(f"{path} is a single array; `zoo score` reads an npz with {', '.join(ARRAYS)}")
+        with file:
             missing = [name for name in ARRAYS if name not in file]
             if missing:
                 raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
             return {name: file[name] for name in (*ARRAYS, "factor_names", "metrics") if name in file}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
-        raise UsageError(
-            f"{path} is not an npz of plain numbers: {str(problem).splitlines()[0]}"
-        ) from problem
+        raise UsageError(f"{path} is not an npz of plain numbers: {str(problem).splitlines()[0]}") from problem

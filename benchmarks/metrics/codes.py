@@ -177,9 +177,7 @@ class FactorSpace:
         flat = factors.reshape(-1, factors.shape[-1])
         codes = np.asarray(self.represent(flat))
         if codes.ndim != 2 or len(codes) != len(flat) or not np.isfinite(codes).all():
-            raise UsageError(
-                f"represent gave {codes.shape} codes, or not finite ones, for {len(flat)} factors"
-            )
+            raise UsageError(f"represent gave {codes.shape} codes, or not finite ones, for {len(flat)} factors")
         return codes.reshape(*factors.shape[:-1], codes.shape[1])
 
     def cached(self, wanted: int, batch: int = 4096) -> FactorSpace:
@@ -194,7 +192,7 @@ class FactorSpace:
         return replace(self, table=np.concatenate(parts))
 
     def draw(self, n: int, random: np.random.RandomState, batch: int = OBSERVATION_BATCH) -> np.ndarray:
-        """(n, F) uniform factor indices with replacement, in the reference's order: factor by factor in a batch.
+        """(n, F) uniform indices with replacement, drawn as the reference does: factor by factor in a batch.
 
         One call for all batches: the legacy generator draws an array of bounds in C order, each as a scalar
         draw.

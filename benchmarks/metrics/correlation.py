@@ -28,9 +28,7 @@ def gaussian_total_correlation(codes: Codes) -> dict[str, float]:
         Undefined: a constant latent, or latents that are exact combinations of others (it is not finite).
     """
     if codes.constant_latents:
-        raise Undefined(
-            f"gaussian_total_correlation is not finite: latent {codes.constant_latents[0]} is constant"
-        )
+        raise Undefined(f"gaussian_total_correlation is not finite: latent {codes.constant_latents[0]} is constant")
     covariance = _covariance(codes)
     sign, log_det = np.linalg.slogdet(covariance)
     if sign <= 0 or not np.isfinite(log_det):

@@ -93,9 +93,7 @@ def fit_hist_gbt(z: np.ndarray, classes: np.ndarray, seed: int) -> tuple[Predict
     with threadpool_limits(1, user_api="openmp"):  # thousands of tiny trees: threads only wait for each other
         model.fit(z, classes)
     try:
-        trees = Trees(
-            [[tree.nodes for tree in stage] for stage in model._predictors], model._baseline_prediction
-        )
+        trees = Trees([[tree.nodes for tree in stage] for stage in model._predictors], model._baseline_prediction)
         gain = trees.gain(z.shape[1])
     except (AttributeError, ValueError, IndexError, KeyError, TypeError) as problem:
         raise ZooError(
@@ -130,10 +128,7 @@ class Trees:
         """
         names = self.stages[0][0].dtype.names
         fields = itemgetter(
-            *(
-                names.index(name)
-                for name in ("is_leaf", "value", "feature_idx", "num_threshold", "left", "right")
-            )
+            *(names.index(name) for name in ("is_leaf", "value", "feature_idx", "num_threshold", "left", "right"))
         )
         columns = np.ascontiguousarray(z.T, dtype=np.float64)
         everywhere = np.ones(len(z), dtype=np.uint8)

@@ -21,9 +21,7 @@ PRUNE_BELOW = 0.05  # standard deviation under which FactorVAE calls a latent co
 CHUNK = 500  # points drawn and encoded together: 64 000 codes for beta-VAE
 
 
-def _draws(
-    space: FactorSpace, points: int, batches: int, random: np.random.RandomState
-) -> tuple[np.ndarray, ...]:
+def _draws(space: FactorSpace, points: int, batches: int, random: np.random.RandomState) -> tuple[np.ndarray, ...]:
     """(points,) the factor to hold fixed and (points, batches, 64, F) factors, as scalar draws give them."""
     factors = len(space.sizes)
     bounds = np.concatenate([[factors], np.tile(np.repeat(space.sizes, BATCH), batches)])
@@ -35,9 +33,7 @@ def _chunks(points: int) -> list[int]:
     return [min(CHUNK, points - start) for start in range(0, points, CHUNK)]
 
 
-def beta_vae_points(
-    space: FactorSpace, points: int, random: np.random.RandomState
-) -> tuple[np.ndarray, np.ndarray]:
+def beta_vae_points(space: FactorSpace, points: int, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
     """(points, D) mean |z1 - z2| over 64 pairs that agree in one factor, and (points,) which one."""
     features, labels = [], []
     for count in _chunks(points):
@@ -50,9 +46,7 @@ def beta_vae_points(
     return np.concatenate(features), np.concatenate(labels)
 
 
-def fit_beta_vae(
-    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
-) -> dict[str, float]:
+def fit_beta_vae(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> dict[str, float]:
     """Accuracy on such points of scikit-learn's default logistic regression, spelt out."""
     x_train, x_test = x_train.astype(np.float64), x_test.astype(np.float64)
     with warnings.catch_warnings():
@@ -105,7 +99,7 @@ def factor_vae_accuracy(train_votes: np.ndarray, votes: np.ndarray) -> float:
 
 
 def active_latents(variance: np.ndarray, threshold: float = PRUNE_BELOW) -> np.ndarray:
-    """(D,) bool: the latents with a standard deviation of at least ``threshold``, and never a constant one."""
+    """(D,) bool: latents with a standard deviation of at least ``threshold``; never a constant one."""
     return (np.sqrt(variance) >= threshold) & (variance > 0)
 
 

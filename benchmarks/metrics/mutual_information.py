@@ -20,9 +20,7 @@ def discretise(z: np.ndarray, bins: int = BINS) -> np.ndarray:
         try:
             edges = np.histogram_bin_edges(column, bins)
         except ValueError:
-            raise Undefined(
-                f"latent {d} varies by less than {bins} steps of {z.dtype}: it cannot be binned"
-            ) from None
+            raise Undefined(f"latent {d} varies by less than {bins} steps of {z.dtype}: it cannot be binned") from None
         columns.append(np.searchsorted(edges[1:-1], column, side="right"))
     return np.stack(columns, axis=1)
 

@@ -44,9 +44,7 @@ def sap_discrete_matrix(codes: Codes) -> np.ndarray:
     weights = []
     for column in codes.classes_train.T:
         counts = np.bincount(column)
-        weights.append(
-            dict(enumerate(len(column) / (len(counts) * counts)))
-        )  # class_weight="balanced", counted once
+        weights.append(dict(enumerate(len(column) / (len(counts) * counts))))  # class_weight="balanced", counted once
     train = codes.classes_train.astype(np.int16)
 
     def accuracy(entry: tuple[int, int]) -> float:
@@ -87,9 +85,7 @@ def sap_discrete(codes: Codes) -> dict[str, float]:
 
 def sap_continuous(codes: Codes) -> dict[str, float]:
     """SAP with values: the same gap of squared correlations, on the training sample."""
-    return {
-        "sap_continuous": _gap(sap_continuous_matrix(codes.z_train, codes.factors_train), "sap_continuous")
-    }
+    return {"sap_continuous": _gap(sap_continuous_matrix(codes.z_train, codes.factors_train), "sap_continuous")}
 
 
 def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
