@@ -21,8 +21,9 @@ n. A number without ± has no standard error. One seed says nothing about anothe
 
 **Bold** is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ);
 with two seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of
-freedom. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only
-those seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
+freedom. Errors that two models share, as they share the test images, are not taken out, so the test errs
+towards a tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over
+only those seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
 
 A raised digit names the footnote that says what exactly was measured (extractor, weights, number of images,
 split, k); numbers that differ in it never share a column. † marks a model that is given the class: its nats
