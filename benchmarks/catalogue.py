@@ -27,22 +27,51 @@ METRICS = (
     Listed("codebook_perplexity", "", None, "a codebook", "exp of the entropy of code use over the split"),
     Listed("codebook_use", "", "higher", "a codebook", "share of codes that the split uses"),
     Listed("fd_digits", "", "lower", "1x28x28 images", "Frechet distance in the features of our digit classifier"),
-    Listed("fid", "", "lower", "--inception or a GPU", "Frechet distance in Inception (2015-12-05) features"),
-    Listed("kid", "", "lower", "as fid", "unbiased cubic-kernel distance in the same features"),
-    Listed("precision", "", "higher", "as fid", "share of samples inside the real manifold"),
-    Listed("recall", "", "higher", "as fid", "share of real images inside the manifold of samples"),
-    Listed("density", "", "higher", "as fid", "how densely real neighbourhoods hold samples"),
-    Listed("coverage", "", "higher", "as fid", "share of real neighbourhoods that hold a sample"),
+    Listed("fd_efficientnet_lite0", "", "lower", "colour images", "Frechet distance in EfficientNet-Lite0 features"),
+    Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
+    *(
+        Listed(name + suffix, "", better, f"as {distance}", summary)
+        for suffix, distance in (("", "fid"), ("_digits", "fd_digits"), ("_efficientnet_lite0", "fd_efficientnet_lite0"))
+        for name, better, summary in (
+            ("kid", "lower", "unbiased cubic-kernel distance in the same features"),
+            ("precision", "higher", "share of samples inside the real manifold"),
+            ("recall", "higher", "share of real images inside the samples' manifold"),
+            ("density", None, "how densely real neighbourhoods hold samples"),
+            ("coverage", "higher", "share of real neighbourhoods with a sample"),
+        )
+    ),
     Listed("psnr", "dB", "higher", "", "peak signal-to-noise ratio of reconstructions"),
     Listed("ssim", "", "higher", "", "structural similarity of reconstructions"),
     Listed("mig", "", "higher", "factors", "mutual information gap"),
-    Listed("sap", "", "higher", "factors", "separated attribute predictability"),
+    Listed("sap_discrete", "", "higher", "factors", "separated predictability, linear SVM on one code"),
+    Listed("sap_continuous", "", "higher", "factors", "separated predictability, squared correlation"),
     Listed("modularity", "", "higher", "factors", "each code informs about one factor"),
-    Listed("explicitness", "", "higher", "factors", "factors can be read off linearly (ROC-AUC)"),
-    Listed("dci_disentanglement", "", "higher", "factors", "each code matters for one factor"),
-    Listed("dci_completeness", "", "higher", "factors", "each factor is carried by one code"),
-    Listed("dci_informativeness", "", "higher", "factors", "factors are predictable from the code"),
+    Listed("explicitness_train", "", "higher", "factors", "explicitness on the codes it was fitted on"),
+    Listed("explicitness_test", "", "higher", "factors", "factors can be read off linearly (ROC-AUC)"),
+    *(
+        Listed(name + suffix, "", "higher", "factors", summary)
+        for suffix in ("@hist-gbt", "")
+        for name, summary in (
+            ("disentanglement", "DCI: each code matters for one factor"),
+            ("completeness", "DCI: each factor is carried by one code"),
+            ("informativeness_train", "DCI: accuracy on the codes it was fitted on"),
+            ("informativeness_test", "DCI: factors are predictable from the code"),
+        )
+    ),
     Listed("beta_vae_score", "", "higher", "interventions", "linear classifier names the fixed factor"),
+    Listed("beta_vae_score_train", "", "higher", "interventions", "the same on its training points"),
     Listed("factor_vae_score", "", "higher", "interventions", "majority vote names the fixed factor"),
-    Listed("gaussian_total_correlation", "nats", "lower", "", "dependence between code dimensions"),
+    Listed("factor_vae_score_train", "", "higher", "interventions", "the same on its training votes"),
+    Listed("factor_vae_active", "", "higher", "interventions", "codes that are not pruned as constant"),
+    Listed("irs", "", "higher", "factors", "interventional robustness"),
+    Listed("gaussian_total_correlation", "", "lower", "factors", "dependence between codes, in nats"),
+    Listed("gaussian_wasserstein_correlation", "", "lower", "factors", "dependence between codes"),
+    Listed("gaussian_wasserstein_correlation_norm", "", "lower", "factors", "the same over the total variance"),
+    Listed("mutual_info_score", "", "lower", "factors", "mean mutual information of pairs of codes"),
 )
+
+
+def listed(name: str) -> bool:
+    """Whether a recorded metric is in the catalogue; the k of ``nll_iwae_K`` is any number."""
+    stem = name.rstrip("0123456789")
+    return any(metric.name in (name, stem + "K") for metric in METRICS)

@@ -33,6 +33,7 @@ def zoo() -> None:
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
     zoo list                   what there is
+    zoo score, zoo fid         metrics for models that were trained elsewhere
     """
 
 
@@ -49,7 +50,9 @@ def list_(what: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=2))
     else:
-        _echo_table(rows, headers)
+        # What a line of 80 columns has no room for is in --json and in `zoo show`.
+        kept = [i for i, header in enumerate(headers) if header not in ("unit", "needs", "shape", "support")]
+        _echo_table([[row[i] for i in kept] for row in rows], [headers[i] for i in kept])
 
 
 @zoo.command()
@@ -180,6 +183,42 @@ def leaderboard(board: Path, as_json: bool) -> None:
     else:
         _echo_board(records)
         click.echo(f"\n{path}")
+
+
+@zoo.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
+@as_json
+def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
+    """Disentanglement scores of codes that were computed elsewhere: an npz of z_train, factors_train, z_test,
+    factors_test."""
+    from benchmarks.score import score_file
+
+    scores = score_file(file, _split(metrics) or None)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+    else:
+        rows = [(name, f"{value:.4f}") for name, value in scores.items()]
+        rows += [(name, f"skip: {reason}") for name, reason in scores.skipped.items()]
+        _echo_table(rows, ("metric", "value"))
+
+
+@zoo.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--extractor", default="inception", show_default=True, help="inception, efficientnet_lite0 or digits.")
+@device_option
+@as_json
+def fid(a: Path, b: Path, extractor: str, device: str, as_json: bool) -> None:
+    """Sample quality of images A against images B: folders of pictures, or npz files of uint8 images."""
+    from benchmarks.fid import score_folders
+    from zoo.training.precision import choose
+
+    scores = score_folders(a, b, extractor, choose(device).device)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+    else:
+        _echo_table([(name, f"{value:.6g}") for name, value in scores.items()], ("metric", "value"))
 
 
 @zoo.command()

@@ -44,7 +44,7 @@ def _assets() -> dict[str, str]:
 
     found = {"cache": str(cache_dir())}
     for name, asset in ASSETS.items():
-        missing = problem(asset)
+        missing = problem(asset, cache_dir() / asset.name)
         found[name] = f"not here ({missing}); `zoo fetch {name}` gets it" if missing else "here, bytes verified"
     return found
 

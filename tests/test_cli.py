@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cli
+from benchmarks.catalogue import listed
 from tests.conftest import ROOT
 
 
@@ -105,6 +106,7 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
         assert made["metrics"]["elbo"]["value"] == pytest.approx(
             -made["metrics"]["rate"]["value"] - made["metrics"]["distortion"]["value"]
         )
+        assert all(listed(name) for name in made["metrics"]), made["metrics"].keys()
         for picture in made["figures"].values():
             assert (tmp_path / "leaderboard" / picture).stat().st_size > 100
             assert picture.endswith("reconstructions.png") or picture in board
@@ -164,3 +166,38 @@ def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
         [sys.executable, "-m", "benchmarks.cli", "list"], cwd=ROOT, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
+
+
+def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path) -> None:
+    import numpy as np
+
+    random = np.random.RandomState(0)
+    factors = random.randint(0, 4, (600, 2))
+    codes = np.concatenate([factors + 0.01 * random.randn(600, 2), random.randn(600, 1)], 1)
+    np.savez("codes.npz", z_train=codes[:400], factors_train=factors[:400], z_test=codes[400:], factors_test=factors[400:])
+    code, out, err = zoo("score", "codes.npz", "--metrics", "mig,sap_continuous", "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert set(scores) == {"mig", "sap_continuous"} and min(scores.values()) > 0.9
+    code, _, err = zoo("score", "codes.npz", "--metrics", "migg")
+    assert code == 2 and "mig" in err
+    assert zoo("score", "nothing.npz")[0] == 2
+
+    images = random.randint(0, 256, (40, 28, 28), dtype=np.uint8)
+    np.savez("a.npz", images=images[:20])
+    np.savez("b.npz", images=images[20:])
+    code, out, err = zoo("fid", "a.npz", "b.npz", "--extractor", "digits", "--json")
+    assert code == 0, err
+    assert json.loads(out)["fd_digits"] > 0 and json.loads(out)["n"] == 20
+    assert zoo("fid", "a.npz", "missing")[0] == 2
+
+
+def test_the_catalogue_lists_every_disentanglement_score_with_its_direction() -> None:
+    from benchmarks.catalogue import METRICS
+    from benchmarks.metrics import disentanglement
+
+    known = {metric.name: metric.better for metric in METRICS}
+    for metric in disentanglement.METRICS.values():
+        for score in metric.scores:
+            assert known[score] == metric.better, score
+    assert listed("nll_iwae_64") and not listed("nll_iwae") and not listed("elbow")

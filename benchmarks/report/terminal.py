@@ -23,8 +23,8 @@ def cell_width(text: str) -> int:
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str], width: int = 80, right: str = "") -> str:
     """A table of at most ``width`` columns: head, rule, one line a row.
 
-    What is too wide is cut and ends in …: the widest text column first, and those aligned right (numbers,
-    which are no use cut) only when text is as narrow as it gets.
+    What is too wide is cut and ends in …: the widest text column first, then the first column (names), and
+    those aligned right (numbers, which are no use cut) only when all text is as narrow as it gets.
 
     Args:
         rows: cells are turned into one line of text each.
@@ -36,7 +36,8 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str], width: int =
     widths = [max(cell_width(line[i]) for line in lines) for i in range(len(headers))]
     spare = width - len(GAP) * (len(widths) - 1)
     numbers = [i for i in range(len(widths)) if right[i : i + 1] == "r"]
-    for group in ([i for i in range(len(widths)) if i not in numbers], numbers):
+    text = [i for i in range(len(widths)) if i not in numbers]
+    for group in (text[1:], text[:1], numbers):
         while sum(widths) > spare and max((widths[i] for i in group), default=0) > NARROWEST:
             widths[max(group, key=widths.__getitem__)] -= 1
     lines.insert(1, ["-" * size for size in widths])
