@@ -242,7 +242,8 @@ BROKEN = {
     "newer": json.dumps(plain(schema=2)).encode(),
     "older": json.dumps(plain(schema=0)).encode(),
     "true": json.dumps(plain(schema=True)).encode(),
-    "huge": b" " * (records.MAX_BYTES + 1),
+    "huge": json.dumps(plain()).encode() + b" " * records.MAX_BYTES,
+    "nan in a curve": json.dumps(plain(curves={"epoch": [1], "rate": [math.nan]})).encode(),
     "missing field": json.dumps({key: value for key, value in plain().items() if key != "cell"}).encode(),
     "wrong type": json.dumps(plain(metrics=[1])).encode(),
 }
@@ -257,6 +258,12 @@ def test_a_broken_record_is_one_sentence_that_names_the_file(kind: str, tmp_path
         read(path)
     message = str(caught.value)
     assert str(path) in message and message.endswith(".") and "\n" not in message and len(message) < 400
+
+
+def test_a_record_too_large_to_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="the limit is"):
+        write(parse(plain(log_tail=["x" * records.MAX_BYTES])), tmp_path)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_record_that_is_no_file(tmp_path: Path) -> None:

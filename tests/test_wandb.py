@@ -245,6 +245,7 @@ def test_whatever_breaks_the_run_is_the_same(
     assert not observer.active
     assert len(caplog.messages) == 1, caplog.messages
     assert "is off for this run" in caplog.text and KEY not in caplog.text
+    assert ("ZeroDivisionError" in caplog.text) == where.startswith("thread")
     assert observer._process is not None
     assert observer._process.wait(timeout=5) is not None, "nothing is left behind"
     observer.log(99, {"elbo": 0.0})
@@ -325,6 +326,12 @@ def test_real_wandb_without_a_network_or_a_key(
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert watched_run(Observer("online", dir=tmp_path, start_timeout=2)) == without
     assert len(caplog.messages) == 2 and KEY not in caplog.text
+
+
+def test_no_key_is_ever_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a-short-key")
+    said = observing._without_keys(f"a-short-key is wrong,\nso is {KEY} and local-{KEY}.")
+    assert said == "(key) is wrong, so is (key) and (key)"
 
 
 # --- which mode ---
