@@ -30,11 +30,9 @@ def frechet(mean1: Any, covariance1: Any, mean2: Any, covariance2: Any) -> float
     mean1, covariance1 = _as_moments(mean1, covariance1, "first")
     mean2, covariance2 = _as_moments(mean2, covariance2, "second")
     if mean1.shape != mean2.shape:
-        raise UsageError(
-            f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same."
-        )
+        raise UsageError(f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same.")
     root = square_root(covariance2)
-    overlap = _sum_of_roots(torch.linalg.eigvalsh(root.T @ covariance1 @ root))
+    overlap = _roots(torch.linalg.eigvalsh(root.T @ covariance1 @ root), len(root)).sum()
     traces = covariance1.trace() + covariance2.trace()
     return max(0.0, float((mean1 - mean2).square().sum() + traces - 2 * overlap))
 
@@ -52,7 +50,8 @@ def frechet_from_features(fake: Any, real: Any) -> float:
     dimensions = fake.shape[1]
     if len(fake) >= dimensions and len(real) >= dimensions:
         return frechet(fake.mean(0), fake.T.cov(), real.mean(0), real.T.cov())
-    overlap = _sum_of_roots(torch.linalg.eigvalsh(_smaller_gram(_overlap(fake, real))))
+    squares = torch.linalg.eigvalsh(_smaller_gram(_overlap(fake, real)))
+    overlap = _roots(squares, _rank(fake, real)).sum()
     return max(0.0, float(_distance(fake, real, overlap)))
 
 
@@ -74,14 +73,15 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
     # 2w_i.
     if n <= product.shape[1]:
         squares, left = torch.linalg.eigh(product @ product.T)
-        roots = squares.clamp_min(0).sqrt()
+        roots = _roots(squares, _rank(fake, real))
         influence = left.square() @ roots
     else:
         squares, right = torch.linalg.eigh(product.T @ product)
-        roots = squares.clamp_min(0).sqrt()
+        roots = _roots(squares, _rank(fake, real))
         # Directions without any variance hold only rounding noise, and dividing by their root would blow it
         # up.
-        kept = squares > squares[-1].clamp_min(0) * torch.finfo(squares.dtype).eps * dimensions
+        floor = squares[-1].clamp_min(0) * torch.finfo(squares.dtype).eps * dimensions
+        kept = (squares > floor) & (roots > 0)
         influence = (product @ right[:, kept]).square() @ (1 / roots[kept])
     centred = fake - fake.mean(0)
     gradient = 2 * centred @ (fake.mean(0) - real.mean(0)) + centred.square().sum(1) - n * influence
@@ -122,8 +122,17 @@ def _smaller_gram(matrix: Tensor) -> Tensor:
     return matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
 
 
-def _sum_of_roots(eigenvalues: Tensor) -> Tensor:
-    return eigenvalues.clamp_min(0).sqrt().sum()
+def _roots(eigenvalues: Tensor, rank: int) -> Tensor:
+    # Ascending eigenvalues. Those beyond the rank are rounding noise of 1e-16, whose root would be a sizeable
+    # 1e-8.
+    roots = eigenvalues.clamp_min(0).sqrt()
+    roots[: len(roots) - rank] = 0
+    return roots
+
+
+def _rank(fake: Features, real: Features) -> int:
+    # Centring takes one direction from each set.
+    return min(len(fake) - 1, len(real) - 1, fake.shape[1])
 
 
 def _as_moments(mean: Any, covariance: Any, which: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,145 @@
+"""KID, precision, recall, density and coverage on sets whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.metrics import manifold
+from benchmarks.metrics.manifold import (
+    density_coverage,
+    kernel_distance,
+    manifold_quality,
+    precision_recall,
+    squared_mmd,
+)
+from zoo.errors import UsageError
+
+
+def test_squared_mmd_is_its_definition() -> None:
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((a @ b / 3 + 1) ** 3)
+
+    within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
+    across = np.mean([kernel(a, b) for a in x for b in y])
+    assert squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across, rel=1e-12)
+
+
+def test_kid_is_unbiased() -> None:
+    values = torch.tensor([squared_mmd(*torch.randn(2, 40, 8, dtype=torch.float64)) for _ in range(600)])
+    mean, error = float(values.mean()), float(values.std() / len(values) ** 0.5)
+    assert abs(mean) < 4 * error
+    # The biased (V-statistic) form would be off by far more than that.
+    assert 4 * error < 0.02
+
+
+def test_kid_standard_error_is_the_spread_over_fresh_samples() -> None:
+    found = [kernel_distance(torch.randn(200, 8) + 0.4, torch.randn(200, 8), 40, seed=i)[0] for i in range(120)]
+    spread = np.std([e.value for e in found], ddof=1)
+    assert np.mean([e.stderr for e in found]) == pytest.approx(spread, rel=0.2)
+
+
+def test_kid_sees_a_shift_and_repeats_itself() -> None:
+    fake, real = torch.randn(300, 8), torch.randn(400, 8)
+    same, std = kernel_distance(fake, real)
+    moved, _ = kernel_distance(fake + 1, real)
+    assert abs(same.value) < 4 * same.stderr < moved.value
+    assert std > 0 and same.n == 300
+    assert kernel_distance(fake, real)[0] == same
+    assert kernel_distance(fake, real, seed=1)[0].value != same.value
+
+
+def test_kid_agrees_with_torchmetrics_polynomial_kernel() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    x, y = torch.randn(50, 16, dtype=torch.float64), torch.randn(50, 16, dtype=torch.float64) + 0.5
+    assert squared_mmd(x, y) == pytest.approx(float(kid.poly_mmd(x, y)), rel=1e-9)
+
+
+def test_two_clusters_one_of_which_is_covered() -> None:
+    # Real: two far clusters. Fake: half in the first, half in nowhere.
+    real = torch.cat([torch.randn(100, 4), torch.randn(100, 4) + 100])
+    fake = torch.cat([torch.randn(100, 4), torch.randn(100, 4) - 100])
+    quality = manifold_quality(fake, real)
+    assert quality["precision"].value == pytest.approx(0.5, abs=0.04)
+    assert quality["recall"].value == pytest.approx(0.5, abs=0.1)
+    assert 0.4 < quality["coverage"].value <= 0.5
+    assert quality["density"].value == pytest.approx(0.5, abs=0.1)
+    huddled = manifold_quality(torch.cat([fake[:100] * 0.3, fake[100:]]), real)
+    assert huddled["density"].value > 1.5 * quality["density"].value
+    assert huddled["coverage"].value < quality["coverage"].value
+    assert quality["precision"].stderr == pytest.approx((0.25 / 200) ** 0.5, rel=0.02)
+
+
+def test_equal_sets_are_perfect_and_far_sets_are_nothing() -> None:
+    x = torch.randn(60, 4)
+    same, far = manifold_quality(x, x), manifold_quality(x, x + 1000)
+    assert [same[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    # k + 1 images in a ball, itself one of them; the one that lies on its edge may fall to either side.
+    assert 1 <= same["density"].value <= 1.2 + 1e-6
+    assert [estimate.value for estimate in far.values()] == [0, 0, 0, 0]
+
+
+def test_same_distribution_has_the_expected_density_and_coverage() -> None:
+    real, fake = torch.randn(2, 1500, 16)
+    density, coverage = density_coverage(fake, real, k=5)
+    assert density.value == pytest.approx(1, abs=0.12)
+    assert coverage.value == pytest.approx(1 - 2**-5, abs=0.015)
+
+
+def test_brute_force_agrees_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, real = torch.randn(37, 3) * 1.3 + 50, torch.randn(29, 3) + 50
+    expected = manifold_quality(fake, real, k=2, coverage_k=4)
+
+    def radii(x: torch.Tensor, k: int) -> torch.Tensor:
+        return torch.cdist(x.double(), x.double()).sort(dim=1).values[:, k]
+
+    across = torch.cdist(fake.double(), real.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    inside = across <= radii(real, 2)
+    reached = across <= radii(fake, 2)[:, None]
+    counted = across <= radii(real, 4)
+    assert expected["precision"].value == pytest.approx(float(inside.any(1).double().mean()))
+    assert expected["recall"].value == pytest.approx(float(reached.any(0).double().mean()))
+    assert expected["density"].value == pytest.approx(float(counted.sum(1).double().mean() / 4))
+    assert expected["coverage"].value == pytest.approx(float(counted.any(0).double().mean()))
+    monkeypatch.setattr(manifold, "ROWS", 8)
+    assert manifold_quality(fake, real, k=2, coverage_k=4) == expected
+
+
+def test_precision_and_recall_exchange_with_their_arguments() -> None:
+    fake, real = torch.randn(80, 4) * 0.5, torch.randn(90, 4)
+    precision, recall = precision_recall(fake, real)
+    assert precision.value > recall.value
+    assert [e.value for e in precision_recall(real, fake)] == [recall.value, precision.value]
+    assert (precision.n, recall.n) == (80, 90)
+
+
+@pytest.mark.parametrize("function", [kernel_distance, manifold_quality, precision_recall, density_coverage])
+@pytest.mark.parametrize(
+    ("fake", "said"),
+    [
+        (torch.full((20, 4), torch.nan), "NaN or infinite numbers in 20 of 20 rows"),
+        (torch.ones(1, 4), "1 sample"),
+        (torch.ones(20, 3), "3 and 4 dimensions"),
+        (torch.ones(20, 4, 1), "shape is"),
+    ],
+)
+def test_bad_features_are_refused(function, fake: torch.Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        function(fake, torch.randn(20, 4))
+
+
+def test_bad_settings_are_refused() -> None:
+    x = torch.randn(5, 2)
+    with pytest.raises(UsageError, match="k = 5 neighbours"):
+        precision_recall(x, x, k=5)
+    with pytest.raises(UsageError, match="k = 0 neighbours"):
+        density_coverage(x, x, k=0)
+    with pytest.raises(UsageError, match="subset of 5 images"):
+        kernel_distance(x, x, size=5)
+    with pytest.raises(UsageError, match="subset of 1 images"):
+        kernel_distance(x[:3], x)
+    with pytest.raises(UsageError, match="at least 2 subsets"):
+        kernel_distance(x, x, subsets=1)
