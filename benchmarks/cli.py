@@ -103,7 +103,10 @@ def train(
         )  # fmt: skip
         with graceful() as should_stop, locked(folder, ".cell-lock"):
             observer = _observer(wandb_mode, config, folder, cell.stem, "run")
-            content = matrix.measure(config, folder, compute, observer, should_stop)
+            try:
+                content = matrix.measure(config, folder, compute, observer, should_stop)
+            finally:
+                observer.close()
             for name, images in content.pop("pictures").items():
                 grid(images, folder / f"{name}.png", columns=8)
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)

@@ -79,7 +79,8 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         "value": float(likelihood.active_units(representation)),
         "stderr": None,
         "n": len(representation),
-        "identity": {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE, "dims": representation.shape[1]},
+        "identity": {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE},
+        "note": f"of {representation.shape[1]} dimensions",
     }
     from benchmarks.factors import disentanglement
 

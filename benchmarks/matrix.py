@@ -107,22 +107,25 @@ def run_cell(
     with locked(folder, ".cell-lock"):
         if finished := done(planned, places):
             return finished
+        observer = observe(planned) if observe else None
         try:
-            content = measure(planned.config, folder, compute, observe and observe(planned), should_stop)
+            content = measure(planned.config, folder, compute, observer, should_stop)
             pictures = content.pop("pictures")
             content["figures"], content["seconds"]["figures"] = _figures(planned.cell, pictures, places)
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
-            outcome = {"status": "done"} | content
+            # A number that a record refuses (NaN) is a failure of the cell too, so it is made in here.
+            made = _made(planned, compute, {"status": "done"} | content)
         except Stopped:
             raise
         except Diverged as error:
-            outcome = {"status": "diverged", "reason": str(error)}
+            made = _made(planned, compute, {"status": "diverged", "reason": str(error)})
         except Exception as error:
-            text = str(error) or type(error).__name__
-            tail = traceback.format_exc().splitlines()[-LOG_LINES:]
-            reason = _without_paths([" ".join(text.split())[:500]])[0]
-            outcome = {"status": "failed", "reason": reason, "log_tail": _without_paths(tail)}
-        made = make_record(planned.cell, planned.config, planned.command, compute, outcome)
+            reason = _without_paths([" ".join((str(error) or type(error).__name__).split())[:500]])[0]
+            tail = _without_paths(traceback.format_exc().splitlines()[-LOG_LINES:])
+            made = _made(planned, compute, {"status": "failed", "reason": reason, "log_tail": tail})
+        finally:
+            if observer:
+                observer.close()
         record.write(made, places.records)
         return made
 
@@ -179,15 +182,17 @@ def measure(
 
 def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outcome: dict[str, Any]) -> Record:
     """The record of an outcome (the parts of the schema that `measure` gives, or a status with its reason)."""
-    return Record.model_validate(
+    return record.parse(
         {
+            "schema": record.SCHEMA,
             "cell": cell.model_dump(),
             "command": command,
             "config": config.model_dump(mode="json"),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment.describe(compute),
         }
-        | outcome
+        | outcome,
+        f"the record of {cell.stem}",
     )
 
 
@@ -226,6 +231,10 @@ def write_board(places: Places) -> Path:
     if not path.exists() or path.read_text() != text:
         atomic_write(path, text)
     return path
+
+
+def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
+    return make_record(planned.cell, planned.config, planned.command, compute, outcome)
 
 
 def _figures(cell: Cell, pictures: dict[str, Any], places: Places) -> tuple[dict[str, str], float]:

@@ -45,3 +45,11 @@ class Watchers:
             for name, images in found.pictures.items():
                 self.observer.images(step, name, images.numpy())
             self.observer.finish({name: metric["value"] for name, metric in found.metrics.items()})
+            self.observer = None
+
+    def close(self) -> None:
+        """Stop looking, however the run ended; after `finish` there is nothing left to do."""
+        self.bar.finish()
+        if self.observer:
+            self.observer.finish({}, failed=True)
+            self.observer = None

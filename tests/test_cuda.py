@@ -1,0 +1,62 @@
+"""What only a GPU can show. Skipped without one; `benchmarks/on_gpu.sh` runs these and the rest in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import create_model, list_models, noise
+from zoo.config import resolve
+from zoo.runs import load_run, train_run
+from zoo.training.precision import choose
+from zoo.training.trainer import Stopped
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.parametrize("variant", list_models())
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_every_variant_trains_with_amp(tmp_path: Path, variant: str, precision: str) -> None:
+    config = resolve(variant, "synthetic", settings=["train.epochs=2", f"train.precision={precision}"])
+    run = train_run(config, tmp_path, choose("cuda", precision))
+    assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
+    assert run.result.skipped_updates <= 2
+    elbo = run.result.curves["validation_elbo"]
+    assert elbo[-1] > -800, elbo
+
+
+def test_a_stopped_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    config = resolve("vae", "synthetic", settings=["train.epochs=3", "train.checkpoint_seconds=0", "train.ema=0.9"])
+    train_run(config, tmp_path / "whole", choose("cuda"))
+    while True:
+        try:
+            train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=lambda: True)
+            break
+        except Stopped:
+            continue
+    whole, pieces = (load_run(tmp_path / name).state_dict() for name in ("whole", "pieces"))
+    assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+
+
+def test_evaluation_noise_is_the_cpu_s() -> None:
+    drawn = []
+    for device in ("cpu", "cuda"):
+        with noise.keyed(5, torch.arange(100, device=device), range(3)):
+            drawn.append(noise.normal(torch.empty(300, 7, device=device)).cpu())
+    assert torch.allclose(*drawn, atol=2e-6)
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_terms_are_those_of_the_cpu(variant: str) -> None:
+    model = create_model(variant).eval()
+    x = (torch.rand(8, 1, 28, 28) < 0.3).float()
+    y = torch.arange(8) if model.conditional else None
+    results = []
+    for device in ("cpu", "cuda"):
+        model.to(device)
+        with torch.no_grad(), noise.keyed(0, torch.arange(8, device=device)):
+            terms = model.terms(x.to(device), None if y is None else y.to(device))
+        results.append(terms.elbo.cpu())
+    assert torch.allclose(*results, rtol=2e-3)
