@@ -31,7 +31,7 @@ METRICS = (
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
     *(
         Listed(name + suffix, "", better, f"as {distance}", summary)
-        for suffix, distance in (("", "fid"), ("_digits", "fd_digits"), ("_efficientnet_lite0", "fd_efficientnet_lite0"))
+        for suffix, distance in (("", "fid"), *((f"_{net}", f"fd_{net}") for net in ("digits", "efficientnet_lite0")))
         for name, better, summary in (
             ("kid", "lower", "unbiased cubic-kernel distance in the same features"),
             ("precision", "higher", "share of samples inside the real manifold"),

@@ -174,7 +174,8 @@ def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path) -> Non
     random = np.random.RandomState(0)
     factors = random.randint(0, 4, (600, 2))
     codes = np.concatenate([factors + 0.01 * random.randn(600, 2), random.randn(600, 1)], 1)
-    np.savez("codes.npz", z_train=codes[:400], factors_train=factors[:400], z_test=codes[400:], factors_test=factors[400:])
+    train = {"z_train": codes[:400], "factors_train": factors[:400]}
+    np.savez("codes.npz", **train, z_test=codes[400:], factors_test=factors[400:])
     code, out, err = zoo("score", "codes.npz", "--metrics", "mig,sap_continuous", "--json")
     assert code == 0, err
     scores = json.loads(out)
