@@ -1,4 +1,4 @@
-"""The Frechet distance against closed forms, other ways to compute it, pytorch-fid, and its own standard error."""
+"""The Frechet distance against closed forms, other routes, pytorch-fid, and its own standard error."""
 
 from __future__ import annotations
 
@@ -21,10 +21,17 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def correlated(n: int, dimensions: int, seed: int, shift: float = 0.0) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    return generator.standard_normal((n, dimensions)) @ generator.standard_normal((dimensions, dimensions)) + shift
+    return (
+        generator.standard_normal((n, dimensions)) @ generator.standard_normal((dimensions, dimensions))
+        + shift
+    )
 
 
-@given(first=st.lists(st.floats(0.01, 10), min_size=1, max_size=6), seed=st.integers(0, 1000), offset=st.floats(-3, 3))
+@given(
+    first=st.lists(st.floats(0.01, 10), min_size=1, max_size=6),
+    seed=st.integers(0, 1000),
+    offset=st.floats(-3, 3),
+)
 @settings(max_examples=40, deadline=None)
 def test_covariances_that_commute_have_a_closed_form(first: list[float], seed: int, offset: float) -> None:
     generator = np.random.default_rng(seed)
@@ -36,8 +43,12 @@ def test_covariances_that_commute_have_a_closed_form(first: list[float], seed: i
     assert value == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize(("m1", "s1", "m2", "s2"), [(0, 1, 0, 1), (1, 2, -1, 0.5), (3, 0, 1, 2), (0, 0, 0, 0)])
-def test_in_one_dimension_it_is_that_of_means_and_deviations(m1: float, s1: float, m2: float, s2: float) -> None:
+@pytest.mark.parametrize(
+    ("m1", "s1", "m2", "s2"), [(0, 1, 0, 1), (1, 2, -1, 0.5), (3, 0, 1, 2), (0, 0, 0, 0)]
+)
+def test_in_one_dimension_it_is_that_of_means_and_deviations(
+    m1: float, s1: float, m2: float, s2: float
+) -> None:
     assert frechet(m1, s1**2, m2, s2**2) == pytest.approx((m1 - m2) ** 2 + (s1 - s2) ** 2, abs=1e-12)
 
 
@@ -71,7 +82,9 @@ def test_it_equals_pytorch_fids(dimensions: int) -> None:
     assert frechet_from_features(fake, real) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(("n", "m", "dimensions"), [(200, 150, 10), (30, 200, 50), (200, 30, 50), (20, 30, 50)])
+@pytest.mark.parametrize(
+    ("n", "m", "dimensions"), [(200, 150, 10), (30, 200, 50), (200, 30, 50), (20, 30, 50)]
+)
 def test_full_gram_and_estimate_are_one_number(n: int, m: int, dimensions: int) -> None:
     fake, real = correlated(n, dimensions, 1), correlated(m, dimensions, 2, shift=0.5)
     value = frechet_from_features(fake, real)
@@ -122,7 +135,9 @@ def test_bias_of_a_finite_sample_falls_as_one_over_n(n: int, expected: float) ->
 def test_few_samples_are_said_to_bias() -> None:
     features = correlated(100, 30, 0)
     assert frechet_estimate(features, features[::-1] + 1).note is None
-    assert frechet_estimate(features[:29], features).note == ("biased upwards: 29 samples for 30 feature dimensions")
+    assert frechet_estimate(features[:29], features).note == (
+        "biased upwards: 29 samples for 30 feature dimensions"
+    )
     assert "29 samples" in frechet_estimate(features, features[:29]).note
 
 
@@ -179,7 +194,10 @@ def test_bad_features_are_refused_in_one_sentence(function, fake: np.ndarray, sa
         ((np.zeros(2), np.eye(2), np.zeros(3), np.eye(3)), "2 and 3 dimensions"),
         ((np.zeros(2), np.eye(3), np.zeros(2), np.eye(2)), r"mean \(2,\) and covariance \(3, 3\)"),
         ((np.zeros(2), np.eye(2), np.array([0, np.nan]), np.eye(2)), "second Gaussian has NaN"),
-        ((np.zeros(2), np.array([[1, 0.5], [0, 1]]), np.zeros(2), np.eye(2)), "first Gaussian is not symmetric"),
+        (
+            (np.zeros(2), np.array([[1, 0.5], [0, 1]]), np.zeros(2), np.eye(2)),
+            "first Gaussian is not symmetric",
+        ),
     ],
 )
 def test_bad_moments_are_refused_in_one_sentence(arguments: tuple[np.ndarray, ...], said: str) -> None:
@@ -202,4 +220,6 @@ def test_speed_is_reported_and_well_above_pytorch_fids() -> None:
     if "speedup" not in result:
         pytest.skip("this SciPy no longer has the sqrtm that pytorch-fid calls")
     assert result["relative_difference"] < 1e-6
-    assert result["speedup"] > 2  # 4 at 2048 dimensions is the aim; a shared machine and a small matrix give less
+    assert (
+        result["speedup"] > 2
+    )  # 4 at 2048 dimensions is the aim; a shared machine and a small matrix give less

@@ -23,7 +23,9 @@ def test_squared_mmd_is_its_definition() -> None:
     def kernel(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((a @ b / 3 + 1) ** 3)
 
-    within = [np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)]
+    within = [
+        np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]) for s in (x, y)
+    ]
     across = np.mean([kernel(a, b) for a in x for b in y])
     assert squared_mmd(x, y) == pytest.approx(sum(within) - 2 * across, rel=1e-12)
 
@@ -37,7 +39,9 @@ def test_kid_is_unbiased() -> None:
 
 
 def test_kid_standard_error_is_the_spread_over_fresh_samples() -> None:
-    found = [kernel_distance(torch.randn(200, 8) + 0.4, torch.randn(200, 8), 40, seed=i)[0] for i in range(120)]
+    found = [
+        kernel_distance(torch.randn(200, 8) + 0.4, torch.randn(200, 8), 40, seed=i)[0] for i in range(120)
+    ]
     spread = np.std([e.value for e in found], ddof=1)
     assert np.mean([e.stderr for e in found]) == pytest.approx(spread, rel=0.2)
 

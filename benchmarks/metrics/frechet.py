@@ -30,7 +30,9 @@ def frechet(mean1: Any, covariance1: Any, mean2: Any, covariance2: Any) -> float
     mean1, covariance1 = _as_moments(mean1, covariance1, "first")
     mean2, covariance2 = _as_moments(mean2, covariance2, "second")
     if mean1.shape != mean2.shape:
-        raise UsageError(f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same.")
+        raise UsageError(
+            f"the two Gaussians have {len(mean1)} and {len(mean2)} dimensions; they must be the same."
+        )
     root = square_root(covariance2)
     overlap = _roots(torch.linalg.eigvalsh(root.T @ covariance1 @ root), len(root)).sum()
     traces = covariance1.trace() + covariance2.trace()

@@ -1,0 +1,476 @@
+"""Extractors and what is built on them: identity, bytes and floats, the feature cache, folders, Inception."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+
+from benchmarks import fid
+from benchmarks.digits.model import SHA256, DigitClassifier, load_digit_classifier, weights_path
+from benchmarks.digits.train import accuracy, train
+from benchmarks.metrics import weights
+from benchmarks.metrics.extractors import Extractor, as_bytes, exact_float32, make_extractor
+from benchmarks.metrics.frechet import frechet_from_features
+from benchmarks.metrics.quality import image_quality
+from benchmarks.metrics.reconstruction import reconstruction_quality
+from zoo.errors import UsageError, ZooError
+from zoo.files import sha256_file
+
+
+class Pixels(Extractor):
+    """The first pixels themselves, and a count of how often they were asked for."""
+
+    name = "pixels"
+    dimensions = 4
+    batch = 7
+
+    def __init__(self, **identity: object) -> None:
+        super().__init__(nn.Identity(), {"sha256": "none", "resize": "none", **identity})
+        self.seen = 0
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        return images.flatten(1)[:, :4].float()
+
+
+def noise(n: int, channels: int = 1, size: int = 28, seed: int = 0, top: int = 256) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, top, (n, channels, size, size), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def digits() -> Extractor:
+    return make_extractor("digits")
+
+
+# --- images in
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, np.float32])
+def test_floats_are_the_bytes_they_came_from(dtype) -> None:
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    exact = images.double() / 255
+    given = exact.numpy().astype(dtype) if dtype is np.float32 else exact.to(dtype)
+    assert torch.equal(as_bytes(given), images)
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (torch.full((2, 1, 4, 4), 200.0), "reach from 200 to 200"),
+        (torch.full((2, 1, 4, 4), -0.5), "reach from -0.5"),
+        (torch.full((2, 1, 4, 4), torch.nan), "reach from nan"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.int64), "not int64"),
+        (torch.zeros(2, 2, 4, 4), r"shape is \(2, 2, 4, 4\)"),
+        (torch.zeros(2, 4, 4), r"shape is \(2, 4, 4\)"),
+    ],
+)
+def test_bad_images_are_refused_in_one_sentence(images: torch.Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        as_bytes(images)
+    with pytest.raises(UsageError, match=said):
+        image_quality(images, noise(10), Pixels())
+
+
+# --- the digit classifier
+
+
+def test_shipped_weights_are_the_hashed_ones_and_small() -> None:
+    assert sha256_file(weights_path()) == SHA256
+    assert weights_path().name == f"digits-{SHA256[:8]}.safetensors"
+    assert weights_path().stat().st_size < 1_000_000
+
+
+def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / weights_path().name
+    path.write_bytes(weights_path().read_bytes()[:-1] + b"!")
+    monkeypatch.setattr("benchmarks.digits.model.weights_path", lambda: path)
+    with pytest.raises(ZooError, match="missing or changed"):
+        load_digit_classifier()
+
+
+def test_digit_classifier_knows_the_official_test_digits() -> None:
+    from zoo.data.fetch import ASSETS
+    from zoo.data.mnist import load_mnist
+
+    if not weights.is_cached(ASSETS["mnist"]):
+        pytest.skip("MNIST is not in the cache")
+    mnist = load_mnist()
+    model = load_digit_classifier()
+    for images, least in ((mnist["test"], 0.988), (mnist.prepare("dynamic")["test"], 0.98)):
+        assert accuracy(model, images.pixels.float() / 255, images.labels) >= least
+
+
+def test_training_is_deterministic_and_learns() -> None:
+    # Ten classes that a bright row tells apart.
+    labels = torch.arange(1000) % 10
+    pixels = noise(1000, top=60)
+    pixels[torch.arange(1000), 0, 4 + 2 * labels, 4:24] = 255
+    first, second = (train(pixels, labels, seed=3, epochs=8) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    # Shifts move one row onto its neighbour class's, so it cannot be perfect; chance is .1.
+    assert accuracy(first, pixels.float() / 255, labels) > 0.3
+    assert not torch.equal(first.conv1.weight, DigitClassifier().conv1.weight)
+
+
+def test_digits_take_other_sizes_but_not_colour(digits: Extractor) -> None:
+    assert digits(noise(3, size=32)).shape == (3, 64)
+    with pytest.raises(UsageError, match="grey images"):
+        digits(noise(3, channels=3))
+    with pytest.raises(UsageError, match="no images"):
+        digits(noise(0))
+
+
+def test_features_do_not_depend_on_the_batch_or_on_settings_around(digits: Extractor) -> None:
+    images = noise(20)
+    whole = digits(images)
+    assert whole.dtype == torch.float32 and whole.shape == (20, digits.dimensions)
+    torch.testing.assert_close(digits(images[7:9]), whole[7:9], rtol=1e-5, atol=1e-5)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(digits(images), whole)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_exact_float32_restores_after_an_error() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    with pytest.raises(RuntimeError), exact_float32():
+        assert not torch.backends.cudnn.allow_tf32
+        raise RuntimeError
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
+def test_unknown_extractor_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'inception'"):
+        make_extractor("inceptoin")
+
+
+# --- the cache of reference features
+
+
+def test_features_are_remembered_by_content(cache: Path) -> None:
+    images, extractor = noise(20), Pixels()
+    first = extractor.cached(images, "mnist/test")
+    assert extractor.seen == 20
+    assert torch.equal(extractor.cached(images.float() / 255, "mnist/test"), first)
+    assert extractor.seen == 20  # the same bytes, though given as floats
+    other = images.clone()
+    other[3, 0, 0, 0] += 1
+    assert not torch.equal(extractor.cached(other, "mnist/test"), first)
+    assert extractor.seen == 40  # the same key, another content
+    Pixels(sha256="other weights").cached(images, "mnist/test")
+    names = sorted(path.name for path in (cache / "features").iterdir())
+    assert len(names) == 3 and all(name.startswith("pixels-mnist_test-") for name in names)
+    assert torch.equal(extractor.cached(images, None), first)
+    assert extractor.seen == 60  # without a key nothing is looked up
+
+
+def test_a_spoilt_cache_is_made_again(cache: Path) -> None:
+    images, extractor = noise(20), Pixels()
+    first = extractor.cached(images, "reference")
+    (path,) = (cache / "features").iterdir()
+    for content in (b"not safetensors", save({"features": torch.zeros(3, 4)}), save({"other": first})):
+        path.write_bytes(content)
+        assert torch.equal(extractor.cached(images, "reference"), first)
+        assert torch.equal(load_file(path)["features"], first)
+
+
+# --- image quality
+
+
+def test_image_quality_is_in_the_records_format(cache: Path, digits: Extractor) -> None:
+    from benchmarks.record import Metric
+
+    fake, real = noise(70, seed=1), noise(80, seed=2)
+    quality = image_quality(fake, real, digits, cache_key="noise", split="test")
+    kinds = ("fd", "kid", "precision", "recall", "density", "coverage")
+    assert list(quality) == [f"{kind}_digits" for kind in kinds]
+    for metric in quality.values():
+        Metric.model_validate(metric)
+        json.dumps(metric, allow_nan=False)
+        identity = metric["identity"]
+        assert metric["n"] == identity["n"] == 70 and identity["reference_n"] == 80
+        assert identity["split"] == "test" and identity["sha256"] == SHA256
+        assert identity["resize"] == "bilinear, antialias" and identity["extractor"] == "digits"
+        assert metric["stderr"] > 0 or metric["value"] in (0, 1)
+    assert quality["fd_digits"]["value"] == pytest.approx(frechet_from_features(digits(fake), digits(real)))
+    assert (
+        quality["precision_digits"]["identity"]["k"] == 3 and quality["density_digits"]["identity"]["k"] == 5
+    )
+    assert quality["kid_digits"]["identity"]["subset_size"] == 35
+
+
+def test_identity_changes_with_what_makes_numbers_incomparable(digits: Extractor) -> None:
+    fake, real = noise(30, seed=1), noise(40, seed=2)
+
+    def identity(*arguments: object, **settings: object) -> dict:
+        return image_quality(*arguments, **settings)["fd_" + arguments[2].name]["identity"]
+
+    base = identity(fake, real, digits)
+    assert identity(noise(30, seed=5), real, digits) == base
+    others = [
+        identity(fake[:20], real, digits),
+        identity(fake, real[:30], digits),
+        identity(fake, real.flip(0), digits),
+        identity(fake, real, digits, split="test"),
+        identity(fake, real, Pixels()),
+    ]
+    assert all(other != base for other in others)
+
+
+def test_floats_and_bytes_of_the_same_images_have_the_same_score(digits: Extractor) -> None:
+    fake, real = noise(40, seed=1), noise(40, seed=2)
+    as_given = image_quality(fake, real, digits)
+    assert image_quality(fake.float() / 255, real.double() / 255, digits) == as_given
+
+
+def test_few_images_are_said_to_bias(digits: Extractor) -> None:
+    quality = image_quality(noise(30, seed=1), noise(90, seed=2), digits)
+    assert quality["fd_digits"]["note"] == "biased upwards: 30 samples for 64 feature dimensions"
+    assert image_quality(noise(90, seed=1), noise(90, seed=2), digits)["fd_digits"]["note"] is None
+
+
+@pytest.mark.parametrize(
+    ("fake", "real", "said"),
+    [
+        (noise(10), noise(10, size=32), "1x28x28 and the real ones 1x32x32"),
+        (noise(10, channels=3), noise(10), "3x28x28 and the real ones 1x28x28"),
+        (noise(1), noise(10), "at least 6 images on each side, not 1 and 10"),
+        (noise(10), noise(5), "at least 6 images on each side, not 10 and 5"),
+    ],
+)
+def test_pairs_that_cannot_be_compared_are_refused(fake: torch.Tensor, real: torch.Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        image_quality(fake, real, Pixels())
+
+
+def test_worse_digits_have_a_larger_distance(digits: Extractor) -> None:
+    from zoo.data.fetch import ASSETS
+    from zoo.data.mnist import load_mnist
+
+    if not weights.is_cached(ASSETS["mnist"]):
+        pytest.skip("MNIST is not in the cache")
+    pixels = load_mnist()["test"].pixels
+    half, rest = pixels[:1000], pixels[1000:2000]
+    spoilt = [rest.float() + strength * torch.randn(rest.shape) for strength in (0, 20, 40, 80)]
+    scores = [frechet_from_features(digits(x.clamp(0, 255).byte()), digits(half)) for x in spoilt]
+    assert scores == sorted(scores) and scores[-1] > 3 * scores[0]
+
+
+# --- folders
+
+
+def write(folder: Path, images: torch.Tensor) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    for i, image in enumerate(images):
+        array = image.permute(1, 2, 0).numpy()
+        Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(folder / f"{i:04d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_folders_and_npz_load_the_same_images(tmp_path: Path, channels: int) -> None:
+    images = noise(5, channels=channels, size=12)
+    folder = write(tmp_path / "a", images)
+    (folder / "notes.txt").write_text("not an image")
+    assert torch.equal(fid.load_images(folder), images)
+    np.savez(tmp_path / "first.npz", images.numpy())
+    np.savez(tmp_path / "last.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=np.arange(5))
+    assert torch.equal(fid.load_images(tmp_path / "first.npz"), images)
+    assert torch.equal(fid.load_images(tmp_path / "last.npz"), images)
+
+
+def test_one_colour_image_makes_the_folder_colour(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", noise(3, size=12))
+    write(tmp_path / "b", noise(1, channels=3, size=12))
+    (tmp_path / "b" / "0000.png").rename(folder / "zz.png")
+    loaded = fid.load_images(folder)
+    assert loaded.shape == (4, 3, 12, 12)
+    assert torch.equal(loaded[:3], noise(3, size=12).expand(-1, 3, -1, -1))
+
+
+def test_score_folders_is_image_quality_of_the_files(tmp_path: Path, cache: Path, digits: Extractor) -> None:
+    fake, real = noise(20, seed=1), noise(25, seed=2)
+    write(tmp_path / "fake", fake)
+    np.savez(tmp_path / "real.npz", real.numpy())
+    scores = fid.score_folders(tmp_path / "fake", tmp_path / "real.npz", extractor="digits")
+    expected = image_quality(fake, real, digits)
+    assert scores["n"] == 20 and scores["reference_n"] == 25
+    for name, metric in expected.items():
+        assert scores[name] == pytest.approx(metric["value"], rel=1e-6)
+        assert scores[f"{name}_stderr"] == pytest.approx(metric["stderr"], rel=1e-6)
+    assert len(scores) == 2 * len(expected) + 2
+
+
+def test_bad_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    mixed = write(tmp_path / "mixed", noise(2, size=12))
+    write(tmp_path / "large", noise(1, size=13))
+    (tmp_path / "large" / "0000.png").rename(mixed / "zz.png")
+    (tmp_path / "spoilt").mkdir()
+    (tmp_path / "spoilt" / "a.png").write_bytes(b"no image")
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "broken.npz").write_bytes(b"no zip")
+    np.savez(tmp_path / "floats.npz", np.zeros((3, 4, 4)))
+    np.savez(tmp_path / "flat.npz", np.zeros((3, 4), np.uint8))
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    for name, said in {
+        "absent": "does not exist",
+        "empty": "holds no images",
+        "mixed": "different sizes: 0000.png 12x12, zz.png 13x13",
+        "spoilt": "not a readable image",
+        "text.txt": "neither a folder nor an .npz",
+        "broken.npz": "not a readable npz",
+        "floats.npz": "holds float64 numbers; images must be uint8",
+        "flat.npz": r"shape \(3, 4\)",
+        "two.npz": "holds 2 arrays",
+    }.items():
+        with pytest.raises(UsageError, match=said) as caught:
+            fid.load_images(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+# --- fetched weights
+
+
+def test_inception_tensors_are_kept_only_when_nothing_is_lost() -> None:
+    state = {
+        "Conv2d_1a_3x3.conv.weight": torch.ones(2),
+        "Conv2d_1a_3x3.bn.weight": torch.ones(2),
+        "Conv2d_1a_3x3.bn.num_batches_tracked": torch.tensor(0),
+        "fc.weight": torch.ones(2),
+    }
+    assert list(weights.keep_inception(state)) == ["Conv2d_1a_3x3.conv.weight"]
+    state["Conv2d_1a_3x3.bn.weight"][0] = 2
+    with pytest.raises(ZooError, match="not the Inception of 2015-12-05"):
+        weights.keep_inception(state)
+
+
+def test_a_mirrors_wrong_bytes_are_never_parsed(tmp_path: Path) -> None:
+    (tmp_path / "file.pth").write_bytes(b"anything")
+    with pytest.raises(ZooError, match="wrong SHA256"):
+        weights._read(tmp_path / "file.pth", "0" * 64)
+
+
+@pytest.mark.slow
+def test_efficientnet_takes_colour_and_grey() -> None:
+    if not weights.is_cached(weights.EFFICIENTNET_LITE0):
+        pytest.skip("EfficientNet-Lite0's weights are not in the cache")
+    extractor = make_extractor("efficientnet_lite0")
+    grey = noise(2, size=64)
+    features = extractor(grey)
+    assert features.shape == (2, 1280)
+    torch.testing.assert_close(extractor(grey.expand(-1, 3, -1, -1)), features)
+    assert extractor(noise(2, channels=3, size=32)).isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def inception_state() -> dict[str, torch.Tensor]:
+    """The weights as the complete state that pytorch-fid and torch-fidelity load."""
+    if not weights.is_cached(weights.INCEPTION):
+        pytest.skip("Inception's weights are not in the cache: fetching them is 81 MB")
+    state = load_file(weights.inception_weights())
+    for name in [name for name in state if name.endswith("bn.bias")]:
+        state[name.replace("bias", "weight")] = torch.ones_like(state[name])
+        state[name.replace("bias", "num_batches_tracked")] = torch.tensor(0)
+    return state | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+
+
+@pytest.mark.slow
+def test_inception_features_are_pytorch_fids(
+    inception_state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytorch_fid import fid_score, inception
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: inception_state)
+    images = noise(3, channels=3, size=40)
+    folder = write(tmp_path / "a", images)
+    expected = fid_score.get_activations(
+        sorted(folder.iterdir()), inception.InceptionV3([3]), 3, 2048, "cpu", 0
+    )
+    found = make_extractor("inception")(images)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_value_that_torchmetrics_prints_comes_out(
+    inception_state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch_fidelity")
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    from benchmarks.metrics.inception import inception_network
+
+    torch.save(inception_state, tmp_path / "state.pth")
+    torch.manual_seed(123)
+    # Made as in the docstring: its construction draws from the same generator as the images.
+    FrechetInceptionDistance(feature=64, feature_extractor_weights_path=str(tmp_path / "state.pth"))
+    fake = torch.randint(0, 200, (100, 3, 299, 299), dtype=torch.uint8)
+    real = torch.randint(100, 255, (100, 3, 299, 299), dtype=torch.uint8)
+    network = inception_network(weights.inception_weights(), last="maxpool1")
+
+    def features(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            parts = [network((part.float() - 128) / 128).mean((2, 3)) for part in images.split(20)]
+        return torch.cat(parts)
+
+    assert frechet_from_features(features(fake), features(real)) == pytest.approx(12.7202, abs=1e-4)
+
+
+# --- reconstruction
+
+
+def test_psnr_and_ssim_of_known_errors() -> None:
+    x = torch.rand(6, 3, 16, 16) * 0.8 + 0.1
+    off = torch.tensor([0.1, 0.01] * 3).view(6, 1, 1, 1)
+    quality = reconstruction_quality(x, x + off, batch=4)
+    assert quality["psnr"]["value"] == pytest.approx((20 + 40) / 2, abs=1e-3)
+    assert quality["psnr"]["stderr"] == pytest.approx(np.std([20, 40] * 3, ddof=1) / 6**0.5, rel=1e-3)
+    assert quality["psnr"]["unit"] == "dB" and quality["ssim"]["n"] == 6
+    assert 0.9 < quality["ssim"]["value"] < 1
+    exact = reconstruction_quality(x, x)
+    assert exact["psnr"]["value"] == 100 and exact["ssim"]["value"] == pytest.approx(1, abs=1e-6)
+    assert abs(reconstruction_quality(x, torch.rand_like(x))["ssim"]["value"]) < 0.2
+    one = reconstruction_quality(x[:1], x[:1] + 0.1)
+    assert one["psnr"]["value"] == pytest.approx(20, abs=1e-3) and one["psnr"]["stderr"] is None
+
+
+def test_batches_do_not_change_reconstruction_quality() -> None:
+    x, y = torch.rand(2, 5, 1, 28, 28)
+    whole, parts = reconstruction_quality(x, y), reconstruction_quality(x, y, batch=1)
+    assert parts["ssim"]["value"] == pytest.approx(whole["ssim"]["value"], rel=1e-5)
+    assert parts["psnr"]["value"] == pytest.approx(whole["psnr"]["value"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (torch.zeros(2, 1, 16, 16), torch.zeros(3, 1, 16, 16), "must both be"),
+        (torch.zeros(2, 1, 8, 16), torch.zeros(2, 1, 8, 16), "at least 11x11"),
+        (torch.zeros(0, 1, 16, 16), torch.zeros(0, 1, 16, 16), "at least 11x11"),
+        (torch.zeros(2, 1, 16, 16), torch.full((2, 1, 16, 16), torch.nan), "reconstructions must lie in"),
+        (torch.full((2, 1, 16, 16), 255.0), torch.zeros(2, 1, 16, 16), "images must lie in"),
+        (torch.zeros(2, 1, 16, 16, dtype=torch.uint8), torch.zeros(2, 1, 16, 16), "floats in"),
+    ],
+)
+def test_bad_reconstructions_are_refused(x: torch.Tensor, y: torch.Tensor, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        reconstruction_quality(x, y)
