@@ -155,6 +155,13 @@ def test_standard_error_is_the_spread_over_fresh_samples(n: int) -> None:
     assert np.mean([e.stderr for e in estimates]) == pytest.approx(spread, rel=0.18 if n > 20 else 0.4)
 
 
+def test_standard_error_of_far_means_is_that_of_the_squared_distance() -> None:
+    features = correlated(400, 1, 0)
+    # d/dm (m - m2)^2 = 2 (m - m2), and the mean's own standard error is std / sqrt(n).
+    expected = 2 * 1000 * features.std(ddof=1) / 400**0.5
+    assert frechet_estimate(features, features - 1000).stderr == pytest.approx(expected, rel=0.01)
+
+
 def test_standard_error_is_the_grouped_jackknifes() -> None:
     fake, real = correlated(600, 10, 1), correlated(600, 10, 2, shift=0.5)
     groups = np.arange(600) % 60
