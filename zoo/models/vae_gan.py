@@ -2,10 +2,13 @@
 
 Paper: Larsen et al., Autoencoding beyond pixels using a learned similarity metric, ICML 2016,
 https://arxiv.org/abs/1512.09300.
-Official code: https://github.com/andersbll/autoencoding_beyond_pixels (not read; what is said of it is second-hand).
-Where we differ: the discriminator judges data, reconstructions and samples, as in the paper (the official code
-leaves the reconstructions out by default); it normalises every example by itself instead of over the batch, which
-also fixes the scale of its features; no margin and no equilibrium decide who is trained.
+Official code: https://github.com/andersbll/autoencoding_beyond_pixels (read: `aegan.py`, `model/aegan.py`).
+Where we differ: all three of data, reconstructions and samples are judged, each with the same weight, as in the
+paper (the official code can leave out either of the last two, and weighs both together like the data). The decoder's
+verdict is the non-saturating one. The discriminator normalises every example by itself instead of over the batch,
+which also fixes the scale of its features. The official code stops a side that is ahead by a margin, by either of
+its costs on real or made images; here by their mean, and only the verdict waits: the decoder still has its
+similarity.
 
 Binary data: grey means and black-and-white images are told apart at a glance, so the discriminator is shown a draw
 of p(x | z), with the gradient of its mean passed straight through (Bengio et al. 2013). Of other data it is shown
@@ -18,6 +21,7 @@ above 0.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -28,16 +32,16 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, Terms, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
-from zoo.nets import DecoderSettings, EncoderSettings
 from zoo.nets.discriminator import Discriminator, DiscriminatorSettings
 from zoo.precision import full_precision
 
+LOG_2 = math.log(2.0)  # what a verdict costs when real and made cannot be told apart
+
 
 class VAEGANSettings(VanillaSettings):
-    encoder: EncoderSettings = EncoderSettings(name="conv", hidden=(256,))
-    decoder: DecoderSettings = DecoderSettings(name="conv", hidden=(256,))
     discriminator: DiscriminatorSettings = DiscriminatorSettings()
-    gamma: float = Field(1e-2, ge=0, description="weight of the similarity in the decoder's loss, beside the verdict")
+    gamma: float = Field(1.0, ge=0, description="weight of the similarity in the decoder's loss, beside the verdict")
+    margin: float | None = Field(0.35, gt=0, description="how far, in nats a verdict, a side may get ahead; None: any")
     pixel: float = Field(0.0, ge=0, description="weight of the pixels' distortion beside the similarity")
 
 
@@ -74,17 +78,34 @@ class VAEGAN(VanillaVAE):
         discriminator's: all verdicts. Each moves its own group only."""
         terms, params = self.draw(x, y)
         samples = self.decode(self.prior.sample(len(x)), y)
-        features, logits = self.discriminator(torch.cat([x, self.show(params), self.show(samples)]))
-        similarity = distance(*features.chunk(3)[:2]) + self.settings.pixel * terms.distortion
-        deceive, discern = verdicts(*logits.chunk(3))
-        terms.aux |= {"similarity": similarity, "logits": logits}
+        # One call each, not one for all: a gradient then passes only through the images that its loss looks at.
+        features, real = self.discriminator(x)
+        rebuilt_features, rebuilt = self.discriminator(self.show(params))
+        _, sampled = self.discriminator(self.show(samples))
+        similarity = distance(features, rebuilt_features) + self.settings.pixel * terms.distortion
+        terms.aux |= {"similarity": similarity, "logits": torch.cat([real, rebuilt, sampled])}
 
+        deceive, discern = self.verdicts(real, rebuilt, sampled)
         encoder = (self.rate_weight(progress) * terms.rate.sum(1) + similarity).mean()
-        decoder = (self.settings.gamma * similarity + deceive).mean()
+        decoder = self.settings.gamma * similarity.mean() + deceive
         if parameters_of([self.likelihood]):
             # A learned sigma is in no image that the discriminator sees; it is fitted, and the decoder not touched.
             decoder = decoder - self.likelihood.log_prob(params.detach(), x).mean()
-        return Losses({"encoder": encoder, "decoder": decoder, "discriminator": discern.mean()}, terms)
+        return Losses({"encoder": encoder, "decoder": decoder, "discriminator": discern}, terms)
+
+    @full_precision
+    def verdicts(self, real: Tensor, rebuilt: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor]:
+        """Scalars in nats: the decoder's non-saturating loss and the discriminator's, from logits of being real."""
+        deceive = F.softplus(-rebuilt).mean() + F.softplus(-sampled).mean()
+        miss, believe = F.softplus(-real).mean(), 0.5 * (F.softplus(rebuilt) + F.softplus(sampled)).mean()
+        discern = miss + 2.0 * believe
+        if self.settings.margin is None:
+            return deceive, discern
+        # Decided on the device: whoever has to wait gets a gradient of zero, and the host is not asked.
+        lead = LOG_2 - 0.5 * (miss + believe).detach()
+        zero = torch.zeros_like(lead)
+        deceive = torch.where(lead < -self.settings.margin, zero, deceive)
+        return deceive, torch.where(lead > self.settings.margin, zero, discern)
 
     def show(self, params: Tensor) -> Tensor:
         """What the discriminator sees of p(x | z): (B, C, H, W) in [0, 1], differentiable."""
@@ -98,11 +119,3 @@ class VAEGAN(VanillaVAE):
 def distance(real: Tensor, reconstructed: Tensor) -> Tensor:
     """(B,) nats: -log N(features of x; features of its reconstruction, I), its constant left out."""
     return 0.5 * (real - reconstructed).square().sum(1)
-
-
-@full_precision
-def verdicts(real: Tensor, reconstructed: Tensor, sampled: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) nats each: the decoder's non-saturating loss and the discriminator's, from the logits of being real."""
-    deceive = F.softplus(-reconstructed) + F.softplus(-sampled)
-    discern = F.softplus(-real) + F.softplus(reconstructed) + F.softplus(sampled)
-    return deceive, discern

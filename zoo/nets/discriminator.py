@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class Discriminator(nn.Module):
             before, height, width = after, height // 2, width // 2
         self.dense = nn.Linear(before * height * width, settings.hidden)
         self.verdict = nn.Linear(settings.hidden, 1)
+        # A third faster on a CPU: convolutions of few channels.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = x
