@@ -1,10 +1,10 @@
 """An autoregressive prior over grids of codes: exact, causal in raster order, and cheap to sample on a CPU.
 
 Each code is predicted from a window of codes above it and to its left (a masked convolution of one-hot codes, as the
-first layer of PixelCNN, van den Oord et al. 2016) and from all codes before it (a table for each position, summed, as in
-NADE, Larochelle and Murray 2011). Both are sums of looked-up vectors; residual layers at each position and a softmax
-follow. Because nothing later in the network looks at another position, sampling does each position's work once: it costs
-no more arithmetic than evaluating the same grids.
+first layer of PixelCNN, van den Oord et al. 2016) and from all codes before it (a table for each position, summed, as
+in NADE, Larochelle and Murray 2011). Both are sums of looked-up vectors; residual layers at each position and a
+softmax follow. Because nothing later in the network looks at another position, sampling does each position's work
+once: it costs no more arithmetic than evaluating the same grids.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class CodePrior(nn.Module):
         taps = len(self.offsets)
         self.window = nn.Parameter(torch.randn(taps * (codes + 1), hidden) * 0.6 / math.sqrt(taps))
         self.place = nn.Parameter(torch.randn(self.length, hidden) * 0.1)
-        self.context = (
-            nn.Parameter(torch.randn(self.length * codes, hidden) * 0.03) if settings.context else None
-        )
+        self.context = nn.Parameter(torch.randn(self.length * codes, hidden) * 0.03) if settings.context else None
         self.blocks = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
             for _ in range(settings.blocks)
