@@ -1,0 +1,85 @@
+"""A flow that does nothing leaves a vanilla VAE."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo import create_model, noise
+from zoo.data.images import DataSpec
+from zoo.models.flow_vae import FlowVAE
+from zoo.models.vae import VanillaVAE
+
+SPEC = DataSpec((1, 8, 8), "binary")
+LATENT = 5
+NETS = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16]}, "latent": LATENT}
+FLOWS = ["planar", "sylvester", "iaf", "spline"]
+
+
+def make(flow: str) -> FlowVAE:
+    posterior = {"name": flow, "flows": 3, "hidden": 12, "context": 4, "vectors": 2}
+    return create_model("flow_vae", data=SPEC, posterior=posterior, **NETS).double().requires_grad_(False)
+
+
+def still(model: FlowVAE) -> FlowVAE:
+    """The same model with a flow that is the identity."""
+    # Planar and Sylvester steps are all context, and a spline begins as the identity.
+    model.head.weight[2 * LATENT :] = 0
+    model.head.bias[2 * LATENT :] = 0
+    for name, parameter in model.posterior.flow.named_parameters():
+        if ".shift." in name or ".gate." in name:
+            # sigmoid(40) is 1 to rounding: an autoregressive step that keeps z.
+            parameter.fill_(40.0 if name.endswith("gate.bias") else 0.0)
+    return model
+
+
+def vanilla(model: FlowVAE) -> VanillaVAE:
+    """A vanilla VAE with the same networks."""
+    twin = create_model("vae", data=SPEC, **NETS).double().requires_grad_(False)
+    twin.encoder.load_state_dict(model.encoder.state_dict())
+    twin.decoder.load_state_dict(model.decoder.state_dict())
+    twin.head.weight.copy_(model.head.weight[: 2 * LATENT])
+    twin.head.bias.copy_(model.head.bias[: 2 * LATENT])
+    return twin
+
+
+def images() -> Tensor:
+    return (torch.rand(12, *SPEC.shape) < 0.4).double()
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_an_identity_flow_gives_the_vanilla_bound_with_the_same_noise(flow: str) -> None:
+    model, x = still(make(flow)), images()
+    twin = vanilla(model)
+    ids = torch.arange(len(x))
+    with noise.keyed(0, ids, range(4)):
+        weights = model.log_weights(x, k=4)
+    with noise.keyed(0, ids, range(4)):
+        expected = twin.log_weights(x, k=4)
+    assert torch.allclose(weights, expected, atol=1e-8)
+    with noise.keyed(0, ids):
+        terms = model.terms(x)
+    with noise.keyed(0, ids):
+        vanilla_terms = twin.terms(x)
+    assert torch.allclose(terms.distortion, vanilla_terms.distortion, atol=1e-8)
+    # One-sample against analytic rate: the bound at that draw is the vanilla log-weight's.
+    assert torch.allclose(terms.elbo, expected[0], atol=1e-8)
+    assert torch.allclose(model.represent(x), twin.represent(x))
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_flow_that_moves_changes_the_bound(flow: str) -> None:
+    model, x = make(flow), images()
+    for parameter in model.posterior.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    twin = vanilla(model)
+    with noise.keyed(0, torch.arange(len(x))):
+        one = model.log_weights(x)
+    with noise.keyed(0, torch.arange(len(x))):
+        assert (one - twin.log_weights(x)).abs().min() > 1e-4
+
+
+def test_the_posterior_is_one_setting() -> None:
+    made = {type(make(flow).posterior).__name__ for flow in FLOWS}
+    assert len(made) == len(FLOWS)
