@@ -333,6 +333,17 @@ def test_the_prior_looks_at_earlier_codes_only(settings: dict[str, object]) -> N
             assert (after[:, i + 1] != before[:, i + 1]).any() or i % 5 == 4 and not prior.settings.context
 
 
+def test_looking_up_and_multiplying_are_the_same_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, codes = code_prior(3, 4, 5), torch.randint(5, (6, 3, 4))
+    results = []
+    for limit in (0, 10**6):
+        monkeypatch.setattr("zoo.code_prior.ONE_HOT", limit)
+        log_prob = prior.log_prob(codes)
+        results.append((log_prob, *torch.autograd.grad(log_prob.sum(), list(prior.parameters()))))
+    for looked_up, multiplied in zip(*results):
+        torch.testing.assert_close(looked_up, multiplied)
+
+
 def test_with_context_every_code_sees_all_before_it() -> None:
     prior = code_prior(4, 5, 6, window=1)
     codes = torch.randint(6, (1, 4, 5))

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from zoo import noise
 from zoo.precision import full_precision
 
+# Up to this many rows a table is cheaper to multiply with one-hot vectors than to look up, whose gradient sorts.
+ONE_HOT = 512
+
 
 class CodePriorSettings(BaseModel):
     """Attributes:
@@ -127,8 +130,11 @@ class CodePrior(nn.Module):
 
     def _look(self, around: Tensor) -> Tensor:
         # (R, taps) codes to (R, hidden): the sum over the taps of what each says.
-        first = torch.arange(len(self.offsets), device=around.device) * (self.codes + 1)
-        return F.embedding_bag(around + first, self.window, mode="sum")
+        rows = around + torch.arange(len(self.offsets), device=around.device) * (self.codes + 1)
+        if len(self.window) > ONE_HOT:
+            return F.embedding_bag(rows, self.window, mode="sum")
+        hot = torch.zeros(len(rows), len(self.window), dtype=self.window.dtype, device=rows.device)
+        return hot.scatter_(1, rows, 1.0) @ self.window
 
     def _predict(self, features: Tensor) -> Tensor:
         for block in self.blocks:
