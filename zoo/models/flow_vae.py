@@ -23,7 +23,7 @@ from zoo.posteriors import PosteriorSettings
 
 
 class FlowSettings(VanillaSettings):
-    posterior: PosteriorSettings = PosteriorSettings(name="iaf")
+    posterior: PosteriorSettings = PosteriorSettings(name="sylvester")
 
 
 class FlowVAE(VanillaVAE):

@@ -15,8 +15,8 @@ from zoo.nets import require
 class DiscriminatorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
-    hidden: int = Field(256, ge=1, description="width of the dense layer before the verdict")
+    channels: tuple[int, ...] = Field((16, 32), description="channels of each halving of the resolution")
+    hidden: int = Field(128, ge=1, description="width of the dense layer before the verdict")
     layer: int = Field(-1, description="which convolution's output is the features; -1 is the last")
     norm: Literal["layer", "none"] = "layer"
 
