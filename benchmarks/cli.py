@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,8 @@ def train(
 @click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
 @click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
+@click.option("--jobs", default="auto", show_default=True, help="Cells at once; auto: one on a GPU, a core each else.")
+@click.option("--worker", type=int, hidden=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @board_option
 @device_option
@@ -136,7 +139,8 @@ def train(
 @as_json
 def bench(
     suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
-    plan: bool, missing: bool, runs: Path, board: Path, device: str, wandb_mode: str, as_json: bool,
+    plan: bool, missing: bool, jobs: str, worker: int | None, runs: Path, board: Path, device: str,
+    wandb_mode: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Run every cell of a suite that is not done yet, then write the board."""
     from benchmarks import matrix
@@ -155,9 +159,16 @@ def bench(
             for planned in cells:
                 click.echo(planned.command)
         return
+    if jobs != "auto" and not (jobs.isdigit() and int(jobs)):
+        raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
+    if worker is not None:
+        os.environ["ZOO_BAR"] = str(worker)
+        parent = os.getppid()
+        _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
+        return
     todo = [planned for planned in cells if not matrix.done(planned, places)]
     if todo:
-        _run(todo, places, device, wandb_mode, len(cells))
+        _run_all(todo, cells, places, device, wandb_mode, jobs)
     path = matrix.write_board(places)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     if as_json:
@@ -227,19 +238,24 @@ def fid(a: Path, b: Path, extractor: str, device: str, as_json: bool) -> None:
 @zoo.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Fetch data sets or weights ahead of time, so that a run can be offline."""
+    """Fetch data sets or weights (inception, efficientnet_lite0) ahead of time, so that a run can be offline."""
     from zoo.data import fetch as assets
     from zoo.registry import registry
 
+    weights = ("inception", "efficientnet_lite0")
+    known = {fold(key): key for key in (*assets.ASSETS, *weights, *registry().datasets)}
     for name in names:
-        known = next((asset for asset in assets.ASSETS if fold(asset) == fold(name)), None)
-        if known is None:
-            made = [key for key, entry in registry().datasets.items() if fold(key) == fold(name)]
-            if made:
-                click.echo(f"{made[0]}: nothing to fetch")
-                continue
-            raise unknown("asset", name, [*assets.ASSETS, *registry().datasets], "zoo list datasets")
-        click.echo(f"{known}: {assets.fetch(known)}")
+        if fold(name) not in known:
+            raise unknown("asset", name, known.values(), "zoo list datasets")
+    for name in (known[fold(name)] for name in names):
+        if name in assets.ASSETS:
+            click.echo(f"{name}: {assets.fetch(name)}")
+        elif name in weights:
+            from benchmarks.metrics.weights import efficientnet_weights, inception_weights
+
+            click.echo(f"{name}: {(inception_weights if name == 'inception' else efficientnet_weights)()}")
+        else:
+            click.echo(f"{name}: nothing to fetch")
 
 
 @zoo.command()
@@ -258,6 +274,9 @@ def doctor(as_json: bool) -> None:
 
 def main() -> None:
     """The entry point: a wrong request is one sentence and exit code 2, a failure one sentence and 1."""
+    # Threads that spin while they wait lose whole cores to each other on a shared machine: 1,200 images/s instead of
+    # 9,000 was seen. Read by libgomp when torch is first imported, which nothing has done yet.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         zoo.main(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -286,23 +305,46 @@ def _fail(sentence: str, code: int) -> None:
     sys.exit(code)
 
 
-def _run(todo: list[Any], places: Any, device: str, wandb_mode: str, total: int) -> None:
+def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
+    from benchmarks import workers
+    from benchmarks.interrupt import graceful
+    from zoo.training.trainer import Stopped
+
+    count = workers.how_many(jobs, device, len(todo))
+    if count == 1:
+        _run(cells, places, device, wandb_mode)
+        return
+    # The same words that this process was given; `--jobs` is given again by whoever starts the workers.
+    words = [word for word in sys.argv[1:] if not word.startswith("--jobs") and word != "--json"]
+    if jobs != "auto" and jobs in words and f"--jobs={jobs}" not in sys.argv:
+        words.remove(jobs)
+    with graceful() as should_stop:
+        codes = workers.run(words, count, should_stop)
+        if should_stop():
+            raise Stopped("stopped at the user's request; the same command goes on from here.")
+    if any(code not in (DONE, FAILED) for code in codes):
+        raise ZooError("a worker process ended early; the same command goes on from what is done.")
+
+
+def _run(
+    cells: list[Any], places: Any, device: str, wandb_mode: str, orphaned: Callable[[], bool] = lambda: False
+) -> None:
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from zoo.training.precision import choose
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:
-            click.echo(f"[{total - len(todo) + todo.index(planned) + 1}/{total}] {planned.cell.stem}", err=True)
+            click.echo(f"[{cells.index(planned) + 1}/{len(cells)}] {planned.cell.stem}", err=True)
         elif made.status != "done":
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
     def observe(planned: Any) -> Any:
         return _observer(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
 
-    compute = choose(device, todo[0].config.train.precision)
+    compute = choose(device, cells[0].config.train.precision)
     with graceful() as should_stop:
-        matrix.run_all(todo, places, compute, observe, should_stop, tell)
+        matrix.run_all(cells, places, compute, observe, lambda: should_stop() or orphaned(), tell)
 
 
 def _observer(mode: str, config: Any, folder: Path, name: str, group: str) -> Any:

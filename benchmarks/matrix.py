@@ -97,6 +97,7 @@ def run_cell(
     compute: Any,
     observe: Callable[[Planned], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
 ) -> Record:
     """Train, evaluate and record one cell. A cell that fails is recorded as failed or diverged; nothing is raised
     but `zoo.training.trainer.Stopped`, `zoo.runs.Busy`, and errors in writing the record itself."""
@@ -107,6 +108,7 @@ def run_cell(
     with locked(folder, ".cell-lock"):
         if finished := done(planned, places):
             return finished
+        tell(planned, None)
         observer = observe(planned) if observe else None
         try:
             content = measure(planned.config, folder, compute, observer, should_stop)
@@ -211,9 +213,8 @@ def run_all(
     for planned in cells:
         if done(planned, places):
             continue
-        tell(planned, None)
         try:
-            made.append(run_cell(planned, places, compute, observe, should_stop))
+            made.append(run_cell(planned, places, compute, observe, should_stop, tell))
         except Busy:
             continue
         tell(planned, made[-1])

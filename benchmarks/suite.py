@@ -18,18 +18,19 @@ FOLDER = Path(__file__).resolve().parent / "suites"
 class Suite(Config):
     """What `zoo bench NAME` runs.
 
-    ``defaults`` and then ``overrides[variant]`` are laid over the registry's settings; both are nested mappings with
-    the sections ``model``, ``train``, ``data`` and ``evaluate``.
+    ``defaults``, then the variant's own recipe in the registry, then ``overrides[variant]`` are laid over each other;
+    all are nested mappings with the sections ``model``, ``train``, ``data`` and ``evaluate``.
     """
 
     schema_: Literal[1] = Field(alias="schema")
+    extends: str | None = Field(None, description="a suite that ships: what is not said here is as it is there")
     name: str = Field(pattern=r"^[a-z0-9_]+$")
     version: str = Field(pattern=r"^[0-9]+$")
     title: str
     summary: str = ""
     budget_seconds: float | None = Field(None, gt=0, description="what one cell may take on two idle CPU cores")
-    datasets: tuple[str, ...] = Field(min_length=1)
-    variants: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     defaults: dict[str, dict[str, Any]] = {}
     overrides: dict[str, dict[str, dict[str, Any]]] = {}
@@ -40,8 +41,9 @@ class Suite(Config):
 
     def config(self, variant: str, dataset: str, seed: int) -> RunConfig:
         """The configuration of one cell."""
-        layers = [self.defaults, self.overrides.get(variant, {})]
-        return resolve(variant, dataset, seed, layers)
+        name, entry = registry().variant(variant)
+        layers = [self.defaults, {"train": entry.train}, self.overrides.get(name, {})]
+        return resolve(name, dataset, seed, layers)
 
 
 @functools.cache
@@ -49,7 +51,7 @@ def suites() -> dict[str, Suite]:
     """The suites that ship with the harness, by name."""
     found = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        suite = read_yaml(path, Suite)
+        suite = read_suite(path)
         if suite.name != path.stem:
             raise UsageError(f"{path}: the suite calls itself '{suite.name}', the file says '{path.stem}'.")
         for variant in (*suite.variants, *suite.overrides):
@@ -60,10 +62,24 @@ def suites() -> dict[str, Suite]:
     return found
 
 
+def read_suite(path: Path) -> Suite:
+    """The suite in a file, with what it extends filled in; `UsageError` with file and line where it is wrong."""
+    suite = read_yaml(path, Suite)
+    if suite.extends:
+        base = FOLDER / f"{suite.extends}.yaml"
+        if not base.exists():
+            raise unknown("suite", suite.extends, [known.stem for known in FOLDER.glob("*.yaml")], "zoo list suites")
+        said = suite.model_dump(by_alias=True, exclude_unset=True)
+        suite = Suite.model_validate(read_yaml(base, Suite).model_dump(by_alias=True) | said)
+    if not suite.datasets or not suite.variants:
+        raise UsageError(f"{path}: a suite names at least one data set and one variant.")
+    return suite
+
+
 def suite_named(name: str) -> Suite:
     """The suite of that name, or one in a file if ``name`` is a path to YAML; `UsageError` otherwise."""
     if name.endswith((".yaml", ".yml")):
-        return read_yaml(Path(name), Suite)
+        return read_suite(Path(name))
     for known, suite in suites().items():
         if fold(known) == fold(name):
             return suite

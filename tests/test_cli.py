@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,7 @@ def test_show_knows_every_name(zoo) -> None:
         (("train", "vae", "--seed", "-1"), "'--seed'"),
         (("train", "vae", "--device", "tpu"), "no device 'tpu'."),
         (("bench", "quick", "--seeds", "2", "--seed", "1"), "give --seeds N or --seed K, not both."),
+        (("bench", "smoke", "--jobs", "0"), "--jobs is auto or a number from 1, not '0'."),
         (("list", "variant-s"), "no listing"),
         (("fetch", "imagenet"), "no asset 'imagenet'."),
         (("leaderboard",), "holds no records"),
@@ -93,7 +96,7 @@ def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
 
 
 def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path: Path) -> None:
-    words = ("bench", "smoke", "--variants", "vae,cvae", "--wandb", "disabled")
+    words = ("bench", "smoke", "--variants", "vae,cvae", "--wandb", "disabled", "--jobs", "1")
     code, out, err = zoo(*words)
     assert code == 0, err
     assert "vae" in out and "cvae" in out
@@ -127,7 +130,7 @@ def test_a_failing_cell_is_recorded_and_takes_no_other_along(
         raise RuntimeError("a planted mistake")
 
     monkeypatch.setattr(BetaVAE, "rate_weight", broken)
-    code, out, _ = zoo("bench", "smoke", "--variants", "beta_vae,vae", "--wandb", "disabled")
+    code, out, _ = zoo("bench", "smoke", "--variants", "beta_vae,vae", "--wandb", "disabled", "--jobs", "1")
     assert code == 1
     assert "a planted mistake" in out
     records = [json.loads(path.read_text()) for path in (tmp_path / "leaderboard" / "records").rglob("*.json")]
@@ -137,6 +140,48 @@ def test_a_failing_cell_is_recorded_and_takes_no_other_along(
     monkeypatch.chdir(tmp_path)
     failed = next(made for made in records if made["status"] == "failed")
     assert any("planted" in line for line in failed["log_tail"])
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "benchmarks.cli", "bench", "smoke", "--wandb", "disabled", *words]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def measured(folder: Path) -> dict[str, object]:
+    made = [json.loads(path.read_text()) for path in (folder / "leaderboard" / "records").rglob("*.json")]
+    return {record["cell"]["variant"]: (record["status"], record["metrics"]) for record in made}
+
+
+@pytest.mark.slow
+def test_workers_share_a_suite_and_give_the_same_numbers(tmp_path: Path) -> None:
+    for jobs in ("1", "2"):
+        folder = tmp_path / jobs
+        folder.mkdir()
+        process = start(folder, "--variants", "vae,cvae,vq_vae", "--jobs", jobs)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        assert said.count("-synthetic-s0-") == 3
+    assert measured(tmp_path / "1") == measured(tmp_path / "2")
+    assert set(measured(tmp_path / "1")) == {"vae", "cvae", "vq_vae"}
+
+
+@pytest.mark.slow
+def test_workers_stop_with_the_one_that_started_them_and_go_on(tmp_path: Path) -> None:
+    suite = (ROOT / "benchmarks" / "suites" / "smoke.yaml").read_text().replace("epochs: 1", "epochs: 400")
+    (tmp_path / "long.yaml").write_text(suite)
+    command = [sys.executable, "-m", "benchmarks.cli", "bench", "long.yaml", "--wandb", "disabled", "--jobs", "2"]
+    command += ["--variants", "vae,beta_vae"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.rglob("run.json"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    assert len(list(tmp_path.rglob("step-*.safetensors"))) >= 2
+    assert not list(tmp_path.rglob("leaderboard/records/*/*.json"))
 
 
 def test_train_continues_nothing_when_it_is_done_and_refuses_another_run(zoo, tmp_path: Path) -> None:

@@ -75,3 +75,10 @@ def test_the_python_snippets_run() -> None:
 def test_relative_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_lists_every_variant() -> None:
+    from zoo import list_models
+
+    named = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    assert sorted(named) == sorted(list_models())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -19,6 +20,7 @@ class Bar:
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
             leave=False,
+            position=int(os.environ.get("ZOO_BAR", "0")),  # a line for each worker
             bar_format="{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
         )
 
