@@ -23,7 +23,8 @@ class QuantiserSettings(BaseModel):
     """``vq``: a codebook that follows the encoder; ``fsq``: fixed levels, nothing to learn and nothing to collapse.
 
     Attributes:
-        codes: vq, the number of codes.
+        codes: vq, the number of codes. Few are best for the ELBO of small black-and-white images: more of them store the
+            noise of the pixels, which costs more nats of rate than it saves of distortion. Colour wants hundreds.
         decay: vq, of the moving averages that the codebook is made of.
         commitment: vq, beta: the weight of |z - e|^2, which keeps the encoder near its codes.
         restart_below: vq, a code used less than this times its fair share moves to a vector of the batch; 0 never.

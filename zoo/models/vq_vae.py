@@ -7,7 +7,8 @@ Official code: https://github.com/google-deepmind/sonnet, examples/vqvae_example
 Where we differ: the codebook's moving averages count in shares of the batch, and codes that nobody uses are restarted
 (`zoo.quantisers`); distortion is minus the log-likelihood in nats and commitment a sum over the grid, not two means;
 the networks and the prior are smaller. Prior and autoencoder are one run: the first ``prior_from`` of it trains the
-autoencoder, the rest the prior alone on codes that no longer move.
+autoencoder, the rest the prior alone on codes that no longer move (so early stopping must not come
+before that).
 
 The encoder is deterministic: q is a point, its entropy zero, and log p(x) >= log p(x | codes) + log p(codes) with
 both terms exact. Every posterior sample is the same one, so the k-sample bound is the ELBO for each k.
