@@ -130,12 +130,12 @@ def test_without_memory_a_code_is_the_mean_of_its_cluster() -> None:
 def test_the_codebook_is_the_ratio_of_two_moving_averages() -> None:
     quantiser = vq(codes=4, decay=0.9, restart_below=0.0)
     size, total = torch.ones(4, dtype=torch.float64), quantiser.codebook.clone()
-    for _ in range(5):
-        z = grid()
+    for n in range(120):
+        z, decay = grid(), min(0.9, (1 + n) / (10 + n))
         codes, rows = quantiser(z).codes.flatten(), z.movedim(1, -1).reshape(-1, 3)
         hot = torch.nn.functional.one_hot(codes, 4).double()
-        size = 0.9 * size + 0.1 * hot.sum(0) * 4 / len(rows)
-        total = 0.9 * total + 0.1 * hot.T @ rows * 4 / len(rows)
+        size = decay * size + (1 - decay) * hot.sum(0) * 4 / len(rows)
+        total = decay * total + (1 - decay) * hot.T @ rows * 4 / len(rows)
         train_step(quantiser, z)
         torch.testing.assert_close(quantiser.codebook, total / size.unsqueeze(1))
 
@@ -217,6 +217,10 @@ def test_the_codebook_starts_at_distinct_vectors_of_the_data() -> None:
     rows = z.movedim(1, -1).reshape(-1, 3)
     assert (quantiser.codebook.unsqueeze(1) == rows).all(2).any(1).all()
     assert len(quantiser.codebook.unique(dim=0)) == 16
+    # Nearly all of it background: the rest still gets codes.
+    z[:29], z[29, :, 1:] = 0.5, 0.5
+    quantiser.initialise(z)
+    assert len(quantiser.codebook.unique(dim=0)) == 6
     few = vq(codes=16)
     few.initialise(grid(batch=1, height=1, width=2))
     assert len(few.codebook.unique(dim=0)) == 2

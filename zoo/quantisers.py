@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from zoo.precision import full_precision
 
+# Vectors that a codebook is started from.
+SHOWN = 16384
+
 
 class QuantiserSettings(BaseModel):
     """``vq``: a codebook that follows the encoder; ``fsq``: fixed levels, nothing to learn and nothing to collapse.
 
     Attributes:
-        codes: vq, the number of codes. Few are best for the ELBO of small black-and-white images: more of them store the
-            noise of the pixels, which costs more nats of rate than it saves of distortion. Colour wants hundreds.
+        codes: vq, the number of codes. Few are best for the ELBO of small black-and-white images: more of them store
+            the noise of the pixels, which costs more nats of rate than it saves of distortion. Colour wants hundreds.
         decay: vq, of the moving averages that the codebook is made of.
         commitment: vq, beta: the weight of |z - e|^2, which keeps the encoder near its codes.
         restart_below: vq, a code used less than this times its fair share moves to a vector of the batch; 0 never.
@@ -86,12 +89,15 @@ class VectorQuantiser(Quantiser):
     code's fair share: a batch of N vectors of which n_k went to code k counts K n_k / N. So sizes start at one and stay
     about one on average, whatever the batch size, and no division by an almost empty count blows up a vector.
 
-    Buffers: ``codebook`` (K, D), ``cluster_size`` (K,), ``cluster_sum`` (K, D); the codebook has no gradient.
+    The decay rises to its setting as (1 + n) / (10 + n) with the number of updates n.
+
+    Buffers: ``codebook`` (K, D), ``cluster_size`` (K,), ``cluster_sum`` (K, D), ``updates`` (); none has a gradient.
     """
 
     codebook: Tensor
     cluster_size: Tensor
     cluster_sum: Tensor
+    updates: Tensor
 
     def __init__(self, settings: QuantiserSettings, size: int) -> None:
         super().__init__()
@@ -101,6 +107,7 @@ class VectorQuantiser(Quantiser):
         self.register_buffer("codebook", codebook)
         self.register_buffer("cluster_size", torch.ones(self.codes))
         self.register_buffer("cluster_sum", codebook.clone())
+        self.register_buffer("updates", torch.zeros(()))
         self._observed: tuple[Tensor, Tensor, Tensor] | None = None  # counts (K,), sums (K, D), candidates (K, D)
 
     @full_precision
@@ -123,9 +130,16 @@ class VectorQuantiser(Quantiser):
     @torch.no_grad()
     @full_precision
     def initialise(self, z: Tensor) -> None:
+        """Spread the codes over the vectors of a batch: each is drawn in proportion to its squared distance from those
+        already chosen (k-means++, Arthur and Vassilvitskii 2007). Drawn evenly, most would be the background."""
         rows = _rows(z)
-        chosen = torch.randperm(len(rows), device=rows.device)[: self.codes]
-        self.codebook.copy_(rows[chosen.repeat(-(-self.codes // len(chosen)))[: self.codes]])
+        rows = rows[torch.randperm(len(rows), device=rows.device)[:SHOWN]]
+        far = torch.ones_like(rows[:, 0])
+        for code in range(self.codes):
+            chosen = rows[torch.multinomial(far.clamp_min(1e-30), 1)[0]]
+            self.codebook[code] = chosen
+            distance = (rows - chosen).square().sum(1)
+            far = distance if code == 0 else torch.minimum(far, distance)
         self.cluster_size.fill_(1.0)
         self.cluster_sum.copy_(self.codebook)
 
@@ -153,7 +167,9 @@ class VectorQuantiser(Quantiser):
             dist.all_reduce(counts)
             dist.all_reduce(sums)
             dist.broadcast(candidates, 0)
-        decay, share = self.settings.decay, self.codes / counts.sum()
+        # The first batches count for more: at the start the encoder moves faster than a long average can follow.
+        decay = ((1 + self.updates) / (10 + self.updates)).clamp_max(self.settings.decay)
+        share = self.codes / counts.sum()
         size = torch.lerp(counts * share, self.cluster_size, decay)
         total = torch.lerp(sums * share, self.cluster_sum, decay)
         dead = size < self.settings.restart_below
@@ -166,6 +182,7 @@ class VectorQuantiser(Quantiser):
         self.codebook.copy_(torch.where(finite, moved, self.codebook))
         self.cluster_size.copy_(torch.where(finite, size, self.cluster_size))
         self.cluster_sum.copy_(torch.where(finite, total, self.cluster_sum))
+        self.updates += finite
 
 
 class FiniteScalarQuantiser(Quantiser):
