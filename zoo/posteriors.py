@@ -75,6 +75,11 @@ class DiagonalGaussian:
         self.mean = full(mean)
         self.log_variance = bound_log_variance(full(log_variance))
 
+    @property
+    def centre(self) -> Tensor:
+        """The code of x (B, D): the mean."""
+        return self.mean
+
     @full_precision
     def rsample(self) -> tuple[Tensor, Tensor]:
         """A reparameterised draw z (..., D) and log q(z) (...)."""
@@ -140,9 +145,15 @@ class FlowSample:
     def mean(self) -> Tensor:
         """The mean of the *base* Gaussian (B, D), not of the density: that has no closed form.
 
-        The flows keep the order of the dimensions and start near the identity, so it may stand for x.
+        What stands for x is `centre`.
         """
         return self.base.mean
+
+    @property
+    @full_precision
+    def centre(self) -> Tensor:
+        """Where the flow takes the mean of the base (B, D): the code of x, and what is decoded to rebuild it."""
+        return self.flow(self.base.mean, self.context)[0]
 
     @full_precision
     def rsample(self) -> tuple[Tensor, Tensor]:

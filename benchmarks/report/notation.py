@@ -28,7 +28,8 @@ def error(value: float) -> str:
 def plus_minus(value: float, stderr: float | None) -> str:
     """``-90.25 ± 0.31``: the error with two significant digits, the value with as many decimals."""
     if stderr is None:
-        return number(value)
+        # A whole number without an error is a count, such as that of active units.
+        return f"{int(value):,}" if float(value).is_integer() and abs(value) < 10**6 else number(value)
     if stderr < 10.0**-MAX_DECIMALS:
         return f"{number(value)} ± {error(stderr)}"
     decimals = 1 - math.floor(math.log10(stderr))

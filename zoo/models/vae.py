@@ -72,7 +72,7 @@ class VanillaVAE(VAE):
         return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.infer(x, y).mean
+        return self.infer(x, y).centre
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decode(self.represent(x, y), y))
