@@ -90,6 +90,7 @@ def test_the_code_of_an_image_is_where_a_posterior_without_spread_would_be(name:
     model = create_model("flow_vae", posterior={"name": name}).eval()
     with torch.no_grad():
         model.head.weight.normal_(0, 0.05)
+        model.head.weight[64:].normal_(0, 0.5)
         model.head.bias[32:64] = -60.0  # log-variances, bounded at -20
         model.head.weight[32:64] = 0.0
         for parameter in model.posterior.flow.parameters():
