@@ -90,13 +90,13 @@ def test_the_code_of_an_image_is_where_a_posterior_without_spread_would_be(name:
     model = create_model("flow_vae", posterior={"name": name}).eval()
     with torch.no_grad():
         model.head.weight.normal_(0, 0.05)
-        model.head.weight[64:].normal_(0, 0.5)
+        model.head.weight[64:].normal_(0, 0.15)
         model.head.bias[32:64] = -60.0  # log-variances, bounded at -20
         model.head.weight[32:64] = 0.0
         for parameter in model.posterior.flow.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     x = (torch.rand(6, 1, 28, 28) < 0.3).float()
     z, _ = model.infer(x).rsample()
-    # The spread that is left is e^-10, times the slopes of the flow.
-    assert torch.allclose(model.represent(x), z, atol=2e-2)
-    assert (model.represent(x) - model.infer(x).mean).abs().max() > 0.1
+    # The spread that is left is e^-10 times the slopes of the flow: little beside how far the flow carries the mean.
+    moved = (model.represent(x) - model.infer(x).mean).abs().max()
+    assert (model.represent(x) - z).abs().max() < 0.05 * moved
