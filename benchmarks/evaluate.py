@@ -82,6 +82,12 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         "identity": {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE},
         "note": f"of {representation.shape[1]} dimensions",
     }
+    if hasattr(run.model, "quantiser"):
+        used, share = likelihood.codebook(run.model, batches)
+        identity = {"split": config.split, "codes": run.model.quantiser.codes}
+        common = {"stderr": None, "n": len(representation), "identity": identity}
+        out.metrics["codebook_perplexity"] = {"value": used, "better": None} | common
+        out.metrics["codebook_use"] = {"value": share, "better": "higher"} | common
     from benchmarks.factors import disentanglement
 
     metrics, skipped = disentanglement(run)

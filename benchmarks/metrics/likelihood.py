@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo import noise
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
+from zoo.quantisers import code_counts, code_use, perplexity
 
 ACTIVE_VARIANCE = 0.01
 
@@ -75,6 +76,15 @@ def codes(model: VAE, batches: Batches, batch_size: int = 512) -> Tensor:
     """float32 (N, D) on the CPU: the representation of every image."""
     parts = [model.represent(x, y).float().flatten(1).cpu() for _, x, y in batches.sequential(batch_size)]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float, float]:
+    """Perplexity (1 to K) and share of the K codes used, over the whole split, of a model with a codebook."""
+    counts: Tensor | int = 0
+    for _, x, _ in batches.sequential(batch_size):
+        counts = counts + code_counts(model.codes(x), model.quantiser.codes)
+    return perplexity(counts).item(), code_use(counts).item()
 
 
 def active_units(representation: Tensor) -> int:
