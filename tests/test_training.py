@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ROOT
+from zoo import list_models
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
@@ -328,3 +329,29 @@ def test_peak_memory_sees_what_was_held_and_forgets_what_was_before() -> None:
     reset_peak(device)
     if sys.platform == "linux":
         assert peak_memory(device) - before < 140 << 20
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_every_variant_goes_on_where_it_was_stopped(tmp_path: Path, variant: str) -> None:
+    from benchmarks.suite import suite_named
+
+    config = suite_named("smoke").config(variant, "synthetic", 0)
+    train = config.train.model_copy(update={"epochs": 2, "batch_size": 64, "checkpoint_seconds": 0.0, "ema": 0.9})
+    config = config.model_copy(update={"train": train})
+    calls = 0
+
+    def now_and_then() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls % 3 == 0
+
+    train_run(config, tmp_path / "whole", choose("cpu"))
+    stops = 0
+    while not (tmp_path / "pieces" / "model.safetensors").exists():
+        try:
+            train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=now_and_then)
+        except Stopped:
+            stops += 1
+    # A step asks twice where it writes a checkpoint, so a stop comes at every other step or so.
+    assert stops >= 2
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
