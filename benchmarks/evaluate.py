@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.metrics import likelihood
-from zoo import noise
+from benchmarks.pictures import generate, to_bytes
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
@@ -109,22 +109,6 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
     for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
         out.metrics |= metrics
         out.skipped |= skipped
-
-
-@torch.no_grad()
-def generate(model: VAE, n: int, seed: int, device: torch.device, rows: int = 1000) -> Tensor:
-    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior; sample i depends on (seed, i) alone."""
-    parts = []
-    for start in range(0, n, rows):
-        ids = torch.arange(start, min(start + rows, n), device=device)
-        with noise.keyed(seed, ids):
-            parts.append(to_bytes(model.sample(len(ids))))
-    return torch.cat(parts)
-
-
-def to_bytes(x: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1] as uint8 on the CPU, rounded to the nearest byte."""
-    return (x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.pictures import generate
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec
@@ -20,8 +21,6 @@ def sample_quality(run: Run) -> tuple[Metrics, dict[str, str]]:
     The reference is the grey images of the split: samples are means of p(x | z), which are grey too. Samples and
     reference have as many images as the smaller of the two.
     """
-    from benchmarks.evaluate import generate
-
     config = run.config.evaluate
     metrics: Metrics = {}
     skipped = {}
