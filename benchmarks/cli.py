@@ -171,11 +171,7 @@ def bench(
         _run_all(todo, cells, places, device, wandb_mode, jobs)
     path = matrix.write_board(places)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
-    if as_json:
-        click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
-    else:
-        _echo_board(records)
-        click.echo(f"\n{path}")
+    _echo_records(records, path, as_json)
     if any(made.status != "done" for made in records):
         sys.exit(FAILED)
 
@@ -192,11 +188,7 @@ def leaderboard(board: Path, as_json: bool) -> None:
     if not records:
         raise UsageError(f"{places.records} holds no records. `zoo bench quick` makes some.")
     path = matrix.write_board(places)
-    if as_json:
-        click.echo(json.dumps([json.loads(_dump(made)) for made in records], indent=2))
-    else:
-        _echo_board(records)
-        click.echo(f"\n{path}")
+    _echo_records(records, path, as_json)
 
 
 @zoo.command()
@@ -274,8 +266,8 @@ def doctor(as_json: bool) -> None:
 
 def main() -> None:
     """The entry point: a wrong request is one sentence and exit code 2, a failure one sentence and 1."""
-    # Threads that spin while they wait lose whole cores to each other on a shared machine: 1,200 images/s instead of
-    # 9,000 was seen. Read by libgomp when torch is first imported, which nothing has done yet.
+    # Threads that spin while they wait lose whole cores to each other on a shared machine. Read by libgomp when torch
+    # is first imported, which nothing has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         zoo.main(standalone_mode=False)
@@ -314,12 +306,8 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
     if count == 1:
         _run(cells, places, device, wandb_mode)
         return
-    # The same words that this process was given; `--jobs` is given again by whoever starts the workers.
-    words = [word for word in sys.argv[1:] if not word.startswith("--jobs") and word != "--json"]
-    if jobs != "auto" and jobs in words and f"--jobs={jobs}" not in sys.argv:
-        words.remove(jobs)
     with graceful() as should_stop:
-        codes = workers.run(words, count, should_stop)
+        codes = workers.run(sys.argv[1:], count, should_stop)
         if should_stop():
             raise Stopped("stopped at the user's request; the same command goes on from here.")
     if any(code not in (DONE, FAILED) for code in codes):
@@ -364,10 +352,14 @@ def _finished(path: Path, config: Any) -> Any:
     return made
 
 
-def _dump(made: Any) -> str:
+def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:
     from benchmarks import record
 
-    return record.dump(made)
+    if as_json:
+        click.echo(json.dumps([json.loads(record.dump(made)) for made in records], indent=2))
+    else:
+        _echo_board(records)
+        click.echo(f"\n{path}")
 
 
 def _planned(planned: Any, places: Any) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _drawn(run: Run, factors: np.ndarray) -> np.ndarray:
 def _codes(run: Run, images: Images) -> np.ndarray:
     # The training split of a set that is binarised anew at each visit holds grey bytes: a code is that of one drawing.
     pixels = images.pixels
-    if run.images.binarise == "dynamic" and images.pixels.max() > 0 and not _is_binary(pixels):
+    if run.images.binarise == "dynamic" and not _is_binary(pixels):
         generator = torch.Generator().manual_seed(run.config.evaluate.seed)
         drawn = torch.rand(pixels.shape, generator=generator) * 255 < pixels
         pixels = drawn.to(torch.uint8) * 255

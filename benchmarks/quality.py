@@ -65,9 +65,15 @@ def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]
     from benchmarks.metrics.reconstruction import WINDOW, reconstruction_quality
 
     config, size = run.config.evaluate, run.images.spec.shape[1:]
-    if not config.quality_samples or min(size) < WINDOW or run.images.spec.support == "real":
-        small = "evaluate.quality_samples is 0" if min(size) >= WINDOW else "images are too small"
-        return {}, dict.fromkeys(("psnr", "ssim"), small)
+    reason = None
+    if not config.quality_samples:
+        reason = "evaluate.quality_samples is 0"
+    elif run.images.spec.support == "real":
+        reason = "real data has no range to measure against"
+    elif min(size) < WINDOW:
+        reason = f"needs images of at least {WINDOW}x{WINDOW}"
+    if reason:
+        return {}, dict.fromkeys(("psnr", "ssim"), reason)
     shown, rebuilt = [], []
     for _, x, y in batches.sequential():
         shown.append(x)

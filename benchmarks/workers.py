@@ -31,7 +31,8 @@ def cores() -> int:
 
 
 def run(arguments: list[str], workers: int, should_stop: Callable[[], bool]) -> list[int]:
-    """Run ``zoo ARGUMENTS --jobs 1`` in ``workers`` processes that divide the cores; their exit codes.
+    """Run ``zoo ARGUMENTS --jobs 1`` in ``workers`` processes that divide the cores; their exit codes. A ``--jobs``
+    among the arguments does not matter: of an option that is given twice the last one counts.
 
     A stop that is asked of this process is passed on once, and the workers end at their next step.
     """

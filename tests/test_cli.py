@@ -144,7 +144,9 @@ def test_a_failing_cell_is_recorded_and_takes_no_other_along(
 
 def start(folder: Path, *words: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.cli", "bench", "smoke", "--wandb", "disabled", *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # One thread whoever runs it: the order of a sum over threads moves the last digits.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def measured(folder: Path) -> dict[str, object]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
@@ -71,6 +72,13 @@ def make_decoder(settings: DecoderSettings, size: int, shape: tuple[int, int, in
     from zoo.nets.conv import ConvDecoder
 
     return ConvDecoder(settings, size, shape)
+
+
+def with_planes(x: Tensor, condition: Tensor | None) -> Tensor:
+    """Images (B, C, H, W) with a condition (B, K) beside them as constant planes: (B, C + K, H, W)."""
+    if condition is None:
+        return x
+    return torch.cat([x, condition[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
 
 def require(condition: bool, sentence: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from zoo.errors import unknown
-from zoo.nets import EncoderSettings, require
+from zoo.nets import EncoderSettings, require, with_planes
 
 
 class TimmEncoder(nn.Module):
@@ -36,8 +36,4 @@ class TimmEncoder(nn.Module):
             self.features = self.backbone.head_hidden_size or self.features
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        if condition is not None:
-            import torch
-
-            x = torch.cat([x, condition[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
-        return self.backbone(x)
+        return self.backbone(with_planes(x, condition))

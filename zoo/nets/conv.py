@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
-from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings, require
+from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings, require, with_planes
 from zoo.nets.mlp import dense
 
 
@@ -46,10 +45,7 @@ class ConvEncoder(nn.Module):
         self.features = [before * height * width, *settings.hidden][-1]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        if condition is not None:
-            planes = condition[:, :, None, None].expand(-1, -1, *x.shape[2:])
-            x = torch.cat([x, planes], 1)
-        return self.dense(self.layers(x).flatten(1))
+        return self.dense(self.layers(with_planes(x, condition)).flatten(1))
 
 
 class ConvDecoder(nn.Module):

@@ -170,7 +170,7 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> float:
         """The mean ELBO of the validation split in nats, with the weights that would be kept."""
-        with self._kept_weights():
+        with _evaluating(self.model, self.average):
             total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
             count = 0
             for ids, x, y in self.validation.sequential(VALIDATION_ROWS):
@@ -345,11 +345,8 @@ class Trainer:
         self.model.eval()
 
     def _snapshot(self) -> dict[str, Tensor]:
-        with self._kept_weights():
+        with _evaluating(self.model, self.average):
             return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
-    def _kept_weights(self) -> Any:
-        return _evaluating(self.model, self.average)
 
 
 @contextlib.contextmanager
