@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo import create_model
 from zoo.config import TrainConfig
 from zoo.data.images import DataSpec
-from zoo.models.vae_gan import VAEGAN
+from zoo.models.vae_gan import VAEGAN, calibrate
 from zoo.training.optimise import Group, backward
 
 SPEC = DataSpec((1, 8, 8), "binary")
@@ -150,3 +150,39 @@ def test_a_verdict_does_not_depend_on_the_batch() -> None:
     assert torch.allclose(torch.cat([one for _, one in alone]), logits, atol=1e-5)
     assert features.mean(1).abs().max() < 1e-5
     assert torch.allclose(features.var(1, correction=0), torch.ones(len(x)), atol=1e-2)
+
+
+def test_calibration_recovers_the_scale_and_the_offset_of_logits_that_are_too_sure() -> None:
+    random = torch.Generator().manual_seed(0)
+    true = torch.randn(200_000, generator=random, dtype=torch.float64)
+    x = (torch.rand(true.shape, generator=random, dtype=torch.float64) < true.sigmoid()).double()
+    scale, offset = calibrate((true - 0.7) / 0.2, x)
+    assert float(scale) == pytest.approx(0.2, abs=0.01)
+    assert float(offset) == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(50), torch.ones(50), (torch.arange(50) % 2).float()], ids=["0", "1", "both"])
+def test_calibration_is_finite_and_never_worse_than_none(x: Tensor) -> None:
+    x, logits = x.double(), torch.linspace(-60, 60, 50, dtype=torch.float64)
+    scale, offset = calibrate(logits, x)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    assert torch.isfinite(torch.stack([scale, offset])).all()
+    assert loss(scale * logits + offset, x) <= loss(logits, x)
+
+
+def test_after_training_the_bound_is_calibrated_and_nothing_else_has_changed() -> None:
+    model, x = make(), images()
+    with torch.no_grad():
+        model.decoder.output_bias.fill_(30.0)  # sure of white everywhere
+    model.eval()
+    torch.manual_seed(3)
+    before, pictures = model.terms(x).distortion.mean(), model.reconstruct(x)
+    weights = copy.deepcopy(dict(model.named_parameters()))
+    state = torch.get_rng_state()
+    model.recollect([(x, None)])
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(3)
+    assert model.terms(x).distortion.mean() < 0.2 * before
+    assert torch.equal(model.reconstruct(x), pictures)
+    assert all(torch.equal(weights[name], value) for name, value in model.named_parameters())
+    assert not model.training

@@ -151,7 +151,7 @@ class Inception(Extractor):
         x = F.interpolate(
             _colour(images).float() / 255, size=(299, 299), mode="bilinear", align_corners=False
         )
-        return self.network(2 * x - 1).flatten(1)
+        return self.network((2 * x - 1).contiguous(memory_format=torch.channels_last)).flatten(1)
 
 
 class EfficientNetLite0(Extractor):

@@ -16,12 +16,14 @@ the mean.
 
 The ELBO that `terms` reports is that of the pixels under the likelihood, comparable with every other variant's. It
 is not what is trained: nobody asks this decoder for pixel probabilities that are calibrated, unless ``pixel`` is
-above 0.
+above 0. A Bernoulli is therefore given one scale and one offset for all logits, fitted to training images once the
+training is over (Platt 1999) and part of log p(x | z) from then on. Pictures stay what the discriminator judged.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -30,12 +32,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.models.base import Losses, Settings, Terms, parameters_of
+from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets.discriminator import Discriminator, DiscriminatorSettings
 from zoo.precision import full_precision
 
 LOG_2 = math.log(2.0)  # what a verdict costs when real and made cannot be told apart
+CALIBRATION_IMAGES = 4096
+SEED = 0
 
 
 class VAEGANSettings(VanillaSettings):
@@ -53,6 +57,7 @@ class VAEGAN(VanillaVAE):
     def __init__(self, spec: DataSpec, settings: VAEGANSettings) -> None:
         super().__init__(spec, settings)
         self.discriminator = Discriminator(settings.discriminator, spec.shape)
+        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {
@@ -71,7 +76,40 @@ class VAEGAN(VanillaVAE):
         params = self.decode(z, y)
         divergence = q.kl(self.prior)
         rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
-        return Terms(-self.likelihood.log_prob(params, x), rate.unsqueeze(1), {"z": z}), params
+        return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}), params
+
+    @full_precision
+    def log_likelihood(self, params: Tensor, x: Tensor) -> Tensor:
+        """(B,) nats, log p(x | z) with a Bernoulli's logits calibrated."""
+        if self.likelihood.name == "bernoulli":
+            scale, offset = self.calibration.to(params.dtype)
+            params = params * scale + offset
+        return self.likelihood.log_prob(params, x)
+
+    def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
+        z, log_q = self.infer(x, y).repeat(k).rsample()
+        log_likelihood = self.log_likelihood(self.decode(z, repeat(y, k)), repeat(x, k))
+        return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
+
+    @torch.no_grad()
+    def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Fit the calibration to the logits at one posterior sample of `CALIBRATION_IMAGES` training images. The
+        global random state is the same afterwards."""
+        if self.likelihood.name != "bernoulli":
+            return
+        training = self.training
+        self.eval()
+        logits, images = [], []
+        device = self.calibration.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(SEED)
+            for x, y in batches:
+                logits.append(self.decode(self.infer(x, y).rsample()[0], y).flatten().double())
+                images.append(x.flatten().double())
+                if sum(part.numel() for part in images) >= CALIBRATION_IMAGES * self.spec.dims:
+                    break
+        self.calibration.copy_(calibrate(torch.cat(logits), torch.cat(images)))
+        self.train(training)
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The encoder's loss: rate + similarity; the decoder's: gamma * similarity + its verdicts; the
@@ -113,6 +151,27 @@ class VAEGAN(VanillaVAE):
         if self.likelihood.name != "bernoulli":
             return mean
         return mean + (self.likelihood.sample(params) - mean).detach()
+
+
+def calibrate(logits: Tensor, x: Tensor) -> Tensor:
+    """(2,) the scale and the offset under which Bernoulli logits (N,) make x (N,) in [0, 1] likeliest: logistic
+    regression by Newton's method, never worse than the (1, 0) that it starts from."""
+    best = now = torch.tensor([1.0, 0.0], dtype=logits.dtype, device=logits.device)
+    design = torch.stack([logits, torch.ones_like(logits)])
+    least = F.binary_cross_entropy_with_logits(logits, x)
+    for _ in range(25):
+        probability = (now @ design).sigmoid()
+        gradient = design @ (probability - x) / len(x)
+        curvature = (design * (probability * (1 - probability))) @ design.T / len(x)
+        step = torch.linalg.solve(curvature + 1e-9 * torch.eye(2, dtype=x.dtype, device=x.device), gradient)
+        # Far from the optimum a whole Newton step can overshoot.
+        now = now - step * (1.0 / max(1.0, float(step.abs().max())))
+        loss = F.binary_cross_entropy_with_logits(now @ design, x)
+        if loss < least:
+            best, least = now, loss
+        elif float(step.abs().max()) < 1e-6:
+            break
+    return best
 
 
 @full_precision
