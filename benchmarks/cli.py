@@ -177,6 +177,38 @@ def bench(
 
 
 @zoo.command()
+@click.argument("suite")
+@click.argument("metric")
+@click.option("--variants", multiple=True, help="Only these; comma-separated or repeated.")
+@click.option("--datasets", multiple=True, help="Only these data sets.")
+@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@board_option
+@device_option
+@as_json
+def measure(
+    suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
+    runs: Path, board: Path, device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Add a dear METRIC (fid) to the finished cells of a suite, from the models that they kept, and write the board."""
+    from benchmarks import matrix
+    from benchmarks.amend import ADDABLE, amend
+    from benchmarks.suite import suite_named
+    from zoo.training.precision import choose
+
+    if metric not in ADDABLE:
+        raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
+    places = matrix.Places(board, runs)
+    cells = matrix.plan(suite_named(suite), _split(variants), _split(datasets), chosen)
+    compute = choose(device, cells[0].config.train.precision)
+    records = []
+    for number, planned in enumerate(cells, 1):
+        click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
+        records.append(amend(planned, places, compute, metric, f"zoo measure {suite} {metric}"))
+    _echo_records(records, matrix.write_board(places), as_json)
+
+
+@zoo.command()
 @board_option
 @as_json
 def leaderboard(board: Path, as_json: bool) -> None:

@@ -15,8 +15,9 @@ from zoo.runs import Run, load_grey
 Metrics = dict[str, dict[str, Any]]
 
 
-def sample_quality(run: Run) -> tuple[Metrics, dict[str, str]]:
-    """Metrics and skipped metrics for ``evaluate.quality_samples`` samples of the run.
+def sample_quality(run: Run, only: str | None = None) -> tuple[Metrics, dict[str, str]]:
+    """Metrics and skipped metrics for ``evaluate.quality_samples`` samples of the run; ``only`` those of the extractor
+    that the metric of this name stands for, if one is given.
 
     The reference is the grey images of the split: samples are means of p(x | z), which are grey too. Samples and
     reference have as many images as the smaller of the two.
@@ -26,6 +27,8 @@ def sample_quality(run: Run) -> tuple[Metrics, dict[str, str]]:
     skipped = {}
     fake = real = None
     for extractor, (name, reason) in wanted(config, run.images.spec, run.compute.device).items():
+        if only not in (None, name):
+            continue
         if reason:
             skipped[name] = reason
             continue

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import cli
 from benchmarks.catalogue import listed
@@ -119,6 +120,46 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
     assert zoo("bench", "smoke", "--variants", "vae,cvae", "--plan", "--missing")[1] == ""
     assert zoo("leaderboard")[0] == 0
     assert (tmp_path / "leaderboard" / "README.md").read_text() == board
+
+
+def test_a_dear_metric_is_added_to_a_finished_cell(zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.metrics import extractors
+
+    class Crossed(extractors.Extractor):  # eight features in place of Inception's, and as slow to come by
+        name, dimensions, calls = "inception", 8, 0
+
+        def __init__(self, device) -> None:
+            super().__init__(torch.nn.Identity(), {}, device)
+
+        def features(self, images):
+            type(self).calls += 1
+            return torch.nn.functional.adaptive_avg_pool2d(images.float(), (2, 4)).flatten(1)
+
+    monkeypatch.setitem(extractors.EXTRACTORS, "inception", Crossed)
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    code, _, err = zoo("measure", "smoke", "fid", "--variants", "vae")
+    assert code == 2 and "not done yet" in err
+    assert zoo("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    (path,) = (tmp_path / "leaderboard" / "records").rglob("*.json")
+    before = json.loads(path.read_text())
+    assert "fid" in before["skipped"] and not Crossed.calls
+    code, _, err = zoo("measure", "smoke", "fid", "--variants", "vae", "--runs", "elsewhere")
+    assert code == 2 and "elsewhere" in err
+    assert zoo("measure", "smoke", "fid", "--variants", "vae")[0] == 0
+    after = json.loads(path.read_text())
+    assert after["metrics"]["fid"]["value"] > 0 and "zoo measure smoke fid" in after["metrics"]["fid"]["note"]
+    assert "fid" not in after["skipped"] and Crossed.calls
+    added = after["metrics"].keys() - before["metrics"].keys()
+    assert added == {"fid", "kid", "precision", "recall", "density", "coverage"}
+    for made in (before, after):
+        made["skipped"].pop("fid", None)
+        made["metrics"] = {name: made["metrics"][name] for name in before["metrics"]}
+    assert before == after
+    calls, written = Crossed.calls, path.stat().st_mtime_ns
+    assert zoo("measure", "smoke", "fid", "--variants", "vae")[0] == 0
+    assert (calls, written) == (Crossed.calls, path.stat().st_mtime_ns)
+    code, _, err = zoo("measure", "smoke", "fd_digits")
+    assert code == 2 and "no metric to add 'fd_digits'" in err
 
 
 def test_a_failing_cell_is_recorded_and_takes_no_other_along(
