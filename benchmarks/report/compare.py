@@ -8,7 +8,7 @@ says how far it would move if the model were trained again.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -102,3 +102,26 @@ def best(
         return None
     others = (other for key, other in estimates.items() if key != first)
     return first if all(differ(estimates[first], other) for other in others) else None
+
+
+def ranks(
+    estimates: Mapping[Key, Estimate],
+    better: Literal["lower", "higher"] | None,
+    whole: Collection[Key] | None = None,
+) -> dict[Key, int]:
+    """1 + how many numbers beat this one beyond the errors (`differ`): whatever ties shares a rank.
+
+    The relation is not transitive (a may beat c while b ties with both), which is why a rank counts what beats a
+    number and is no place in a sorted list. A number without any error has no rank, nor has one that is not among
+    ``whole`` (default: all), though the latter still stands in the way of others. Empty where fewer than two
+    numbers can be compared.
+    """
+    known = {key: one for key, one in estimates.items() if one.has_error}
+    if better is None or len(known) < 2:
+        return {}
+    sign = 1.0 if better == "higher" else -1.0
+    return {
+        key: 1 + sum(sign * (other.value - one.value) > 0 and differ(one, other) for other in known.values())
+        for key, one in known.items()
+        if whole is None or key in whole
+    }

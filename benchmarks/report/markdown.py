@@ -9,26 +9,35 @@ from benchmarks.record import Environment, Record
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notation import code, escape, link, superscript
-from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, of_family, tables
+from benchmarks.report.notes import notes, recipes
+from benchmarks.report.published import MARKS, comparisons, part
+from benchmarks.report.summary import summary
+from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
 
 DAGGER = "†"
 
 LEGEND = """\
-**How to read it.** `mean ± e`: e is the *test-set standard error*, how far the number would move with other
-test images. `mean ± e [s, n seeds]`: s is the standard deviation of the *spread over n training seeds*; the
-images are the same for every seed, so e is the mean of the seeds' standard errors and does not shrink with
-n. A number without ± has no standard error. One seed says nothing about another seed.
+<details><summary>How to read it</summary>
 
-**Bold** is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ);
-with two seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of
-freedom. Errors that two models share, as they share the test images, are not taken out, so the test errs
-towards a tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over
-only those seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
+`mean ± e`: e is the *test-set standard error*, how far the number would move with other test images.
+`mean ± e [s, n seeds]`: s is the standard deviation of the *spread over n training seeds*; the images are the
+same for every seed, so e is the mean of the seeds' standard errors and does not shrink with n. A number
+without ± has no standard error. One seed says nothing about another seed.
+
+Bold is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ); with two
+seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom.
+Errors that two models share, as they share the test images, are not taken out, so the test errs towards a
+tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only those
+seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
 
 A raised digit names the footnote that says what exactly was measured (extractor, weights, number of images,
-split, k); numbers that differ in it never share a column. † marks a model that is given the class: its nats
-are of log p(x | y), not of log p(x), and take no part in the ranking. ↑ more is better, ↓ less is better.
-`skip`: it cannot be measured for this model, and why."""
+split, k); numbers that differ in it never share a column. Hashes are cut to 12 digits; the records have them
+whole. † marks a model that is given the class: its nats are of log p(x | y), not of log p(x), and take no part
+in the ranking. ↑ more is better, ↓ less is better. `skip`: it cannot be measured for this model, and why.
+
+The suite that most training went into (images seen by all of its runs) stands first: it is the one to quote.
+
+</details>"""
 
 
 def board(
@@ -45,19 +54,33 @@ def board(
     found = tables(records)
     if not found:
         return "\n\n".join([*lines, "There are no records yet. `make bench` makes the first."]) + "\n"
+    lines.append(" ".join(_summary(found[0])))
     lines.append(LEGEND)
     group = None
     for table in found:
         if table.group != group:
             group = table.group
             lines.append(f"## {escape(group)}")
-        lines += _section(table, registry_entries, command)
+        lines += _section(table, registry_entries, command, first=table is found[0])
     return "\n\n".join(lines) + "\n"
 
 
-def _section(table: Table, entries: Mapping[str, Any], command: str) -> Iterator[str]:
+def _summary(table: Table) -> Iterator[str]:
+    for sentence in summary(table):
+        yield "".join(f"**{escape(text)}**" if stress else _spaced(text) for text, stress in sentence)
+
+
+def _spaced(text: str) -> str:
+    # `escape` takes the spaces at the ends, which join this piece of a sentence to the next.
+    return " " * text.startswith(" ") + escape(text) + " " * text.endswith(" ")
+
+
+def _section(table: Table, entries: Mapping[str, Any], command: str, first: bool) -> Iterator[str]:
     yield f"### {escape(table.dataset)}" + (f" (set {table.part})" if table.part else "")
+    if not first:
+        yield " ".join(_summary(table))
     yield _measured(table, [*table.head, *table.costs], entries, seeds=True)
+    yield from _remarks(table)
     yield from _footnotes(table)
     yield from _unfinished(table)
     yield from _published(table, entries)
@@ -89,8 +112,8 @@ def grid(head: list[str], rows: Iterable[list[str]]) -> str:
 
 
 def _name(row: Row, entries: Mapping[str, Any]) -> str:
-    paper = _get(entries.get(row.variant), "paper")
-    return link(row.label, _get(paper, "url")) + (f" {DAGGER}" if row.conditional else "")
+    paper = part(entries.get(row.variant), "paper")
+    return link(row.label, part(paper, "url")) + (f" {DAGGER}" if row.conditional else "")
 
 
 def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bool) -> str:
@@ -106,52 +129,34 @@ def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bo
     return f"{text} {DAGGER}" if row.marked(column) else text
 
 
-def _footnotes(table: Table) -> Iterator[str]:
-    notes = [f"{superscript(i)} {_identity(one)}" for i, one in enumerate(table.footnotes, 1)]
+def _remarks(table: Table) -> Iterator[str]:
+    said = []
     if any(row.conditional for row in table.rows):
-        notes.append(f"{DAGGER} given the class: log p(x | y), not ranked with log p(x).")
+        said.append(f"{DAGGER} given the class: log p(x | y), not ranked with log p(x).")
     if any(column.metric == "reconstruction_loss" for column in table.head):
-        notes.append(
+        said.append(
             "reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; "
             "it is neither nats nor comparable with an ELBO."
         )
     if any(row.label != row.variant for row in table.rows):
-        notes.append(f"Digits after a name tell recipes of one variant apart: {escape(_recipes(table))}")
-    said: dict[str, set[str]] = {}
-    for record in table.records:
-        for name, metric in record.metrics.items():
-            if metric.note:
-                said.setdefault(f"{escape(name)}: {escape(metric.note)}", set()).add(record.cell.variant)
-    notes += [f"{note} ({escape(', '.join(sorted(names)))})" for note, names in sorted(said.items())]
+        said.append(f"Digits after a name tell recipes of one variant apart: {escape(recipes(table))}")
     for metric, reasons in table.skipped.items():
-        notes.append(f"{escape(metric)} was measured for none: skip: {escape('; '.join(reasons))}.")
-    if notes:
-        yield "<br>\n".join(notes)
+        said.append(f"{escape(metric)} was measured for none: skip: {escape('; '.join(reasons))}.")
+    if said:
+        yield "<br>\n".join(said)
+
+
+def _footnotes(table: Table) -> Iterator[str]:
+    said = [f"{superscript(i)} {_identity(one)}" for i, one in enumerate(table.footnotes, 1)]
+    said += [f"{escape(metric)}: {escape(note)}" for metric, note in notes(table)]
+    if said:
+        yield "<details><summary>What exactly was measured</summary>"
+        yield "<br>\n".join(said)
+        yield "</details>"
 
 
 def _identity(identity: Identity) -> str:
-    return escape(", ".join(f"{key} = {value}" for key, value in identity))
-
-
-def _recipes(table: Table) -> str:
-    """How the recipes of a variant differ: the settings that are not the same in all of them."""
-    text = ""
-    for variant in sorted({row.variant for row in table.rows if row.label != row.variant}):
-        rows = [row for row in table.rows if row.variant == variant]
-        settings = [dict(_flat(row.records[0].config)) for row in rows]
-        names = sorted({name for one in settings for name in one} - {"seed"})
-        apart = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
-        for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
-            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in apart) + "."
-    return text
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+    return escape(notation.short_hashes(", ".join(f"{key} = {value}" for key, value in identity)))
 
 
 def _unfinished(table: Table) -> Iterator[str]:
@@ -168,28 +173,22 @@ def _unfinished(table: Table) -> Iterator[str]:
 
 def _published(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
     rows = []
-    for row in table.rows:
-        for entry in _get(entries.get(row.variant), "published") or ():
-            if _get(entry, "dataset") != table.dataset:
-                continue
-            family = str(_get(entry, "metric"))
-            ours = [
-                f"{escape(column.title)}: {notation.estimate(cell, len(row.records))}"
-                for column in [*table.head, *table.further]
-                if of_family(column.metric, family)
-                if isinstance(cell := row.cells[column], Estimate)
-            ]
-            theirs = notation.plus_minus(_get(entry, "value"), _get(entry, "stderr"))
-            note, mark = _get(entry, "note"), _get(entry, "mark")
-            same = "same recipe" if _get(entry, "same_recipe") else "**not the same recipe**"
-            source = _source(str(_get(entry, "source"))) + (f" ({escape(mark)})" if mark else "")
-            rows.append([
-                _name(row, entries), escape(family), "; ".join(ours) or "not measured", escape(theirs),
-                same + (f": {escape(note)}" if note else ""), source,
-            ])  # fmt: skip
+    for one in comparisons(table, entries):
+        ours = [
+            f"{escape(column.title)}: {notation.estimate(cell, len(one.row.records))}" for column, cell in one.ours
+        ]
+        theirs = notation.plus_minus(one.value, one.stderr)
+        apart = "; ".join(notation.difference(value) for value in one.differences)
+        same = "same recipe" if one.same_recipe else "**not the same recipe**"
+        source = _source(one.source) + (f" ({escape(one.mark)})" if one.mark else "")
+        rows.append([
+            _name(one.row, entries), escape(one.metric), "; ".join(ours) or "not measured", escape(theirs),
+            apart or "none", same + (f": {escape(one.note)}" if one.note else ""), source,
+        ])  # fmt: skip
     if rows:
-        yield "Published numbers beside ours (source marks: R read there, 2 read at second hand, B quoted):"
-        yield grid(["variant", "metric", "ours", "published", "recipe", "source"], rows)
+        marks = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
+        yield f"Published numbers beside ours (source marks: {marks}):"
+        yield grid(["variant", "metric", "ours", "published", "difference", "recipe", "source"], rows)
 
 
 def _source(source: str) -> str:
@@ -206,11 +205,11 @@ def _samples(table: Table, across: int = 4) -> Iterator[str]:
     yield "Samples (not chosen):" + (f" none of {escape(', '.join(sorted(without)))}." if without else "")
     blocks = []
     for start in range(0, len(shown), across):
-        part = shown[start : start + across]
-        names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in part]
+        some = shown[start : start + across]
+        names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in some]
         images = [f"![samples of {name}]({_path(record.figures['samples'])})"
-                  for name, (_, record) in zip(names, part, strict=True)]  # fmt: skip
-        rule = [":-:"] * len(part)
+                  for name, (_, record) in zip(names, some, strict=True)]  # fmt: skip
+        rule = [":-:"] * len(some)
         blocks.append("\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, images)))
     yield "\n\n".join(blocks)
 
@@ -261,6 +260,3 @@ def _data(table: Table) -> str:
     sizes = f"{data.n.train:,} / {data.n.validation:,} / {data.n.test:,} images"
     return f"Data: {escape(f'{data.name}, sha256 {data.sha256[:12]}, {data.support}{bits}{seed}, {sizes}')}. "
 
-
-def _get(entry: Any, name: str) -> Any:
-    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 from benchmarks.report.compare import Estimate
@@ -46,6 +47,22 @@ def estimate(one: Estimate, total_seeds: int = 1) -> str:
         return text
     seeds = f"{one.seeds} seeds" if total_seeds == one.seeds else f"{one.seeds} of {total_seeds} seeds"
     return f"{text} [{seeds}]" if one.spread is None else f"{text} [{error(one.spread)}, {seeds}]"
+
+
+def difference(value: float) -> str:
+    """A signed difference in three significant digits: ``+9.34``."""
+    size = float(f"{abs(value):.3g}")  # 0.0999… has its first digit where 0.1 has it
+    return "0" if value == 0.0 else ("+" if value > 0 else "-") + number(size, 3)
+
+
+def short_hashes(text: str) -> str:
+    """The text with only 12 digits of each hash; the whole one is in the record."""
+    return re.sub(r"\b(?=[0-9a-f]*[a-f])([0-9a-f]{12})[0-9a-f]{8,}\b", r"\1", text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def count(value: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
-from benchmarks.report.compare import Estimate, best, estimate
+from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import shorten, superscript
 
 Identity = tuple[tuple[str, Any], ...]
@@ -136,6 +136,20 @@ class Table:
     def records(self) -> list[Record]:
         return in_order(record for row in self.rows for record in row.records)
 
+    @property
+    def done(self) -> list[Record]:
+        return [record for record in self.records if record.status == "done"]
+
+    @property
+    def columns(self) -> list[Column]:
+        return [*self.head, *self.further, *self.costs]
+
+    def ranks(self, column: Column) -> list[int | None]:
+        """The rank of each row (`compare.ranks`), None for a row that is not ranked in this column."""
+        ranked, whole = _ranked(self.rows, column)
+        found = ranks(ranked, column.better, whole)
+        return [found.get(i) for i in range(len(self.rows))]
+
 
 def recipe(record: Record) -> str:
     """12 hexadecimal digits of the configuration, less its seed and what decides no number.
@@ -150,7 +164,11 @@ def recipe(record: Record) -> str:
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
-    """All tables, sorted by suite, version and dataset. The order of ``records`` does not matter."""
+    """All tables; the order of ``records`` does not matter.
+
+    The suite@version that most training went into stands first (images seen in training by all of its cells that
+    are done), because it is the one to quote; within it tables are sorted by dataset. Ties go by name.
+    """
     places: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in in_order(records):
         place = places.setdefault((record.cell.group, record.cell.dataset), {})
@@ -165,7 +183,15 @@ def tables(records: Iterable[Record]) -> list[Table]:
         contents[first] = in_order(contents[first] + lost)
         several = len(contents) > 1
         built += [_table(group, dataset, part, i * several) for i, part in enumerate(contents.values(), 1)]
-    return built
+    seen: dict[str, float] = {}
+    for table in built:
+        seen[table.group] = seen.get(table.group, 0.0) + sum(images_seen(record) for record in table.done)
+    return sorted(built, key=lambda table: -seen[table.group])
+
+
+def images_seen(record: Record) -> float:
+    """How many images a run was trained on, each visit counted."""
+    return record.train.epochs * record.data.n.train if record.train and record.data else 0.0
 
 
 def measurements(record: Record) -> dict[str, Metric]:
@@ -313,13 +339,18 @@ def _standing(row: Row, order: list[Column]) -> tuple[Any, ...]:
     return True, len(order) + (not row.done), 0.0, row.variant, row.label
 
 
-def _winner(rows: list[Row], column: Column) -> Row | None:
+def _ranked(rows: list[Row], column: Column) -> tuple[dict[int, Estimate], list[int]]:
+    """The numbers that take part in a ranking, by the place of their row, and the places of rows without a loss."""
     ranked = {
         i: cell
         for i, row in enumerate(rows)
         if isinstance(cell := row.cells[column], Estimate) and row.done and not row.marked(column)
     }
-    whole = [i for i, row in enumerate(rows) if len(row.done) == len(row.records)]
+    return ranked, [i for i, row in enumerate(rows) if len(row.done) == len(row.records)]
+
+
+def _winner(rows: list[Row], column: Column) -> Row | None:
+    ranked, whole = _ranked(rows, column)
     winner = best(ranked, column.better, whole)
     return None if winner is None else rows[winner]
 

@@ -1,0 +1,72 @@
+"""What is said below a table: the remarks of the records, one line a metric, and how recipes differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.report.notation import listed
+from benchmarks.report.tables import Table
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
+FEW = 4  # values that are told apart; of more, the range
+
+
+def notes(table: Table) -> list[tuple[str, str]]:
+    """(metric, note), sorted. Notes that differ in their numbers only are one: with the variants of each number
+    where every variant has one and there are few, else with the range."""
+    said: dict[tuple[str, str], dict[str, set[tuple[str, ...]]]] = {}
+    for record in table.records:
+        for name, metric in record.metrics.items():
+            if metric.note:
+                note = metric.note.replace("\0", " ")
+                words, numbers = _NUMBER.sub("\0", note), tuple(_NUMBER.findall(note))
+                said.setdefault((name, words), {}).setdefault(record.cell.variant, set()).add(numbers)
+    return sorted((name, _merged(words, by_variant)) for (name, words), by_variant in said.items())
+
+
+def _merged(words: str, by_variant: dict[str, set[tuple[str, ...]]]) -> str:
+    every = {numbers for found in by_variant.values() for numbers in found}
+    columns = [sorted(set(values), key=float) for values in zip(*every, strict=True)]
+    varying = [i for i, values in enumerate(columns) if len(values) > 1]
+    if not varying:
+        return _filled(words, [values[0] for values in columns]) + f" ({', '.join(sorted(by_variant))})"
+    constant = all(len(found) == 1 for found in by_variant.values())
+    if len(varying) == 1 and constant and len(columns[varying[0]]) <= FEW:
+        place = varying[0]
+        owners = {
+            value: listed(sorted(name for name, found in by_variant.items() if next(iter(found))[place] == value))
+            for value in columns[place]
+        }
+        told = ", ".join(f"{value} ({names})" for value, names in owners.items())
+        return _filled(words, [told if i == place else values[0] for i, values in enumerate(columns)])
+    ranges = [values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}" for values in columns]
+    return _filled(words, ranges) + f" ({len(by_variant)} variants)"
+
+
+def _filled(words: str, numbers: list[str]) -> str:
+    pieces = words.split("\0")
+    return "".join(piece + number for piece, number in zip(pieces, [*numbers, ""], strict=True))
+
+
+def recipes(table: Table) -> str:
+    """How the recipes of a variant differ: the settings that are not the same in all of them."""
+    text = ""
+    for variant in sorted({row.variant for row in table.rows if row.label != row.variant}):
+        rows = [row for row in table.rows if row.variant == variant]
+        settings = [dict(flat(row.records[0].config)) for row in rows]
+        names = sorted({name for one in settings for name in one} - {"seed"})
+        apart = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
+        for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
+            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in apart) + "."
+    return text.strip()
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested configuration as (``a.b.c``, leaf) pairs, in its order."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value

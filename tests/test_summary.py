@@ -1,0 +1,171 @@
+"""What the board says at a glance: ranks that ties share, the suite to quote first, remarks that are calm."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.report import notation
+from benchmarks.report.compare import Estimate, best, differ, ranks
+from benchmarks.report.markdown import board
+from benchmarks.report.notes import notes
+from benchmarks.report.published import comparisons
+from benchmarks.report.summary import summary
+from benchmarks.report.tables import tables
+from tests.test_board import ENTRIES, ZOO, failed, make
+
+errors = st.floats(1e-3, 10.0)
+some = st.dictionaries(st.integers(0, 5), st.tuples(st.floats(-100, 100), errors), min_size=2, max_size=6)
+
+
+def said(records: list[Any]) -> list[str]:
+    (table,) = tables(records)
+    return ["".join(text for text, _ in sentence) for sentence in summary(table)]
+
+
+# --- ranks ---
+
+
+def test_ties_share_a_rank_and_the_next_counts_those_above() -> None:
+    values = {"a": 1.0, "b": 1.1, "c": 5.0, "d": 9.0}
+    estimates = {key: Estimate(value, 0.1, 10_000) for key, value in values.items()}
+    assert ranks(estimates, "lower") == {"a": 1, "b": 1, "c": 3, "d": 4}
+    assert ranks(estimates, "higher") == {"d": 1, "c": 2, "b": 3, "a": 3}
+    assert ranks(estimates, None) == {}
+
+
+def test_a_tie_that_is_not_transitive_ranks_by_what_beats_it() -> None:
+    # a beats c, and b, between them, differs from neither.
+    estimates = {"a": Estimate(0.0, 0.1, 10_000), "b": Estimate(0.25, 0.1, 10_000), "c": Estimate(0.5, 0.1, 10_000)}
+    assert ranks(estimates, "lower") == {"a": 1, "b": 1, "c": 2}
+
+
+def test_no_error_no_rank() -> None:
+    estimates = {"a": Estimate(1.0, None, 1), "b": Estimate(2.0, 0.1, 9), "c": Estimate(9.0, 0.1, 9)}
+    assert ranks(estimates, "lower") == {"b": 1, "c": 2}
+    assert ranks({key: estimates[key] for key in "ab"}, "lower") == {}
+
+
+def test_a_mean_over_survivors_has_no_rank_and_stands_in_the_way() -> None:
+    estimates = {key: Estimate(value, 0.1, 99) for key, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    assert ranks(estimates, "lower", whole=["b", "c"]) == {"b": 2, "c": 3}
+
+
+@given(some)
+def test_ranks_agree_with_the_test_and_with_the_best(numbers: dict[int, tuple[float, float]]) -> None:
+    estimates = {key: Estimate(value, stderr, 10_000) for key, (value, stderr) in numbers.items()}
+    found = ranks(estimates, "lower")
+    assert found.keys() == estimates.keys() and min(found.values()) == 1
+    for key, one in estimates.items():
+        beaten = any(other.value < one.value and differ(one, other) for other in estimates.values())
+        assert (found[key] > 1) == beaten
+    if (winner := best(estimates, "lower")) is not None:
+        assert found[winner] == 1 and list(found.values()).count(1) == 1
+
+
+def test_the_table_ranks_what_is_comparable_only() -> None:
+    (table,) = tables(ZOO)
+    elbo = next(column for column in table.head if column.metric == "elbo")
+    assert {row.label: rank for row, rank in zip(table.rows, table.ranks(elbo), strict=True)} == {
+        "vae": 1, "beta_vae": 2, "cvae": None, "vq_vae": None, "iwae": None,
+    }  # fmt: skip
+    (table,) = tables([*ZOO, failed("vae", 2)])
+    assert table.ranks(elbo)[[row.label for row in table.rows].index("vae")] is None
+
+
+# --- the order of suites ---
+
+
+def test_the_suite_that_most_training_went_into_stands_first() -> None:
+    first_look = [make(name, seed, numbers={"elbo": -1.0}) for name in "ab" for seed in range(3)]
+    earnest = [make(name, 0, numbers={"elbo": -1.0}, cell__suite="zz", train__epochs=100) for name in "ab"]
+    assert [table.group for table in tables(first_look + earnest)] == ["zz@1", "quick@1"]
+    page = board(first_look + earnest, {})
+    assert page.index("## zz@1") < page.index("## quick@1")
+    # What was lost counts for nothing, and equal suites go by name.
+    lost = [failed("c", seed, reason="no").model_copy(update={"train": earnest[0].train}) for seed in range(9)]
+    assert [table.group for table in tables(first_look + earnest + lost)] == ["zz@1", "quick@1"]
+    twins = [make("a", cell__suite=name) for name in ("y", "x")]
+    assert [table.group for table in tables(twins)] == ["x@1", "y@1"]
+
+
+def test_the_data_sets_of_a_suite_stay_together() -> None:
+    records = [
+        make("a", cell__dataset="b", data__name="b"), make("a", cell__dataset="a", data__name="a", train__epochs=50),
+        make("a", cell__suite="other", train__epochs=51),
+    ]  # fmt: skip
+    found = [(table.group, table.dataset) for table in tables(records)]
+    assert found == [("quick@1", "a"), ("quick@1", "b"), ("other@1", "mnist")]
+
+
+# --- the summary ---
+
+
+def test_the_summary_names_winners_and_ties() -> None:
+    trio = [make(name, numbers={"elbo": (value, 0.1), "fd": (fd, 0.1)})
+            for name, value, fd in (("a", -1.0, 5.0), ("b", -2.0, 5.1), ("c", -3.0, 9.0))]  # fmt: skip
+    assert said(trio) == [
+        "3 variants on mnist, one seed each.",
+        "Best ELBO: a, -1.00 ± 0.10 nats.",
+        "Best fd: a tie of a and b (from 5.00 ± 0.10).",
+    ]
+    assert "Best ELBO: **a**, -1.00 ± 0.10 nats." in board(trio, {})
+
+
+def test_a_long_tie_is_counted() -> None:
+    five = [make(name, numbers={"elbo": (-1.0, 0.1)}) for name in "abcde"]
+    assert said(five)[1] == "Best ELBO: a tie of a, b, c and 2 more (from -1.00 ± 0.10 nats)."
+
+
+def test_the_summary_counts_what_was_lost_and_sets_the_conditional_apart() -> None:
+    first, *_, last = said(ZOO)
+    assert first == "5 variants on mnist, 1 to 2 seeds each; of 6 runs 1 failed and 1 diverged."
+    assert last == "cvae is given the class and is not ranked with the others in nats."
+    assert said([failed("a")]) == ["1 variant on mnist, one seed each; of 1 runs 1 failed."]
+
+
+# --- remarks, hashes, differences ---
+
+
+def test_a_remark_is_one_line_a_metric() -> None:
+    records = [
+        make(name, seed, numbers={
+            "kid": (1.0, 0.1, {"note": f"deviation over 100 subsets: {10 * i + seed}.5"}),
+            "units": (1.0, 0.1, {"note": f"of {(32, 124)[i > 1]} dimensions"}),
+            "plain": (1.0, 0.1, {"note": "as published"}),
+        })
+        for i, name in enumerate("abc") for seed in range(2)
+    ]  # fmt: skip
+    (table,) = tables(records)
+    assert notes(table) == [
+        ("kid", "deviation over 100 subsets: 0.5 to 21.5 (3 variants)"),
+        ("plain", "as published (a, b, c)"),
+        ("units", "of 32 (a and b), 124 (c) dimensions"),
+    ]
+    assert board(records, {}).count("kid: ") == 1
+
+
+@given(st.lists(st.text(), min_size=1, max_size=4))
+def test_any_remark_can_be_said(texts: list[str]) -> None:
+    records = [make("a", seed, numbers={"elbo": (1.0, 0.1, {"note": text})}) for seed, text in enumerate(texts)]
+    (table,) = tables(records)
+    assert len(notes(table)) <= len([text for text in texts if text])
+
+
+def test_hashes_are_cut_on_the_board_and_whole_in_the_record() -> None:
+    whole = "da8ba6ed9cd7dab293afae40a4b3948f"
+    page = board([make("a", numbers={"fd": (1.0, 0.1, {"identity": {"sha256": whole, "n": 10_000}})})], {})
+    assert "sha256 = da8ba6ed9cd7" in page and whole not in page
+    assert notation.short_hashes("1000000000000000000000 and defaced") == "1000000000000000000000 and defaced"
+
+
+def test_the_difference_to_a_published_number() -> None:
+    (table,) = tables(ZOO)
+    found = {one.metric: one for one in comparisons(table, ENTRIES)}
+    assert found["nll"].differences == [86.1 - 84.45]
+    page = board(ZOO, ENTRIES)
+    assert re.search(r"\| 84\.45 \| \+1\.65 \|", page) and re.search(r"\| -90\.00 ± 0\.10 \| -0\.100 \|", page)
+    assert "| 84.45 | none |" in board([make("vae", numbers={"elbo": -1.0})], ENTRIES)
