@@ -15,6 +15,10 @@ from zoo.registry import plain, registry
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 
+# Settings that came after the first records: left out of a run's identity at their default, so that those keep theirs.
+LATER = {"train": ("stages",)}
+
+
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,13 +37,16 @@ class TrainConfig(Config):
 
     epochs: int = Field(20, ge=0)
     batch_size: int = Field(128, ge=1)
-    optimizer: Literal["adam", "adamax", "rmsprop"] = "adam"
+    optimizer: Literal["adam", "adamax", "rmsprop", "adamnormgrad"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "stages"] = "constant"
     final_learning_rate: float = Field(0.0, ge=0, description="where the cosine ends")
+    stages: tuple[tuple[float, float], ...] = Field(
+        (), description="of `stages`: how many epochs at which learning rate, one after the other; the last goes on"
+    )
     warmup: float = Field(0.0, ge=0, description="epochs over which the weight of the rate rises from 0 to 1")
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
@@ -76,9 +83,13 @@ class RunConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""
-        return self.model_dump(
-            mode="json", exclude={"train": {"checkpoint_seconds"}, "evaluate": {"rows"}}
-        )
+        found = self.model_dump(mode="json", exclude={"train": {"checkpoint_seconds"}, "evaluate": {"rows"}})
+        for section, names in LATER.items():
+            for name in names:
+                field = type(getattr(self, section)).model_fields[name]
+                if getattr(getattr(self, section), name) == field.get_default():
+                    del found[section][name]
+        return found
 
 
 def resolve(

@@ -134,7 +134,7 @@ def load_grey(config: RunConfig) -> ImageSet:
 
 def condition_of(model: VAE, spec: DataSpec) -> str:
     """What `Batches` should give as y."""
-    if not model.conditional:
+    if not model.conditional and not (model.supervised and spec.classes):
         return "none"
     return "class" if spec.classes else "attributes"
 

@@ -69,6 +69,15 @@ class Losses(dict[str, Tensor]):
 class VAE(nn.Module):
     """A variant. Subclasses implement `terms`, `log_weights`, `represent`, `reconstruct` and `sample`.
 
+    Attributes:
+        conditional: it is given y, and its nats are of log p(x | y).
+        supervised: its training is given the classes (-1 where nobody knows one), but its nats are of log p(x): what
+            it reports never looks at y.
+        couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
+            them.
+        measures: what `measure` gives, by name: the unit and the better direction.
+        train_size: how many examples there are to train on; the trainer says so before the first step.
+
     Args:
         spec: shape and support of the data, and what a conditional model may be given.
         settings: an instance of the class's own ``Settings``.
@@ -76,6 +85,10 @@ class VAE(nn.Module):
 
     Settings: ClassVar[type[Settings]] = Settings
     conditional: ClassVar[bool] = False
+    supervised: ClassVar[bool] = False
+    couples_examples: ClassVar[bool] = False
+    measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
+    train_size: int | None = None
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()
@@ -128,6 +141,10 @@ class VAE(nn.Module):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Called once before training with a large batch, for parts that start from data."""
+
+    def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """What only this variant can tell of each example, (B,) each, under the names of ``measures``."""
+        return {}
 
     def after_step(self) -> None:
         """Called after every update, for state that no gradient moves. Must not wait for the device."""

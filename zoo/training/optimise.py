@@ -46,6 +46,9 @@ class Group:
         norms = torch._foreach_norm(gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
         found_inf = (~torch.isfinite(norm)).float()
+        if self.config.optimizer == "adamnormgrad":
+            # Tomczak and Welling (2018): Adam is shown the direction of every tensor's gradient alone.
+            torch._foreach_div_(gradients, [part.clamp_min(1e-12) for part in norms])
         if self.config.clip is not None:
             factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(gradients, factor)
@@ -86,7 +89,14 @@ class LossScale:
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """The learning rate of a step (0-based) of ``steps``."""
-    if config.schedule == "constant" or steps <= 1:
+    if config.schedule == "stages" and config.stages:
+        epoch = step * config.epochs / steps
+        for length, rate in config.stages:
+            if epoch < length:
+                return rate
+            epoch -= length
+        return rate
+    if config.schedule != "cosine" or steps <= 1:
         return config.learning_rate
     low, high = config.final_learning_rate, config.learning_rate
     return low + 0.5 * (high - low) * (1 + math.cos(math.pi * step / (steps - 1)))
@@ -109,7 +119,7 @@ def backward(losses: Mapping[str, Tensor], groups: Mapping[str, Group], scale: f
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
     common = dict(lr=config.learning_rate, weight_decay=config.weight_decay, eps=config.epsilon)
-    if config.optimizer == "adam":
+    if config.optimizer in ("adam", "adamnormgrad"):
         # Decoupled decay is what people mean by weight decay with Adam; without decay the two are the same.
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
         return kind(parameters, betas=config.betas, fused=True, **common)

@@ -89,6 +89,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model, self.train, self.validation = model, train, validation
+        model.train_size = train.n
         self.config, self.compute, self.folder = config, compute, folder
         self.watchers, self.should_stop = watchers, should_stop
         self.groups = {

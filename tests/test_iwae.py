@@ -1,0 +1,168 @@
+"""The k-sample bound and its two gradients, against what is known exactly."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo import create_model
+from zoo.config import RunConfig, TrainConfig, resolve
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.models.hvae import HVAE
+from zoo.models.iwae import IWAE
+from zoo.training.optimise import Group, learning_rate
+
+BITS = DataSpec((1, 4, 4), "binary")
+REAL = DataSpec((1, 1, 6), "real")
+SMALL = {"latent": 2, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}}
+LINEAR = {"latent": 2, "encoder": {"hidden": []}, "decoder": {"hidden": []}, "likelihood": {"sigma": 0.7}}
+
+
+def iwae(spec: DataSpec = BITS, **settings) -> IWAE:
+    return create_model("iwae", data=spec, **SMALL | settings).double()
+
+
+def bits(n: int = 6) -> Tensor:
+    return torch.randint(0, 2, (n, 1, 4, 4)).double()
+
+
+def gradients(model: torch.nn.Module, x: Tensor, seed: int) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    model.zero_grad()
+    model.losses(x)["vae"].backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def test_one_sample_is_the_vae_s_one_sample_bound() -> None:
+    model, x = iwae(k=1), bits()
+    torch.manual_seed(3)
+    loss = model.losses(x)["vae"]
+    torch.manual_seed(3)
+    assert loss.item() == pytest.approx(-model.log_weights(x).mean().item(), rel=1e-12)
+
+
+def test_the_bounds_are_the_log_of_the_mean_and_the_mean_of_logs() -> None:
+    x = bits(1)
+    weights = {}
+    for bound in ("iwae", "vae"):
+        torch.manual_seed(0)
+        model = iwae(k=7, bound=bound)
+        torch.manual_seed(3)
+        weights[bound] = model.losses(x)["vae"].item()
+        # One image: k draws of it are the noise of one call with seven samples.
+        torch.manual_seed(3)
+        log_w = model.log_weights(x, k=7)
+    assert weights["vae"] == pytest.approx(-log_w.mean().item(), rel=1e-12)
+    assert weights["iwae"] == pytest.approx(-(log_w.exp().mean().log()).item(), rel=1e-12)
+    assert weights["iwae"] < weights["vae"]
+
+
+def test_both_gradients_have_one_expectation_and_dreg_the_smaller_spread() -> None:
+    torch.manual_seed(0)
+    plain = iwae(k=8)
+    doubly = iwae(k=8, gradient="doubly")
+    doubly.load_state_dict(plain.state_dict())
+    # Many copies of two images are many draws of the same gradient.
+    x = bits(2)
+    draws = {}
+    for name, model in (("plain", plain), ("doubly", doubly)):
+        each = [gradients(model, x.repeat(40, 1, 1, 1), seed) for seed in range(60)]
+        draws[name] = {key: torch.stack([one[key] for one in each]) for key in each[0]}
+    for key, of_plain in draws["plain"].items():
+        of_doubly = draws["doubly"][key]
+        error = torch.sqrt((of_plain.var(0) + of_doubly.var(0)) / len(of_plain))
+        far = (of_plain.mean(0) - of_doubly.mean(0)).abs() > 5 * error + 1e-9
+        assert not far.any(), key
+        if key.startswith(("encoder", "head")):
+            assert of_doubly.var(0).sum() < of_plain.var(0).sum(), key
+
+
+def test_with_the_exact_posterior_weights_are_constant_and_dreg_leaves_the_encoder_alone() -> None:
+    torch.manual_seed(0)
+    model = create_model("iwae", data=REAL, k=5, gradient="doubly", **LINEAR).double()
+    with torch.no_grad():
+        # Orthogonal columns make the posterior diagonal: N(M^-1 W^T (x - mu), s2 M^-1), M = W^T W + s2 I.
+        w = torch.linalg.qr(torch.randn(6, 2).double())[0] * torch.tensor([1.5, 0.8])
+        mu, s2 = torch.randn(6).double(), 0.49
+        model.decoder.output.weight.copy_(w)
+        model.decoder.output.bias.copy_(mu)
+        inverse = torch.linalg.inv(w.T @ w + s2 * torch.eye(2))
+        model.head.weight.copy_(torch.cat([inverse @ w.T, torch.zeros(2, 6)]))
+        model.head.bias.copy_(torch.cat([-inverse @ w.T @ mu, (s2 * inverse.diagonal()).log()]))
+    x = torch.randn(9, 1, 1, 6).double()
+    covariance = w @ w.T + s2 * torch.eye(6)
+    exact = torch.distributions.MultivariateNormal(mu, covariance).log_prob(x.flatten(1))
+    assert torch.allclose(model.log_weights(x, k=5), exact.expand(5, -1), atol=1e-6)
+    made = gradients(model, x, 1)
+    assert made["head.weight"].abs().max() < 1e-6 and made["head.bias"].abs().max() < 1e-6
+    assert made["decoder.output.weight"].abs().max() > 1e-2
+    plain = create_model("iwae", data=REAL, k=5, **LINEAR).double()
+    plain.load_state_dict(model.state_dict())
+    assert gradients(plain, x, 1)["head.bias"].abs().max() > 1e-3
+
+
+def test_two_linear_layers_have_the_likelihood_of_their_marginal() -> None:
+    torch.manual_seed(0)
+    settings = {"latent": 1, "lower": [2], "hidden": [[], []], "likelihood": {"sigma": 0.7}}
+    model: HVAE = create_model("hvae", data=REAL, **settings).double().requires_grad_(False)
+    (bottom,), (top,) = model.decoder[1:], model.down[0][1:]
+    variance = torch.exp(top.bias[2:])
+    top.weight[2:] = 0  # the variance of h1 does not depend on h2: the marginal is a Gaussian
+    inner = top.weight[:2] @ top.weight[:2].T + torch.diag(variance)
+    covariance = bottom.weight @ inner @ bottom.weight.T + 0.49 * torch.eye(6)
+    mean = bottom.weight @ top.bias[:2] + bottom.bias
+    x = torch.randn(4, 1, 1, 6).double() * 0.5
+    exact = torch.distributions.MultivariateNormal(mean, covariance).log_prob(x.flatten(1))
+    ratio = torch.exp(model.log_weights(x, k=20_000) - exact)
+    error = ratio.std(0) / math.sqrt(len(ratio))
+    assert ((ratio.mean(0) - 1).abs() < 5 * error).all() and (error < 0.05).all()
+
+
+def test_dreg_is_refused_where_it_is_not_defined() -> None:
+    with pytest.raises(UsageError, match="diagonal posterior"):
+        iwae(gradient="doubly", posterior={"name": "planar"})
+    with pytest.raises(UsageError, match="bound=iwae"):
+        iwae(gradient="doubly", bound="vae")
+
+
+def test_glorot_s_weights_are_bounded_and_the_bias_is_the_mean_image() -> None:
+    model = iwae(initial="glorot")
+    x = bits(50)
+    model.initialise(x)
+    first = model.encoder.layers[0]
+    bound = math.sqrt(6 / (16 + 8))
+    assert 0.8 * bound < first.weight.abs().max() <= bound and not first.bias.any()
+    assert torch.allclose(torch.sigmoid(model.decoder.output.bias), x.mean(0).flatten().clamp(0.001, 0.999))
+
+
+def test_stages_are_the_schedule_of_burda() -> None:
+    stages = [[3**i, round(1e-3 * 10 ** (-i / 7), 7)] for i in range(8)]
+    config = TrainConfig(epochs=3280, schedule="stages", stages=stages)
+    rates = [learning_rate(config, step, 2 * 3280) for step in (0, 1, 2, 7, 8, 6559)]
+    assert rates == [1e-3, 1e-3, stages[1][1], stages[1][1], stages[2][1], 1e-4]
+    assert sum(length for length, _ in stages) == 3280
+
+
+def test_new_settings_at_their_default_leave_the_key_of_a_run_alone() -> None:
+    base = resolve("vae")
+    assert "stages" not in base.identity()["train"]
+    changed = resolve("vae", settings=["train.schedule=stages", "train.stages=[[1, 0.1]]"])
+    assert changed.identity()["train"]["stages"] == [[1.0, 0.1]]
+    assert RunConfig.model_validate(changed.identity()).identity() == changed.identity()
+
+
+def test_adamnormgrad_does_not_see_the_size_of_a_gradient() -> None:
+    moved = []
+    for size in (1.0, 1000.0):
+        parameter = torch.nn.Parameter(torch.zeros(3))
+        group = Group("vae", [parameter], TrainConfig(optimizer="adamnormgrad", epsilon=0.1))
+        for _ in range(2):
+            parameter.grad = size * torch.tensor([3.0, 4.0, 0.0])
+            group.step()
+        moved.append(copy.deepcopy(parameter.detach()))
+    assert torch.allclose(moved[0], moved[1]) and moved[0][0] < 0

@@ -1,0 +1,95 @@
+"""IWAE: training on the k-sample bound, log of the mean of k importance weights, which k tightens.
+
+Paper: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, ICLR 2016, https://arxiv.org/abs/1509.00519.
+The gradient ``doubly``: Tucker, Lawson, Gu and Maddison, Doubly Reparameterized Gradient Estimators for Monte Carlo
+Objectives, ICLR 2019, https://arxiv.org/abs/1810.04152.
+Official code: https://github.com/yburda/iwae.
+Where we differ: the posterior's head gives log-variances, theirs log-deviations. With ``bound: vae`` the k samples are
+averaged outside of the logarithm, the paper's VAE with k samples. A warm-up, which the paper has not, weighs
+log p(z) - log q(z | x) in every weight. What `terms` reports is the ELBO whatever k is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.models.base import Losses, Settings, Terms, repeat
+from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.precision import full_precision
+
+
+class IWAESettings(VanillaSettings):
+    k: int = Field(5, ge=1, description="posterior samples a training example")
+    bound: Literal["iwae", "vae"] = Field("iwae", description="where the k samples are averaged: of weights, of logs")
+    gradient: Literal["reparameterised", "doubly"] = Field("reparameterised", description="doubly: DReG")
+    initial: Literal["default", "glorot"] = Field("default", description="glorot: uniform, as the official code's")
+
+
+class IWAE(VanillaVAE):
+    """A vanilla VAE trained on k samples."""
+
+    Settings: ClassVar[type[Settings]] = IWAESettings
+
+    def __init__(self, spec: DataSpec, settings: IWAESettings) -> None:
+        super().__init__(spec, settings)
+        if settings.gradient == "doubly" and (settings.posterior.name != "diagonal" or settings.bound != "iwae"):
+            raise UsageError("gradient=doubly is for bound=iwae and a diagonal posterior.")
+
+    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
+        k = self.settings.k
+        q = self.infer(x, y)
+        if self.settings.gradient == "doubly":
+            z = torch.stack([q.rsample()[0] for _ in range(k)])
+            # The score of q vanishes in expectation: only the path through z is left, with squared weights.
+            log_q = q.detach().log_prob(z)
+            z, scale = scaled_gradient(z)
+        else:
+            # One draw a sample, not one for all: the noise of an example does not depend on k or on the batch.
+            draws = [q.rsample() for _ in range(k)]
+            z, log_q, scale = torch.stack([z for z, _ in draws]), torch.stack([log_q for _, log_q in draws]), None
+        rows = z.flatten(0, 1)
+        log_likelihood = self.likelihood.log_prob(self.decode(rows, repeat(y, k)), repeat(x, k)).view(k, len(x))
+        log_ratio = self.prior.log_prob(z) - log_q
+        log_w = log_likelihood + self.rate_weight(progress) * log_ratio
+        if scale is not None:
+            scale(torch.softmax(log_w.detach(), 0).unsqueeze(-1))
+        terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
+        return Losses({"vae": k_sample_loss(log_w, self.settings.bound)}, terms)
+
+    def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
+        if self.settings.initial == "glorot":
+            glorot(self)
+        super().initialise(x, y)
+
+
+@full_precision
+def k_sample_loss(log_w: Tensor, bound: str) -> Tensor:
+    """Minus the batch mean of the bound, nats, from log-weights (k, B): log-mean-exp over k, or the mean of logs."""
+    if bound == "vae":
+        return -log_w.mean()
+    return -(torch.logsumexp(log_w, 0) - math.log(len(log_w))).mean()
+
+
+def scaled_gradient(z: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+    """z, and a function that says by what its gradient is to be multiplied: something z itself will decide."""
+    factor: list[Tensor] = []
+    if z.requires_grad:
+        z.register_hook(lambda gradient: gradient * factor[0])
+    return z, factor.append
+
+
+@torch.no_grad()
+def glorot(model: nn.Module) -> None:
+    """Every linear layer uniform in +- sqrt(6 / (in + out)) with a bias of zero (Glorot and Bengio 2010)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
