@@ -39,6 +39,8 @@ def evaluate(run: Run) -> Evaluation:
         condition=condition_of(model, images.spec),
     )
     _bounds(out, model, batches, config)
+    for name, values in likelihood.measured(model, batches, config.seed).items():
+        out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
     _codes(out, run, batches)
     _quality(out, run, batches)
     return out

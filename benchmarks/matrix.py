@@ -167,7 +167,7 @@ def measure(
         "model": {
             "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
             "class": f"{kind.__module__}:{kind.__qualname__}",
-            "conditional": run.model.conditional,
+            "conditional": run.model.conditional or run.model.completes,
         },
         "metrics": found.metrics,
         "skipped": found.skipped,

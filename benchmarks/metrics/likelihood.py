@@ -87,6 +87,17 @@ def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float
     return perplexity(counts).item(), code_use(counts).item()
 
 
+@torch.no_grad()
+def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> dict[str, Tensor]:
+    """What only this variant can tell (`VAE.measure`), by name: float64 (N,) each, on the CPU."""
+    found: dict[str, list[Tensor]] = {}
+    for ids, x, y in batches.sequential(batch_size):
+        with noise.keyed(seed, ids):
+            for name, values in model.measure(x, y).items():
+                found.setdefault(name, []).append(values.double().cpu())
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
 def active_units(representation: Tensor) -> int:
     """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016)."""
     return int((representation.double().var(0) > ACTIVE_VARIANCE).sum())

@@ -73,6 +73,8 @@ class VAE(nn.Module):
         conditional: it is given y, and its nats are of log p(x | y).
         supervised: its training is given the classes (-1 where nobody knows one), but its nats are of log p(x): what
             it reports never looks at y.
+        completes: it is shown a part of x, and its nats are of the rest given that part.
+        centres: how many different images there are to sample at temperature zero.
         couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
             them.
         measures: what `measure` gives, by name: the unit and the better direction.
@@ -86,14 +88,21 @@ class VAE(nn.Module):
     Settings: ClassVar[type[Settings]] = Settings
     conditional: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
+    completes: ClassVar[bool] = False
     couples_examples: ClassVar[bool] = False
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     train_size: int | None = None
+    centres: int = 1
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()
         self.spec = spec
         self.settings = settings
+
+    @property
+    def predicted(self) -> int:
+        """How many numbers of x the bound is on: all of them, unless the model is shown a part."""
+        return self.spec.dims
 
     # ---- what every variant answers -------------------------------------------------------------------------------
 

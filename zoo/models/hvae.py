@@ -24,7 +24,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
 from zoo.nets import require
-from zoo.nets.mlp import dense
+from zoo.nets.mlp import chain
 from zoo.posteriors import DiagonalGaussian, kl_diagonal
 
 Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
@@ -141,11 +141,6 @@ class HVAE(VAE):
         if self.likelihood.name == "bernoulli":
             with torch.no_grad():
                 self.decoder[-1].bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
-
-
-def chain(before: int, hidden: tuple[int, ...], after: int, activation: str) -> nn.Sequential:
-    """Dense layers, and a linear one at the end."""
-    return nn.Sequential(dense([before, *hidden], activation), nn.Linear([before, *hidden][-1], after))
 
 
 def gaussian(features: Tensor) -> DiagonalGaussian:

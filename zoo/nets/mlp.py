@@ -19,6 +19,11 @@ def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def chain(before: int, hidden: Sequence[int], after: int, activation: str) -> nn.Sequential:
+    """Dense layers, and a linear one at the end."""
+    return nn.Sequential(dense([before, *hidden], activation), nn.Linear([before, *hidden][-1], after))
+
+
 class MLPEncoder(nn.Module):
     """(B, C, H, W) and (B, K) to (B, hidden[-1]); without hidden layers the flattened input itself (a linear VAE)."""
 
