@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.commands.check import check
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
@@ -294,6 +295,9 @@ def doctor(as_json: bool) -> None:
         return
     rows = [(f"{part} {name}", value) for part, lines in found.items() for name, value in lines.items()]
     _echo_table(rows, ("what", "found"))
+
+
+zoo.add_command(check)
 
 
 def main() -> None:

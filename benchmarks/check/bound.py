@@ -1,0 +1,202 @@
+"""The ELBO is a lower bound in nats: per image, summed over pixels, free of training's weights, below the evidence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_error, tiny
+from benchmarks.check.verdict import Inapplicable, hold
+from zoo import noise
+from zoo.data.images import DataSpec
+from zoo.models.base import VAE
+
+PER_PIXEL = math.log(2.0)
+#: settings that weigh something in training, beside those whose description says that they are a weight
+WEIGHTS = ("alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral", "weight")
+DRAWS, DRAWN_AT_ONCE = 8192, 1024
+SLACK = 0.5  # nats
+
+
+def sum_over_pixels(subject: Subject) -> None:
+    """The distortion is a sum over pixels: before training about log 2 for each bit."""
+    for width in (28, 56):
+        torch.manual_seed(0)
+        model = subject.make(DataSpec((1, 28, width), "binary", classes=10)).eval()
+        x, y = subject.batch(32)
+        found = model.terms(x.repeat(1, 1, 1, width // 28), y).distortion.mean().item()
+        expected = 28 * width * PER_PIXEL
+        hold(
+            0.5 * expected < found < 2 * expected,
+            f"the distortion of a fresh model is {found:.4g} nats for 28x{width} bits, and a sum over pixels is about "
+            f"{expected:.4g}",
+            "sum over channels and pixels (.flatten(1).sum(1)); a mean there weighs the rate against one pixel",
+        )
+
+
+def per_image(subject: Subject) -> None:
+    """Distortion and rate are each image's own, not an average over the batch."""
+    model, (x, y) = subject.known(), subject.batch(16)
+    terms = model.terms(x, y)
+    for name, value in (("distortion", terms.distortion), ("rate", terms.rate.sum(1))):
+        if value.dim() == 0 or (name == "rate" and value.abs().max() < 1e-3):
+            continue  # `shapes` says so; or nothing is said through the latents yet
+        hold(
+            bool(value.std() > 1e-6 * value.abs().max()) or getattr(model, "quantiser", None) is not None,
+            f"all 16 images have the same {name} of {value[0].item():.4g} nats: an average over the batch",
+            "return each image's own, and leave the mean over the batch to losses()",
+        )
+
+
+def rate_not_negative(subject: Subject) -> None:
+    """The rate is a KL divergence: never negative on average."""
+    model, (x, y) = subject.known(), subject.batch(32)
+    drawn = [model.terms(x, y).rate for _ in range(64)]
+    hold(
+        all(bool(torch.isfinite(rate).all()) for rate in drawn),
+        "the rate is not finite after a few steps of training",
+        "bound the log-variance, as zoo.posteriors.DiagonalGaussian does",
+    )
+    rates = torch.stack([rate.sum(1) for rate in drawn])
+    mean, error = mean_and_error(rates)
+    error = 0.0 if rates.std(0).max() < 1e-5 else error
+    hold(
+        mean >= -4 * error - 1e-5,
+        f"the rate is {mean:.4g} nats on average, and a KL divergence is not negative",
+        "turn its sign: the rate is E[log q(z | x) - log p(z)], and the ELBO is -(distortion + rate)",
+    )
+
+
+def one_bound(subject: Subject) -> None:
+    """The mean of log_weights is the ELBO that terms gives."""
+    model, (x, y) = subject.known(), subject.batch(32)
+    (mean1, error1), (mean2, error2) = subject.elbo, mean_and_error(model.log_weights(x, y, 200))
+    error = math.hypot(error1, error2)
+    hold(
+        abs(mean1 - mean2) <= 4 * error + 1e-5 * abs(mean1),
+        f"the mean of log_weights is {mean2:.2f} nats and the ELBO of terms {mean1:.2f} (error {error:.2f})",
+        "make both of the same log p(x | z), log p(z) and log q(z | x), with no training weight in either",
+    )
+    hold(
+        error < 0.01 * abs(mean1),
+        f"200 samples give the ELBO {mean1:.4g} with an error of {error:.4g} nats, more than one in a hundred",
+        "look for noise that is added to distortion, rate or log-weights",
+    )
+
+
+def more_samples_tighten(subject: Subject) -> None:
+    """More samples tighten the bound: 1, then 5, then 50."""
+    model, (x, y) = subject.known(), subject.batch(32)
+
+    def bound(k: int, draws: int) -> tuple[float, float]:
+        weights = torch.stack([model.log_weights(x, y, k) for _ in range(draws)])
+        return mean_and_error(torch.logsumexp(weights, 1) - math.log(k))
+
+    bounds = {1: subject.elbo, 5: bound(5, 40), 50: bound(50, 8)}
+    for few, many in ((1, 5), (5, 50)):
+        (less, error1), (more, error2) = bounds[few], bounds[many]
+        hold(
+            less <= more + 4 * math.hypot(error1, error2) + 1e-5 * abs(more),
+            f"the bound of {many} samples is {more:.2f} nats and that of {few} is {less:.2f}, which is tighter",
+            "let log_weights draw k samples of its own for every image, and weigh each once",
+        )
+
+
+def no_training_weight(subject: Subject) -> None:
+    """No weight of training is in what terms reports."""
+    model, (x, y) = subject.known(), subject.batch(16)
+    fields = type(model.settings).model_fields
+    weights = [key for key, field in fields.items() if key in WEIGHTS or "weight of" in (field.description or "")]
+
+    def elbo(model: VAE) -> Tensor:
+        with noise.keyed(0, ids(16)):
+            return model.terms(x, y).elbo
+
+    expected, settings = elbo(model), model.settings
+    for key in weights:
+        model.settings = settings.model_copy(update={key: 10.0})
+        _same(elbo(model), expected, f"setting `{key}`")
+    model.settings = settings
+    model.rate_weight = lambda progress: 10.0
+    _same(elbo(model), expected, "rate_weight()")
+
+
+def _same(found: Tensor, expected: Tensor, weight: str) -> None:
+    hold(
+        torch.equal(found, expected),
+        f"the ELBO of terms goes from {expected.mean():.2f} to {found.mean():.2f} nats when {weight} is 10",
+        "weigh in losses() (rate_weight() is made for it): the reported ELBO has every weight at 1",
+    )
+
+
+@torch.no_grad()
+def below_the_evidence(subject: Subject) -> None:
+    """Neither the ELBO nor the 64-sample bound is above log p(x) as the model's own samples give it.
+
+    On 8x8 bits p(x) is the mean over draws from the prior of the Bernoulli probability of x, which `sample` gives
+    the means of: an estimate that knows nothing of the posterior, and no lower bound can be above. So many draws are
+    enough where the posterior is no further from the prior than log(draws) nats (Chatterjee and Diaconis 2018);
+    a model that claims a rate below that is held to it.
+    """
+    model, _ = _memorised(subject)
+    if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli":
+        raise Inapplicable("its likelihood of bits is not a Bernoulli, so that samples do not give p(x)")
+    x, classes = tiny()
+    y = classes if subject.conditional else None
+    torch.manual_seed(3)
+    terms = [model.terms(x, y) for _ in range(64)]
+    rate = torch.stack([each.rate.sum(1) for each in terms]).mean().item()
+    if rate > math.log(DRAWS):
+        raise Inapplicable(f"its rate of {rate:.1f} nats is too large to be found by draws from the prior")
+    elbo, error = mean_and_error(torch.stack([each.elbo for each in terms]))
+    weights = torch.stack([model.log_weights(x, y, 64) for _ in range(8)])
+    tight, error64 = mean_and_error(torch.logsumexp(weights, 1) - math.log(64))
+    evidence = _evidence(model, x, y)
+    for name, found, spread in (("ELBO", elbo, error), ("64-sample bound of log_weights", tight, error64)):
+        hold(
+            found <= evidence + SLACK + 4 * spread,
+            f"the {name} of eight 8x8 images is {found:.2f} nats, above their log p(x) of {evidence:.2f} as draws from "
+            "the prior give it, so it is no lower bound",
+            "look for a part of the rate or of log q(z | x) that is missing or weighted, or a likelihood whose "
+            "probabilities do not sum to one",
+        )
+
+
+def _evidence(model: VAE, x: Tensor, y: Tensor | None) -> float:
+    def decoded(y: Tensor | None) -> Tensor:
+        parts = [model.sample(DRAWN_AT_ONCE, y) for _ in range(DRAWS // DRAWN_AT_ONCE)]
+        return torch.cat(parts).double().flatten(1).clamp(1e-9, 1 - 1e-9)
+
+    logs, bits = [], x.double().flatten(1)
+    shared = decoded(None) if y is None else None
+    for i, image in enumerate(bits):
+        means = decoded(y[i].expand(DRAWN_AT_ONCE)) if shared is None else shared
+        log_p = means.log() @ image + (1 - means).log() @ (1 - image)
+        logs.append(torch.logsumexp(log_p, 0) - math.log(len(log_p)))
+    return torch.stack(logs).mean().item()
+
+
+@torch.no_grad()
+def it_learns(subject: Subject) -> None:
+    """Training on eight pictures makes their ELBO better."""
+    model, before = _memorised(subject)
+    if len(model.parameter_groups()) > 1:
+        raise Inapplicable("it has several parameter groups: what it minimises may not be the bound")
+    x, classes = tiny()
+    after = model.terms(x, classes if subject.conditional else None).elbo.mean().item()
+    hold(
+        after > before,
+        f"the ELBO of eight 8x8 images is {before:.2f} nats before and {after:.2f} after {TINY_STEPS} steps on them",
+        "look at the sign of each part of losses()",
+    )
+
+
+def _memorised(subject: Subject) -> tuple[VAE, float]:
+    try:
+        subject.make(TINY).eval().terms(tiny()[0], tiny()[1] if subject.conditional else None)
+    except Exception as error:
+        said = " ".join(str(error).split())[:120]
+        raise Inapplicable(f"it has no model of 8x8 images ({type(error).__name__}: {said})") from error
+    return subject.memorised

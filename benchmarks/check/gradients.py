@@ -1,0 +1,141 @@
+"""Every loss moves its own group of parameters, all of it and nothing else, in float32 and in half precision."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.check.subject import Subject
+from benchmarks.check.verdict import hold
+from zoo.models.base import VAE, Losses
+
+ALL_GROUPS = "list every parameter once, in the group whose loss trains it"
+
+
+def groups_share_out(subject: Subject) -> None:
+    """Each parameter is in exactly one group."""
+    model = subject.make()
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    seen: dict[int, str] = {}
+    for group, members in model.parameter_groups().items():
+        for parameter in members:
+            what = f"the parameter '{names.get(id(parameter), '?')}' is in the groups '{seen.get(id(parameter))}' and "
+            hold(id(parameter) not in seen, f"{what}'{group}', so one loss moves what belongs to the other", ALL_GROUPS)
+            seen[id(parameter)] = group
+    left = [name for key, name in names.items() if key not in seen]
+    hold(not left, f"{_listed(left)} in no parameter group, and never trained", ALL_GROUPS)
+    strange = [group for key, group in seen.items() if key not in names]
+    hold(
+        not strange,
+        f"the group '{strange[0] if strange else ''}' has a parameter that is not the model's own",
+        "assign modules and parameters as attributes of the model, so that it knows them",
+    )
+
+
+def losses_reach_their_groups(subject: Subject) -> None:
+    """Each loss is a scalar whose gradient reaches its whole group; losses() itself moves nothing."""
+    model, (x, y) = subject.trainable(), subject.batch(32)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    torch.manual_seed(5)
+    losses = model.losses(x, y, 1.0)
+    hold(
+        isinstance(losses, Losses) and len(losses) > 0,
+        f"losses() returns a {type(losses).__name__}{'' if losses else ' without a loss'}",
+        "return zoo.models.base.Losses({'vae': loss}, terms)",
+    )
+    groups = model.parameter_groups()
+    for key, parameter in model.named_parameters():
+        hold(
+            parameter.grad is None,
+            f"losses() leaves a gradient in '{key}', which is added to that of whichever loss comes next",
+            "call no .backward() in it: the trainer does, for each group's own loss",
+        )
+        hold(
+            torch.equal(parameter, before[key]),
+            f"losses() changes the parameter '{key}' by itself",
+            "leave updates to the trainer, or make it a buffer and move that in after_step()",
+        )
+    for group, loss in losses.items():
+        hold(
+            group in groups,
+            f"losses() has a loss '{group}', and parameter_groups() has {', '.join(groups)}",
+            "name each loss after the group that it moves",
+        )
+        shape = tuple(loss.shape)
+        hold(shape == (), f"the loss '{group}' has shape {shape}, and should be a scalar", "average over the batch")
+        hold(
+            bool(torch.isfinite(loss)),
+            f"the loss '{group}' is {loss.item()}",
+            "look for a logarithm of zero, an exponential that is not bounded, or a division by zero",
+        )
+        hold(
+            loss.requires_grad,
+            f"the loss '{group}' depends on no parameter",
+            "look for a .detach(), .item() or torch.no_grad() on the way to it",
+        )
+    _reached(model, losses, groups)
+
+
+def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Parameter]]) -> None:
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    for group, loss in losses.items():
+        members = groups[group]
+        gradients = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
+        dead = [
+            names[id(parameter)]
+            for parameter, gradient in zip(members, gradients, strict=True)
+            if gradient is None or not gradient.abs().sum() > 0
+        ]
+        hold(
+            not dead,
+            f"{_listed(dead)} given no gradient by the loss '{group}', so training leaves it as it is",
+            "use it in losses(), take a .detach() away, make it a buffer, or remove it",
+        )
+        bad = [
+            names[id(parameter)]
+            for parameter, gradient in zip(members, gradients, strict=True)
+            if not torch.isfinite(gradient).all()
+        ]
+        hold(
+            not bad,
+            f"{_listed(bad)} given a gradient that is not finite by the loss '{group}'",
+            "look for a square root or a logarithm at zero",
+        )
+
+
+def half_precision(subject: Subject) -> None:
+    """Under bfloat16 autocast the terms are finite, float32, and near those of full precision."""
+    model, (x, y) = subject.trainable(), subject.batch(64)
+
+    def run() -> Losses:
+        torch.manual_seed(2)
+        return model.losses(x, y, 1.0)
+
+    full = run()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = run()
+    pairs: dict[str, tuple[Tensor, Tensor, float]] = {
+        "distortion": (full.terms.distortion, half.terms.distortion, 0.01),
+        "rate": (full.terms.rate.sum(1), half.terms.rate.sum(1), 0.01),
+    }
+    pairs |= {f"loss '{group}'": (loss, half[group], 0.02) for group, loss in full.items()}
+    guard = "put zoo.precision.full_precision on the function that sums in nats: 784 terms added in bfloat16 stop at 32"
+    for name, (right, found, share) in pairs.items():
+        hold(found.dtype == torch.float32, f"under bfloat16 autocast the {name} is {found.dtype}, not float32", guard)
+        hold(
+            bool(torch.isfinite(found).all()),
+            f"under bfloat16 autocast the {name} is not finite",
+            guard,
+        )
+        # bfloat16 has 8 bits: 1 % of the sums, half a nat for what is near zero.
+        wanted, got = right.mean().item(), found.mean().item()
+        hold(
+            abs(got - wanted) <= share * abs(wanted) + 0.5,
+            f"under bfloat16 autocast the {name} is {got:.4g} on average, and {wanted:.4g} in float32",
+            guard,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"the parameter{'s' if len(names) > 1 else ''} {shown} {'are' if len(names) > 1 else 'is'}"

@@ -1,0 +1,151 @@
+"""Shapes, types and ranges of everything a variant answers, for images of several sizes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.check.subject import COLOUR, DIGITS, Subject
+from benchmarks.check.verdict import Wrong, hold
+from zoo import noise
+from zoo.data.images import DataSpec
+from zoo.models.base import VAE
+
+OBLONG = DataSpec((1, 20, 36), "binary", classes=10)
+ROWS = 5
+PER_IMAGE = "return one number an image: sum over channels and pixels with .flatten(1).sum(1), and leave the mean over "
+PER_IMAGE += "the batch to losses()"
+
+
+def shapes(subject: Subject) -> None:
+    """Everything has the shape and type of the contract, for 28x28 bits, 32x32 colours and 20x36 bits."""
+    for spec in (DIGITS, COLOUR, OBLONG):
+        size = "x".join(map(str, spec.shape)) + (" bits" if spec.support == "binary" else " bytes")
+        try:
+            model = subject.make(spec).eval()
+            with torch.no_grad():
+                _shapes_of(model, spec, f"of {size}")
+        except Wrong:
+            raise
+        except Exception as error:
+            if spec is DIGITS:
+                raise
+            said = " ".join(str(error).split())[:160]
+            what = f"it works on 1x28x28 bits and not on {size} ({type(error).__name__}: {said})"
+            mend = "take every size from spec.shape (no 28 or 784), and the decoder's channels from "
+            raise Wrong(what, mend + "self.likelihood.channels(spec.shape[0])") from error
+
+
+def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
+    x, y = pictures(spec), torch.arange(ROWS) if model.conditional else None
+    terms = model.terms(x, y)
+    shape = tuple(terms.distortion.shape)
+    hold(shape == (ROWS,), f"terms(x).distortion has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
+    shape = tuple(terms.rate.shape)
+    hold(
+        len(shape) == 2 and shape[0] == ROWS,
+        f"terms(x).rate has shape {shape} for {ROWS} images {of}, not ({ROWS}, groups)",
+        "return one column for each group of latents, each summed over its dimensions: .sum(1, keepdim=True) for one",
+    )
+    hold(
+        torch.equal(terms.elbo, -(terms.distortion + terms.rate.sum(1))),
+        "terms(x).elbo is not -(distortion + rate)",
+        "return zoo.models.base.Terms as it is",
+    )
+    weights, codes = model.log_weights(x, y, 3), model.represent(x, y)
+    shape = tuple(weights.shape)
+    hold(
+        shape == (3, ROWS),
+        f"log_weights(x, k=3) has shape {shape} for {ROWS} images {of}, not (3, {ROWS})",
+        "put the samples first: .view(k, len(x)) where rows are sample-major, as zoo.models.base.repeat makes them",
+    )
+    shape = tuple(codes.shape)
+    hold(
+        len(shape) == 2 and shape[0] == ROWS,
+        f"represent(x) has shape {shape} for {ROWS} images {of}, not ({ROWS}, D)",
+        "return one flat code an image: .flatten(1)",
+    )
+    made = {"reconstruct(x)": model.reconstruct(x, y), f"sample({ROWS})": model.sample(ROWS, y)}
+    made[f"sample({ROWS}, temperature=0.5)"] = model.sample(ROWS, y, temperature=0.5)
+    for name, images in made.items():
+        shape = tuple(images.shape)
+        hold(
+            shape == (ROWS, *spec.shape),
+            f"{name} has shape {shape}, not {(ROWS, *spec.shape)}",
+            "return images shaped as the data",
+        )
+    named = {"terms(x).distortion": terms.distortion, "terms(x).rate": terms.rate, "log_weights(x)": weights}
+    for name, value in (named | {"represent(x)": codes} | made).items():
+        hold(
+            value.dtype == torch.float32,
+            f"{name} is {value.dtype}, not torch.float32",
+            "compute it in float32: zoo.precision.full_precision does",
+        )
+        bad = int((~torch.isfinite(value)).sum())
+        hold(
+            bad == 0,
+            f"{name} has {bad} numbers that are not finite on a fresh model",
+            "look for a logarithm of zero, an exponential that is not bounded, or a division by zero",
+        )
+
+
+def pictures_in_range(subject: Subject) -> None:
+    """Samples and reconstructions lie in [0, 1]."""
+    model, (x, y) = subject.known(), subject.batch(32)
+    colour = subject.make(COLOUR).eval()
+    y5 = torch.arange(ROWS) if subject.conditional else None
+    made = {
+        "sample(32)": model.sample(32, y),
+        "sample(32, temperature=2)": model.sample(32, y, 2.0),
+        "reconstruct(x)": model.reconstruct(x, y),
+        f"sample({ROWS}) of bytes": colour.sample(ROWS, y5),
+        f"sample({ROWS}, temperature=0.5) of bytes": colour.sample(ROWS, y5, 0.5),
+        "reconstruct(x) of bytes": colour.reconstruct(pictures(COLOUR), y5),
+    }
+    for name, images in made.items():
+        low, high = images.min().item(), images.max().item()
+        hold(
+            0 <= low and high <= 1,
+            f"{name} has pixels from {low:.2f} to {high:.2f}, and pictures lie in [0, 1]",
+            "return self.likelihood.mean(params), not the decoder's raw output",
+        )
+
+
+def condition(subject: Subject) -> None:
+    """Only a conditional variant reads y, and it does not do without."""
+    model, x = subject.known(), subject.batch(16)[0]
+    y = torch.arange(16) % 10
+
+    def elbo(y: Tensor | None) -> Tensor:
+        with noise.keyed(0, torch.arange(len(x))):
+            return model.terms(x, y).elbo
+
+    if not subject.conditional:
+        hold(
+            torch.equal(elbo(None), elbo(y)),
+            "the ELBO changes with y, and the class does not say that it is conditional",
+            "set `conditional = True` in the class, or do not read y",
+        )
+        return
+    for name in ("terms", "log_weights", "represent", "reconstruct"):
+        try:
+            getattr(model, name)(x, None)
+        except ValueError:
+            continue
+        raise Wrong(
+            f"it is conditional, and {name}(x) without y answers as if that were nothing",
+            "raise a ValueError: zoo.models.base.condition_vector(self.spec, y, x) does",
+        )
+    hold(
+        bool((elbo(y) != elbo((y + 1) % 10)).all()),
+        "it is conditional, and there are images whose ELBO is the same whatever y says",
+        "give y to the encoder and the decoder, or set `conditional = False`",
+    )
+
+
+def pictures(spec: DataSpec, n: int = ROWS) -> Tensor:
+    """(n, *spec.shape) random bits or bytes."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.support == "binary":
+        return torch.rand(n, *spec.shape, generator=generator).round()
+    return torch.randint(256, (n, *spec.shape), generator=generator) / 255

@@ -1,0 +1,1 @@
+"""Commands of `zoo` by topic. Nothing heavy is imported at module level."""

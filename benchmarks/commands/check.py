@@ -1,0 +1,53 @@
+"""`zoo check`: whether a variant keeps the contract."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+
+@click.command()
+@click.argument("variant")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def check(variant: str, as_json: bool) -> None:
+    """Test whether a variant keeps the contract, and say what is wrong with it and how to mend it.
+
+    Exit code 0: every property holds; 1: something is wrong; 2: there is no such variant.
+    """
+    from zoo.registry import registry
+
+    name, entry = registry().variant(variant)
+    from benchmarks.check.examine import examine
+    from benchmarks.check.subject import Subject
+
+    findings = []
+    for finding in examine(Subject(name, entry)):
+        findings.append(finding)
+        if not as_json:
+            mark = {"holds": "holds", "wrong": "WRONG", "inapplicable": "  -  "}[finding.status]
+            click.echo(f"{mark}  {finding.title}")
+            if finding.what:
+                click.echo(f"       {_sentence(finding.what)}")
+            if finding.mend:
+                click.echo(f"       To mend it: {_sentence(finding.mend, capital=False)}")
+    wrong = [finding for finding in findings if finding.status == "wrong"]
+    if as_json:
+        content = {"variant": name, "passed": not wrong, "properties": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(content, indent=2))
+    else:
+        seconds = sum(finding.seconds for finding in findings)
+        held = f"{len(findings)} properties, all well"
+        count = f"{len(wrong)} of {len(findings)} properties wrong" if wrong else held
+        click.echo(f"\n{name}: {count} ({seconds:.0f} s).")
+        if len(wrong) > 1:
+            click.echo("Mend the first one first: the others may follow from it.")
+    if wrong:
+        sys.exit(1)
+
+
+def _sentence(text: str, capital: bool = True) -> str:
+    text = text if text.endswith(".") else f"{text}."
+    return text[0].upper() + text[1:] if capital else text

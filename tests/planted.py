@@ -1,0 +1,181 @@
+"""Variants with one mistake each, for `zoo check` to find."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.data.images import DataSpec
+from zoo.models.base import Losses, Terms, repeat
+from zoo.models.beta_vae import BetaVAE
+from zoo.models.cvae import ConditionalVAE
+from zoo.models.vae import VanillaVAE
+from zoo.posteriors import DiagonalGaussian
+
+
+class MeanOverPixels(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion / x[0].numel(), terms.rate)
+
+
+class ScalarTerms(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion.mean(), terms.rate)
+
+
+class MeanOverBatch(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion.mean().expand(len(x)), terms.rate)
+
+
+class NegativeRate(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion, -terms.rate)
+
+
+class RawSamples(VanillaVAE):
+    def sample(self, n, y=None, temperature=1.0):
+        return 2 * super().sample(n, y, temperature) - 1
+
+
+class UnusedLayer(VanillaVAE):
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.forgotten = nn.Linear(3, 3)
+
+
+class TwoOwners(VanillaVAE):
+    def parameter_groups(self):
+        return {"encoder": [*self.encoder.parameters(), *self.head.parameters()], "decoder": list(self.parameters())}
+
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"encoder": losses["vae"], "decoder": losses["vae"]}, losses.terms)
+
+
+class BackwardInside(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        super().losses(x, y, progress)["vae"].backward()
+        return super().losses(x, y, progress)
+
+
+class HalfTheRate(VanillaVAE):
+    """Wrong in both places alike, so that only log p(x) can tell."""
+
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion, 0.2 * terms.rate)
+
+    def log_weights(self, x, y=None, k=1):
+        z, log_q = self.infer(x, y).repeat(k).rsample()
+        log_likelihood = self.likelihood.log_prob(self.decode(z, y), repeat(x, k))
+        return (log_likelihood + 0.2 * (self.prior.log_prob(z) - log_q)).view(k, len(x))
+
+
+class BetaInTheBound(BetaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion, self.settings.beta * terms.rate)
+
+
+class SumsInHalfPrecision(VanillaVAE):
+    def terms(self, x, y=None):
+        if self.spec.support != "binary":
+            return super().terms(x, y)
+        q = self.infer(x, y)
+        z, _ = q.rsample()
+        logits = self.decode(z, y)
+        costs = F.softplus(logits) - x.to(logits.dtype) * logits
+        return Terms(costs.flatten(1).cumsum(1)[:, -1], q.kl(self.prior).sum(1, keepdim=True))
+
+
+class Unsaved(VanillaVAE):
+    """Its logits are shifted by a number that lives in a plain attribute."""
+
+    shift = 0.0
+
+    def after_step(self):
+        self.shift += 0.01
+
+    def decode(self, z, y=None):
+        return super().decode(z, y) + self.shift
+
+
+class OwnNoise(VanillaVAE):
+    def terms(self, x, y=None):
+        q = self.infer(x, y)
+        z = q.mean + torch.exp(0.5 * q.log_variance) * torch.randn(q.mean.shape)
+        distortion = -self.likelihood.log_prob(self.decode(z, y), x)
+        return Terms(distortion, q.kl(self.prior).sum(1, keepdim=True))
+
+
+class CentredOnTheBatch(VanillaVAE):
+    """Its encoder subtracts the mean image of whatever batch it is in."""
+
+    def infer(self, x, y=None):
+        return super().infer(x - x.mean(0), y)
+
+
+class AlwaysDropping(VanillaVAE):
+    def decode(self, z, y=None):
+        return super().decode(F.dropout(z, 0.3), y)
+
+
+class AlwaysTraining(VanillaVAE):
+    def train(self, mode: bool = True):
+        return super().train(True)
+
+
+class RandomCode(VanillaVAE):
+    def represent(self, x, y=None):
+        return self.infer(x, y).rsample()[0]
+
+
+class OtherWeights(VanillaVAE):
+    """Its log-weights forget the prior's normaliser."""
+
+    def log_weights(self, x, y=None, k=1):
+        z, log_q = self.infer(x, y).repeat(k).rsample()
+        log_prior = -0.5 * z.square().sum(1)
+        log_likelihood = self.likelihood.log_prob(self.decode(z, y), repeat(x, k))
+        return (log_likelihood + log_prior - log_q).view(k, len(x))
+
+
+class NeedsNoClass(ConditionalVAE):
+    def infer(self, x, y=None):
+        return super().infer(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
+
+    def decode(self, z, y=None):
+        return super().decode(z, torch.zeros(len(z), dtype=torch.int64) if y is None else y)
+
+
+class Only28(VanillaVAE):
+    def infer(self, x, y=None):
+        return super().infer(x.view(-1, 1, 28, 28), y)
+
+
+class Ascending(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses.terms.rate.mean() - losses.terms.distortion.mean()}, losses.terms)
+
+
+class SummedLoss(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"] * len(x)}, losses.terms)
+
+
+class Misspelt(VanillaVAE):
+    def infer(self, x, y=None) -> DiagonalGaussian:
+        return self.posterior(self.haed(self.encoder(x)))
+
+
+class Unfinished(VanillaVAE):
+    def log_weights(self, x: Tensor, y=None, k=1) -> Tensor:
+        raise NotImplementedError

@@ -1,0 +1,77 @@
+"""`zoo check`: every shipped variant passes, and each planted mistake gets the right sentence first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.check.examine import PROPERTIES, Finding, examine
+from benchmarks.check.subject import Subject
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo.registry import VariantEntry, registry
+
+PLANTED = {
+    "MeanOverPixels": ("sum_over_pixels", "is 0.69", "a sum over pixels is about 543.4", "sum over channels"),
+    "ScalarTerms": ("shapes", "distortion has shape () for 5 images", "leave the mean over the batch to losses()"),
+    "MeanOverBatch": ("per_image", "all 16 images have the same distortion", "return each image's own"),
+    "NegativeRate": ("rate_not_negative", "a KL divergence is not negative", "turn its sign"),
+    "RawSamples": ("pictures_in_range", "sample(32) has pixels from -", "self.likelihood.mean(params)"),
+    "UnusedLayer": ("losses_reach_their_groups", "'forgotten.weight', 'forgotten.bias' are given no", "remove"),
+    "TwoOwners": ("groups_share_out", "is in the groups 'encoder' and 'decoder'", "every parameter once"),
+    "BackwardInside": ("losses_reach_their_groups", "losses() leaves a gradient in", "call no .backward()"),
+    "HalfTheRate": ("below_the_evidence", "so it is no lower bound", "missing or weighted"),
+    "BetaInTheBound": ("no_training_weight", "when setting `beta` is 10", "weigh in losses()"),
+    "SumsInHalfPrecision": ("half_precision", "distortion is torch.bfloat16, not float32", "full_precision"),
+    "Unsaved": ("saved", "after saving and loading terms(x).distortion is another", "register_buffer"),
+    "OwnNoise": ("noise_of_the_image", "terms(x) changes from call to call", "zoo.noise.normal(like)"),
+    "CentredOnTheBatch": ("batches", "changes by up to", "take no mean, sum or normalisation over the batch"),
+    "AlwaysDropping": ("evaluation_mode", "F.dropout drops numbers in evaluation", "training=self.training"),
+    "AlwaysTraining": ("evaluation_mode", "is still in training mode", "super().train(mode)"),
+    "RandomCode": ("deterministic", "represent(x) gives another answer each time", "the centre of the posterior"),
+    "OtherWeights": ("one_bound", "the mean of log_weights is", "the same log p(x | z), log p(z) and log q(z | x)"),
+    "NeedsNoClass": ("condition", "terms(x) without y answers as if that were nothing", "raise a ValueError"),
+    "Only28": ("shapes", "it works on 1x28x28 bits and not on 3x32x32 bytes", "take every size from spec.shape"),
+    "Ascending": ("it_learns", "nats before and", "the sign of each part of losses()"),
+    "SummedLoss": ("loss_is_a_mean", "as the mean of two halves", "average over the batch and do not sum"),
+    "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
+    "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
+}
+
+
+def entry_of(name: str) -> VariantEntry:
+    return VariantEntry(target=f"tests.planted:{name}", title=name, settings={"latent": 4})
+
+
+def first_wrong(name: str) -> Finding:
+    findings = examine(Subject(name, entry_of(name)))
+    return next(finding for finding in findings if finding.status == "wrong")
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
+    found = first_wrong(name)
+    where, what, *mends = PLANTED[name]
+    assert found.property == where, found
+    assert what in found.what
+    assert all(mend in found.mend or mend in found.what for mend in mends), found
+    assert "\n" not in found.what + found.mend
+
+
+def test_every_property_but_the_statistical_has_a_mistake_that_it_finds() -> None:
+    assert set(PROPERTIES) - {where for where, *_ in PLANTED.values()} == {"more_samples_tighten"}
+
+
+def test_the_command_says_it_in_words_in_json_and_by_its_exit_code(zoo, monkeypatch) -> None:  # noqa: F811
+    planted = registry().model_copy(update={"variants": {"wrong_vae": entry_of("ScalarTerms")}})
+    monkeypatch.setattr("zoo.registry.registry", lambda: planted)
+    code, out, _ = zoo("check", "wrong-vae")
+    assert code == 1
+    assert "WRONG  Everything has the shape" in out
+    assert "Terms(x).distortion has shape ()" in out and "To mend it: return one number an image" in out
+    code, out, _ = zoo("check", "wrong_vae", "--json")
+    made = json.loads(out)
+    assert code == 1 and made["passed"] is False and made["variant"] == "wrong_vae"
+    assert made["properties"][0]["status"] == "wrong"
+    code, _, err = zoo("check", "wrnog_vae")
+    assert code == 2 and "Did you mean 'wrong_vae'?" in err
