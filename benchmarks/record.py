@@ -174,6 +174,7 @@ class Train(_Part):
     images_per_second: NonNegative | None = None
     peak_memory_bytes: Count | None = None
     stopped_early: StrictBool = False
+    retreats: Count = 0
 
 
 class Seconds(_Part):

@@ -56,6 +56,7 @@ class TrainConfig(Config):
     precision: Precision = "auto"
     compile: bool = False
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 is after every step")
+    micro_batch: int | None = Field(None, ge=1, description="examples at once, their gradients added; rounding only")
 
 
 class EvaluateConfig(Config):
@@ -83,7 +84,8 @@ class RunConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""
-        found = self.model_dump(mode="json", exclude={"train": {"checkpoint_seconds"}, "evaluate": {"rows"}})
+        free = {"train": {"checkpoint_seconds", "micro_batch"}, "evaluate": {"rows"}}
+        found = self.model_dump(mode="json", exclude=free)
         for section, names in LATER.items():
             for name in names:
                 field = type(getattr(self, section)).model_fields[name]

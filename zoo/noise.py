@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,14 +26,26 @@ class _Keys:
     draws: int = 0
 
 
+@dataclass
+class Part:
+    """Rows ``start`` to ``stop`` of a training batch of ``rows``, and what the parts before this one have drawn."""
+
+    rows: int
+    start: int
+    stop: int
+    tape: list[Tensor] = field(default_factory=list)
+    draws: int = 0
+
+
 _keys: ContextVar[_Keys | None] = ContextVar("zoo_noise_keys", default=None)
+_part: ContextVar[Part | None] = ContextVar("zoo_noise_part", default=None)
 
 
 def normal(like: Tensor) -> Tensor:
     """Standard normal numbers with the shape, type and device of ``like``; half types give float32."""
     keys = _keys.get()
     if keys is None:
-        return torch.randn_like(like, dtype=_real(like))
+        return _drawn(Tensor.normal_, like)
     # erfinv maps the open interval (0, 1) onto the line; `_uniform` never reaches its ends.
     return (math.sqrt(2.0) * torch.erfinv(2.0 * _uniform(keys, like) - 1.0)).to(_real(like))
 
@@ -41,7 +53,7 @@ def normal(like: Tensor) -> Tensor:
 def uniform(like: Tensor) -> Tensor:
     """Uniform numbers in (0, 1) with the shape, type and device of ``like``; half types give float32."""
     keys = _keys.get()
-    return torch.rand_like(like, dtype=_real(like)) if keys is None else _uniform(keys, like).to(_real(like))
+    return _drawn(Tensor.uniform_, like) if keys is None else _uniform(keys, like).to(_real(like))
 
 
 @contextlib.contextmanager
@@ -62,6 +74,41 @@ def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[Non
         yield
     finally:
         _keys.reset(token)
+
+
+@contextlib.contextmanager
+def part_of(rows: int, start: int, stop: int, tape: list[Tensor]) -> Iterator[None]:
+    """Make `normal` and `uniform` give rows ``start`` to ``stop`` of what a batch of ``rows`` would be given.
+
+    A batch that is divided, over processes or one part after another, then trains on the noise of the whole one.
+    ``tape`` is one list for all parts that a process computes of the same batch: the first part draws for all.
+    """
+    token = _part.set(Part(rows, start, stop, tape))
+    try:
+        yield
+    finally:
+        _part.reset(token)
+
+
+def _drawn(fill: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    part, kind = _part.get(), _real(like)
+    if part is None:
+        return fill(torch.empty_like(like, dtype=kind))
+    mine = part.stop - part.start
+    # Some draws have several samples an example, the sample index slow; some have nothing to do with the examples.
+    samples, rest = divmod(len(like), mine) if like.dim() else (0, 1)
+    if part.draws == len(part.tape):
+        shape = like.shape if rest else (samples, part.rows, *like.shape[1:])
+        # Numbers are filled in in the order of memory, so the whole batch must lie in memory as its part does.
+        last = not rest and samples == 1 and like.dim() == 4 and not like.is_contiguous()
+        if last and like.is_contiguous(memory_format=torch.channels_last):
+            made = torch.empty(shape[1:], dtype=kind, device=like.device, memory_format=torch.channels_last)
+            part.tape.append(fill(made).unsqueeze(0))
+        else:
+            part.tape.append(fill(torch.empty(shape, dtype=kind, device=like.device)))
+    whole = part.tape[part.draws]
+    part.draws += 1
+    return whole if rest else whole[:, part.start : part.stop].reshape(like.shape)
 
 
 def _uniform(keys: _Keys, like: Tensor) -> Tensor:

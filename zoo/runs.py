@@ -14,6 +14,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,14 @@ from zoo.models import build
 from zoo.models.base import VAE
 from zoo.registry import registry
 from zoo.training import checkpoint
+from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
 from zoo.training.trainer import Result, Trainer, Watcher
 
 MODEL = "model.safetensors"
+MAX_DESCRIPTION = 1 << 20
+MAX_SIZE = 1 << 14
+MAX_PIXELS = 1 << 24
 
 
 @dataclass
@@ -53,42 +58,46 @@ def train_run(
     compute: Compute,
     watchers: tuple[Watcher, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
 ) -> Run:
     """Train ``config`` into ``folder``, or go on from what is there, or only load what is finished there.
+
+    In a ``world`` of several processes each calls this with the same folder; the first one holds it for all.
 
     Raises:
         UsageError: the folder holds another run, or another process is training in it.
         Stopped, Diverged: as `Trainer.fit`.
+        ZooError: what is there is damaged.
     """
-    with locked(folder):
+    with locked(folder) if world.first else contextlib.nullcontext():
         images = load_images(config)
         spec = images.spec
-        _claim(folder, config, spec, images)
+        if world.first:
+            _claim(folder, config, spec, images)
         torch.manual_seed(seed_for(config.seed, "initialisation"))
         model = build_model(config, spec).to(compute.device)
         if (folder / MODEL).exists():
-            tensors, state = checkpoint.read(folder / MODEL)
-            model.load_state_dict(tensors)
-            model.eval()
-            return Run(config, model, images, compute, Result(**state["result"]))
+            return Run(config, model.eval(), images, compute, _kept(model, folder / MODEL))
         torch.manual_seed(seed_for(config.seed, "noise"))
-        common = dict(device=compute.device, condition=condition_of(model, spec))
+        common = dict(
+            device=compute.device, condition=condition_of(model, spec), rank=world.rank, world=world.size
+        )
         train = Batches(
             images["train"],
-            batch_size=config.train.batch_size,
+            batch_size=world.share(config.train.batch_size),
             binarise_on_the_fly=images.binarise == "dynamic",
             shuffle_seed=seed_for(config.seed, "order"),
             **common,
         )
         validation = Batches(images["validation"], batch_size=config.train.batch_size, drop_last=False, **common)
         trainer = Trainer(
-            model, train, validation, config.train, compute, folder / "checkpoints", watchers, should_stop
+            model, train, validation, config.train, compute, folder / "checkpoints", watchers, should_stop, world
         )
         result = trainer.fit()
-        state = {"result": dataclasses.asdict(result)}
-        checkpoint.write(folder / MODEL, model.state_dict(), state)
-        for path in (folder / "checkpoints").glob(checkpoint.PATTERN):
-            path.unlink()
+        if world.first:
+            state = {"result": dataclasses.asdict(result)}
+            checkpoint.write(folder / MODEL, model.state_dict(), state)
+            checkpoint.clear(folder / "checkpoints")
         return Run(config, model, images, compute, result)
 
 
@@ -101,16 +110,12 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     """
     folder = Path(folder)
     described = _describe(folder)
-    config = validate(RunConfig, described["config"])
-    spec = DataSpec(**described["spec"] | {"shape": tuple(described["spec"]["shape"])})
+    config = _config(folder, described)
+    spec = _spec(folder, described)
     if not (folder / MODEL).exists():
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
-    tensors, _ = checkpoint.read(folder / MODEL)
     model = build_model(config, spec)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise ZooError(f"{folder / MODEL} does not hold the weights of its configuration.") from None
+    _kept(model, folder / MODEL)
     return model.to(device).eval()
 
 
@@ -195,7 +200,7 @@ def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) ->
     }
     if (folder / "run.json").exists():
         there = _describe(folder)
-        old = validate(RunConfig, there["config"])
+        old = _config(folder, there)
         if old.identity() != config.identity():
             raise UsageError(f"{folder} holds another run ({old.variant}); give another --out or remove it.")
         if there["data_sha256"] != images.sha256:
@@ -207,7 +212,11 @@ def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) ->
 def _describe(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
-        described = json.loads(path.read_text())
+        with open(path, "rb") as file:
+            text = file.read(MAX_DESCRIPTION + 1)
+        if len(text) > MAX_DESCRIPTION:
+            raise ValueError
+        described = json.loads(text)
         if not {"config", "spec", "data_sha256"} <= described.keys():
             raise ValueError
     except OSError:
@@ -215,3 +224,33 @@ def _describe(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError):
         raise UsageError(f"{path} is not the description of a run.") from None
     return described
+
+
+def _config(folder: Path, described: dict[str, Any]) -> RunConfig:
+    return validate(RunConfig, described["config"], str(folder / "run.json"))
+
+
+def _spec(folder: Path, described: dict[str, Any]) -> DataSpec:
+    try:
+        spec = DataSpec(**described["spec"] | {"shape": tuple(described["spec"]["shape"])})
+        sizes = (*spec.shape, spec.classes, spec.attributes)
+        # A description comes from anybody: what it asks for is what a network is then built for.
+        if len(spec.shape) != 3 or not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes):
+            raise ValueError
+        if math.prod(spec.shape) < 1 or math.prod(spec.shape) > MAX_PIXELS:
+            raise ValueError
+        if spec.support not in ("binary", "8-bit", "real"):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise UsageError(f"{folder / 'run.json'} does not say what its images are like.") from None
+    return spec
+
+
+def _kept(model: VAE, path: Path) -> Result:
+    """Load the weights that a finished run kept; returns what it says of its training."""
+    tensors, state = checkpoint.read(path)
+    try:
+        model.load_state_dict(tensors)
+        return Result(**state["result"])
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError):
+        raise ZooError(f"{path} does not hold the weights of its configuration.") from None

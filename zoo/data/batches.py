@@ -6,9 +6,10 @@ after it is queued on the device.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -94,29 +95,44 @@ class Batches:
         for batch in range(start, len(self)):
             low = min(batch * step + self.rank * self.batch_size, self.n)
             piece = slice(low, min(low + self.batch_size, self.n))
+            rows = min(step, self.n - batch * step)
             index = placed[piece]
             x = self._floats(index if self.resident else order[piece])
             if self.flip:
-                x = torch.where(torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5, x.flip(-1), x)
+                x = torch.where(self._chances(rows, (1, 1, 1), len(x)) < 0.5, x.flip(-1), x)
             if self.binarise_on_the_fly:
-                x = (torch.rand_like(x) < x).to(x.dtype)
+                x = (self._chances(rows, x.shape[1:], len(x)) < x).to(x.dtype)
             yield x, None if self._y is None else self._y.index_select(0, index)
 
+    def whole(self) -> Batches:
+        """The batches of all processes together, on each of them: over the same pictures, in the same order."""
+        joined = copy.copy(self)
+        joined.batch_size, joined.rank, joined.world = self.batch_size * self.world, 0, 1
+        return joined
+
     def sequential(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Every example once, in order, for evaluation: (ids int64 (B,), x, y), never flipped.
+        """Every example once, in order, for evaluation: (ids int64 (B,), x, y), never flipped. Each process gets its
+        share of them.
 
         Bits drawn on the fly are a function of the example's id here, so that they depend on no batch size.
         """
         size = batch_size or self.batch_size
         ids = torch.arange(self.n)
         placed = ids.to(self.device)
-        for low in range(0, self.n, size):
+        for low in range(self.rank * size, self.n, self.world * size):
             index = placed[low : low + size]
             x = self._floats(index if self.resident else ids[low : low + size])
             if self.binarise_on_the_fly:
                 with noise.keyed(SEQUENTIAL_SEED, index):
                     x = (noise.uniform(x) < x).to(x.dtype)
             yield index, x, None if self._y is None else self._y.index_select(0, index)
+
+    def _chances(self, rows: int, shape: Sequence[int], mine: int) -> Tensor:
+        # Every process draws for the whole batch and takes its rows: all stay in the same random state, and a batch
+        # is the same however many share it.
+        drawn = torch.rand(rows, *shape, device=self.device)
+        low = self.rank * self.batch_size
+        return drawn[low : low + mine]
 
     def _order(self, i: int) -> Tensor:
         if self.shuffle_seed is None:

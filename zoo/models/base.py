@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.images import DataSpec
 
@@ -93,6 +94,12 @@ class VAE(nn.Module):
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     train_size: int | None = None
     centres: int = 1
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a loss is anything but a mean over examples, so that a batch cannot be computed in parts. A variant
+        whose objective looks at the batch as a whole overrides this; batch normalisation is seen without it."""
+        return any(isinstance(module, _BatchNorm) for module in self.modules())
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()

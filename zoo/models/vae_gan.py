@@ -59,6 +59,11 @@ class VAEGAN(VanillaVAE):
         self.discriminator = Discriminator(settings.discriminator, spec.shape)
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
+    @property
+    def couples_batch(self) -> bool:
+        # Which side waits is decided by the verdicts of a whole batch.
+        return super().couples_batch or self.settings.margin is not None
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {
             "encoder": parameters_of([self.encoder, self.head, self.posterior, self.prior]),

@@ -6,7 +6,10 @@ the tensors tells a damaged file, and the checkpoint before it is kept for that 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.files import atomic_path
 
 PATTERN = "step-*.safetensors"
+GOOD = "good-*.safetensors"
 KEPT = 2
 
 
@@ -29,7 +33,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -
     on_cpu = {name: _plain(tensor) for name, tensor in tensors.items()}
     header = {"state": json.dumps(state, allow_nan=True), "crc": str(_checksum(on_cpu))}
     with atomic_path(path) as part:
-        save_file(on_cpu, part, metadata=header)
+        try:
+            save_file(on_cpu, part, metadata=header)
+        except SafetensorError as error:
+            # Its one error for everything; the number that the system gave is in its text.
+            number = re.search(r"os error (\d+)|code: (\d+)", str(error))
+            code = int(number[1] or number[2]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from None
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -43,10 +53,12 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state = json.loads(header["state"])
+        if not isinstance(state, dict):
+            raise ValueError
         intact = int(header["crc"]) == _checksum(tensors)
     except FileNotFoundError:
         raise ZooError(f"{path} is not there.") from None
-    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError, RuntimeError) as error:
         raise ZooError(f"{path} is not a readable checkpoint ({type(error).__name__}).") from None
     if not intact:
         raise ZooError(f"{path} is damaged: its tensors do not have the checksum it states.")
@@ -54,12 +66,35 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write_step(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-    """Write the checkpoint of a step and keep it and the one before."""
+    """Write the checkpoint of a step and keep it and the one before. Those of later steps go: a run that went back
+    has left them behind."""
     path = folder / f"step-{step:09d}.safetensors"
     write(path, tensors, state)
-    for old in sorted(folder.glob(PATTERN))[:-KEPT]:
+    there = sorted(folder.glob(PATTERN))
+    earlier = [other for other in there if other.name <= path.name]
+    for old in (*earlier[:-KEPT], *there[len(earlier) :]):
         old.unlink(missing_ok=True)
     return path
+
+
+def write_good(folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write the state that a run goes back to when its numbers are no longer finite, and keep the one before: the two
+    checkpoints that are kept need no other."""
+    write(folder / f"good-{step:09d}.safetensors", tensors, state)
+    for old in sorted(folder.glob(GOOD))[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def read_good(folder: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_good` wrote; raises ZooError as `read` does."""
+    return read(folder / f"good-{step:09d}.safetensors")
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    for pattern in (PATTERN, GOOD):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:

@@ -102,11 +102,15 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return low + 0.5 * (high - low) * (1 + math.cos(math.pi * step / (steps - 1)))
 
 
-def backward(losses: Mapping[str, Tensor], groups: Mapping[str, Group], scale: float | Tensor = 1.0) -> None:
-    """Give every group the gradient of its own loss, and of no other. A group without a loss gets none."""
+def backward(
+    losses: Mapping[str, Tensor], groups: Mapping[str, Group], scale: float | Tensor = 1.0, add: bool = False
+) -> None:
+    """Give every group the gradient of its own loss, and of no other. A group without a loss gets none. With ``add``
+    they are added to the gradients that are there."""
     if len(groups) == 1:
         ((name, group),) = groups.items()
-        group.optimizer.zero_grad(set_to_none=True)
+        if not add:
+            group.optimizer.zero_grad(set_to_none=True)
         (losses[name] * scale).backward()
         return
     last = len(losses) - 1
@@ -114,7 +118,10 @@ def backward(losses: Mapping[str, Tensor], groups: Mapping[str, Group], scale: f
         parameters = groups[name].parameters
         gradients = torch.autograd.grad(loss * scale, parameters, retain_graph=index < last, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            if add and gradient is not None and parameter.grad is not None:
+                parameter.grad += gradient
+            elif gradient is not None or not add:
+                parameter.grad = gradient
 
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

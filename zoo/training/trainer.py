@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,21 +17,28 @@ from torch import Tensor
 from zoo import noise
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
-from zoo.errors import ZooError
-from zoo.models.base import VAE, Progress
+from zoo.errors import UsageError, ZooError
+from zoo.models.base import VAE, Losses, Progress
 from zoo.training import checkpoint
 from zoo.training.average import Average
+from zoo.training.distributed import ALONE, World
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
+from zoo.training.state import State, capture, copied, restore
 
 LOGGED = ("loss", "elbo", "rate", "distortion")
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
 # Examples that data-dependent initialisation is shown.
 SHOWN_FIRST = 4096
-# A run whose updates are skipped this many times in a row will not recover by waiting.
+# A run whose updates are skipped this many times in a row will not recover by waiting. It goes back to the last epoch
+# that ended well and on with a lower rate, a few times; a run that still fails has diverged.
 HOPELESS = 100
+RETREATS = 3
+RETREAT_RATE = 0.25
+# Processes of one run agree on a pause only so often: each time costs a word with all of them.
+AGREE_STEPS = 16
 
 
 class Diverged(ZooError):
@@ -61,6 +69,7 @@ class Result:
     images_per_second: float
     peak_memory_bytes: int
     stopped_early: bool
+    retreats: int = 0
     curves: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -75,6 +84,10 @@ class Trainer:
         folder: where checkpoints go; None keeps none.
         watchers: told of progress about twice a second and after every epoch.
         should_stop: asked after every step; true writes a checkpoint and raises `Stopped`.
+        world: the processes that train this run together; ``train`` and ``validation`` are this one's share.
+
+    Raises:
+        UsageError: the batch is to be divided, and the variant's loss looks at the batch as a whole.
     """
 
     def __init__(
@@ -87,7 +100,9 @@ class Trainer:
         folder: Path | None = None,
         watchers: tuple[Watcher, ...] = (),
         should_stop: Callable[[], bool] = lambda: False,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model, self.train, self.validation = model, train, validation
         model.train_size = train.n
         self.config, self.compute, self.folder = config, compute, folder
@@ -97,12 +112,21 @@ class Trainer:
         }
         self.average = Average(model, config.ema) if config.ema else None
         self.scale = LossScale(compute.scaled, compute.device)
+        self.micro_batch = min(config.micro_batch or train.batch_size, train.batch_size)
+        self.divided = self.micro_batch < train.batch_size or world.size > 1
+        if self.divided and model.couples_batch:
+            name = type(model).__name__
+            raise UsageError(f"{name} looks at each batch as a whole, and cannot be trained on parts of one.")
         self.steps_per_epoch = len(train)
         self.steps = config.epochs * self.steps_per_epoch
         self.warmup_steps = config.warmup * self.steps_per_epoch
         self.step = 0
         self.totals = torch.zeros(len(LOGGED) + 1, device=compute.device, dtype=torch.float64)
         self.in_a_row = torch.zeros((), device=compute.device)
+        self.hopeless = torch.zeros((), device=compute.device)
+        self.retreats = 0
+        self.good: State | None = None
+        self.good_on_disk = -1
         self.seconds = 0.0
         self.peak = 0
         self._clock = self.saved = time.monotonic()
@@ -118,49 +142,55 @@ class Trainer:
         """Train to the end, from the newest checkpoint if the folder has one; leaves the best weights in the model.
 
         Raises:
-            Diverged: too many updates in a row had no finite gradient.
+            Diverged: too many updates in a row had no finite gradient, and going back did not help.
             Stopped: ``should_stop`` said so.
         """
-        if not self.resume():
+        resumed = self.resume()
+        if not resumed:
             self._initialise()
+        self.world.agree(self.model)
         if self.steps_per_epoch == 0:
             raise ZooError(f"a batch of {self.config.batch_size} is larger than the training set.")
         reset_peak(self.compute.device)
         self.model.train()
         self.saved = time.monotonic()
+        if not resumed:
+            self.good = copied(capture(self))
         while self.step < self.steps and not self.stopped_early:
-            epoch, start = divmod(self.step, self.steps_per_epoch)
-            self._clock = time.monotonic()
-            told = self._clock
-            for x, y in self.train.epoch(epoch, start=start):
-                self.update(x, y)
-                if self.watchers and time.monotonic() - told > 0.5:
-                    told = time.monotonic()
-                    self._tell()
-                if self.step % self.steps_per_epoch:
-                    self._pause_if_due()
-            self._end_epoch(epoch)
-            if self.step < self.steps and not self.stopped_early:
-                self._pause_if_due()
+            try:
+                self._epoch()
+            except _Hopeless as reason:
+                self._retreat(str(reason))
+        if self.best is not None and not math.isfinite(self.best_elbo):
+            raise Diverged("no validation that could be kept had a finite ELBO.")
         self._finish()
         return self.result()
 
     def update(self, x: Tensor, y: Tensor | None) -> None:
         """One step on one batch. Waits for nothing."""
-        with self.compute.autocast():
-            losses = self.forward(x, y, self.progress())
-        backward(losses, self.groups, self.scale.scale if self.compute.scaled else 1.0)
+        scale = self.scale.scale if self.compute.scaled else 1.0
+        if self.divided:
+            names, row = self._in_parts(x, y, scale)
+        else:
+            with self.compute.autocast():
+                losses = self.forward(x, y, self.progress())
+            backward(losses, self.groups, scale)
+            names, row = list(losses), _row(losses)
         rate = learning_rate(self.config, self.step, self.steps)
+        if self.retreats:
+            rate *= RETREAT_RATE**self.retreats
         found_inf = torch.zeros((), device=self.compute.device)
-        for name in losses:
+        for name in names:
             group = self.groups[name]
             group.set_rate(rate)
-            found_inf = torch.maximum(found_inf, group.step(self.scale.scale if self.compute.scaled else 1.0))
+            if self.world.size > 1:
+                self.world.average(value.grad for value in group.parameters if value.grad is not None)
+            found_inf = torch.maximum(found_inf, group.step(scale))
         self.scale.update(found_inf)
         self.model.after_step()
         if self.average:
             self.average.update()
-        self._count(losses, found_inf)
+        self._count(row, found_inf)
         self.step += 1
 
     def progress(self) -> Progress:
@@ -178,7 +208,8 @@ class Trainer:
                 with noise.keyed(VALIDATION_SEED, ids):
                     total += self.model.terms(x, y).elbo.double().sum()
                 count += len(ids)
-            return (total / count).item()
+            total = self.world.add(torch.stack([total, torch.full_like(total, count)]))
+            return (total[0] / total[1]).item()
 
     def result(self) -> Result:
         epochs = self.step // self.steps_per_epoch if self.steps_per_epoch else 0
@@ -192,6 +223,7 @@ class Trainer:
             images_per_second=images / self.seconds if self.seconds else 0.0,
             peak_memory_bytes=max(self.peak, peak_memory(self.compute.device)),
             stopped_early=self.stopped_early,
+            retreats=self.retreats,
             curves=self.curves,
         )
 
@@ -199,97 +231,129 @@ class Trainer:
 
     def save(self) -> None:
         """Write everything that the rest of the run depends on."""
-        if self.folder is None:
+        if self.folder is None or not self.world.first:
             return
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for name, group in self.groups.items():
-            for index, slots in group.optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer/{name}/{index}/{slot}": value for slot, value in slots.items()}
-            tensors[f"skipped/{name}"] = group.skipped
-        if self.average:
-            tensors |= {f"average/{name}": value for name, value in self.average.tensors.items()}
-        if self.best:
-            tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        tensors |= {"totals": self.totals, "in_a_row": self.in_a_row}
-        tensors |= {"scale": self.scale.scale, "good": self.scale.good, "rng/cpu": torch.get_rng_state()}
-        if self.compute.device.type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.compute.device)
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "peak": max(self.peak, peak_memory(self.compute.device)),
-            "curves": self.curves,
-            "best_elbo": self.best_elbo,
-            "best_epoch": self.best_epoch,
-            "waited": self.waited,
-            "stopped_early": self.stopped_early,
-            "averaged": self.average.updates if self.average else 0,
-        }
-        checkpoint.write_step(self.folder, self.step, tensors, state)
+        if self.good and self.good_on_disk != self.good[1]["step"]:
+            checkpoint.write_good(self.folder, self.good[1]["step"], *self.good)
+            self.good_on_disk = self.good[1]["step"]
+        tensors, values = capture(self)
+        if self.good:
+            values["good"] = self.good[1]["step"]
+        checkpoint.write_step(self.folder, self.step, tensors, values)
 
     def resume(self) -> bool:
-        """Take up the newest readable checkpoint of the folder; false if there is none."""
+        """Take up the newest readable checkpoint of the folder; false if there is none.
+
+        Raises:
+            ZooError: what it holds is not the state of such a run, or the processes of the run found different ones.
+        """
         found = checkpoint.latest(self.folder) if self.folder else None
+        at = torch.tensor([found[1].get("step", 0) if found else -1.0], device=self.compute.device)
+        if (self.world.add(at.clone()) != at * self.world.size).item():
+            raise ZooError(f"the processes of this run do not see the same checkpoints in {self.folder}.")
         if found is None:
             return False
-        tensors, state, _ = found
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            head, _, rest = name.partition("/")
-            parts.setdefault(head, {})[rest] = value
-        self.model.load_state_dict(parts["model"])
-        for name, group in self.groups.items():
-            _load_optimizer(group, parts.get("optimizer", {}), name)
-            group.skipped.copy_(parts["skipped"][name])
-        if self.average:
-            self.average.load(parts["average"])
-            self.average.updates = state["averaged"]
-        if "best" in parts:
-            self.best = {name: value.to(self.compute.device) for name, value in parts["best"].items()}
-        self.totals.copy_(tensors["totals"])
-        self.in_a_row.copy_(tensors["in_a_row"])
-        self.scale.scale.copy_(tensors["scale"])
-        self.scale.good.copy_(tensors["good"])
-        self.step, self.seconds, self.peak = state["step"], state["seconds"], state["peak"]
-        self.curves, self.waited = state["curves"], state["waited"]
-        self.best_elbo, self.best_epoch = state["best_elbo"], state["best_epoch"]
-        self.stopped_early = state["stopped_early"]
-        # Last: whatever was drawn while building the model must not count.
-        torch.set_rng_state(tensors["rng/cpu"])
-        if "rng/cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng/cuda"], self.compute.device)
+        tensors, values, _ = found
+        try:
+            restore(self, (tensors, values))
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise ZooError(
+                f"the checkpoint in {self.folder} is not of this version and configuration ({type(error).__name__}); "
+                "remove it to start again."
+            ) from None
+        if not self.world.first:
+            self.totals.zero_()  # what all of them had counted is the first one's now
+        if "good" in values:
+            with contextlib.suppress(ZooError):  # then there is nothing to go back to, and nothing else is lost
+                self.good = checkpoint.read_good(self.folder, values["good"])
+                self.good_on_disk = values["good"]
         return True
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
+    def _epoch(self) -> None:
+        epoch, start = divmod(self.step, self.steps_per_epoch)
+        self._clock = time.monotonic()
+        told = self._clock
+        for x, y in self.train.epoch(epoch, start=start):
+            self.update(x, y)
+            if self.watchers and time.monotonic() - told > 0.5:
+                told = time.monotonic()
+                self._tell()
+            if self.step % self.steps_per_epoch:
+                self._pause_if_due()
+        self._end_epoch(epoch)
+        if self.step < self.steps and not self.stopped_early:
+            self._pause_if_due()
+
+    def _in_parts(self, x: Tensor, y: Tensor | None, scale: float | Tensor) -> tuple[list[str], Tensor]:
+        # The same gradient as of the whole batch at once, but for rounding: every part has the noise of its rows.
+        names: list[str] = []
+        tape: list[Tensor] = []
+        row = torch.zeros(len(LOGGED) + 1, device=self.compute.device)
+        first = self.world.rank * len(x)
+        for low in range(0, len(x), self.micro_batch):
+            high = min(low + self.micro_batch, len(x))
+            rows = slice(low, high)
+            share = (high - low) / len(x)
+            with (
+                noise.part_of(len(x) * self.world.size, first + low, first + high, tape),
+                self.compute.autocast(),
+            ):
+                losses = self.forward(x[rows], None if y is None else y[rows], self.progress())
+            backward(losses, self.groups, scale * share, add=low > 0)
+            names = list(losses)
+            row += share * _row(losses)
+        return names, row
+
+    def _retreat(self, reason: str) -> None:
+        # What is gone back to is the end of an epoch and not the newest checkpoint, whose moment the clock decides:
+        # a run that was killed must go back to where an undisturbed one does.
+        if self.good is None or self.retreats >= RETREATS:
+            after = f", after going back {self.retreats} times to a lower learning rate" if self.retreats else ""
+            raise Diverged(f"{reason}{after}.")
+        self._lap()
+        seconds, retreats = self.seconds, self.retreats + 1
+        skipped = {name: group.skipped.clone() for name, group in self.groups.items()}
+        restore(self, self.good)
+        for name, group in self.groups.items():
+            group.skipped.copy_(skipped[name])
+        self.seconds, self.retreats = seconds, retreats
+        self.save()
+        self._clock = self.saved = time.monotonic()
+
     def _initialise(self) -> None:
-        shown = itertools.islice(self.train.epoch(0), -(-SHOWN_FIRST // self.config.batch_size))
+        shown = itertools.islice(self.train.whole().epoch(0), -(-SHOWN_FIRST // self.config.batch_size))
         x, y = zip(*shown, strict=True)
         with torch.no_grad():
             self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
         if self.average:
             self.average = Average(self.model, self.config.ema)
 
-    def _count(self, losses: Any, found_inf: Tensor) -> None:
+    def _count(self, row: Tensor, found_inf: Tensor) -> None:
         with torch.no_grad():
-            terms = losses.terms
-            loss = sum(losses.values()).detach()
-            rate, distortion = terms.rate.sum(1).mean(), terms.distortion.mean()
-            row = torch.stack([loss.float(), -(rate + distortion), rate, distortion, torch.ones_like(rate)])
             # A skipped update's numbers are not finite and would hide the epoch's.
             good = torch.isfinite(row).all() & (found_inf == 0)
             self.totals += torch.where(good, row, torch.zeros_like(row))
             self.in_a_row = torch.where(found_inf > 0, self.in_a_row + 1, torch.zeros_like(self.in_a_row))
+            # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
+            self.hopeless = torch.maximum(self.hopeless, (self.in_a_row >= HOPELESS).float())
 
     def _means(self) -> dict[str, float]:
         *sums, count = self.totals.tolist()
         return {name: value / count for name, value in zip(LOGGED, sums, strict=True)} if count else {}
 
     def _pause_if_due(self) -> None:
-        stop = self.should_stop()
-        if stop or time.monotonic() - self.saved >= self.config.checkpoint_seconds:
+        if self.world.size > 1 and self.step % AGREE_STEPS:
+            return
+        due = time.monotonic() - self.saved >= self.config.checkpoint_seconds
+        stop, due = self.world.any(self.should_stop(), due, device=self.compute.device)
+        if stop or due:
             self._check_alive()
             self._lap()
+            self.world.add(self.totals)
+            if not self.world.first:
+                self.totals.zero_()
             self.save()
             self._clock = self.saved = time.monotonic()
         if stop:
@@ -309,15 +373,16 @@ class Trainer:
             watcher.step(state)
 
     def _check_alive(self) -> None:
-        if self.in_a_row.item() >= HOPELESS:
-            raise Diverged(f"{HOPELESS} updates in a row had no finite gradient (step {self.step}).")
+        if self.hopeless.item():
+            raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient (before step {self.step})")
 
     def _end_epoch(self, epoch: int) -> None:
         self._check_alive()
+        self.world.add(self.totals)
         means = self._means()  # waits for the device, so that the lap is the true one
         self._lap()
         if not means:
-            raise Diverged(f"no update of epoch {epoch + 1} had a finite loss.")
+            raise _Hopeless(f"no update of epoch {epoch + 1} had a finite loss")
         row = {"epoch": float(epoch + 1)} | {f"train_{name}": value for name, value in means.items()}
         self.totals.zero_()
         last = self.step >= self.steps
@@ -326,7 +391,7 @@ class Trainer:
             row["validation_elbo"] = elbo
             warm = self.step >= self.warmup_steps
             keep_last = self.config.keep == "last"
-            if elbo > self.best_elbo or self.best is None or keep_last:
+            if elbo > self.best_elbo or math.isnan(self.best_elbo) or self.best is None or keep_last:
                 self.best_elbo, self.best_epoch, self.waited = elbo, epoch + 1, 0
                 self.best = self._snapshot()
             elif warm:
@@ -336,18 +401,32 @@ class Trainer:
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
             self.curves.setdefault(name, []).append(value)
+        if math.isfinite(row.get("validation_elbo", 0.0)) and not self.in_a_row.item():
+            self.good = copied(capture(self))
         for watcher in self.watchers:
             watcher.epoch(row | {"step": float(self.step)})
 
     def _finish(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
-        self.model.recollect(self.train.epoch(self.step // self.steps_per_epoch))
+        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
     def _snapshot(self) -> dict[str, Tensor]:
         with _evaluating(self.model, self.average):
             return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+class _Hopeless(Exception):
+    pass
+
+
+@torch.no_grad()
+def _row(losses: Losses) -> Tensor:
+    terms = losses.terms
+    loss = sum(losses.values()).detach()
+    rate, distortion = terms.rate.sum(1).mean(), terms.distortion.mean()
+    return torch.stack([loss.float(), -(rate + distortion), rate, distortion, torch.ones_like(rate)])
 
 
 @contextlib.contextmanager
@@ -356,18 +435,3 @@ def _evaluating(model: VAE, average: Average | None) -> Iterator[None]:
     with average.applied() if average else contextlib.nullcontext():
         yield
     model.train()
-
-
-def _load_optimizer(group: Group, tensors: dict[str, Tensor], name: str) -> None:
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        owner, index, slot = key.split("/")
-        if owner == name:
-            slots.setdefault(int(index), {})[slot] = value
-    for index, parameter in enumerate(group.parameters):
-        for slot, value in slots.get(index, {}).items():
-            # A file holds tensors in their plain order; a fused optimiser wants the memory layout of the parameter.
-            if value.shape == parameter.shape:
-                slots[index][slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    state = group.optimizer.state_dict()
-    group.optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})

@@ -1,0 +1,88 @@
+"""One run on several processes: each computes its share of every batch, and all make the same update.
+
+The processes are those of `torchrun`. Gradients are averaged by hand and not by torch's wrapper module, because a
+variant with several parameter groups takes the gradient of each loss for its own group only, which the wrapper's hooks
+never see. Whoever is alone pays nothing: without `torchrun` there is a world of one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from zoo.errors import UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """How many processes train this run and which of them this is. Rank 0 writes files and talks."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> int:
+        """Examples of a batch on each process."""
+        if batch_size % self.size:
+            raise UsageError(f"a batch of {batch_size} cannot be divided evenly among {self.size} processes.")
+        return batch_size // self.size
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Sum over the processes, in place; the same bits on each."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def average(self, gradients: Iterable[Tensor]) -> None:
+        """Replace gradients by their mean over the processes. One that is not finite anywhere is so everywhere."""
+        tensors = list(gradients)
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(piece.view_as(tensor))
+
+    def any(self, *flags: bool, device: torch.device) -> tuple[bool, ...]:
+        """Each flag as true as it is on any process."""
+        if self.size == 1:
+            return flags
+        return tuple(value > 0 for value in self.add(torch.tensor([float(flag) for flag in flags], device=device)))
+
+    def agree(self, model: nn.Module) -> None:
+        """Start every process from the weights of the first."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+
+ALONE = World()
+
+
+def asked_for() -> World:
+    """What the environment says that `torchrun` sets; nothing is started."""
+    return World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that `torchrun` made, connected inside the block: NCCL between GPUs, gloo between CPUs."""
+    world = asked_for()
+    if world.size == 1:
+        yield ALONE
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,106 @@
+"""Everything that the rest of a training depends on, as tensors and plain values, and a trainer put back there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from zoo.training.memory import peak_memory
+from zoo.training.optimise import Group
+
+if TYPE_CHECKING:
+    from zoo.training.trainer import Trainer
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def capture(trainer: Trainer) -> State:
+    """The tensors themselves, which training goes on to change, and the values."""
+    tensors = {f"model/{name}": value for name, value in trainer.model.state_dict().items()}
+    for name, group in trainer.groups.items():
+        for index, slots in group.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{name}/{index}/{slot}": value for slot, value in slots.items()}
+        tensors[f"skipped/{name}"] = group.skipped
+    if trainer.average:
+        tensors |= {f"average/{name}": value for name, value in trainer.average.tensors.items()}
+    if trainer.best:
+        tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
+    tensors |= {"totals": trainer.totals, "in_a_row": trainer.in_a_row, "hopeless": trainer.hopeless}
+    tensors |= {"scale": trainer.scale.scale, "good": trainer.scale.good, "rng/cpu": torch.get_rng_state()}
+    device = trainer.compute.device
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    values = {
+        "step": trainer.step,
+        "seconds": trainer.seconds,
+        "peak": max(trainer.peak, peak_memory(device)),
+        "curves": {name: list(points) for name, points in trainer.curves.items()},
+        "best_elbo": trainer.best_elbo,
+        "best_epoch": trainer.best_epoch,
+        "waited": trainer.waited,
+        "stopped_early": trainer.stopped_early,
+        "averaged": trainer.average.updates if trainer.average else 0,
+        "retreats": trainer.retreats,
+    }
+    return tensors, values
+
+
+def copied(state: State) -> State:
+    """The state in host memory of its own, so that training may go on."""
+    tensors, values = state
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}, values
+
+
+def restore(trainer: Trainer, state: State) -> None:
+    """Put the trainer where it was when the state was captured; the state stays as it is.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError, RuntimeError: it is not the state of such a trainer.
+    """
+    tensors, values = state
+    if not 0 <= values["step"] <= trainer.steps:
+        raise ValueError("no such step")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        head, _, rest = name.partition("/")
+        parts.setdefault(head, {})[rest] = value
+    trainer.model.load_state_dict(parts["model"])
+    for name, group in trainer.groups.items():
+        _restore_optimizer(group, parts.get("optimizer", {}), name)
+        group.skipped.copy_(parts["skipped"][name])
+    if trainer.average:
+        trainer.average.load(parts["average"])
+        trainer.average.updates = values["averaged"]
+    device = trainer.compute.device
+    trainer.best = {name: value.to(device) for name, value in parts["best"].items()} if "best" in parts else None
+    trainer.totals.copy_(tensors["totals"])
+    trainer.in_a_row.copy_(tensors["in_a_row"])
+    trainer.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
+    trainer.scale.scale.copy_(tensors["scale"])
+    trainer.scale.good.copy_(tensors["good"])
+    trainer.step, trainer.seconds, trainer.peak = values["step"], values["seconds"], values["peak"]
+    trainer.curves = {name: list(points) for name, points in values["curves"].items()}
+    trainer.waited, trainer.retreats = values["waited"], values.get("retreats", 0)
+    trainer.best_elbo, trainer.best_epoch = values["best_elbo"], values["best_epoch"]
+    trainer.stopped_early = values["stopped_early"]
+    # Last: whatever was drawn while building the model must not count.
+    torch.set_rng_state(tensors["rng/cpu"])
+    if "rng/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+
+
+def _restore_optimizer(group: Group, tensors: dict[str, Tensor], name: str) -> None:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        owner, index, slot = key.split("/")
+        if owner == name:
+            slots.setdefault(int(index), {})[slot] = value.clone()
+    for index, parameter in enumerate(group.parameters):
+        for slot, value in slots.get(index, {}).items():
+            # A file holds tensors in their plain order; a fused optimiser wants the memory layout of the parameter.
+            if value.shape == parameter.shape:
+                slots[index][slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    state = group.optimizer.state_dict()
+    group.optimizer.load_state_dict({"state": slots, "param_groups": state["param_groups"]})
