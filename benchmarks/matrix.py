@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, record
+from benchmarks import attempts, environment, record
 from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite
 from zoo.config import RunConfig
@@ -19,6 +21,8 @@ from zoo.errors import ZooError
 from zoo.registry import registry
 
 LOG_LINES = 20
+# What the system says when the place for files is the trouble, and no cell is.
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -98,38 +102,98 @@ def run_cell(
     observe: Callable[[Planned], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
+    harness: str | None = None,
 ) -> Record:
     """Train, evaluate and record one cell. A cell that fails is recorded as failed or diverged; nothing is raised
-    but `zoo.training.trainer.Stopped`, `zoo.runs.Busy`, and errors in writing the record itself."""
+    but `zoo.training.trainer.Stopped`, `zoo.runs.Busy`, `DeviceLost` once the record is written, and what the system
+    says of a disk that cannot be written.
+
+    ``harness`` names the call of the command that this belongs to, whichever process it is: a cell that failed in it
+    is not tried by it again."""
     from zoo.runs import locked
-    from zoo.training.trainer import Diverged, Stopped
 
     folder = places.run(planned.cell)
     with locked(folder, ".cell-lock"):
         if finished := done(planned, places):
             return finished
+        attempt = attempts.begin(folder, harness or uuid.uuid4().hex)
+        if attempt is None and (tried := recorded(planned, places)):
+            return tried
+        attempt = attempt or attempts.begin(folder, uuid.uuid4().hex)
         tell(planned, None)
+        if attempt.number > attempts.DEATHS:
+            reason = f"the process that ran it died {attempts.DEATHS} times."
+            outcome = {"status": "failed", "reason": reason, "log_tail": _last_seen(folder)}
+            lost = False
+        else:
+
+            def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
+                content["figures"], content["seconds"]["figures"] = _figures(planned.cell, pictures, places)
+
+            config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
+            outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
+        made = _made(planned, compute, outcome)
+        record.write(made, places.records)
+        attempts.end(folder, attempt)
+    if lost:
+        raise DeviceLost(f"the GPU is of no use to this process after {planned.cell.stem} failed.")
+    return made
+
+
+class DeviceLost(ZooError):
+    """A cell failed, is recorded as failed, and left a GPU that only another process can use."""
+
+
+def outcome_of(
+    planned: Planned,
+    config: RunConfig,
+    folder: Path,
+    compute: Any,
+    observe: Callable[[Planned], Any] | None,
+    should_stop: Callable[[], bool],
+    finish: Callable[[dict[str, Any], dict[str, Any]], None],
+    world: Any = None,
+) -> tuple[dict[str, Any], bool]:
+    """How a cell ended, as the parts of a record, and whether its device is lost. Where memory was short it is tried
+    once more in smaller parts.
+
+    Raises `Stopped`, and OSError where the disk is full or cannot be written: that is no failure of the cell, and
+    every other cell would meet it too."""
+    from zoo.training.trainer import Diverged, Stopped
+
+    short = ""
+    for chosen in (config, attempts.smaller(config)):
         observer = observe(planned) if observe else None
         try:
-            content = measure(planned.config, folder, compute, observer, should_stop)
-            pictures = content.pop("pictures")
-            content["figures"], content["seconds"]["figures"] = _figures(planned.cell, pictures, places)
+            content = measure(chosen, folder, compute, observer, should_stop, world)
+            finish(content, content.pop("pictures"))
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
-            # A number that a record refuses (NaN) is a failure of the cell too, so it is made in here.
-            made = _made(planned, compute, {"status": "done"} | content)
+            # A number that a record refuses (NaN) is a failure of the cell too, so the record is made in here.
+            _made(planned, compute, {"status": "done"} | content)
+            return {"status": "done", "config": chosen.model_dump(mode="json")} | content, False
         except Stopped:
             raise
         except Diverged as error:
-            made = _made(planned, compute, {"status": "diverged", "reason": str(error)})
+            return {"status": "diverged", "reason": str(error)}, False
         except Exception as error:
-            reason = _without_paths([" ".join((str(error) or type(error).__name__).split())[:500]])[0]
-            tail = _without_paths(traceback.format_exc().splitlines()[-LOG_LINES:])
-            made = _made(planned, compute, {"status": "failed", "reason": reason, "log_tail": tail})
+            if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+                raise
+            said = " ".join((str(error) or type(error).__name__).split())[:500]
+            if attempts.is_about_memory(error) and not short:
+                # Only what it says: the error itself holds on to everything that was in memory.
+                short = f"out of memory ({said[:200]})"
+                continue
+            if short:
+                said = f"{short}, and in parts of {chosen.train.micro_batch}: {said}"
+            tail = attempts.publishable(traceback.format_exc().splitlines()[-LOG_LINES:])
+            outcome = {"status": "failed", "reason": attempts.publishable([said])[0], "log_tail": tail}
+            return outcome, attempts.breaks_device(error)
         finally:
             if observer:
                 observer.close()
-        record.write(made, places.records)
-        return made
+            if short:
+                _free_memory()
+    raise AssertionError("the second try returns")
 
 
 def measure(
@@ -138,18 +202,26 @@ def measure(
     compute: Any,
     observer: Any = None,
     should_stop: Callable[[], bool] = lambda: False,
+    world: Any = None,
 ) -> dict[str, Any]:
     """Train (or take up, or load) the run in ``folder`` and evaluate it: the parts of a record that come of it,
-    with the pictures of `benchmarks.evaluate` under ``pictures``."""
+    with the pictures of `benchmarks.evaluate` under ``pictures``. In a ``world`` of several processes all train and
+    the first one evaluates; the others get nothing."""
     from benchmarks.evaluate import evaluate
     from zoo.runs import load_images, train_run
+    from zoo.training.distributed import ALONE
+    from zoo.training.trainer import Stopped
 
     started = time.monotonic()
     images = load_images(config)
     set_up = time.monotonic()
     watchers = (observer,) if observer else ()
-    run = train_run(config, folder, compute, watchers, should_stop)
+    run = train_run(config, folder, compute, watchers, should_stop, world or ALONE)
     trained = time.monotonic()
+    if world is not None and not world.first:
+        return {}
+    if should_stop():
+        raise Stopped("stopped at the user's request, after training and before evaluation.")
     found = evaluate(run)
     evaluated = time.monotonic()
     result = asdict(run.result)
@@ -205,16 +277,21 @@ def run_all(
     observe: Callable[[Planned], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
+    harness: str | None = None,
 ) -> list[Record]:
     """Every cell that is not done yet, one after the other; a cell that another process runs is left to it."""
     from zoo.runs import Busy
+    from zoo.training.trainer import Stopped
 
+    harness = harness or uuid.uuid4().hex
     made = []
     for planned in cells:
         if done(planned, places):
             continue
+        if should_stop():
+            raise Stopped("stopped at the user's request, between two cells.")
         try:
-            made.append(run_cell(planned, places, compute, observe, should_stop, tell))
+            made.append(run_cell(planned, places, compute, observe, should_stop, tell, harness))
         except Busy:
             continue
         tell(planned, made[-1])
@@ -250,8 +327,16 @@ def _figures(cell: Cell, pictures: dict[str, Any], places: Places) -> tuple[dict
     return named, time.monotonic() - started
 
 
-def _without_paths(lines: list[str]) -> list[str]:
-    # A record is published: where this machine keeps its files is nobody's business.
-    root = str(Path(__file__).resolve().parent.parent)
-    home = str(Path.home())
-    return [line.replace(root + "/", "").replace(home, "~") for line in lines]
+def _last_seen(folder: Path) -> list[str]:
+    there = sorted(path.stem for path in (folder / "checkpoints").glob("step-*.safetensors"))
+    return [f"its last checkpoint: {there[-1]}" if there else "it had no checkpoint yet"]
+
+
+def _free_memory() -> None:
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

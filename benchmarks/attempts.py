@@ -1,0 +1,131 @@
+"""How often a cell was tried, and what a failure means: for memory there is a smaller second try, for a process that
+died another one, and what one worker saw fail its neighbours do not try again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.config import RunConfig
+from zoo.files import atomic_write
+
+FILE = "attempt.json"
+# A process that dies takes its reason along. Twice may be bad luck (somebody else's memory); then it is the cell.
+DEATHS = 2
+SMALLER = 4
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is known of a cell's tries by one harness, which is one call of the command with all of its workers."""
+
+    harness: str
+    number: int
+    ended: bool
+    oom_kills: int
+    short_of_memory: bool = False
+
+
+def begin(folder: Path, harness: str) -> Attempt | None:
+    """Note that this harness tries the cell of ``folder``; None if it did already and saw how that ended.
+
+    Whoever calls it holds the cell.
+    """
+    before = _read(folder)
+    mine = before is not None and before.harness == harness
+    if mine and before.ended:
+        return None
+    kills = oom_kills()
+    attempt = Attempt(
+        harness=harness,
+        number=before.number + 1 if mine else 1,
+        ended=False,
+        oom_kills=kills,
+        short_of_memory=mine and (before.short_of_memory or kills > before.oom_kills),
+    )
+    _write(folder, attempt)
+    return attempt
+
+
+def end(folder: Path, attempt: Attempt) -> None:
+    """Note that the cell has an outcome."""
+    _write(folder, Attempt(**asdict(attempt) | {"ended": True}))
+
+
+def is_about_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was short, on the GPU or the host."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search(r"out of memory|can't allocate memory", str(error)))
+
+
+def breaks_device(error: BaseException) -> bool:
+    """Whether a GPU is of no use to this process any more: after such an error every later call fails as well."""
+    import torch
+
+    kind = getattr(torch, "AcceleratorError", ())
+    about = isinstance(error, kind) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    return about and not is_about_memory(error)
+
+
+def smaller(config: RunConfig) -> RunConfig:
+    """The same run in less memory: parts of a batch at once, fewer rows in evaluation. Its numbers are the same but for
+    rounding, and so is its identity."""
+    train, evaluate = config.train, config.evaluate
+    part = max(1, min(train.micro_batch or train.batch_size, train.batch_size) // SMALLER)
+    return config.model_copy(
+        update={
+            "train": train.model_copy(update={"micro_batch": part}),
+            "evaluate": evaluate.model_copy(update={"rows": max(64, evaluate.rows // SMALLER)}),
+        }
+    )
+
+
+def oom_kills() -> int:
+    """How many processes the system has killed for memory so far, as far as it tells."""
+    for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        try:
+            found = re.search(r"^oom_kill (\d+)$", Path(path).read_text(), re.M)
+        except OSError:
+            continue
+        if found:
+            return int(found[1])
+    return 0
+
+
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+_LOOKS_SECRET = re.compile(r"\bwandb_v\d_\w{20,}|\b[0-9a-f]{40}\b|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+
+
+def publishable(lines: list[str]) -> list[str]:
+    """Lines of a log without where this machine keeps its files and without keys: a record is published."""
+    root = str(Path(__file__).resolve().parent.parent)
+    home = str(Path.home())
+    secrets = [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8]
+    kept = []
+    for line in lines:
+        for secret in secrets:
+            line = line.replace(secret, "***")
+        line = _LOOKS_SECRET.sub("***", line)
+        kept.append(line.replace(root + "/", "").replace(home, "~"))
+    return kept
+
+
+def _read(folder: Path) -> Attempt | None:
+    try:
+        content: Any = json.loads((folder / FILE).read_bytes()[:4096])
+        attempt = Attempt(**content)
+        whole = isinstance(attempt.number, int) and isinstance(attempt.oom_kills, int)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return attempt if whole else None
+
+
+def _write(folder: Path, attempt: Attempt) -> None:
+    atomic_write(folder / FILE, json.dumps(asdict(attempt)) + "\n")
