@@ -85,42 +85,27 @@ def train(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
-    from benchmarks import matrix, record
+    from benchmarks import record, single
     from zoo.config import resolve
 
     config = resolve(variant, data, seed, settings=settings)
     folder = out or Path("runs") / f"{config.variant}-{config.data.name}-s{seed}"
-    made = _finished(folder / "record.json", config)
+    made = single.finished(folder, config)
     if made is None:
-        from benchmarks.interrupt import graceful
-        from benchmarks.report.figures import grid
-        from zoo.files import atomic_write
-        from zoo.runs import locked
-        from zoo.training.precision import choose
 
-        compute = choose(device, config.train.precision)
-        cell = record.Cell(
-            suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=seed,
-            key=record.cell_key(config.identity()),
-        )  # fmt: skip
-        with graceful() as should_stop, locked(folder, ".cell-lock"):
-            observer = _observer(wandb_mode, config, folder, cell.stem, "run")
-            try:
-                content = matrix.measure(config, folder, compute, observer, should_stop)
-            finally:
-                observer.close()
-            for name, images in content.pop("pictures").items():
-                grid(images, folder / f"{name}.png", columns=8)
-            content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
-            words = " ".join(f"--set {text}" for text in settings)
-            command = f"zoo train {config.variant} --data {config.data.name} --seed {seed} {words}".strip()
-            made = matrix.make_record(cell, config, command, compute, {"status": "done"} | content)
-            atomic_write(folder / "record.json", record.dump(made))
+        def observe(planned: Any) -> Any:
+            return _observer(wandb_mode, planned.config, folder, planned.cell.stem, "run")
+
+        made = single.run(single.planned(config, settings), folder, device, observe)
+    if made is None:
+        return  # one of several processes, and not the one that talks
     if as_json:
         click.echo(record.dump(made).rstrip())
-    else:
+    elif made.status == "done":
         _echo_board([made])
         click.echo(f"\n{folder}")
+    if made.status != "done":
+        raise ZooError(f"{made.status}: {made.reason.rstrip('.')}. {folder / 'record.json'} has the last lines.")
 
 
 @zoo.command()
@@ -147,6 +132,8 @@ def bench(
     from benchmarks import matrix
     from benchmarks.suite import suite_named
 
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise UsageError("a suite runs one cell a process: under torchrun there is only `zoo train`.")
     if seeds is not None and chosen:
         raise UsageError("give --seeds N or --seed K, not both.")
     wanted = suite_named(suite)
@@ -163,9 +150,14 @@ def bench(
     if jobs != "auto" and not (jobs.isdigit() and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
+        from benchmarks import workers
+
         os.environ["ZOO_BAR"] = str(worker)
         parent = os.getppid()
-        _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
+        try:
+            _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
+        except matrix.DeviceLost:
+            sys.exit(workers.RESTART)
         return
     todo = [planned for planned in cells if not matrix.done(planned, places)]
     if todo:
@@ -317,15 +309,26 @@ def main() -> None:
     except UsageError as error:
         _fail(str(error), WRONG_USE)
     except ZooError as error:
-        stopped = type(error).__name__ == "Stopped"
-        _fail(str(error), INTERRUPTED if stopped else FAILED)
+        if type(error).__name__ != "Stopped":
+            _fail(str(error), FAILED)
+        _fail(f"{str(error).rstrip('.')}: `{_again()}` goes on from here.", INTERRUPTED)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`zoo list | head`): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}.", FAILED)
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; `{_again()}` goes on from here.", FAILED)
+    except MemoryError:
+        _fail("out of memory.", FAILED)
+    except RecursionError:
+        _fail("something is nested too deeply to be read.", WRONG_USE)
+
+
+def _again() -> str:
+    import shlex
+
+    return shlex.join(["zoo", *sys.argv[1:]])
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -334,27 +337,32 @@ def _fail(sentence: str, code: int) -> None:
 
 
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
-    from benchmarks import workers
+    from benchmarks import attempts, matrix, workers
     from benchmarks.interrupt import graceful
     from zoo.training.trainer import Stopped
 
     count = workers.how_many(jobs, device, len(todo))
     if count == 1:
-        _run(cells, places, device, wandb_mode)
-        return
+        try:
+            _run(cells, places, device, wandb_mode)
+            return
+        except matrix.DeviceLost as error:
+            click.echo(f"    {error} Another process takes the rest.", err=True)
     with graceful() as should_stop:
-        codes = workers.run(sys.argv[1:], count, should_stop)
+        spare = len(todo) * attempts.DEATHS
+        codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))
         if should_stop():
-            raise Stopped("stopped at the user's request; the same command goes on from here.")
+            raise Stopped("stopped at the user's request.")
     if any(code not in (DONE, FAILED) for code in codes):
         raise ZooError("a worker process ended early; the same command goes on from what is done.")
 
 
 def _run(
-    cells: list[Any], places: Any, device: str, wandb_mode: str, orphaned: Callable[[], bool] = lambda: False
+    cells: list[Any], places: Any, device: str, wandb_mode: str, orphaned: Callable[[], bool] | None = None
 ) -> None:
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
+    from benchmarks.workers import HARNESS
     from zoo.training.precision import choose
 
     def tell(planned: Any, made: Any) -> None:
@@ -368,24 +376,16 @@ def _run(
 
     compute = choose(device, cells[0].config.train.precision)
     with graceful() as should_stop:
-        matrix.run_all(cells, places, compute, observe, lambda: should_stop() or orphaned(), tell)
+        # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
+        harness = os.environ.get(HARNESS) if orphaned else None
+        stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
+        matrix.run_all(cells, places, compute, observe, stop, tell, harness)
 
 
 def _observer(mode: str, config: Any, folder: Path, name: str, group: str) -> Any:
     from benchmarks.watch import Watchers
 
     return Watchers(mode, config, folder, name, group)
-
-
-def _finished(path: Path, config: Any) -> Any:
-    from benchmarks import record
-
-    if not path.exists():
-        return None
-    made = record.read(path)
-    if made.cell.key != record.cell_key(config.identity()):
-        raise UsageError(f"{path.parent} holds another run ({made.command}); give another --out.")
-    return made
 
 
 def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:

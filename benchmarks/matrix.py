@@ -153,12 +153,14 @@ def outcome_of(
     should_stop: Callable[[], bool],
     finish: Callable[[dict[str, Any], dict[str, Any]], None],
     world: Any = None,
+    raising: tuple[type[Exception], ...] = (),
 ) -> tuple[dict[str, Any], bool]:
     """How a cell ended, as the parts of a record, and whether its device is lost. Where memory was short it is tried
     once more in smaller parts.
 
-    Raises `Stopped`, and OSError where the disk is full or cannot be written: that is no failure of the cell, and
-    every other cell would meet it too."""
+    Raises `Stopped`, `zoo.runs.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
+    written: that is no failure of the cell, and every other cell would meet it too."""
+    from zoo.runs import Busy
     from zoo.training.trainer import Diverged, Stopped
 
     short = ""
@@ -171,12 +173,14 @@ def outcome_of(
             # A number that a record refuses (NaN) is a failure of the cell too, so the record is made in here.
             _made(planned, compute, {"status": "done"} | content)
             return {"status": "done", "config": chosen.model_dump(mode="json")} | content, False
-        except Stopped:
+        except (Stopped, Busy):
             raise
         except Diverged as error:
             return {"status": "diverged", "reason": str(error)}, False
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+                raise
+            if isinstance(error, raising) and not short:
                 raise
             said = " ".join((str(error) or type(error).__name__).split())[:500]
             if attempts.is_about_memory(error) and not short:

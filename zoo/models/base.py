@@ -97,9 +97,9 @@ class VAE(nn.Module):
 
     @property
     def couples_batch(self) -> bool:
-        """Whether a loss is anything but a mean over examples, so that a batch cannot be computed in parts. A variant
-        whose objective looks at the batch as a whole overrides this; batch normalisation is seen without it."""
-        return any(isinstance(module, _BatchNorm) for module in self.modules())
+        """Whether a batch cannot be computed in parts, because an objective or a batch normalisation looks at it as a
+        whole."""
+        return self.couples_examples or any(isinstance(module, _BatchNorm) for module in self.modules())
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()

@@ -1,0 +1,81 @@
+"""One run of its own, outside of any suite: a folder with the model, its pictures and its record. Under `torchrun` all
+processes train it together."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import matrix, record
+from benchmarks.matrix import Planned
+from benchmarks.record import Record
+from zoo.config import RunConfig
+from zoo.errors import UsageError
+
+RECORD = "record.json"
+
+
+def planned(config: RunConfig, settings: tuple[str, ...]) -> Planned:
+    """The run as a cell of the suite ``run``, with the command that makes it."""
+    cell = record.Cell(
+        suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=config.seed,
+        key=record.cell_key(config.identity()),
+    )  # fmt: skip
+    words = ["zoo", "train", config.variant, "--data", config.data.name, "--seed", str(config.seed)]
+    return Planned(cell, config, shlex.join([*words, *(word for text in settings for word in ("--set", text))]))
+
+
+def finished(folder: Path, config: RunConfig) -> Record | None:
+    """The record of the run if it is done; a failed one is tried again.
+
+    Raises:
+        UsageError: the folder holds another run.
+        ZooError: its record cannot be read.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    made = record.read(path)
+    if made.cell.key != record.cell_key(config.identity()):
+        raise UsageError(f"{folder} holds another run ({made.command}); give another --out.")
+    return made if made.status == "done" else None
+
+
+def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned], Any]) -> Record | None:
+    """Train, evaluate and record, however it ends; None on all processes of several but the first.
+
+    Raises:
+        UsageError: what was asked for cannot be trained: that is no result, and nothing is recorded.
+        Stopped: the user asked for it.
+    """
+    from benchmarks.interrupt import graceful
+    from benchmarks.report.figures import grid
+    from zoo.files import atomic_write
+    from zoo.runs import locked, train_run
+    from zoo.training.distributed import asked_for, joined
+    from zoo.training.precision import choose
+
+    if asked_for().size > 1 and device in ("auto", "cuda"):
+        import torch
+
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    compute = choose(device, planned.config.train.precision)
+
+    def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
+        for name, images in pictures.items():
+            grid(images, folder / f"{name}.png", columns=8)
+
+    with graceful() as should_stop, joined(compute.device) as world:
+        if not world.first:
+            train_run(planned.config, folder, compute, (), should_stop, world)
+            return None
+        with locked(folder, ".cell-lock"):
+            outcome, _ = matrix.outcome_of(
+                planned, planned.config, folder, compute, observe, should_stop, finish, world, (UsageError,)
+            )
+            made = matrix.make_record(planned.cell, planned.config, planned.command, compute, outcome)
+            atomic_write(folder / RECORD, record.dump(made))
+    return made
