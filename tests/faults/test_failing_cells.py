@@ -1,0 +1,295 @@
+"""What fails is recorded with its reason, tried again only where that can help, and takes nothing else along."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import attempts, matrix, record
+from benchmarks.matrix import Places
+from benchmarks.suite import suite_named
+from tests.test_cli import zoo  # noqa: F401 (a fixture)
+from tests.test_training import run, same, weights
+from zoo import list_models, noise
+from zoo.models import create_model
+from zoo.training import trainer
+from zoo.training.optimise import Group, backward
+from zoo.training.precision import choose
+from zoo.training.trainer import Diverged, Stopped
+
+# ---- numbers that are not finite -------------------------------------------------------------------------------------
+
+
+class Poison:
+    """Makes the gradients of steps ``first`` to ``last`` (counted over all updates, undone ones too) infinite."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, first: int, last: int, above: float = 0.0) -> None:
+        self.seen: list[tuple[int, float]] = []
+        original = Group.step
+        poison = self
+
+        def step(group: Group, scale: float = 1.0) -> torch.Tensor:
+            rate = group.optimizer.param_groups[0]["lr"]
+            poison.seen.append((len(poison.seen), rate))
+            if first <= poison.at() <= last and rate > above:
+                group.parameters[0].grad.fill_(float("inf"))
+            return original(group, scale)
+
+        monkeypatch.setattr(Group, "step", step)
+        monkeypatch.setattr(trainer, "HOPELESS", 6)
+
+    def at(self) -> int:
+        return self.trainer.step
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = trainer.Trainer.__init__
+
+        def init(made: trainer.Trainer, *args: object, **named: object) -> None:
+            original(made, *args, **named)
+            self.trainer = made
+
+        monkeypatch.setattr(trainer.Trainer, "__init__", init)
+
+
+# Eight steps an epoch. The gradients of steps 11 to 30 overflow unless the rate is below 1e-4.
+RECIPE = ("train.epochs=5", "train.checkpoint_seconds=0", "train.ema=0.9", "train.learning_rate=1e-3")
+
+
+def test_a_run_that_overflows_goes_back_to_its_last_good_epoch_with_a_lower_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = Poison(monkeypatch, 11, 30, above=1e-4)
+    poison.watch(monkeypatch)
+    result = run(tmp_path, *RECIPE).result
+    assert result.retreats == 2 and result.steps == 40
+    assert result.skipped_updates == 2 * 6, "each spell is counted, though its steps were undone"
+    rates = [rate for _, rate in poison.seen]
+    assert set(rates) == {1e-3, 2.5e-4, 6.25e-5} and rates[-1] == 6.25e-5
+    assert [len([r for r in rates if r == rate]) for rate in (1e-3, 2.5e-4)] == [17, 9], "back to step 8 each time"
+    assert result.curves["epoch"] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_is_stopped_all_the_time_goes_back_to_the_same_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = Poison(monkeypatch, 11, 30, above=1e-4)
+    poison.watch(monkeypatch)
+    run(tmp_path / "whole", *RECIPE)
+    stops = 0
+    while not (tmp_path / "pieces" / "model.safetensors").exists():
+        calls = iter(range(1000))
+        try:
+            run(tmp_path / "pieces", *RECIPE, should_stop=lambda calls=calls: next(calls) >= 5)
+        except Stopped:
+            stops += 1
+        assert stops < 100
+    assert stops >= 8
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+
+
+def test_a_run_that_cannot_be_helped_diverges_after_the_stated_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = Poison(monkeypatch, 11, 30)
+    poison.watch(monkeypatch)
+    with pytest.raises(Diverged, match=f"after going back {trainer.RETREATS} times to a lower learning rate"):
+        run(tmp_path, *RECIPE)
+    assert len({rate for _, rate in poison.seen}) == trainer.RETREATS + 1
+
+
+def test_a_short_spell_is_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = Poison(monkeypatch, 11, 15)
+    poison.watch(monkeypatch)
+    result = run(tmp_path, *RECIPE).result
+    assert (result.retreats, result.skipped_updates) == (0, 5)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant: str) -> None:
+    config = suite_named("smoke").config(variant, "synthetic", 0)
+    model = create_model(variant, data="synthetic", **config.model)
+    if model.couples_batch:
+        pytest.skip("its objective looks at the batch as a whole, and it says so")
+    x = (torch.rand(12, 1, 28, 28) < 0.3).float()
+    y = torch.arange(12) % 10 if model.conditional or model.supervised else None
+    model.initialise(x, y)
+    groups = {name: Group(name, members, config.train) for name, members in model.parameter_groups().items()}
+
+    def gradients(*bounds: int) -> list[torch.Tensor]:
+        torch.manual_seed(1)
+        tape: list[torch.Tensor] = []
+        for low, high in zip(bounds, bounds[1:], strict=False):
+            with noise.part_of(12, low, high, tape):
+                losses = model.losses(x[low:high], None if y is None else y[low:high], 1.0)
+            backward(losses, groups, (high - low) / 12, add=low > 0)
+        return [p.grad.clone() for group in groups.values() for p in group.parameters if p.grad is not None]
+
+    whole, parts = gradients(0, 12), gradients(0, 5, 12)
+    scale = max(gradient.abs().max().item() for gradient in whole)
+    assert scale > 0 and len(whole) == len(parts)
+    for a, b in zip(whole, parts, strict=True):
+        assert (a - b).abs().max().item() < 2e-5 * scale
+
+
+def test_parts_are_the_ordinary_noise(tmp_path: Path) -> None:
+    like = torch.empty(8, 3)
+    torch.manual_seed(3)
+    ordinary = [noise.normal(like), noise.uniform(like)]
+    torch.manual_seed(3)
+    tape: list[torch.Tensor] = []
+    pieces = []
+    for low, high in ((0, 3), (3, 8)):
+        with noise.part_of(8, low, high, tape):
+            pieces.append([noise.normal(like[low:high]), noise.uniform(like[low:high])])
+    assert torch.equal(torch.cat([pieces[0][0], pieces[1][0]]), ordinary[0])
+    assert torch.equal(torch.cat([pieces[0][1], pieces[1][1]]), ordinary[1])
+    run(tmp_path / "whole", "train.epochs=2")
+    run(tmp_path / "parts", "train.epochs=2", "train.micro_batch=24")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.allclose(whole[name], parts[name], atol=2e-4) for name in whole)
+
+
+def small_suite(folder: Path) -> str:
+    path = folder / "small.yaml"
+    path.write_text(
+        "schema: 1\nname: small\nversion: '1'\ntitle: small\ndatasets: [synthetic]\nvariants: [vae, beta_vae]\n"
+        "defaults:\n  model: {encoder: {hidden: [8]}, decoder: {hidden: [8]}, latent: 2}\n"
+        "  train: {epochs: 1, batch_size: 64}\n"
+        "  data: {options: {n_train: 128, n_validation: 64, n_test: 64}}\n"
+        "  evaluate: {nll_samples: 0, quality_samples: 0, factor_images: 0}\n"
+    )
+    return str(path)
+
+
+WORDS = ("--wandb", "disabled", "--device", "cpu")
+
+
+def test_a_cell_that_is_short_of_memory_is_tried_once_in_smaller_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = matrix.plan(suite_named(small_suite(tmp_path)))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    sizes = []
+    original = trainer.Trainer._in_parts
+
+    def short(self, x, y, progress):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    def in_parts(self, x, y, scale):
+        self.forward = self.model.losses
+        sizes.append(self.micro_batch)
+        return original(self, x, y, scale)
+
+    init = trainer.Trainer.__init__
+
+    def made(self, *args, **named):
+        init(self, *args, **named)
+        if not self.divided:
+            self.forward = lambda *given: short(self, *given)
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", made)
+    monkeypatch.setattr(trainer.Trainer, "_in_parts", in_parts)
+    ended = matrix.run_cell(cells[0], places, choose("cpu"))
+    assert ended.status == "done", ended
+    assert set(sizes) == {16}, "a quarter of 64"
+    assert ended.config["train"]["micro_batch"] == 16 and ended.cell == cells[0].cell, "still the same cell"
+    monkeypatch.setattr(trainer.Trainer, "_in_parts", short)
+    ended = matrix.run_cell(cells[1], places, choose("cpu"))
+    assert ended.status == "failed" and "in parts of 16" in ended.reason and "out of memory" in ended.reason
+
+
+def test_a_killed_process_is_told_from_one_that_memory_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = 3
+    monkeypatch.setattr(attempts, "oom_kills", lambda: kills)
+    assert not attempts.begin(tmp_path, "a").short_of_memory
+    again = attempts.begin(tmp_path, "a")
+    assert (again.number, again.short_of_memory) == (2, False), "killed by somebody: the same run goes on"
+    kills = 4
+    assert attempts.begin(tmp_path, "a").short_of_memory
+    assert attempts.begin(tmp_path, "b").number == 1, "another call of the command begins anew"
+    attempts.end(tmp_path, attempts.begin(tmp_path, "b"))
+    assert attempts.begin(tmp_path, "b") is None
+    (tmp_path / attempts.FILE).write_bytes(b'{"harness": 3')
+    assert attempts.begin(tmp_path, "b").number == 1
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_one_worker_saw_fail_the_next_leaves_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = matrix.plan(suite_named(small_suite(tmp_path)))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    tried = []
+
+    def broken(config, *rest):
+        tried.append(config.variant)
+        raise ValueError(f"a planted mistake with key {os.environ['WANDB_API_KEY']}")
+
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 36)
+    monkeypatch.setattr(matrix, "measure", broken)
+    for _ in range(3):
+        made = matrix.run_all(cells, places, choose("cpu"), harness="one call")
+        assert [one.status for one in made] == ["failed", "failed"]
+    assert tried == ["vae", "beta_vae"]
+    matrix.run_all(cells, places, choose("cpu"), harness="the next call")
+    assert tried == ["vae", "beta_vae"] * 2
+    for text in (path.read_text() for path in tmp_path.rglob("*.json")):
+        assert "k" * 36 not in text
+    assert all("key ***" in one.reason for one in record.read_all(places.records))
+
+
+def test_a_cell_whose_process_dies_again_and_again_is_failed_and_the_others_run(tmp_path: Path) -> None:
+    cells = matrix.plan(suite_named(small_suite(tmp_path)))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    for death in range(attempts.DEATHS):
+        if (child := os.fork()) == 0:
+            matrix.measure = lambda *given: os._exit(9)
+            matrix.run_cell(cells[0], places, choose("cpu"), harness="call")
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert matrix.recorded(cells[0], places) is None, death
+    made = matrix.run_all(cells, places, choose("cpu"), harness="call")
+    assert [one.status for one in made] == ["failed", "done"]
+    assert "died 2 times" in made[0].reason and made[0].log_tail
+
+
+def test_zoo_train_records_a_failure_and_says_one_sentence(zoo, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    words = ("train", "vae", "--data", "synthetic", "--set", "train.epochs=1", "--out", "x", *WORDS)
+    words += ("--set", "evaluate.nll_samples=0", "--set", "evaluate.quality_samples=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "update", lambda *given: 1 / 0)
+        code, out, err = zoo(*words)
+    assert code == 1 and out == ""
+    assert err.strip().splitlines()[-1] == "zoo: failed: division by zero. x/record.json has the last lines."
+    kept = json.loads((tmp_path / "x" / "record.json").read_text())
+    assert kept["status"] == "failed" and any("ZeroDivisionError" in line for line in kept["log_tail"])
+    code, _, err = zoo(*words)
+    assert code == 0, err
+    assert json.loads((tmp_path / "x" / "record.json").read_text())["status"] == "done"
+
+
+def test_a_stop_names_the_command_that_goes_on(zoo, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    import signal
+
+    original = trainer.Trainer.update
+
+    def update(self, *given):
+        original(self, *given)
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(trainer.Trainer, "update", update)
+    code, _, err = zoo("train", "vae", "--data", "synthetic", "--set", "train.epochs=2", "--out", "an x", *WORDS)
+    assert code == 130
+    said = err.strip().splitlines()[-1]
+    again = re.search(r"`(zoo train vae .*--out 'an x'.*)` goes on from here", said)
+    assert again, said
+    assert list((tmp_path / "an x" / "checkpoints").glob("step-000000003.*"))
