@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from benchmarks.commands.check import check
+from benchmarks.commands.new import new
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
@@ -35,6 +36,7 @@ def zoo() -> None:
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
     zoo list                   what there is
+    zoo new, zoo check         a variant of your own
     zoo score, zoo fid         metrics for models that were trained elsewhere
     """
 
@@ -290,6 +292,7 @@ def doctor(as_json: bool) -> None:
 
 
 zoo.add_command(check)
+zoo.add_command(new)
 
 
 def main() -> None:

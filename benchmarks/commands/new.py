@@ -1,0 +1,26 @@
+"""`zoo new`: a variant to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("name")
+@click.option("--like", default="vae", show_default=True, help="The variant whose class it starts from.")
+@click.option(
+    "--plugin", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    help="Write a package of its own there and leave this checkout as it is.",
+)  # fmt: skip
+def new(name: str, like: str, plugin: Path | None) -> None:
+    """Write a new variant, ready to train: zoo/models/NAME.py and its entry in registry.yaml, and nothing else."""
+    from benchmarks.skeleton import add_plugin, add_variant
+
+    written = add_plugin(name, plugin, like) if plugin else add_variant(name, like)
+    name = next(path.stem for path in written if path.suffix == ".py")
+    for path in written:
+        click.echo(path)
+    after = f"pip install --no-deps -e {plugin}\n" if plugin else ""
+    click.echo(f"\n{after}zoo check {name}\nzoo train {name} --data synthetic")
