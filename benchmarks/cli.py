@@ -13,6 +13,7 @@ import click
 
 from benchmarks.commands.check import check
 from benchmarks.commands.new import new
+from benchmarks.commands.reproduce import reproduce
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
@@ -293,6 +294,7 @@ def doctor(as_json: bool) -> None:
 
 zoo.add_command(check)
 zoo.add_command(new)
+zoo.add_command(reproduce)
 
 
 def main() -> None:

@@ -21,18 +21,23 @@ FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 
 
 def load_mnist(
-    root: str | Path | None = None, labelled: int | None = None, share: float = 0.1, label_seed: int = 0
+    root: str | Path | None = None,
+    validation: int = VALIDATION,
+    labelled: int | None = None,
+    share: float = 0.1,
+    label_seed: int = 0,
 ) -> ImageSet:
     """MNIST (LeCun, Cortes, Burges); fetched if need be, its files verified at every load.
 
     Args:
         root: a folder that holds ``MNIST/raw/*-ubyte`` (as torchvision lays it out) instead of the cache.
+        validation: how many of the official training images, the last ones, are for validation.
         labelled, share, label_seed: only so many training images keep their label, see `partly_labelled`.
 
     Raises:
         ZooError: it cannot be fetched, or the files below ``root`` are not the official ones.
     """
-    loaded = _load("mnist", "MNIST", tuple("0123456789"), root)
+    loaded = _load("mnist", "MNIST", tuple("0123456789"), root, validation)
     return loaded if labelled is None else partly_labelled(loaded, labelled, share, label_seed)
 
 
@@ -65,7 +70,9 @@ def partly_labelled(images: ImageSet, labelled: int, share: float = 0.1, seed: i
     return replace(images, splits={**images.splits, "train": replace(made, labels=labels)}, known_sha256=None)
 
 
-def _load(name: str, top: str, classes: tuple[str, ...], root: str | Path | None) -> ImageSet:
+def _load(
+    name: str, top: str, classes: tuple[str, ...], root: str | Path | None, validation: int = VALIDATION
+) -> ImageSet:
     if root is None:
         folder = fetch(name)
     else:
@@ -74,7 +81,9 @@ def _load(name: str, top: str, classes: tuple[str, ...], root: str | Path | None
         if wrong is not None:
             raise ZooError(f"{folder} does not hold {name}: {wrong}.")
     images, labels, test_images, test_labels = (read_idx(folder / top / "raw" / file) for file in IDX_FILES)
-    cut = len(images) - VALIDATION
+    if not 0 < validation < len(images):
+        raise UsageError(f"validation is a number of images below {len(images)}, not {validation}.")
+    cut = len(images) - validation
     splits = {
         "train": _images(images[:cut], labels[:cut]),
         "validation": _images(images[cut:], labels[cut:]),

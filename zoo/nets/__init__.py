@@ -24,7 +24,7 @@ class EncoderSettings(BaseModel):
     name: Literal["mlp", "conv", "residual", "timm"] = "mlp"
     hidden: tuple[int, ...] = Field((400, 400), description="widths of the dense layers")
     channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
-    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"] = "relu"
+    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
     timm: str | None = None
     pretrained: bool = False
 
@@ -35,7 +35,7 @@ class DecoderSettings(BaseModel):
     name: Literal["mlp", "conv", "residual"] = "mlp"
     hidden: tuple[int, ...] = (400, 400)
     channels: tuple[int, ...] = Field((64, 32), description="channels at each doubling of the resolution")
-    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"] = "relu"
+    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
 
 
 ACTIVATIONS = {
@@ -50,6 +50,7 @@ ACTIVATIONS = {
 
 def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) -> nn.Module:
     """The encoder for images of ``spec``, with ``condition`` numbers beside them; it has ``.features``."""
+    require(settings.name == "mlp" or settings.activation != "gated", "activation=gated is for dense networks.")
     if settings.timm or settings.name == "timm":
         from zoo.nets.backbone import TimmEncoder
 
@@ -65,6 +66,7 @@ def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) 
 
 def make_decoder(settings: DecoderSettings, size: int, shape: tuple[int, int, int]) -> nn.Module:
     """The decoder from codes of ``size`` numbers to ``shape`` = (channels of the likelihood, H, W)."""
+    require(settings.name == "mlp" or settings.activation != "gated", "activation=gated is for dense networks.")
     if settings.name == "mlp":
         from zoo.nets.mlp import MLPDecoder
 

@@ -12,9 +12,12 @@ from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings
 
 
 def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Linear layers of the given sizes, an activation after each."""
+    """Linear layers of the given sizes, an activation after each; ``gated`` is a times sigmoid(b) of two of them."""
     layers: list[nn.Module] = []
     for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+        if activation == "gated":
+            layers += [nn.Linear(size_in, 2 * size_out), nn.GLU()]
+            continue
         layers += [nn.Linear(size_in, size_out), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
 

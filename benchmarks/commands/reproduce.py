@@ -1,0 +1,133 @@
+"""`zoo reproduce`: train a published recipe, evaluate it as published, and say whether the number came out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zoo.errors import UsageError
+
+FAILED = 1
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
+@click.option("--plan", is_flag=True, help="Print each seed as one shell command and run nothing.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option(
+    "--board", type=click.Path(path_type=Path), default=Path("leaderboard"), show_default=True,
+    help="Folder of REPRODUCTION.md and of its records.",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--wandb", "wandb_mode", type=click.Choice(["auto", "online", "offline", "disabled"]), default="auto",
+    show_default=True,
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def reproduce(
+    name: str | None, chosen: tuple[int, ...], plan: bool, runs: Path, board: Path, device: str, wandb_mode: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run a published recipe exactly as it is written down, and say what became of its number.
+
+    Without NAME: list the recipes with their verdicts, and write REPRODUCTION.md again. What is done is left alone, and
+    what was interrupted goes on.
+    """
+    from benchmarks import matrix, record
+    from benchmarks.recipe import plan as plan_recipe
+    from benchmarks.recipe import recipe_named
+
+    places = matrix.Places(board / "reproductions", runs)
+    if name is None:
+        if chosen or plan:
+            raise UsageError("--seed and --plan need the name of a recipe; `zoo reproduce` lists them.")
+        if board.exists():
+            write_page(board, places)
+        _show(record.read_all(places.records), None, as_json)
+        return
+    name, recipe = recipe_named(name)
+    cells = plan_recipe(name, recipe, chosen)
+    if plan:
+        for planned in cells:
+            click.echo(planned.command)
+        return
+    todo = [planned for planned in cells if not matrix.done(planned, places)]
+    if todo:
+        _run(todo, places, device, wandb_mode)
+    write_page(board, places)
+    records = [found for planned in cells if (found := matrix.recorded(planned, places))]
+    _show(records, name, as_json)
+    if not as_json:
+        click.echo(f"\n{board / 'REPRODUCTION.md'}")
+    if any(made.status != "done" for made in records):
+        sys.exit(FAILED)
+
+
+def write_page(board: Path, places: Any) -> Path:
+    """REPRODUCTION.md from every record of a recipe that there is."""
+    from benchmarks import record
+    from benchmarks.recipe import files
+    from benchmarks.report.reproduction import page
+    from zoo.files import atomic_write
+
+    path, text = board / "REPRODUCTION.md", page(files(), record.read_all(places.records))
+    if not path.exists() or path.read_text() != text:
+        atomic_write(path, text)
+    return path
+
+
+def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
+    from benchmarks import matrix
+    from benchmarks.interrupt import graceful
+    from benchmarks.watch import Watchers
+    from zoo.training.precision import choose
+
+    def tell(planned: Any, made: Any) -> None:
+        if made is None:
+            click.echo(f"{planned.command}", err=True)
+        elif made.status != "done":
+            click.echo(f"    {made.status}: {made.reason}", err=True)
+
+    def observe(planned: Any) -> Any:
+        return Watchers(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
+
+    compute = choose(device, todo[0].config.train.precision)
+    with graceful() as should_stop:
+        matrix.run_all(todo, places, compute, observe, should_stop, tell)
+
+
+def _show(records: list[Any], name: str | None, as_json: bool) -> None:
+    from benchmarks.recipe import files
+    from benchmarks.report import reproduction
+    from benchmarks.report.terminal import table
+
+    found = [one for one in reproduction.verdicts(files(), records) if name in (None, one[0])]
+    if as_json:
+        rows = [
+            {
+                "recipe": recipe_name,
+                "metric": target.metric,
+                "published": target.value,
+                "ours": None if made.ours is None else made.ours.value,
+                "difference": made.difference,
+                "verdict": made.word,
+                "why": made.why,
+            }
+            for recipe_name, _, target, made in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    rows = [
+        [recipe_name, target.name or target.metric, reproduction.published(target), reproduction.ours(made),
+         reproduction.difference(made), made.word]
+        for recipe_name, _, target, made in found
+    ]  # fmt: skip
+    click.echo(table(rows, ["recipe", "metric", "published", "ours", "difference", "verdict"], width=140))
+    for recipe_name, _, _, made in found:
+        if name and made.why:
+            click.echo(f"{recipe_name}: {made.why}")

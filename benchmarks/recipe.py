@@ -1,0 +1,214 @@
+"""Recipes: a published number, how it was made, where we depart from that, and when ours counts as the same.
+
+A recipe is one entry of a file in `benchmarks/recipes`. Its numbers are records like those of a suite; what they come
+to (`judge`) is a pure function of them. No torch is imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from benchmarks import record
+from benchmarks.matrix import Planned
+from benchmarks.record import Cell, Record
+from benchmarks.report.compare import Estimate, estimate
+from zoo.config import Config, RunConfig, resolve
+from zoo.errors import UsageError, fold, unknown
+from zoo.registry import read_yaml, registry
+
+FOLDER = Path(__file__).resolve().parent / "recipes"
+Word = Literal["reproduced", "close", "not", "not run"]
+Band = tuple[float, float]
+
+
+class Target(Config):
+    """One published number and what ours has to be.
+
+    Attributes:
+        metric: as our records name it.
+        factor: what our number is multiplied with before it is compared (100 for per cent).
+        value, stderr: as published.
+        source, mark: where it was read; R in the source itself, 2 at second hand, B quoted by memory of others.
+        band: ours is reproduced from the first to the second of these; a number that is too good is outside too.
+        near: ours is close between these.
+    """
+
+    metric: str
+    name: str = ""
+    factor: float = 1.0
+    value: float
+    stderr: float | None = None
+    source: str
+    mark: Literal["R", "2", "B"]
+    band: Band
+    near: Band | None = None
+
+    @model_validator(mode="after")
+    def _bands(self) -> Target:
+        low, high = self.band
+        if not low <= high:
+            raise ValueError("band goes from the smaller number to the larger")
+        if self.near and not (self.near[0] <= low and high <= self.near[1]):
+            raise ValueError("near contains band")
+        return self
+
+
+class Cost(Config):
+    """What a seed takes: CPU-seconds of an epoch measured on one core over a few steps; GPU minutes are guesses."""
+
+    cpu_seconds_per_epoch: float | None = None
+    cpu_evaluation_seconds: float | None = None
+    gpu_minutes: float | None = None
+    note: str = ""
+
+
+class Recipe(Config):
+    """One row of the table: a configuration, its targets, its departures from the paper and its cost.
+
+    ``blocked`` says why it cannot be run at all, for recipes that are listed to be honest about them.
+    """
+
+    title: str
+    version: str = Field("1", pattern=r"^[0-9]+$")
+    variant: str
+    dataset: str
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    config: dict[Literal["model", "train", "data", "evaluate"], dict[str, Any]] = {}
+    seeded: tuple[str, ...] = Field((), description="paths of settings that take the seed: which labels are known")
+    protocol: str = Field(description="how the number is measured: split, bits, samples, statistics, stopping")
+    targets: tuple[Target, ...] = Field(min_length=1)
+    departures: tuple[str, ...] = ()
+    cost: Cost = Cost()
+    blocked: str | None = None
+
+    def run_config(self, seed: int) -> RunConfig:
+        """The configuration of one seed."""
+        return resolve(self.variant, self.dataset, seed, [self.config], [f"{path}={seed}" for path in self.seeded])
+
+
+class RecipeFile(Config):
+    """One file: the recipes of a paper."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    paper: str
+    url: str = ""
+    read: str = Field("", description="what was read of it, or of re-implementations")
+    common: dict[str, Any] = Field({}, description="anchors for the recipes below; nothing reads it")
+    recipes: dict[str, Recipe]
+
+
+@functools.cache
+def files() -> dict[str, RecipeFile]:
+    """The recipes that ship, by file; names of recipes are unique over all of them."""
+    found: dict[str, RecipeFile] = {}
+    taken: set[str] = set()
+    for path in sorted(FOLDER.glob("*.yaml")):
+        made = read_yaml(path, RecipeFile)
+        for name, recipe in made.recipes.items():
+            if fold(name) in taken:
+                raise UsageError(f"{path}: there are two recipes '{name}'.")
+            taken.add(fold(name))
+            if not recipe.blocked:
+                registry().variant(recipe.variant)
+                registry().dataset(recipe.dataset)
+        found[path.stem] = made
+    return found
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name."""
+    return {name: recipe for made in files().values() for name, recipe in made.recipes.items()}
+
+
+def recipe_named(name: str) -> tuple[str, Recipe]:
+    """The recipe of that name; `UsageError` with the nearest one otherwise."""
+    for known, recipe in recipes().items():
+        if fold(known) == fold(name):
+            return known, recipe
+    raise unknown("recipe", name, recipes(), "zoo reproduce")
+
+
+def plan(name: str, recipe: Recipe, seeds: tuple[int, ...] = ()) -> list[Planned]:
+    """A cell a seed.
+
+    Raises:
+        UsageError: the recipe is blocked; the message says by what.
+    """
+    if recipe.blocked:
+        raise UsageError(f"'{name}' cannot be run: {recipe.blocked.rstrip('.')}.")
+    planned = []
+    for seed in seeds or recipe.seeds:
+        config = recipe.run_config(seed)
+        cell = Cell(
+            suite=name,
+            version=recipe.version,
+            variant=config.variant,
+            dataset=config.data.name,
+            seed=seed,
+            key=record.cell_key(config.identity()),
+        )
+        planned.append(Planned(cell, config, f"zoo reproduce {name} --seed {seed}"))
+    return planned
+
+
+# ---- what records come to ------------------------------------------------------------------------------------------
+
+
+class Judgement(Config):
+    """What became of one target. ``ours`` is in the unit of the target; ``difference`` is ours minus published."""
+
+    word: Word
+    ours: Estimate | None = None
+    difference: float | None = None
+    why: str = ""
+
+
+def judge(recipe: Recipe, target: Target, records: list[Record]) -> Judgement:
+    """The verdict over the seeds that are done, and why there is none where nothing is.
+
+    Reproduced: the mean over seeds lies in the target's band; close: in ``near``; not: anywhere else. Errors are shown
+    beside it and do not widen a band: what a band forgives is written in the recipe before anything is run.
+    """
+    if recipe.blocked:
+        return Judgement(word="not run", why=recipe.blocked)
+    done = [made for made in records if made.status == "done" and target.metric in made.metrics]
+    if not done:
+        failed = [made.reason for made in records if made.status != "done"]
+        skipped = [made.skipped.get(target.metric) for made in records if made.status == "done"]
+        reason = next((text for text in (*failed, *skipped) if text), "nobody has run it yet")
+        return Judgement(word="not run", why=reason)
+    ours = scaled(estimate([made.metrics[target.metric] for made in done]), target.factor)
+    difference = ours.value - target.value
+    word: Word = "not"
+    if target.band[0] <= ours.value <= target.band[1]:
+        word = "reproduced"
+    elif target.near and target.near[0] <= ours.value <= target.near[1]:
+        word = "close"
+    missing = sorted(set(recipe.seeds) - {made.cell.seed for made in done})
+    why = f"seeds {', '.join(map(str, missing))} are missing" if missing else ""
+    return Judgement(word=word, ours=ours, difference=difference, why=why)
+
+
+def scaled(one: Estimate, factor: float) -> Estimate:
+    """The estimate times a factor, its errors times the factor's size."""
+    size = abs(factor)
+    stderr = None if one.stderr is None else one.stderr * size
+    spread = None if one.spread is None else one.spread * size
+    return Estimate(one.value * factor, stderr, one.n, one.seeds, spread)
+
+
+def of_recipe(name: str, recipe: Recipe, records: list[Record]) -> list[Record]:
+    """Those records that are of the recipe as it is now: its name, version and configuration."""
+    if recipe.blocked:
+        return []
+    found = []
+    for made in records:
+        if (made.cell.suite, made.cell.version) != (name, recipe.version):
+            continue
+        if made.cell.key == record.cell_key(recipe.run_config(made.cell.seed).identity()):
+            found.append(made)
+    return found

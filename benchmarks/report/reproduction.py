@@ -1,0 +1,124 @@
+"""leaderboard/REPRODUCTION.md: every recipe beside the number it is to reproduce. A function of recipes and records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, judge, of_recipe
+from benchmarks.record import Record
+from benchmarks.report.notation import escape, estimate, link, number
+
+HEADER = """\
+<!-- Made from the recipes and their records. Do not edit: `zoo reproduce` writes it. -->
+
+# Reproduction
+
+Published numbers, and what comes out when their recipe is run here. `zoo reproduce NAME` trains a recipe, evaluates
+it as published and writes this page; given no name it lists them all.
+
+**Verdicts** are rules fixed before a run. *reproduced*: the mean over seeds lies in the recipe's pass band; *close*: in
+its wider band; *not*: outside of both, and a number that is too good is outside as well; *not run*: there is no
+record, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
+paper says so below its table, and its verdict is that of what was run.
+
+**Marks** on a published number: R read in the source that is named, 2 read at second hand, B quoted by others.
+`mean ± e`: e is the standard error over test images; `[s, n seeds]` the spread over training seeds. Test bits are drawn
+once, no test image is used for stopping or choosing, and k is part of a metric's name. Hours are what a seed took on
+the device, evaluation included; the estimate is made beforehand.
+"""
+
+COLUMNS = "| recipe | what | published | ours | difference | pass band | verdict | device | hours | estimate |"
+RULE = "| :-- | :-- | --: | --: | --: | :-- | :-- | :-- | --: | :-- |"
+
+
+def page(files: Mapping[str, RecipeFile], records: list[Record]) -> str:
+    """The whole page."""
+    parts = [HEADER]
+    for made in files.values():
+        parts.append(f"## {link(made.paper, made.url)}\n")
+        if made.read:
+            parts.append(f"{escape(made.read)}\n")
+        rows = [row for name, recipe in made.recipes.items() for row in _rows(name, recipe, records)]
+        parts.append("\n".join([COLUMNS, RULE, *rows]) + "\n")
+        parts.append("\n".join(_remarks(made.recipes)) + "\n")
+    return "\n".join(parts)
+
+
+def verdicts(
+    files: Mapping[str, RecipeFile], records: list[Record]
+) -> list[tuple[str, Recipe, Target, Judgement]]:
+    """What became of every target of every recipe."""
+    found = []
+    for made in files.values():
+        for name, recipe in made.recipes.items():
+            own = of_recipe(name, recipe, records)
+            found += [(name, recipe, target, judge(recipe, target, own)) for target in recipe.targets]
+    return found
+
+
+def published(target: Target) -> str:
+    """``86.76 (2)``: the number as it was printed, and its mark."""
+    error = "" if target.stderr is None else f" ± {number(target.stderr, 3)}"
+    return f"{number(target.value)}{error} ({target.mark})"
+
+
+def ours(judgement: Judgement) -> str:
+    """Our number with its errors, or a dash."""
+    return "–" if judgement.ours is None else estimate(judgement.ours, judgement.ours.seeds)
+
+
+def difference(judgement: Judgement) -> str:
+    """Ours minus published, with its sign, or a dash."""
+    return "–" if judgement.difference is None else f"{judgement.difference:+.3g}"
+
+
+def _rows(name: str, recipe: Recipe, records: list[Record]) -> list[str]:
+    own = of_recipe(name, recipe, records)
+    done = [made for made in own if made.status == "done"]
+    devices = sorted({made.environment.device for made in done})
+    hours = [made.seconds.total / 3600 for made in done if made.seconds.total]
+    rows = []
+    for target in recipe.targets:
+        made = judge(recipe, target, own)
+        verdict = f"**{made.word}**" if made.word == "reproduced" else made.word
+        low, high = target.band
+        cells = (
+            f"`{name}`" if recipe.blocked else f"`zoo reproduce {name}`",
+            f"{escape(recipe.title)}: {escape(target.name or target.metric)}",
+            published(target),
+            ours(made),
+            difference(made),
+            f"{number(low)} to {number(high)}",
+            verdict + (f": {escape(made.why)}" if made.why and made.word == "not run" else ""),
+            escape(", ".join(devices)) or "–",
+            number(sum(hours) / len(hours), 2) if hours else "–",
+            escape(_cost(recipe)) or "–",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _remarks(recipes: Mapping[str, Recipe]) -> list[str]:
+    # What several recipes have in common is said once.
+    said: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        text = escape(recipe.protocol)
+        if recipe.departures:
+            text += f" Departs from the paper: {escape('; '.join(recipe.departures))}."
+        text += f" Published in: {escape('; '.join(sorted({target.source for target in recipe.targets})))}."
+        said.setdefault(text, []).append(f"`{name}`")
+    return [f"- {', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def _cost(recipe: Recipe) -> str:
+    cost, said = recipe.cost, []
+    if cost.cpu_seconds_per_epoch and not recipe.blocked:
+        epochs = recipe.run_config(recipe.seeds[0]).train.epochs
+        seconds = epochs * cost.cpu_seconds_per_epoch + (cost.cpu_evaluation_seconds or 0.0)
+        most = "at most " if recipe.config.get("train", {}).get("patience") else ""
+        said.append(f"{most}{number(seconds / 3600, 2)} CPU-hours")
+    if cost.gpu_minutes:
+        said.append(f"H100 {cost.gpu_minutes:g} min")
+    if cost.note:
+        said.append(cost.note.rstrip("."))
+    return "; ".join(said)

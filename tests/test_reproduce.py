@@ -1,0 +1,230 @@
+"""Recipes and what becomes of them: rules fixed before a run, and a page that is a function of records."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cli, recipe, record
+from benchmarks.recipe import Recipe, RecipeFile, Target, judge, of_recipe, recipes
+from benchmarks.report.reproduction import page
+from tests.conftest import ROOT
+from zoo.data.images import SPLITS
+from zoo.errors import UsageError
+from zoo.registry import read_yaml
+
+RUNNABLE = {name: one for name, one in recipes().items() if not one.blocked}
+TARGET = Target(
+    metric="elbo", value=-100.0, source="somewhere", mark="R", band=(-101.0, -99.0), near=(-103.0, -97.0)
+)
+
+
+def toy(**more) -> Recipe:
+    said = {
+        "title": "A toy",
+        "variant": "vae",
+        "dataset": "synthetic",
+        "protocol": "Made-up images.",
+        "config": {
+            "model": {"latent": 2, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}},
+            "train": {"epochs": 1, "batch_size": 64},
+            "evaluate": {"nll_samples": 4, "nll_images": 32, "quality_samples": 0},
+        },
+        "targets": [TARGET],
+        "departures": ["the data is made up"],
+    }
+    return Recipe.model_validate(said | more)
+
+
+def made(one: Recipe, seed: int = 0, value: float = -100.0, status: str = "done", name: str = "toy") -> record.Record:
+    planned = recipe.plan(name, one, (seed,))[0]
+    rest = {
+        "data": {"name": "synthetic", "sha256": "0", "support": "binary", "n": dict.fromkeys(SPLITS, 1)},
+        "model": {"parameters": 1, "class": "a:B"},
+        "train": {"steps": 1, "epochs": 1},
+        "metrics": {"elbo": {"value": value, "stderr": 0.5, "n": 10}},
+        "seconds": {"total": 1800.0},
+    }
+    environment = {
+        "git_commit": None, "git_dirty": None, "python": "3", "torch": "2", "device": "a CPU", "device_kind": "cpu",
+        "precision": "float32",
+    }  # fmt: skip
+    return record.parse(
+        {
+            "schema": 1,
+            "status": status,
+            "reason": None if status == "done" else "it broke",
+            "cell": planned.cell.model_dump(),
+            "command": planned.command,
+            "config": planned.config.model_dump(mode="json"),
+            "when": "2026-01-01T00:00:00+00:00",
+            "environment": environment,
+        }
+        | (rest if status == "done" else {})
+    )
+
+
+# ---- the rules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (-100.0, "reproduced"),
+        (-101.0, "reproduced"),
+        (-101.01, "close"),
+        (-97.0, "close"),
+        (-96.9, "not"),  # too good is not reproduced either
+        (-104.0, "not"),
+    ],
+)
+def test_a_verdict_is_where_our_mean_lies(value: float, word: str) -> None:
+    found = judge(toy(), TARGET, [made(toy(), value=value)])
+    assert (found.word, found.difference) == (word, pytest.approx(value + 100.0))
+
+
+def test_a_verdict_is_of_the_mean_over_seeds_and_says_which_are_missing() -> None:
+    one = toy(seeds=[0, 1, 2])
+    found = judge(one, TARGET, [made(one, 0, -98.0), made(one, 1, -101.0)])
+    assert found.word == "reproduced" and found.ours.value == -99.5 and found.ours.seeds == 2
+    assert found.why == "seeds 2 are missing"
+
+
+def test_what_was_not_run_says_why() -> None:
+    assert judge(toy(), TARGET, []).why == "nobody has run it yet"
+    assert judge(toy(), TARGET, [made(toy(), status="failed")]).why == "it broke"
+    blocked = judge(toy(blocked="needs a file"), TARGET, [])
+    assert (blocked.word, blocked.why, blocked.ours) == ("not run", "needs a file", None)
+    with pytest.raises(UsageError, match="cannot be run: needs a file"):
+        recipe.plan("toy", toy(blocked="needs a file."))
+
+
+def test_a_factor_scales_errors_too() -> None:
+    target = TARGET.model_copy(update={"factor": -2.0, "value": 200.0, "band": (199.0, 201.0), "near": None})
+    found = judge(toy(), target, [made(toy(), value=-100.4)])
+    assert found.word == "reproduced" and found.ours.value == pytest.approx(200.8) and found.ours.stderr == 1.0
+
+
+def test_a_record_of_another_configuration_is_not_the_recipe_s() -> None:
+    old, new = toy(), toy(config={"train": {"epochs": 2}})
+    records = [made(old), made(old, name="other")]
+    assert of_recipe("toy", old, records) == records[:1]
+    assert of_recipe("toy", new, records) == of_recipe("toy", toy(version="2"), records) == []
+
+
+def test_bands_that_make_no_sense_are_refused() -> None:
+    for band, near in (((2.0, 1.0), None), ((1.0, 2.0), (1.5, 3.0))):
+        with pytest.raises(ValueError, match="band"):
+            Target(metric="elbo", value=1.5, source="x", mark="R", band=band, near=near)
+
+
+# ---- the recipes that ship -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_recipe_resolves_and_states_its_protocol(name: str) -> None:
+    from benchmarks.catalogue import listed
+    from zoo.models import build, data_spec
+    from zoo.registry import registry
+
+    one = RUNNABLE[name]
+    config = one.run_config(1)
+    build(registry().variants[config.variant], data_spec(config.data.name, config.data.binarise), config.model)
+    assert config.evaluate.split == "test", "published numbers are of test images"
+    assert config.evaluate.nll_images is None or config.evaluate.nll_images >= 1000
+    assert one.cost.cpu_seconds_per_epoch or one.cost.gpu_minutes
+    for target in one.targets:
+        assert listed(target.metric)
+        stated = re.fullmatch(r"nll_iwae_(\d+)", target.metric)
+        if stated:
+            assert int(stated[1]) == config.evaluate.nll_samples, "k is stated, and it is the one that is measured"
+            assert f"{int(stated[1]):,}" in one.protocol
+    if config.data.binarise == "dynamic":
+        assert "drawn once" in one.protocol, "fixed test bits are said to be"
+
+
+def test_bands_hold_the_published_value() -> None:
+    for name, one in recipes().items():
+        for target in one.targets:
+            assert target.band[0] <= target.value <= target.band[1], name
+
+
+def test_seeded_settings_take_the_seed() -> None:
+    one = RUNNABLE["m2_100_labels"]
+    assert [one.run_config(seed).data.options["label_seed"] for seed in (0, 3)] == [0, 3]
+
+
+def test_the_schedule_of_burda_is_written_out_right() -> None:
+    train = RUNNABLE["iwae_1l_k5"].run_config(0).train
+    assert [length for length, _ in train.stages] == [3**i for i in range(8)]
+    assert [rate for _, rate in train.stages] == pytest.approx([1e-3 * 10 ** (-i / 7) for i in range(8)], rel=1e-5)
+    assert train.epochs == 3280 and train.batch_size == 20 and train.epsilon == 1e-4 and train.keep == "last"
+
+
+def test_a_misspelt_recipe_gets_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'iwae_1l_k5'"):
+        recipe.recipe_named("iwae-1l-k55")
+
+
+# ---- the page and the command ----------------------------------------------------------------------------------------
+
+
+def test_the_page_says_everything_of_a_recipe() -> None:
+    one = toy(seeds=[0, 1])
+    files = {"toys": RecipeFile.model_validate({"schema": 1, "paper": "Toys", "recipes": {"toy": one}})}
+    text = page(files, [made(one, 0, -100.0), made(one, 1, -101.0)])
+    row = next(line for line in text.splitlines() if line.startswith("| `zoo reproduce toy`"))
+    for part in ("A toy: elbo", "-100.0 (R)", "-100.50 ± 0.50", "2 seeds", "-0.5", "**reproduced**", "a CPU", "0.5"):
+        assert part in row, part
+    assert "Departs from the paper: the data is made up." in text
+    assert "not run: nobody has run it yet" in page(files, [])
+
+
+def test_the_committed_page_is_that_of_the_committed_records() -> None:
+    board = ROOT / "leaderboard"
+    records = record.read_all(board / "reproductions" / "records")
+    assert (board / "REPRODUCTION.md").read_text() == page(recipe.files(), records)
+
+
+def test_reproduce_trains_evaluates_judges_and_leaves_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    text = {"schema": 1, "paper": "Toys", "recipes": {"toy": toy().model_dump(mode="json", exclude_unset=True)}}
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "toys.yaml").write_text(json.dumps(text))
+    assert read_yaml(folder / "toys.yaml", RecipeFile).recipes["toy"] == toy()
+    monkeypatch.setattr(recipe, "FOLDER", folder)
+    recipe.files.cache_clear()
+    monkeypatch.chdir(tmp_path)
+
+    def zoo(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["zoo", *words])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = stopped.code
+        return code, capsys.readouterr().out
+
+    try:
+        assert zoo("reproduce", "toy", "--plan") == (0, "zoo reproduce toy --seed 0\n")
+        code, out = zoo("reproduce", "toy", "--wandb", "disabled", "--json")
+        (row,) = json.loads(out)
+        assert row["published"] == -100.0 and row["verdict"] == "not"
+        assert row["difference"] == pytest.approx(row["ours"] + 100.0)
+        (path,) = (tmp_path / "leaderboard" / "reproductions" / "records" / "toy@1").glob("*.json")
+        before = path.read_text()
+        _, out = zoo("reproduce", "toy")
+        assert path.read_text() == before and "not" in out and "REPRODUCTION.md" in out
+        written = (tmp_path / "leaderboard" / "REPRODUCTION.md").read_text()
+        assert written == page(recipe.files(), record.read_all(path.parent.parent))
+        assert zoo("reproduce", "--json")[1] == zoo("reproduce", "toy", "--json")[1]
+        assert zoo("reproduce", "nonsense")[0] == 2
+    finally:
+        monkeypatch.undo()
+        recipe.files.cache_clear()
