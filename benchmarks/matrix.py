@@ -18,6 +18,7 @@ from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite
 from zoo.config import RunConfig
 from zoo.errors import ZooError
+from zoo.files import sweep
 from zoo.registry import registry
 
 LOG_LINES = 20
@@ -116,6 +117,8 @@ def run_cell(
     with locked(folder, ".cell-lock"):
         if finished := done(planned, places):
             return finished
+        for place in (folder, places.records / planned.cell.group, places.board / "assets" / planned.cell.group):
+            sweep(place)
         attempt = attempts.begin(folder, harness or uuid.uuid4().hex)
         if attempt is None and (tried := recorded(planned, places)):
             return tried
@@ -133,8 +136,8 @@ def run_cell(
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
         made = _made(planned, compute, outcome)
-        record.write(made, places.records)
         attempts.end(folder, attempt)
+        record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
     if lost:
         raise DeviceLost(f"the GPU is of no use to this process after {planned.cell.stem} failed.")
     return made
@@ -307,6 +310,8 @@ def write_board(places: Places) -> Path:
     from benchmarks.report.markdown import board
     from zoo.files import atomic_write
 
+    for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
+        sweep(place)
     records = record.read_all(places.records)
     path = places.board / "README.md"
     text = board(records, {name: entry.model_dump() for name, entry in registry().variants.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -17,9 +18,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that becomes ``path`` when the block ends well, and vanishes otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
+    handle, part = _held_part(path)
     try:
         yield part
         with open(part, "rb+") as file:
@@ -29,6 +28,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def sweep(folder: str | Path) -> None:
+    """Remove the temporary files that writers which were killed have left in ``folder``; those of living ones, in
+    whatever process, stay."""
+    for part in Path(folder).glob(".*.part"):
+        with contextlib.suppress(OSError), open(part, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def _held_part(path: Path) -> tuple[int, Path]:
+    # Its writer holds a lock on it, which the system frees when the writer dies: so `sweep` knows.
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, Path(name)
+        os.close(handle)  # swept between the two calls
 
 
 def atomic_write(path: str | Path, content: bytes | str) -> None:

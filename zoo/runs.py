@@ -26,7 +26,7 @@ from zoo.config import RunConfig, validate
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, ImageSet
 from zoo.errors import UsageError, ZooError
-from zoo.files import atomic_write, canonical_json
+from zoo.files import atomic_write, canonical_json, sweep
 from zoo.models import build
 from zoo.models.base import VAE
 from zoo.registry import registry
@@ -73,11 +73,15 @@ def train_run(
         images = load_images(config)
         spec = images.spec
         if world.first:
+            sweep(folder)
+            sweep(folder / "checkpoints")
             _claim(folder, config, spec, images)
         torch.manual_seed(seed_for(config.seed, "initialisation"))
         model = build_model(config, spec).to(compute.device)
         if (folder / MODEL).exists():
-            return Run(config, model.eval(), images, compute, _kept(model, folder / MODEL))
+            kept = _kept(model, folder / MODEL)
+            checkpoint.clear(folder / "checkpoints")  # by whoever was killed before it came to that
+            return Run(config, model.eval(), images, compute, kept)
         torch.manual_seed(seed_for(config.seed, "noise"))
         common = dict(
             device=compute.device, condition=condition_of(model, spec), rank=world.rank, world=world.size
