@@ -45,7 +45,7 @@ class Group:
             torch._foreach_div_(gradients, scale)
         norms = torch._foreach_norm(gradients)
         norm = torch.linalg.vector_norm(torch.stack(norms))
-        found_inf = (~torch.isfinite(norm)).float()
+        found_inf = (norm - norm).ne_(0)  # 1 for a norm that is not finite: inf - inf and nan - nan are nan
         if self.config.optimizer == "adamnormgrad":
             # Tomczak and Welling (2018): Adam is shown the direction of every tensor's gradient alone.
             torch._foreach_div_(gradients, [part.clamp_min(1e-12) for part in norms])
@@ -111,7 +111,7 @@ def backward(
         ((name, group),) = groups.items()
         if not add:
             group.optimizer.zero_grad(set_to_none=True)
-        (losses[name] * scale).backward()
+        (losses[name] if isinstance(scale, float) and scale == 1.0 else losses[name] * scale).backward()
         return
     last = len(losses) - 1
     for index, (name, loss) in enumerate(losses.items()):

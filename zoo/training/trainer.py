@@ -26,8 +26,8 @@ from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
 from zoo.training.state import State, capture, copied, restore
+from zoo.training.tally import LOGGED, settle
 
-LOGGED = ("loss", "elbo", "rate", "distortion")
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
 # Examples that data-dependent initialisation is shown.
@@ -35,6 +35,8 @@ SHOWN_FIRST = 4096
 # A run whose updates are skipped this many times in a row will not recover by waiting. It goes back to the last epoch
 # that ended well and on with a lower rate, a few times; a run that still fails has diverged.
 HOPELESS = 100
+# Steps whose numbers are added up at once.
+SETTLE_STEPS = 64
 RETREATS = 3
 RETREAT_RATE = 0.25
 # Processes of one run agree on a pause only so often: each time costs a word with all of them.
@@ -123,6 +125,8 @@ class Trainer:
         self.step = 0
         self.totals = torch.zeros(len(LOGGED) + 1, device=compute.device, dtype=torch.float64)
         self.in_a_row = torch.zeros((), device=compute.device)
+        self.rows: list[Tensor] = []  # of the steps that `totals` and `in_a_row` do not know of yet
+        self.skips: list[Tensor] = []
         self.hopeless = torch.zeros((), device=compute.device)
         self.retreats = 0
         self.good: State | None = None
@@ -179,13 +183,14 @@ class Trainer:
         rate = learning_rate(self.config, self.step, self.steps)
         if self.retreats:
             rate *= RETREAT_RATE**self.retreats
-        found_inf = torch.zeros((), device=self.compute.device)
+        skipped = []
         for name in names:
             group = self.groups[name]
             group.set_rate(rate)
             if self.world.size > 1:
                 self.world.average(value.grad for value in group.parameters if value.grad is not None)
-            found_inf = torch.maximum(found_inf, group.step(scale))
+            skipped.append(group.step(scale))
+        found_inf = skipped[0] if len(skipped) == 1 else torch.stack(skipped).amax()
         self.scale.update(found_inf)
         self.model.after_step()
         if self.average:
@@ -290,7 +295,7 @@ class Trainer:
         # The same gradient as of the whole batch at once, but for rounding: every part has the noise of its rows.
         names: list[str] = []
         tape: list[Tensor] = []
-        row = torch.zeros(len(LOGGED) + 1, device=self.compute.device)
+        row = torch.zeros(3, device=self.compute.device)
         first = self.world.rank * len(x)
         for low in range(0, len(x), self.micro_batch):
             high = min(low + self.micro_batch, len(x))
@@ -331,15 +336,21 @@ class Trainer:
             self.average = Average(self.model, self.config.ema)
 
     def _count(self, row: Tensor, found_inf: Tensor) -> None:
-        with torch.no_grad():
-            # A skipped update's numbers are not finite and would hide the epoch's.
-            good = torch.isfinite(row).all() & (found_inf == 0)
-            self.totals += torch.where(good, row, torch.zeros_like(row))
-            self.in_a_row = torch.where(found_inf > 0, self.in_a_row + 1, torch.zeros_like(self.in_a_row))
+        self.rows.append(row)
+        self.skips.append(found_inf)
+        if len(self.rows) >= SETTLE_STEPS:
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.rows:
+            longest = settle(torch.stack(self.rows), torch.stack(self.skips), self.totals, self.in_a_row)
             # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
-            self.hopeless = torch.maximum(self.hopeless, (self.in_a_row >= HOPELESS).float())
+            self.hopeless = torch.maximum(self.hopeless, (longest >= HOPELESS).float())
+            self.rows.clear()
+            self.skips.clear()
 
     def _means(self) -> dict[str, float]:
+        self._settle()
         *sums, count = self.totals.tolist()
         return {name: value / count for name, value in zip(LOGGED, sums, strict=True)} if count else {}
 
@@ -373,6 +384,7 @@ class Trainer:
             watcher.step(state)
 
     def _check_alive(self) -> None:
+        self._settle()
         if self.hopeless.item():
             raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient (before step {self.step})")
 
@@ -423,10 +435,10 @@ class _Hopeless(Exception):
 
 @torch.no_grad()
 def _row(losses: Losses) -> Tensor:
-    terms = losses.terms
-    loss = sum(losses.values()).detach()
-    rate, distortion = terms.rate.sum(1).mean(), terms.distortion.mean()
-    return torch.stack([loss.float(), -(rate + distortion), rate, distortion, torch.ones_like(rate)])
+    # Loss, rate, distortion: as few operations as will do, each costs a small network a thousandth of its step.
+    loss = next(iter(losses.values())) if len(losses) == 1 else sum(losses.values())
+    rate, distortion = losses.terms.rate.sum(1).mean(), losses.terms.distortion.mean()
+    return torch.stack([loss.float(), rate, distortion])
 
 
 @contextlib.contextmanager
