@@ -1,0 +1,60 @@
+"""One training that runs in rounds: an epoch whenever somebody asks for it, its cost as one line of JSON.
+
+The contestants of a comparison are processes of their own that run one round after the other in turn, so that what
+else the machine does meets all of them alike, and none has the other's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo.training.memory import peak_memory, reset_peak
+
+LEARNING_RATE = 1e-4
+
+
+def arguments() -> argparse.Namespace:
+    """What every contestant is told."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--network", choices=("mlp", "conv"), required=True)
+    parser.add_argument("--images", type=int, required=True)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--compile", default="no")
+    return parser.parse_args()
+
+
+def pictures(n: int) -> Tensor:
+    """uint8 (n, 1, 28, 28): the same smooth random pictures for everybody."""
+    coarse = torch.rand(n, 1, 7, 7, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, size=28, mode="bilinear").mul(255).to(torch.uint8)
+
+
+def serve(train: Callable[[], float], images: int, device: str) -> None:
+    """Run ``train`` (one epoch; returns its mean loss) for every line on the standard input, and answer with a line.
+
+    A line holds the seconds of the clock and of the processor for each image, the loss, and the peak memory in bytes
+    since the first round began.
+    """
+    place = torch.device(device)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    sys.stdout = sys.stderr  # a library that prints does not spoil the answers
+    reset_peak(place)
+    for _ in sys.stdin:
+        wall, processor = time.perf_counter(), time.process_time()
+        loss = train()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        line = {"wall": wall / images, "processor": processor / images, "loss": loss, "peak": peak_memory(place)}
+        print(json.dumps(line), file=answers, flush=True)

@@ -1,0 +1,38 @@
+"""Our trainer on pythae's networks, in rounds."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from benchmarks.peers import networks, rounds
+from benchmarks.throughput import steps_of
+from zoo.config import TrainConfig
+from zoo.data.batches import Batches
+from zoo.data.images import Images
+from zoo.training.precision import choose
+from zoo.training.trainer import Trainer
+
+
+def main() -> None:
+    given = rounds.arguments()
+    torch.manual_seed(0)
+    compute = choose(given.device, given.precision)
+    config = TrainConfig(
+        epochs=1 << 20,
+        batch_size=given.batch,
+        learning_rate=rounds.LEARNING_RATE,
+        compile=given.compile == "yes",
+        checkpoint_seconds=1e9,
+    )
+    images = Images(rounds.pictures(given.images))
+    batches = Batches(images, batch_size=given.batch, device=compute.device, shuffle_seed=0)
+    trainer = Trainer(networks.build(given.network).to(compute.device), batches, batches, config, compute)
+    trainer.model.train()
+    epochs = itertools.count()
+    rounds.serve(lambda: -steps_of(trainer, next(epochs))["elbo"], given.images, given.device)
+
+
+if __name__ == "__main__":
+    main()
