@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from benchmarks.commands.check import check
+from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.new import new
 from benchmarks.commands.reproduce import reproduce
 from zoo import __version__
@@ -292,9 +293,8 @@ def doctor(as_json: bool) -> None:
     _echo_table(rows, ("what", "found"))
 
 
-zoo.add_command(check)
-zoo.add_command(new)
-zoo.add_command(reproduce)
+for command in (check, new, sample, reconstruct, traverse, interpolate, reproduce):
+    zoo.add_command(command)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.pictures import generate, to_bytes
 from zoo.config import EvaluateConfig
@@ -108,6 +109,7 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
             break
     out.pictures["reconstructions"] = torch.stack([shown, rebuilt], 1).flatten(0, 1)
     out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
+    out.pictures |= walks(run.model, batches)
     for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
         out.metrics |= metrics
         out.skipped |= skipped

@@ -10,13 +10,23 @@ from zoo.models.base import VAE
 
 
 @torch.no_grad()
-def generate(model: VAE, n: int, seed: int, device: torch.device, rows: int = 1000) -> Tensor:
-    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior; sample i depends on (seed, i) alone."""
+def generate(
+    model: VAE,
+    n: int,
+    seed: int,
+    device: torch.device,
+    rows: int = 1000,
+    y: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior. Sample i depends on (seed, i) and,
+    where conditions (n, ...) are given, on y[i]."""
     parts = []
     for start in range(0, n, rows):
         ids = torch.arange(start, min(start + rows, n), device=device)
         with noise.keyed(seed, ids):
-            parts.append(to_bytes(model.sample(len(ids))))
+            given = None if y is None else y[start : start + len(ids)]
+            parts.append(to_bytes(model.sample(len(ids), given, temperature)))
     return torch.cat(parts)
 
 

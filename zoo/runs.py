@@ -123,6 +123,36 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     return model.to(device).eval()
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a run folder says of itself: ``classes`` and ``attributes`` are the names of the data's, empty where it has
+    none or an older version wrote the folder."""
+
+    config: RunConfig
+    spec: DataSpec
+    data_sha256: str
+    classes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+
+def describe_run(folder: str | Path) -> Described:
+    """What is known of a run without its weights or its data.
+
+    Raises:
+        UsageError: the folder is not a run.
+    """
+    folder = Path(folder)
+    described = _describe(folder)
+    names = described.get("names", {})
+    return Described(
+        _config(folder, described),
+        _spec(folder, described),
+        str(described["data_sha256"]),
+        tuple(map(str, names.get("classes", ()))),
+        tuple(map(str, names.get("attributes", ()))),
+    )
+
+
 def build_model(config: RunConfig, spec: DataSpec) -> VAE:
     """A fresh model of the configuration for data like ``spec``."""
     _, entry = registry().variant(config.variant)
@@ -201,6 +231,7 @@ def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) ->
         "config": config.model_dump(mode="json"),
         "spec": dataclasses.asdict(spec),
         "data_sha256": images.sha256,
+        "names": {"classes": images.classes, "attributes": images["train"].attribute_names},
     }
     if (folder / "run.json").exists():
         there = _describe(folder)

@@ -22,6 +22,24 @@ def png(images: Any, columns: int = 8) -> bytes:
     Raises:
         ValueError: not uint8, not four axes, no images, or another C.
     """
+    out = io.BytesIO()
+    _page(images, columns).save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def animation(frames: list[Any], path: str | Path, columns: int = 8, seconds: float = 0.1) -> Path:
+    """Write frames, each images as `png` takes them, as a moving picture that repeats: an APNG where the file ends in
+    .apng or .png, else a GIF; atomic. Returns the path."""
+    pages = [_page(images, columns) for images in frames]
+    out = io.BytesIO()
+    moving = {"save_all": True, "append_images": pages[1:], "duration": round(1000 * seconds), "loop": 0}
+    kind = "PNG" if Path(path).suffix.lower() in (".apng", ".png") else "GIF"
+    pages[0].save(out, format=kind, **moving)
+    atomic_write(path, out.getvalue())
+    return Path(path)
+
+
+def _page(images: Any, columns: int) -> Any:
     import numpy as np
     from PIL import Image
 
@@ -36,9 +54,7 @@ def png(images: Any, columns: int = 8) -> bytes:
     for i, image in enumerate(pixels):
         top, left = MARGIN + i // columns * (height + MARGIN), MARGIN + i % columns * (width + MARGIN)
         page[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    out = io.BytesIO()
-    Image.fromarray(page[:, :, 0] if channels == 1 else page).save(out, format="PNG", optimize=True)
-    return out.getvalue()
+    return Image.fromarray(page[:, :, 0] if channels == 1 else page)
 
 
 def grid(images: Any, path: str | Path, columns: int = 8) -> Path:

@@ -1,0 +1,107 @@
+"""A finished run, ready to be asked for pictures: its model, the images it was tested on, the conditions it knows."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo.data.batches import Batches
+from zoo.errors import UsageError, fold
+from zoo.runs import condition_of, describe_run, load_images, load_run, seed_for
+from zoo.training.precision import choose
+
+
+class Finished:
+    """A run folder (or one that `zoo export` wrote).
+
+    Raises:
+        UsageError: the folder is not a run, or there is no such device.
+        ZooError: the run is not finished, or its files are damaged.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        self.folder = folder
+        self.described = describe_run(folder)
+        self.device = choose(device).device
+        self.model = load_run(folder, str(self.device))
+
+    @cached_property
+    def _data(self):
+        return load_images(self.described.config)
+
+    def images(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """x (n, C, H, W) of the test split, chosen by the seed (fewer if there are fewer), and their conditions."""
+        condition = condition_of(self.model, self.described.spec) if self.model.conditional else "none"
+        split = self._data["test"]
+        generator = torch.Generator().manual_seed(seed_for(seed, "images"))
+        split = split.take(torch.randperm(len(split), generator=generator)[:n])
+        batches = Batches(split, batch_size=len(split), drop_last=False, device=self.device, condition=condition)
+        _, x, y = next(iter(batches.sequential()))
+        return x, y
+
+    def condition(
+        self,
+        n: int,
+        seed: int,
+        class_: str | None = None,
+        attributes: dict[str, int] | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor | None:
+        """What the model is told for n pictures: classes (n,) or attributes (n, A).
+
+        Args:
+            class_: by number or name, for all of them.
+            attributes: the values of some by name. The others are those ``given``, or of examples seen in training.
+            given: the conditions of images; returned as they are where nothing is asked for.
+
+        Raises:
+            UsageError: the model cannot be asked for that, or there is no such class or attribute.
+        """
+        spec = self.described.spec
+        takes_classes = spec.classes > 0 and (self.model.conditional or self.model.supervised)
+        takes_attributes = self.model.conditional and spec.attributes > 0 and not takes_classes
+        variant, data = self.described.config.variant, self.described.config.data.name
+        if class_ is not None:
+            if not takes_classes:
+                raise UsageError(f"this {variant} was not trained on classes, so it cannot be asked for one.")
+            return torch.full((n,), self._class(class_), device=self.device)
+        if not attributes:
+            return given
+        if not takes_attributes:
+            raise UsageError(f"this {variant} was not trained on attributes of {data}, so it cannot be asked for any.")
+        y = given.clone() if given is not None else self._seen(n, seed)
+        for name, value in attributes.items():
+            y[:, self._attribute(name)] = value
+        return y
+
+    def _seen(self, n: int, seed: int) -> Tensor:
+        seen = getattr(self.model, "seen", None)
+        if seen is None or seen.shape[1:] != (self.described.spec.attributes,):
+            return torch.zeros(n, self.described.spec.attributes, device=self.device)
+        generator = torch.Generator().manual_seed(seed_for(seed, "conditions"))
+        return seen[torch.randint(len(seen), (n,), generator=generator).to(seen.device)].float().clone()
+
+    def _class(self, asked: str) -> int:
+        count = self.described.spec.classes
+        names = self.described.classes or self._data.classes
+        if asked.isdigit() and (asked not in names):
+            if int(asked) < count:
+                return int(asked)
+            raise UsageError(f"no class {asked}: the {count} classes are 0 to {count - 1}.")
+        return _index("class", asked, names or tuple(map(str, range(count))))
+
+    def _attribute(self, asked: str) -> int:
+        return _index("attribute", asked, self.described.attributes or self._data["train"].attribute_names)
+
+
+def _index(kind: str, asked: str, names: tuple[str, ...]) -> int:
+    folded = [fold(name) for name in names]
+    if fold(asked) in folded:
+        return folded.index(fold(asked))
+    near = [names[folded.index(name)] for name in difflib.get_close_matches(fold(asked), folded, n=3, cutoff=0.4)]
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    raise UsageError(f"no {kind} '{asked}'.{hint} There are: {', '.join(names)}.")

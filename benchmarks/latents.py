@@ -1,0 +1,289 @@
+"""Walks through the latents of a trained model: along one dimension, or from one image to another, as pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.pictures import to_bytes
+from zoo.data.batches import Batches
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.models.base import VAE
+from zoo.models.hierarchy import Hierarchy, centre
+from zoo.models.hvae import HVAE
+from zoo.models.m2 import M2
+from zoo.models.vae import VanillaVAE
+from zoo.models.vq_vae import VQVAE
+from zoo.posteriors import DiagonalGaussian, kl_diagonal
+
+Way = Literal["linear", "spherical"]
+REACH = 3.0  # standard deviations to either side
+LOOKED_AT = 256  # images that a dimension's rate is measured on
+ROWS, COLUMNS = 8, 8
+
+
+class Latents:
+    """The codes of a model as vectors, and the pictures of such vectors. This one is for a single layer of latents."""
+
+    def __init__(self, model: VAE) -> None:
+        self.model = model
+
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(B, D), the centres of the posterior."""
+        return self.model.represent(x, y)
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        """(B, C, H, W) in [0, 1], the means of p(x | code)."""
+        return self.model.likelihood.mean(self.model.decode(codes, y))
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+        """(D,) nats: the mean KL of each dimension a walk may go along; None where the KL is not one of dimensions."""
+        divergence = self.model.infer(x, y).kl(self.model.prior)
+        return None if divergence is None else divergence.mean(0)
+
+    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """(D,) mean and deviation that a walk is measured in: the prior's if it is one Gaussian, else the codes'."""
+        moments = self.model.prior.moments()
+        if moments is None:
+            return codes.mean(0), codes.std(0)
+        return moments[0].expand(codes.shape[1]), (0.5 * moments[1]).exp().expand(codes.shape[1])
+
+
+class LayersOfLatents(Latents):
+    """A hierarchy: codes are the means of all layers, the top first. A code of the top layer alone is a code too: the
+    layers below are then at the centre of their prior, which follows the ones above."""
+
+    model: Hierarchy
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        rest = codes
+
+        def pick(prior: DiagonalGaussian, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
+            nonlocal rest
+            size = prior.mean.shape[1]
+            z, rest = (rest[:, :size], rest[:, size:]) if rest.shape[1] >= size else (prior.mean, rest)
+            return z, None
+
+        return self.model.likelihood.mean(self.model.descend(pick, len(codes))[1])
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(D,) nats of the top layer's dimensions."""
+        top = self.model.descend(centre, len(x), self.model.ascend(x))[0][0]
+        q, p = top.posterior, top.prior
+        return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
+
+    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(codes[0]), torch.ones_like(codes[0])
+
+
+class LowestLayer(Latents):
+    """A Markov chain of layers, of which the picture sees the lowest alone."""
+
+    model: HVAE
+
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.climb(x, centre=True)[0][0]
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.likelihood.mean(self.model.decode(codes))
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+        draws, posteriors, _ = self.model.climb(x, centre=True)
+        q, p = posteriors[0], self.model.prior_of(0, draws)
+        return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
+
+    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return codes.mean(0), codes.std(0)
+
+
+class LatentsAndClass(Latents):
+    """M2: a class, the model's own guess or the one asked for, and a vector beside it; walks are along the vector."""
+
+    model: M2
+
+    def posterior(self, x: Tensor, y: Tensor | None) -> DiagonalGaussian:
+        one_hot = classes_of(self.model, x, y)
+        return self.model.infer(x, one_hot.unsqueeze(1))
+
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.posterior(x, y).mean.squeeze(1)
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.likelihood.mean(self.model.decode(codes, as_vector(self.model.spec, y)))
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+        q = self.posterior(x, y)
+        zero = torch.zeros_like(q.mean)
+        return kl_diagonal(q.mean, q.log_variance, zero, zero).squeeze(1).mean(0)
+
+    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(codes[0]), torch.ones_like(codes[0])
+
+
+class GridOfCodes(Latents):
+    """A codebook: between two grids of vectors as the encoder gives them there is a way, each step of it quantised."""
+
+    model: VQVAE
+
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.encode(x).flatten(1)
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        grid = codes.view(len(codes), -1, *self.model.grid)
+        return self.model.likelihood.mean(self.model.decode(self.model.quantiser(grid).vectors))
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+        raise UsageError(
+            "a codebook has no scale to go along: its latents are a grid of codes. `zoo interpolate` goes from one "
+            "image to another."
+        )
+
+
+def latents_of(model: VAE) -> Latents:
+    """How to walk through the latents of a model.
+
+    Raises:
+        UsageError: its code alone is no picture.
+    """
+    if model.completes:
+        raise UsageError(
+            "this model completes images that it is shown a part of: its code alone is no picture. `zoo reconstruct` "
+            "and `zoo sample` show what it does."
+        )
+    kinds = {
+        VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes
+    }  # fmt: skip
+    for kind, latents in kinds.items():
+        if isinstance(model, kind):
+            return latents(model)
+    raise UsageError(
+        f"{type(model).__name__} is no kind of model that benchmarks/latents.py knows a way through: a subclass of "
+        "VanillaVAE or Hierarchy is."
+    )
+
+
+@torch.no_grad()
+def traverse(
+    model: VAE, x: Tensor, y: Tensor | None, image: int = 0, dims: int = ROWS, steps: int = COLUMNS
+) -> tuple[Tensor, list[int], list[float]]:
+    """One image with one latent dimension at a time going from -3 to 3 deviations (of the prior where it is one
+    Gaussian, else of the codes), the others held.
+
+    Args:
+        x, y: images (N, C, H, W) that the rates and codes are measured on, and their conditions.
+        image: the one among them whose code is held.
+        dims: how many dimensions, those of the largest rate first (of the largest variance, where the rate is not a
+            sum over dimensions).
+        steps: pictures of each.
+
+    Returns:
+        uint8 (dims * steps, C, H, W); the dimensions; their rates in nats (or variances).
+    """
+    latents = latents_of(model)
+    rates, codes = latents.rates(x, y), latents.codes(x, y)
+    if rates is None:
+        rates = codes.var(0)
+    codes = codes[:, : len(rates)]
+    order = rates.argsort(descending=True, stable=True)[:dims]
+    mean, deviation = latents.moments(codes)
+    rows = codes[image].expand(len(order), steps, -1).clone()
+    places = torch.linspace(-REACH, REACH, steps, dtype=codes.dtype, device=codes.device)
+    for row, d in enumerate(order):
+        rows[row, :, d] = mean[d] + places * deviation[d]
+    held = None if y is None else y[image : image + 1]
+    if isinstance(model, M2):
+        held = classes_of(model, x[image : image + 1], held)
+    condition = None if held is None else held.expand(len(order) * steps, *held.shape[1:])
+    drawn = to_bytes(latents.images(rows.flatten(0, 1), condition))
+    return drawn, order.tolist(), rates[order].tolist()
+
+
+@torch.no_grad()
+def interpolate(
+    model: VAE,
+    a: Tensor,
+    b: Tensor,
+    ya: Tensor | None = None,
+    yb: Tensor | None = None,
+    steps: int = COLUMNS,
+    way: Way = "linear",
+) -> Tensor:
+    """From images a to images b (N, C, H, W) in equal steps between their codes, the ends being reconstructions; a
+    condition goes along in a straight line.
+
+    Returns:
+        uint8 (N * steps, C, H, W).
+    """
+    latents = latents_of(model)
+    if isinstance(model, M2):
+        ya, yb = classes_of(model, a, ya), classes_of(model, b, yb)
+    starts, ends = latents.codes(a, ya), latents.codes(b, yb)
+    shares = torch.linspace(0, 1, steps, dtype=starts.dtype, device=starts.device)
+    between = torch.stack([_between(starts, ends, share, way) for share in shares], 1)
+    y = None
+    if ya is not None and yb is not None:
+        first, last = as_vector(model.spec, ya), as_vector(model.spec, yb)
+        y = torch.stack([torch.lerp(first, last, share.to(first.dtype)) for share in shares], 1).flatten(0, 1)
+    return to_bytes(latents.images(between.flatten(0, 1), y))
+
+
+def _between(a: Tensor, b: Tensor, t: Tensor, way: Way) -> Tensor:
+    return slerp(a, b, float(t)) if way == "spherical" else torch.lerp(a, b, t)
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """Spherical interpolation of rows: [sin((1 - t) w) a + sin(t w) b] / sin w, w being the angle between a and b.
+
+    It keeps the length of vectors of one length, as draws of a high-dimensional Gaussian nearly are, where the
+    straight line cuts through the thinly populated middle. Shoemake 1985 for quaternions; White, Sampling Generative
+    Networks, 2016, https://arxiv.org/abs/1609.04468 for latents. Vectors of one direction, or opposite ones, have no
+    such arc: they are joined by the straight line.
+    """
+    cosine = F.cosine_similarity(a, b, dim=-1).clamp(-1, 1)
+    angle = torch.acos(cosine.double()).to(a.dtype).unsqueeze(-1)
+    sine = torch.sin(angle)
+    arc = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / sine.clamp_min(1e-6)
+    return torch.where(sine > 1e-3, arc, torch.lerp(a, b, t))
+
+
+@torch.no_grad()
+def pictures(model: VAE, batches: Batches) -> dict[str, Tensor]:
+    """``traversals`` of the first image of a split along its eight most informative dimensions, and ``interpolations``
+    of its first eight pairs, each uint8 (64, C, H, W) in rows of eight; what the model has no way for is left out."""
+    _, x, y = next(iter(batches.sequential(LOOKED_AT)))
+    y = y if model.conditional else None
+    pairs = min(ROWS, len(x) // 2)
+    first, last = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    ya, yb = (None, None) if y is None else (y[first], y[last])
+    made = {}
+    for name, draw in (
+        ("traversals", lambda: traverse(model, x, y)[0]),
+        ("interpolations", lambda: interpolate(model, x[first], x[last], ya, yb)),
+    ):
+        try:
+            made[name] = draw()
+        except UsageError:
+            continue
+    return {name: images for name, images in made.items() if len(images)}
+
+
+def as_vector(spec: DataSpec, y: Tensor) -> Tensor:
+    """A condition as numbers: classes (B,) one-hot, attributes or shares of classes (B, K) as they are."""
+    return F.one_hot(y.long(), spec.classes).float() if y.dim() == 1 else y.float()
+
+
+def classes_of(model: M2, x: Tensor, y: Tensor | None) -> Tensor:
+    """One-hot (B, K): the classes that are given, or the model's guesses."""
+    if y is None:
+        y = model.log_classes(x).argmax(1)
+    return as_vector(model.spec, y).to(x.dtype)
+
+
+def frames(traversal: Tensor, dims: int) -> list[Tensor]:
+    """The pictures of a traversal as an animation there and back: each uint8 (dims, C, H, W)."""
+    steps = list(traversal.unflatten(0, (dims, -1)).unbind(1))
+    return steps + steps[-2:0:-1]
