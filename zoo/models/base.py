@@ -76,6 +76,7 @@ class VAE(nn.Module):
             it reports never looks at y.
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
+        seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.
         couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
             them.
         measures: what `measure` gives, by name: the unit and the better direction.
@@ -90,6 +91,7 @@ class VAE(nn.Module):
     conditional: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
     completes: ClassVar[bool] = False
+    seeks_bound: ClassVar[bool] = True
     couples_examples: ClassVar[bool] = False
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     train_size: int | None = None

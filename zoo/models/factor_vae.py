@@ -1,0 +1,79 @@
+"""FactorVAE: a discriminator tells codes from codes with shuffled dimensions, and its logit is the total correlation.
+
+Paper: Kim and Mnih, Disentangling by Factorising, ICML 2018, https://arxiv.org/abs/1802.05983.
+Official code: none was published.
+Where we differ: the discriminator has one logit instead of two, which is the difference of theirs. Its two sides
+come from two halves of a batch, where the paper draws a second batch. Both optimisers have the recipe's settings,
+the paper's have their own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo import noise
+from zoo.data.images import DataSpec
+from zoo.models.base import Losses, Settings, parameters_of
+from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.precision import full, full_precision
+
+
+class FactorSettings(VanillaSettings):
+    gamma: float = Field(10.0, ge=0, description="weight of the total correlation in training")
+    judge: tuple[int, ...] = Field((256, 256), description="widths of the discriminator; six of 1000 in the paper")
+
+
+class FactorVAE(VanillaVAE):
+    """Two groups: the VAE and the discriminator of its codes."""
+
+    Settings: ClassVar[type[Settings]] = FactorSettings
+    couples_examples: ClassVar[bool] = True
+
+    def __init__(self, spec: DataSpec, settings: FactorSettings) -> None:
+        super().__init__(spec, settings)
+        layers: list[nn.Module] = []
+        before = settings.latent
+        for width in settings.judge:
+            layers += [nn.Linear(before, width), nn.LeakyReLU(0.2)]
+            before = width
+        self.discriminator = nn.Sequential(*layers, nn.Linear(before, 1))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        discriminator = parameters_of([self.discriminator])
+        taken = {id(parameter) for parameter in discriminator}
+        return {
+            "vae": [parameter for parameter in self.parameters() if id(parameter) not in taken],
+            "discriminator": discriminator,
+        }
+
+    def logit(self, z: Tensor) -> Tensor:
+        """(B,): log of how much likelier z is under q(z) than under the product of its marginals."""
+        return full(self.discriminator(z)).squeeze(1)
+
+    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
+        terms = self.terms(x, y)
+        z = terms.aux["z"]
+        total_correlation = self.logit(z)
+        bound = terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)
+        terms.aux["total_correlation"] = total_correlation.detach()
+        codes, half = z.detach(), (len(x) + 1) // 2
+        rest = slice(len(x) // 2, None)
+        shuffled = shuffle(codes[rest], noise.uniform(codes)[rest])
+        discern = verdict(self.logit(codes[:half]), self.logit(shuffled))
+        loss = (bound + self.settings.gamma * total_correlation).mean()
+        return Losses({"vae": loss, "discriminator": discern}, terms)
+
+
+@full_precision
+def verdict(codes: Tensor, shuffled: Tensor) -> Tensor:
+    """The discriminator's loss in nats, log 2 where it knows nothing, from logits of being a code."""
+    return 0.5 * (F.softplus(-codes).mean() + F.softplus(shuffled).mean())
+
+
+def shuffle(z: Tensor, u: Tensor) -> Tensor:
+    """z (B, D) with every dimension in the order of its column of u: draws from the product of the marginals."""
+    return z.gather(0, u.argsort(0))
