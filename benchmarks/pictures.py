@@ -25,7 +25,7 @@ def generate(
     for start in range(0, n, rows):
         ids = torch.arange(start, min(start + rows, n), device=device)
         with noise.keyed(seed, ids):
-            given = None if y is None else y[start : start + len(ids)]
+            given = None if y is None else y[start : start + len(ids)].to(device)
             parts.append(to_bytes(model.sample(len(ids), given, temperature)))
     return torch.cat(parts)
 

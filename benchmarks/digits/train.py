@@ -28,17 +28,21 @@ BATCH, EPOCHS, RATE = 250, 8, 4e-3
 
 
 def train(pixels: Tensor, labels: Tensor, seed: int = 0, epochs: int = EPOCHS) -> DigitClassifier:
-    """Fit the classifier to uint8 images (N, 1, 28, 28) and labels (N,) with AdamW and a one-cycle rate."""
+    """Fit the classifier to uint8 images (N, 1, 28, 28) and labels (N,) with AdamW and a one-cycle rate.
+
+    Batches of `BATCH`, or of all images where they are fewer.
+    """
+    size = min(BATCH, len(pixels))
     torch.manual_seed(seed)
     model = DigitClassifier()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    steps = len(pixels) // BATCH * epochs
+    steps = len(pixels) // size * epochs
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     with tqdm(total=steps, unit="step", disable=None) as bar:
         for _ in range(epochs):
-            for index in torch.randperm(len(pixels))[: steps // epochs * BATCH].view(-1, BATCH):
+            for index in torch.randperm(len(pixels))[: steps // epochs * size].view(-1, size):
                 grey = _shift(pixels[index]).float() / 255
-                binary = torch.rand(BATCH, 1, 1, 1) < 0.5
+                binary = torch.rand(size, 1, 1, 1) < 0.5
                 x = torch.where(binary, (torch.rand_like(grey) < grey).float(), grey)
                 loss = F.cross_entropy(model(x), labels[index], label_smoothing=0.05)
                 optimiser.zero_grad()

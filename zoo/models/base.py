@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo.data.images import DataSpec
+
+if TYPE_CHECKING:
+    from zoo.posteriors import DiagonalGaussian
 
 
 class Settings(BaseModel):
@@ -148,6 +151,11 @@ class VAE(nn.Module):
         terms = self.terms(x, y)
         loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
         return Losses({"vae": loss}, terms)
+
+    def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | None:
+        """q(z | x) where it is one diagonal Gaussian over the whole code, else None: what the aggregate posterior's
+        density is summed from."""
+        return None
 
     def rate_weight(self, progress: float | Tensor) -> float | Tensor:
         """The weight of the rate in training. The warm-up alone, unless a variant has a beta."""

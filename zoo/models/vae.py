@@ -18,7 +18,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
-from zoo.posteriors import PosteriorSettings, make_posterior
+from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
 
@@ -73,6 +73,10 @@ class VanillaVAE(VAE):
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.infer(x, y).centre
+
+    def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | None:
+        q = self.infer(x, y)
+        return q if isinstance(q, DiagonalGaussian) else None
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decode(self.represent(x, y), y))

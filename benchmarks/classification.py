@@ -1,0 +1,93 @@
+"""What a classifier learns from class-conditional samples: classification accuracy score, and data augmentation.
+
+Source: Ravuri and Vinyals 2019, Classification Accuracy Score for Conditional Generative Models,
+https://arxiv.org/abs/1905.10887. Where we differ: their classifier is a ResNet-50 of ImageNet, ours the small digit
+classifier of `benchmarks.digits`, with its own recipe, trained for the same number of steps whatever it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.latent import labelled, some
+from benchmarks.metrics.likelihood import mean_and_error
+from benchmarks.pictures import generate
+from zoo.data.images import Images
+from zoo.runs import Run, load_grey
+
+SHAPE = (1, 28, 28)
+CLASSES = 10
+STEPS = 300
+FEW = 500  # labelled images that the samples are added to
+METRICS = ("cas", "cas_real", "cas_few", "cas_augmented")
+
+
+def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Metrics and skipped metrics of four classifiers, all tested on the same real images of the evaluated split:
+
+    trained on ``evaluate.cas`` samples (``cas``), on as many real images (``cas_real``), on `FEW` real images
+    (``cas_few``), and on those and the samples, half of each batch from either (``cas_augmented``).
+    """
+    config, spec = run.config.evaluate, run.images.spec
+    reason = None
+    if not config.cas:
+        reason = "evaluate.cas is 0"
+    elif not (run.model.conditional or run.model.supervised) or not spec.classes:
+        reason = "needs a model that is told the class"
+    elif spec.shape != SHAPE or spec.classes > CLASSES:
+        reason = "the classifier is for 1x28x28 images of at most ten classes"
+    if reason:
+        return {}, dict.fromkeys(METRICS, reason)
+    # Samples are means of p(x | z), which are grey, so real images are those before binarisation.
+    grey = load_grey(run.config)
+    known, test = labelled(grey["train"]), labelled(grey[config.split])
+    present = known.labels.unique()
+    labels = present[torch.arange(config.cas) % len(present)]
+    samples = generate(run.model, config.cas, config.seed, run.compute.device, y=labels)
+    real, few = some(known, config.cas, config.seed), some(known, FEW, config.seed + 1)
+    times = -(-len(samples) // len(few))
+    right = {
+        "cas": learnt(samples, labels, test, config.seed),
+        "cas_real": learnt(real.pixels, real.labels, test, config.seed),
+        "cas_few": learnt(few.pixels, few.labels, test, config.seed),
+        "cas_augmented": learnt(
+            torch.cat([few.pixels.repeat(times, 1, 1, 1)[: len(samples)], samples]),
+            torch.cat([few.labels.repeat(times)[: len(samples)], labels]),
+            test,
+            config.seed,
+        ),
+    }
+    size = {"samples": len(samples)}
+    few_size = {"real_images": len(few)}
+    sizes = {"cas": size, "cas_real": {"real_images": len(real)}, "cas_few": few_size, "cas_augmented": size | few_size}
+    metrics = {}
+    for name, correct in right.items():
+        value, stderr = mean_and_error(correct)
+        common = {"split": config.split, "classifier": "digits", "steps": STEPS, "seed": config.seed}
+        metrics[name] = {
+            "value": value, "stderr": stderr, "n": len(correct), "identity": common | sizes[name],
+            "better": "higher" if name in ("cas", "cas_augmented") else None,
+        }  # fmt: skip
+    gain = right["cas_augmented"] - right["cas_few"]
+    value, stderr = mean_and_error(gain)
+    metrics["cas_augmented"]["note"] = f"{value:+.4f} ± {stderr:.4f} over the real images alone, image by image"
+    return metrics, {}
+
+
+def learnt(pixels: Tensor, labels: Tensor, test: Images, seed: int, steps: int = STEPS) -> Tensor:
+    """(M,) of 0. and 1.: which test images a classifier trained on uint8 ``pixels`` and ``labels`` (N,) gets right.
+
+    The accuracy's standard error over test images holds the classifier fixed: neither another draw of samples nor
+    another initialisation is in it. The global random state is left as it was.
+    """
+    from benchmarks.digits.train import BATCH, train
+
+    epochs = max(1, round(steps / (len(pixels) // min(BATCH, len(pixels)))))
+    with torch.random.fork_rng(devices=[]):
+        model = train(pixels, labels, seed, epochs)
+    with torch.no_grad():
+        guesses = torch.cat([model(part.float() / 255).argmax(1) for part in test.pixels.split(1000)])
+    return (guesses == test.labels).double()

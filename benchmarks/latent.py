@@ -1,0 +1,176 @@
+"""What a run's codes hold: probes of the class, the aggregate posterior, and the codes in the plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.metrics import likelihood
+from benchmarks.metrics.codes import Undefined
+from benchmarks.metrics.features import Estimate
+from zoo.data.batches import Batches
+from zoo.data.images import Images
+from zoo.runs import Run, condition_of
+
+TRAIN_CODES, TEST_CODES = 10_000, 10_000
+COMPONENTS, DRAWS = 10_000, 1_000
+PLOTTED = 2_000  # codes in a picture
+METRICS = ("linear_probe", "knn_accuracy", "total_correlation", "index_code_information", "pca", "tsne")
+
+Found = tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]
+
+
+def latent(run: Run, batches: Batches, representation: Tensor) -> Found:
+    """Metrics, skipped metrics and pictures, for a run with the codes (N, D) of the split that is evaluated."""
+    config, images = run.config.evaluate, run.images
+    shown = images[config.split]
+    if config.latent == "no":
+        return {}, dict.fromkeys(METRICS, "evaluate.latent is no"), {}
+    if config.latent == "auto" and shown.labels is None and shown.factors is None:
+        return {}, dict.fromkeys(METRICS, "no classes and no factors; --set evaluate.latent=yes asks for it"), {}
+    metrics, skipped = _probes(run, shown, representation)
+    measured, without = _aggregate(run, batches)
+    pictures, undrawn = _pictures(run, shown, representation)
+    return metrics | measured, skipped | without | undrawn, pictures
+
+
+def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    names = ("linear_probe", "knn_accuracy")
+    reason = None
+    if shown.labels is None:
+        reason = "needs classes"
+    elif run.model.conditional:
+        reason = "needs a code of the image alone, and this model is told the condition"
+    if reason:
+        return {}, dict.fromkeys(names, reason)
+    from benchmarks.metrics import probes
+
+    config = run.config.evaluate
+    known = some(labelled(run.images["train"]), TRAIN_CODES, config.seed)
+    z_train = likelihood.codes(run.model, _batches(run, known)).numpy()
+    kept = (shown.labels >= 0).nonzero().squeeze(1)
+    kept = kept[chosen(len(kept), TEST_CODES, config.seed)]
+    data = (z_train, known.labels.numpy(), representation[kept].numpy(), shown.labels[kept].numpy())
+    common = {"split": config.split, "training_codes": len(z_train), "seed": config.seed}
+    metrics, skipped = {}, {}
+    for name, probe, identity in (
+        (names[0], probes.linear_probe, probes.linear_identity()),
+        (names[1], probes.knn, probes.NEAREST),
+    ):
+        try:
+            right = torch.from_numpy(probe(*data))
+        except Undefined as error:
+            skipped[name] = str(error)
+            continue
+        value, stderr = likelihood.mean_and_error(right)
+        metrics[name] = {
+            "value": value, "stderr": stderr, "n": len(right), "better": "higher", "identity": common | identity,
+        }  # fmt: skip
+    return metrics, skipped
+
+
+@torch.no_grad()
+def _aggregate(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    from benchmarks.metrics.aggregate import total_correlation
+
+    names, config = ("total_correlation", "index_code_information"), run.config.evaluate
+    moments: list[tuple[Tensor, Tensor]] = []
+    for _, x, y in batches.sequential():
+        q = run.model.diagonal_posterior(x, y)
+        if q is None:
+            return {}, dict.fromkeys(names, "the posterior is not one diagonal Gaussian")
+        moments.append((q.mean.cpu(), q.log_variance.cpu()))
+        if sum(len(mean) for mean, _ in moments) >= COMPONENTS:
+            break
+    mean, log_variance = (torch.cat(part)[:COMPONENTS] for part in zip(*moments, strict=True))
+    try:
+        found = total_correlation(mean, log_variance, DRAWS, config.seed)
+    except Undefined as error:
+        return {}, dict.fromkeys(names, str(error))
+    identity = {"split": config.split, "components": len(mean), "seed": config.seed}
+    if run.model.conditional:
+        identity["posterior"] = "q(z | x, y)"
+    return {
+        name: _entry(estimate, better, identity)
+        for name, estimate, better in zip(names, found, ("lower", None), strict=True)
+    }, {}
+
+
+def _pictures(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from benchmarks.metrics.projections import pca, tsne
+    from benchmarks.report.figures import scatter
+
+    config = run.config.evaluate
+    colours, title, names = _colours(run, shown)
+    kept = chosen(len(shown), PLOTTED, config.seed)
+    z, shown_colours = representation[kept].numpy(), None if colours is None else colours[kept]
+    pictures: dict[str, Tensor] = {}
+    try:
+        points, shares = pca(z)
+        axes = [f"component {i}, {100 * share:.0f} % of the variance" for i, share in enumerate(shares, 1)]
+        pictures["pca"] = torch.from_numpy(scatter(points, shown_colours, names, title, (axes[0], axes[1])))
+        if config.latent == "yes":
+            pictures["tsne"] = torch.from_numpy(scatter(tsne(z, config.seed), shown_colours, names, title))
+    except Undefined as error:
+        return {}, dict.fromkeys(("pca", "tsne"), str(error))
+    skipped = {} if "tsne" in pictures else {"tsne": "takes a while; --set evaluate.latent=yes asks for it"}
+    return pictures, skipped
+
+
+def _colours(run: Run, shown: Images) -> tuple[Tensor | None, str, tuple[str, ...]]:
+    """What a point's colour says: its class, else the factor whose values are spread most evenly."""
+    if shown.labels is not None:
+        names = run.images.classes or tuple(str(number) for number in range(run.images.spec.classes))
+        return shown.labels, "class", names
+    if shown.factors is None:
+        return None, "", ()
+
+    def evenness(factor: int) -> float:
+        counts = torch.bincount(shown.factors[:, factor], minlength=2).double()
+        return float(torch.special.entr(counts / counts.sum()).sum() / torch.tensor(len(counts)).log())
+
+    best = max(range(len(shown.factor_names)), key=evenness)
+    names = tuple(str(value) for value in range(shown.factor_sizes[best]))
+    return shown.factors[:, best], shown.factor_names[best], names
+
+
+def chosen(n: int, most: int, seed: int) -> Tensor:
+    """At most ``most`` of ``n`` indices, in order: drawn at random, since a split may be sorted by class."""
+    if n <= most:
+        return torch.arange(n)
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
+def labelled(images: Images) -> Images:
+    """The pictures whose class is known: that of others is -1."""
+    return images if bool((images.labels >= 0).all()) else images.take((images.labels >= 0).nonzero().squeeze(1))
+
+
+def some(images: Images, most: int, seed: int) -> Images:
+    """The pictures at the `chosen` indices."""
+    return images if len(images) <= most else images.take(chosen(len(images), most, seed))
+
+
+def _batches(run: Run, images: Images) -> Batches:
+    # The training split of a set that is binarised anew at each visit holds grey bytes: a code is that of one drawing.
+    return Batches(
+        images,
+        batch_size=512,
+        drop_last=False,
+        device=run.compute.device,
+        binarise_on_the_fly=run.images.binarise == "dynamic",
+        condition=condition_of(run.model, run.images.spec),
+    )
+
+
+def _entry(estimate: Estimate, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "value": estimate.value,
+        "stderr": estimate.stderr,
+        "n": estimate.n,
+        "unit": "nats",
+        "better": better,
+        "identity": identity,
+    }

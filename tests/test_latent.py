@@ -1,0 +1,278 @@
+"""Metrics of codes, scores and samples beside what is known of them: brute force, closed forms, scikit-learn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from benchmarks import classification
+from benchmarks.digits.model import load_digit_classifier
+from benchmarks.latent import chosen
+from benchmarks.metrics.aggregate import total_correlation
+from benchmarks.metrics.auroc import auroc
+from benchmarks.metrics.codes import Undefined
+from benchmarks.metrics.probes import knn, linear_probe
+from benchmarks.metrics.projections import pca, tsne
+from benchmarks.report.figures import png, scatter
+from zoo.data.synthetic import load_synthetic
+
+PROBES = pytest.mark.parametrize("probe", [linear_probe, knn])
+
+
+def separable(n: int, seed: int = 0, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Four classes far apart in two dimensions, one of them on another scale, and a constant third."""
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 4, n)
+    z = np.array([[0, 0], [0, 9], [9, 0], [9, 9]])[y] + random.normal(size=(n, 2))
+    return np.column_stack([z * [1, scale], np.full(n, 3.0)]).astype(np.float32), 3 * y + 1
+
+
+# ---- probes ----------------------------------------------------------------------------------------------------------
+
+
+@PROBES
+def test_separable_codes_are_told_apart(probe) -> None:
+    right = probe(*separable(400), *separable(300, seed=1))
+    assert right.shape == (300,) and right.mean() == 1.0
+
+
+def test_the_linear_probe_knows_no_scale_and_neighbours_do() -> None:
+    halves = (*separable(400, scale=1e3), *separable(300, seed=1, scale=1e3))
+    assert linear_probe(*halves).mean() == 1.0 and 0.4 < knn(*halves).mean() < 0.8
+
+
+@PROBES
+def test_random_labels_give_chance_within_the_error(probe) -> None:
+    random = np.random.default_rng(2)
+    z, y = random.normal(size=(4000, 5)), random.integers(0, 5, 4000)
+    right = probe(z[:2000], y[:2000], z[2000:], y[2000:])
+    error = right.std(ddof=1) / math.sqrt(len(right))
+    assert abs(right.mean() - 0.2) < 4 * error < 0.05
+
+
+def test_neighbours_are_those_of_brute_force() -> None:
+    random = np.random.default_rng(3)
+    z, y = random.normal(size=(300, 4)).astype(np.float32), random.integers(0, 3, 300)
+    query, truth = random.normal(size=(80, 4)).astype(np.float32), random.integers(0, 3, 80)
+    for k in (1, 4, 10):
+        guesses = []
+        for one in query:
+            near = np.argsort(((z.astype(float) - one) ** 2).sum(1))[:k]
+            guesses.append(max(range(3), key=lambda c: ((y[near] == c).sum(), -c)))
+        assert np.array_equal(knn(z, y, query, truth, k), (np.array(guesses) == truth).astype(float))
+
+
+def test_a_code_that_needs_a_curve_is_for_neighbours_and_not_for_lines() -> None:
+    random = np.random.default_rng(4)
+    y = random.integers(0, 2, 1200)
+    angle, radius = random.uniform(0, 2 * np.pi, 1200), 1 + y + 0.1 * random.normal(size=1200)
+    z = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+    halves = (z[:600], y[:600], z[600:], y[600:])
+    assert knn(*halves).mean() > 0.99 > 0.7 > linear_probe(*halves).mean()
+
+
+@PROBES
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda z, y: (np.full_like(z, 2.0), y), "every dimension of the code is constant"),
+        (lambda z, y: (z, np.zeros_like(y)), "all of one class"),
+        (lambda z, y: (np.where(z > 0, np.nan, z), y), "not finite"),
+        (lambda z, y: (z[:, 0], y), r"codes are \(N, D\)"),
+        (lambda z, y: (z[:, :2], y), "training codes have 2 dimensions and the others 3"),
+        (lambda z, y: (z, y[:-1]), "codes are"),
+    ],
+)
+def test_codes_that_say_nothing_are_refused_in_a_sentence(probe, spoil, said: str) -> None:
+    with pytest.raises(Undefined, match=said):
+        probe(*spoil(*separable(50)), *separable(20, seed=1))
+
+
+def test_fewer_codes_than_neighbours() -> None:
+    with pytest.raises(Undefined, match="6 training codes do not have 10 neighbours"):
+        knn(*separable(6), *separable(20, seed=1))
+
+
+# ---- the aggregate posterior -----------------------------------------------------------------------------------------
+
+
+def test_independent_dimensions_have_no_total_correlation() -> None:
+    grid = torch.linspace(-2, 2, 40)
+    mean = torch.cartesian_prod(grid, grid)  # a product of marginals, exactly
+    correlation, information = total_correlation(mean, torch.full_like(mean, -3.0))
+    # log q(z) is the sum of its marginals for every draw: the estimator has no variance at all.
+    assert abs(correlation.value) < 1e-4 and correlation.stderr < 1e-5
+    assert 0 < information.value < math.log(1600)
+
+
+def test_a_correlated_gaussian_has_the_closed_form() -> None:
+    rho, s2, n = 0.9, 0.3, 3000
+    generator = torch.Generator().manual_seed(0)
+    root = torch.linalg.cholesky(torch.tensor([[1.0, rho], [rho, 1.0]]))
+    mean = torch.randn(n, 2, generator=generator) @ root.T
+    # The moments that were drawn, not those they were drawn from: what is estimated is of these images.
+    covariance = torch.cov(mean.T) + s2 * torch.eye(2)
+    expected = -0.5 * math.log(1 - covariance[0, 1] ** 2 / (covariance[0, 0] * covariance[1, 1]))
+    found, information = total_correlation(mean, torch.full((n, 2), math.log(s2)), samples=3000)
+    assert abs(found.value - expected) < 4 * found.stderr < 0.06
+    # I(x; z) of a Gaussian channel: log det (S + s2 I) / s2^D over two.
+    capacity = 0.5 * float(torch.logdet(covariance) - 2 * math.log(s2))
+    assert abs(information.value - capacity) < 4 * information.stderr + 0.01
+
+
+def test_with_narrow_posteriors_the_information_is_the_image_s_number() -> None:
+    mean = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+    _, information = total_correlation(mean, torch.full_like(mean, -20.0), samples=50)
+    assert information.value == pytest.approx(math.log(500), abs=1e-3)
+
+
+def test_wide_posteriors_hide_the_image() -> None:
+    mean = torch.randn(500, 3, generator=torch.Generator().manual_seed(1)) * 1e-3
+    correlation, information = total_correlation(mean, torch.zeros_like(mean))
+    assert abs(correlation.value) < 1e-3 and abs(information.value) < 1e-3
+
+
+def test_it_is_brute_force_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)
+    mean, log_variance = torch.randn(60, 3, generator=generator), torch.randn(60, 3, generator=generator)
+    whole = total_correlation(mean, log_variance, seed=7)
+    monkeypatch.setattr("benchmarks.metrics.aggregate.ELEMENTS", 60 * 7)
+    assert total_correlation(mean, log_variance, seed=7)[0].value == pytest.approx(whole[0].value, abs=1e-6)
+    noise = torch.randn(60, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    components = torch.distributions.Normal(mean.double(), (0.5 * log_variance.double()).exp())
+    each = components.log_prob((components.mean + components.stddev * noise)[:, None])  # draw, image, dimension
+    joint = each.sum(2).logsumexp(1) - math.log(60)
+    product = (each.logsumexp(1) - math.log(60)).sum(1)
+    assert whole[0].value == pytest.approx((joint - product).mean().item(), abs=1e-5)
+    assert whole[1].value == pytest.approx((each.sum(2).diagonal() - joint).mean().item(), abs=1e-5)
+    assert whole[0].stderr == pytest.approx(((joint - product).std() / math.sqrt(60)).item(), rel=1e-4)
+
+
+def test_moments_that_are_no_numbers() -> None:
+    with pytest.raises(Undefined, match="moments are not finite"):
+        total_correlation(torch.full((4, 2), torch.nan), torch.zeros(4, 2))
+    with pytest.raises(Undefined, match="at least two images"):
+        total_correlation(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+# ---- AUROC -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [None, 7, 2])
+def test_auroc_is_scikit_learns_with_ties_and_without(levels: int | None) -> None:
+    random = np.random.default_rng(6)
+    inside, outside = random.normal(0.7, 1, 300), random.normal(0, 1.5, 200)
+    if levels:
+        inside, outside = (np.clip(np.round(part * levels / 4), -levels, levels) for part in (inside, outside))
+    truth = np.r_[np.ones(300), np.zeros(200)]
+    expected = roc_auc_score(truth, np.r_[inside, outside])
+    assert auroc(inside, outside).value == pytest.approx(expected, abs=1e-12)
+    assert auroc(outside, inside).value == pytest.approx(1 - expected, abs=1e-12)
+    assert auroc(np.exp(inside), np.exp(outside)).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_its_error_is_the_spread_over_draws() -> None:
+    random = np.random.default_rng(7)
+    draws = [auroc(random.normal(1, 1, 80), random.normal(0, 2, 50)) for _ in range(600)]
+    spread = np.std([draw.value for draw in draws])
+    assert np.mean([draw.stderr for draw in draws]) == pytest.approx(spread, rel=0.1)
+
+
+def test_groups_that_are_apart_or_the_same() -> None:
+    apart = auroc([3, 4, np.inf], [1, 2, -np.inf])
+    assert apart.value == 1 and apart.stderr == 0 and apart.n == 6
+    same = auroc(np.ones(5), np.ones(7))
+    assert same.value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "said"), [([1, np.nan], [1, 2], "NaN"), ([1], [1, 2], "at least two"), ([1, 2], [], "two")]
+)
+def test_scores_that_cannot_be_ranked(inside: list[float], outside: list[float], said: str) -> None:
+    with pytest.raises(Undefined, match=said):
+        auroc(inside, outside)
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_principal_components_are_those_of_the_covariance() -> None:
+    random = np.random.default_rng(8)
+    for shape in ((200, 6), (5, 9)):
+        z = random.normal(size=shape) * np.arange(1, shape[1] + 1) + 10
+        points, shares = pca(z)
+        values = np.linalg.eigvalsh(np.cov(z.T))[::-1]
+        assert shares == pytest.approx(values[:2] / values.sum())
+        assert points.var(0, ddof=1) == pytest.approx(values[:2]) and points.mean(0) == pytest.approx([0, 0])
+        assert abs(points.T @ points)[0, 1] < 1e-6 * abs(points.T @ points)[0, 0]
+    points, shares = pca(random.normal(size=(20, 1)))
+    assert shares == pytest.approx([1, 0]) and not points[:, 1].any()
+
+
+def test_tsne_keeps_clusters_and_repeats_itself() -> None:
+    z, y = separable(120)
+    points = tsne(z)
+    assert points.shape == (120, 2) and np.array_equal(points, tsne(z))
+    assert knn(points[::2], y[::2], points[1::2], y[1::2], k=3).mean() > 0.95
+    assert tsne(z[:4]).shape == (4, 2)
+
+
+@pytest.mark.parametrize("project", [pca, tsne])
+def test_codes_without_a_plane(project) -> None:
+    with pytest.raises(Undefined, match="constant"):
+        project(np.ones((20, 3)))
+    with pytest.raises(Undefined, match="not finite"):
+        project(np.full((20, 3), np.inf))
+    with pytest.raises(Undefined, match="at least two rows"):
+        project(np.ones((1, 3)))
+
+
+def test_a_scatter_is_a_small_picture_with_a_colour_a_class() -> None:
+    random = np.random.default_rng(9)
+    points = random.normal(size=(2000, 2))
+    picture = scatter(points, random.integers(0, 10, 2000), [f"class {i}" for i in range(10)], "class", ("a", "b"))
+    assert picture.dtype == np.uint8 and picture.shape == (1, 3, 420, 480)
+    assert 5_000 < len(png(picture)) < 60_000
+    few = {tuple(pixel) for pixel in scatter(points, points[:, 0] > 0, ["no", "yes"])[0].reshape(3, -1).T}
+    assert {(31, 119, 180), (255, 127, 14)} < few
+    assert scatter(points).shape == scatter(points, np.arange(2000) % 40, [str(i) for i in range(40)]).shape
+
+
+def test_what_is_chosen_of_a_sorted_split_has_every_class() -> None:
+    kept = chosen(10_000, 500, seed=0)
+    assert len(kept) == len(kept.unique()) == 500 and bool((kept.diff() > 0).all())
+    assert set((kept // 1000).tolist()) == set(range(10))
+    assert torch.equal(kept, chosen(10_000, 500, seed=0)) and not torch.equal(kept, chosen(10_000, 500, seed=1))
+    assert chosen(3, 5, 0).tolist() == [0, 1, 2]
+
+
+# ---- classifiers -----------------------------------------------------------------------------------------------------
+
+
+def test_real_images_in_place_of_samples_teach_what_real_images_teach() -> None:
+    images = load_synthetic(n_train=500)
+    train, test, state = images["train"], images["test"], torch.get_rng_state()
+    right = classification.learnt(train.pixels, train.labels, test, seed=0, steps=60)
+    assert right.shape == (256,) and right.mean() > 0.95
+    assert torch.equal(torch.get_rng_state(), state)
+    once, again = (classification.learnt(train.pixels, train.labels, test, seed=0, steps=2) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_samples_without_their_class_teach_nothing() -> None:
+    images = load_synthetic(n_train=60)
+    pixels, labels = images["train"].pixels, images["train"].labels
+    assert classification.learnt(pixels, labels, images["test"], seed=0, steps=40).mean() > 0.5
+    shuffled = labels[torch.randperm(60)]
+    assert abs(classification.learnt(pixels, shuffled, images["test"], seed=0, steps=40).mean() - 0.1) < 0.15
+
+
+def test_the_classifier_is_that_of_the_digits() -> None:
+    from benchmarks.digits import train
+
+    made = train.train(torch.zeros(10, 1, 28, 28, dtype=torch.uint8), torch.arange(10), epochs=1)
+    assert type(made) is type(load_digit_classifier())
