@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of `zoo list metrics`."""
+    """One line of `zoo list metrics`. In a name K is any number and OUTLIERS any name."""
 
     name: str
     unit: str
     better: str | None
     needs: str
     summary: str
+
+    def matches(self, name: str) -> bool:
+        """Whether a recorded metric is this one."""
+        pattern = re.escape(self.name).replace("OUTLIERS", ".+").replace("_K", r"_\d+")
+        return re.fullmatch(pattern, name) is not None
 
 
 METRICS = (
@@ -28,6 +34,16 @@ METRICS = (
     Listed("guess_loss", "", "lower", "a model that completes", "the same of its deterministic first guess"),
     Listed("total_correlation", "nats", "lower", "beta_tcvae", "KL from q(z) to its marginals, stratified sampling"),
     Listed("active_units", "", None, "", "code dimensions whose mean varies over the data by more than 0.01"),
+    Listed("linear_probe", "", "higher", "classes", "accuracy of a linear classifier of codes on unseen images"),
+    Listed("knn_accuracy", "", "higher", "classes", "accuracy of the majority of the 10 nearest training codes"),
+    Listed("total_correlation", "nats", "lower", "a diagonal posterior", "dependence between the dimensions of q(z)"),
+    Listed("index_code_information", "nats", None, "a diagonal posterior", "what z says of which image it is of"),
+    Listed("auroc_OUTLIERS", "", "higher", "--set evaluate.anomaly=DATASET", "images told from outliers by the ELBO"),
+    Listed("auroc_nll_OUTLIERS", "", "higher", "--set evaluate.anomaly=DATASET", "the same by the K-sample bound"),
+    Listed("cas", "", "higher", "--set evaluate.cas=N, a class", "accuracy of a classifier that saw samples only"),
+    Listed("cas_real", "", None, "--set evaluate.cas=N, a class", "the same of one that saw as many real images"),
+    Listed("cas_few", "", None, "--set evaluate.cas=N, a class", "the same of one that saw a few real images"),
+    Listed("cas_augmented", "", "higher", "--set evaluate.cas=N, a class", "the same with samples beside those few"),
     Listed("codebook_perplexity", "", None, "a codebook", "exp of the entropy of code use over the split"),
     Listed("codebook_use", "", "higher", "a codebook", "share of codes that the split uses"),
     Listed("fd_digits", "", "lower", "1x28x28 images", "Frechet distance in the features of our digit classifier"),
@@ -75,7 +91,27 @@ METRICS = (
 )
 
 
+DISENTANGLEMENT = ("factors", "interventions")
+
+
 def listed(name: str) -> bool:
-    """Whether a recorded metric is in the catalogue; the k of ``nll_iwae_K`` is any number."""
-    stem = name.rstrip("0123456789")
-    return any(metric.name in (name, stem + "K") for metric in METRICS)
+    """Whether a recorded metric is in the catalogue."""
+    return any(metric.matches(name) for metric in METRICS)
+
+
+def explains(skipped: str, metric: str) -> bool:
+    """Whether a record's reason for having no ``skipped`` is its reason for having no ``metric``: ``nll`` speaks of
+    ``nll_iwae_64``, ``fid`` of ``kid``."""
+    return metric == skipped or metric.startswith(skipped + "_") or family(metric) == skipped
+
+
+def family(name: str) -> str:
+    """Under which name a record says why it lacks a metric, where it says it once for several: ``fid`` for ``kid``."""
+    metric = next((metric for metric in METRICS if metric.matches(name)), None)
+    if metric is None:
+        return name
+    if metric.needs in DISENTANGLEMENT:
+        return "disentanglement"
+    if metric.needs.startswith("as "):
+        return metric.needs.removeprefix("as ")
+    return {"nll_iwae_K": "nll", "auroc_OUTLIERS": "auroc", "auroc_nll_OUTLIERS": "auroc"}.get(metric.name, metric.name)

@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.anomaly import anomaly
+from benchmarks.catalogue import METRICS, explains
+from benchmarks.classification import classification
+from benchmarks.factors import disentanglement
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.pictures import generate, to_bytes
+from benchmarks.representation import represented
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
@@ -39,15 +44,26 @@ def evaluate(run: Run) -> Evaluation:
         device=run.compute.device,
         condition=condition_of(model, images.spec),
     )
-    _bounds(out, model, batches, config)
+    elbo, tight = _bounds(out, model, batches, config)
     for name, values in likelihood.measured(model, batches, config.seed).items():
         out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
     _codes(out, run, batches)
     _quality(out, run, batches)
+    for metrics, skipped in (anomaly(run, elbo, tight), classification(run)):
+        out.metrics |= metrics
+        out.skipped |= skipped
+    # What only some variants have, and this one has not.
+    for metric in METRICS:
+        missing = not any(metric.matches(name) for name in out.metrics)
+        if metric.needs and missing and not any(explains(name, metric.name) for name in out.skipped):
+            out.skipped[metric.name] = f"needs {metric.needs}"
     return out
 
 
-def _bounds(out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig) -> None:
+def _bounds(
+    out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig
+) -> tuple[Tensor | None, Tensor | None]:
+    """(N,) ELBOs and (n,) k-sample bounds, each None where it is skipped."""
     split = {"split": config.split}
     terms = likelihood.bound(model, batches, config.seed)
     kind = getattr(model, "likelihood", None)
@@ -56,15 +72,16 @@ def _bounds(out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfi
     if kind is not None and not kind.is_nll_of(support):
         reason = f"a {kind.name} is not a likelihood of {support} data"
         out.metrics["reconstruction_loss"] = _metric(terms.distortion, "", "lower", split | {"likelihood": kind.name})
-        out.skipped |= {"elbo": reason, "nll": reason, "bits_per_dim": reason}
+        out.skipped |= dict.fromkeys(("elbo", "distortion", "nll", "bits_per_dim"), reason)
         out.metrics["rate"] = _metric(terms.rate, unit, None, split)
-        return
+        return None, None
     out.metrics["elbo"] = _metric(terms.elbo, unit, "higher", split)
     out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)
     out.metrics["rate"] = _metric(terms.rate, unit, None, split)
+    out.skipped["reconstruction_loss"] = "its likelihood is one of the data: distortion is in nats"
     if not config.nll_samples:
-        out.skipped["nll"] = "evaluate.nll_samples is 0"
-        return
+        out.skipped |= dict.fromkeys(("nll", "bits_per_dim"), "evaluate.nll_samples is 0")
+        return terms.elbo, None
     k = config.nll_samples
     bound = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, config.nll_images)
     out.metrics[f"nll_iwae_{k}"] = _metric(-bound, unit, "lower", split | {"k": k, "images": len(bound)})
@@ -73,6 +90,7 @@ def _bounds(out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfi
         out.metrics["bits_per_dim"] = _metric(bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
     else:
         out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
+    return terms.elbo, bound
 
 
 def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
@@ -91,11 +109,11 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         common = {"stderr": None, "n": len(representation), "identity": identity}
         out.metrics["codebook_perplexity"] = {"value": used, "better": None} | common
         out.metrics["codebook_use"] = {"value": share, "better": "higher"} | common
-    from benchmarks.factors import disentanglement
-
-    metrics, skipped = disentanglement(run)
-    out.metrics |= metrics
-    out.skipped |= skipped
+    metrics, skipped, pictures = represented(run, batches, representation)
+    out.pictures |= pictures
+    for found in ((metrics, skipped), disentanglement(run)):
+        out.metrics |= found[0]
+        out.skipped |= found[1]
 
 
 def _quality(out: Evaluation, run: Run, batches: Batches) -> None:

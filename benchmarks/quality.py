@@ -13,6 +13,7 @@ from zoo.data.images import DataSpec
 from zoo.runs import Run, load_grey
 
 Metrics = dict[str, dict[str, Any]]
+NAMES = {"digits": "fd_digits", "efficientnet_lite0": "fd_efficientnet_lite0", "inception": "fid"}
 
 
 def sample_quality(run: Run, only: str | None = None) -> tuple[Metrics, dict[str, str]]:
@@ -48,18 +49,18 @@ def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict
     """For each extractor the metric that stands for it, and None if it is to be measured, else the reason why not."""
     if not config.quality_samples:
         off = "evaluate.quality_samples is 0"
-        return {"digits": ("fd_digits", off), "inception": ("fid", off)}
-    light, name = ("digits", "fd_digits") if spec.shape[0] == 1 else ("efficientnet_lite0", "fd_efficientnet_lite0")
-    reason = None
-    if light == "digits" and spec.shape != (1, 28, 28):
-        reason = "needs 1x28x28 images"
+        return {net: (name, off) for net, name in NAMES.items()}
+    grey = spec.shape[0] == 1
+    digits = None if spec.shape == (1, 28, 28) else "needs 1x28x28 images"
+    colour = "needs colour images" if grey else None
     if config.inception == "yes" or (config.inception == "auto" and device.type == "cuda"):
         heavy = None
     elif config.inception == "auto":
         heavy = "no GPU; --set evaluate.inception=yes asks for it"
     else:
         heavy = "switched off"
-    return {light: (name, reason), "inception": ("fid", heavy)}
+    reasons = {"digits": digits, "efficientnet_lite0": colour, "inception": heavy}
+    return {net: (name, reasons[net]) for net, name in NAMES.items()}
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from benchmarks.report.compare import Estimate, best, differ, estimate
 from benchmarks.report.figures import curves, grid
 from benchmarks.report.markdown import board
 from benchmarks.report.tables import NEUTRAL, recipe, tables
-from zoo.config import RunConfig
+from zoo.config import LATER, RunConfig
 from zoo.registry import Paper, Published, VariantEntry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,11 +240,17 @@ def test_what_decides_no_number_makes_no_recipe() -> None:
     full = RunConfig(variant="a").model_dump(mode="json")
     config = RunConfig(variant="a", seed=1, train={"checkpoint_seconds": 1.0}, evaluate={"rows": 7})
     assert recipe(make("a", settings=full)) == recipe(make("a", settings=config.model_dump(mode="json")))
-    # Exactly what `identity` leaves out is neutral.
+    # Exactly what `identity` leaves out is neutral, or is the default of a setting that came after the first records.
     identity = json.dumps(RunConfig(variant="a").identity())
     left_out = {(part, name) for part in full if isinstance(full[part], dict) for name in full[part]
                 if name not in json.loads(identity)[part]}  # fmt: skip
-    assert left_out == set(NEUTRAL)
+    assert left_out == set(NEUTRAL) | {(section, name) for section, later in LATER.items() for name in later}
+    old = {part: {name: value for name, value in full[part].items() if name not in LATER.get(part, {})}
+           if isinstance(full[part], dict) else full[part] for part in full}  # fmt: skip
+    assert old != full and recipe(make("a", settings=old)) == recipe(make("a", settings=full))
+    asked = RunConfig(variant="a", evaluate={"cas": 100})
+    assert recipe(make("a", settings=asked.model_dump(mode="json"))) != recipe(make("a", settings=full))
+    assert asked.identity()["evaluate"]["cas"] == 100
 
 
 def test_a_skipped_family_explains_each_of_its_columns() -> None:
@@ -437,6 +443,14 @@ def test_published_numbers_stand_beside_ours() -> None:
 
 def test_entries_may_be_plain_mappings() -> None:
     assert board(ZOO, {name: entry.model_dump() for name, entry in ENTRIES.items()}) == board(ZOO, ENTRIES)
+
+
+def test_pictures_of_codes_are_folded_away() -> None:
+    place = "assets/quick@1/vae-mnist-s0-x-pca.png"
+    page = board([make("vae", numbers={"elbo": -1.0}, figures={"pca": place}), make("b", numbers={"elbo": -2.0})], {})
+    fold = page[page.index("principal components</summary>") :]
+    assert f"![pca of vae, seed 0]({place})" in fold and "none of b." in fold[: fold.index("</details>")]
+    assert "t-SNE" not in page
 
 
 def test_samples_are_shown_by_relative_path() -> None:

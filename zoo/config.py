@@ -7,16 +7,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zoo.errors import UsageError
 from zoo.registry import plain, registry
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
-
-
-# Settings that came after the first records: left out of a run's identity at their default, so that those keep theirs.
-LATER = {"train": ("stages",)}
+EXCLUDE = "exclude_class"
+HELD_OUT = "held_out"
+#: Settings that came after the first records, with their defaults as JSON has them: left out of a run's identity at
+#: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
+LATER: dict[str, dict[str, Any]] = {
+    "train": {"stages": []},
+    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0},
+}
 
 
 class Config(BaseModel):
@@ -69,7 +73,24 @@ class EvaluateConfig(Config):
     quality_samples: int = Field(10_000, ge=0, description="samples for the Frechet distances; 0 leaves them out")
     inception: Literal["auto", "yes", "no"] = Field("auto", description="Inception FID; auto: when there is a GPU")
     factor_images: int = Field(10_000, ge=0, description="codes for the disentanglement metrics; 0 leaves them out")
+    latent: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="probes, total correlation, PCA of codes; auto: of data with classes or factors; yes: and t-SNE",
+    )
+    anomaly: tuple[str, ...] = Field((), description=f"data sets that are outliers; '{HELD_OUT}': the class left out")
+    cas: int = Field(0, ge=0, description="class-conditional samples that a classifier learns from; 0 leaves it out")
     rows: int = Field(4096, ge=1, description="decoder rows at once; no number depends on it")
+
+    @field_validator("inception", "latent", mode="before")
+    @classmethod
+    def _spelt(cls, value: Any) -> Any:
+        # YAML 1.1 takes yes and no for truth values.
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+    @field_validator("anomaly", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class RunConfig(Config):
@@ -85,13 +106,18 @@ class RunConfig(Config):
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""
         free = {"train": {"checkpoint_seconds", "micro_batch"}, "evaluate": {"rows"}}
-        found = self.model_dump(mode="json", exclude=free)
-        for section, names in LATER.items():
-            for name in names:
-                field = type(getattr(self, section)).model_fields[name]
-                if getattr(getattr(self, section), name) == field.get_default():
-                    del found[section][name]
-        return found
+        return without_later(self.model_dump(mode="json", exclude=free))
+
+
+def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A dumped `RunConfig` less the settings of `LATER` that have their default."""
+    kept = dict(config)
+    for section, later in LATER.items():
+        if isinstance(kept.get(section), Mapping):
+            kept[section] = {
+                name: value for name, value in kept[section].items() if name not in later or value != later[name]
+            }
+    return kept
 
 
 def resolve(
@@ -125,7 +151,30 @@ def resolve(
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
         )
-    return config
+    return _with_outliers(config)
+
+
+def _with_outliers(config: RunConfig) -> RunConfig:
+    """Their names as the registry has them; what cannot be measured is said before anything is trained."""
+    # Options may change the shape of a data set, so that only its own loader knows it.
+    plain = not config.data.options.keys() - {EXCLUDE}
+    shape = registry().dataset(config.data.name)[1].shape
+    names = []
+    for given in config.evaluate.anomaly:
+        if given.replace("-", "_") == HELD_OUT:
+            if EXCLUDE not in config.data.options:
+                raise UsageError(f"evaluate.anomaly={HELD_OUT} needs a class to hold out: data.options.{EXCLUDE}=N.")
+            names.append(HELD_OUT)
+            continue
+        name, entry = registry().dataset(given)
+        if name == config.data.name:
+            raise UsageError(f"'{name}' is what the model learns: it has no outliers for evaluate.anomaly.")
+        if plain and shape != entry.shape:
+            ours, theirs = ("x".join(map(str, one)) for one in (shape, entry.shape))
+            raise UsageError(f"images of '{name}' are {theirs}, and a model of {ours} images can score none of them.")
+        names.append(name)
+    evaluate = config.evaluate.model_copy(update={"anomaly": tuple(dict.fromkeys(names))})
+    return config.model_copy(update={"evaluate": evaluate})
 
 
 def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:

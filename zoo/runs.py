@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
-from zoo.config import RunConfig, validate
+from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig, validate
 from zoo.data.batches import Batches
-from zoo.data.images import DataSpec, ImageSet
+from zoo.data.classes import only_class, without_class
+from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, canonical_json, sweep
 from zoo.models import build
@@ -171,6 +172,28 @@ def load_grey(config: RunConfig) -> ImageSet:
     return _loaded(config.data.name, canonical_json(config.data.options))
 
 
+def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
+    """The outliers ``name`` of `EvaluateConfig.anomaly`, and what to call them: the evaluated split of another set, or
+    of the class that ``data.options.exclude_class`` holds out, binarised as the run's own.
+
+    Raises:
+        UsageError: they are not of the kind that the model knows (another shape or support).
+    """
+    options = dict(config.data.options)
+    if name == HELD_OUT:
+        number = options.pop(EXCLUDE)
+        data = config.data.model_copy(update={"options": options})
+    else:
+        data = DataConfig(name=name, binarise=config.data.binarise, test_bits_seed=config.data.test_bits_seed)
+    images = load_images(config.model_copy(update={"data": data}))
+    ours = load_images(config).spec
+    for what, here, there in (("shape", ours.shape, images.spec.shape), ("support", ours.support, images.spec.support)):
+        if here != there:
+            raise UsageError(f"images of '{name}' have the {what} {there}, and those of the run {here}.")
+    shown = images[config.evaluate.split]
+    return (f"class_{number}", only_class(shown, number)) if name == HELD_OUT else (name, shown)
+
+
 def condition_of(model: VAE, spec: DataSpec) -> str:
     """What `Batches` should give as y."""
     if not model.conditional and not (model.supervised and spec.classes):
@@ -219,10 +242,12 @@ def _loaded(name: str, options: str) -> ImageSet:
     _, entry = registry().dataset(name)
     given = json.loads(options)
     loader = entry.load()
-    unknown = set(given) - set(inspect.signature(loader).parameters)
-    if unknown:
+    known = set(inspect.signature(loader).parameters)
+    excluded = None if EXCLUDE in known else given.pop(EXCLUDE, None)
+    if unknown := given.keys() - known:
         raise UsageError(f"data set '{name}' has no option {', '.join(sorted(unknown))}.")
-    return loader(**entry.options | given)
+    images = loader(**entry.options | given)
+    return images if excluded is None else without_class(images, excluded)
 
 
 def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:

@@ -15,6 +15,8 @@ from benchmarks.report.summary import summary
 from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
 
 DAGGER = "†"
+#: Pictures that are folded away, with what stands on the fold.
+FOLDED = {"pca": "Codes in the plane: principal components", "tsne": "Codes in the plane: t-SNE"}
 
 LEGEND = """\
 <details><summary>How to read it</summary>
@@ -84,7 +86,12 @@ def _section(table: Table, entries: Mapping[str, Any], command: str, first: bool
     yield from _footnotes(table)
     yield from _unfinished(table)
     yield from _published(table, entries)
-    yield from _samples(table)
+    yield from _pictures(table, "samples", "Samples (not chosen):")
+    for name, title in FOLDED.items():
+        if any(name in record.figures for record in table.done):
+            yield f"<details><summary>{title}</summary>"
+            yield from _pictures(table, name, "Of the first seed of each:")
+            yield "</details>"
     if table.further:
         yield "<details><summary>Further measurements</summary>"
         yield _measured(table, table.further, entries)
@@ -195,20 +202,18 @@ def _source(source: str) -> str:
     return link(source, source) if source.startswith(("http://", "https://")) else escape(source)
 
 
-def _samples(table: Table, across: int = 4) -> Iterator[str]:
-    shown = [
-        (row, record) for row in table.rows for record in row.done[:1] if "samples" in record.figures
-    ]  # fmt: skip
+def _pictures(table: Table, name: str, title: str, across: int = 4) -> Iterator[str]:
+    shown = [(row, record) for row in table.rows for record in row.done[:1] if name in record.figures]
     if not shown:
         return
     without = [row.label for row in table.rows if row not in [row for row, _ in shown]]
-    yield "Samples (not chosen):" + (f" none of {escape(', '.join(sorted(without)))}." if without else "")
+    yield title + (f" none of {escape(', '.join(sorted(without)))}." if without else "")
     blocks = []
     for start in range(0, len(shown), across):
         some = shown[start : start + across]
         names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in some]
-        images = [f"![samples of {name}]({_path(record.figures['samples'])})"
-                  for name, (_, record) in zip(names, some, strict=True)]  # fmt: skip
+        images = [f"![{name} of {whose}]({_path(record.figures[name])})"
+                  for whose, (_, record) in zip(names, some, strict=True)]  # fmt: skip
         rule = [":-:"] * len(some)
         blocks.append("\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, images)))
     yield "\n\n".join(blocks)

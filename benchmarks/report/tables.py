@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.catalogue import explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import shorten, superscript
+from zoo.config import without_later
 
 Identity = tuple[tuple[str, Any], ...]
 
@@ -24,7 +26,7 @@ TITLES = {
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 #: Settings that no number depends on, which `RunConfig.identity` leaves out too.
-NEUTRAL = (("train", "checkpoint_seconds"), ("evaluate", "rows"))
+NEUTRAL = (("train", "checkpoint_seconds"), ("train", "micro_batch"), ("evaluate", "rows"))
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
@@ -160,7 +162,7 @@ def recipe(record: Record) -> str:
     for section, name in NEUTRAL:
         if isinstance(config.get(section), dict):
             config[section] = {key: value for key, value in config[section].items() if key != name}
-    return cell_key(config)
+    return cell_key(without_later(config))
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -316,9 +318,10 @@ def _cell(
     if elsewhere:
         return Gap("column", elsewhere)
     for record in row.done:
-        for metric, reason in record.skipped.items():
-            if of_family(column.metric, metric):
-                return Gap("skip", reason)
+        # Its own reason before that of its family.
+        for metric in sorted(record.skipped, key=lambda name: not of_family(column.metric, name)):
+            if explains(metric, column.metric):
+                return Gap("skip", record.skipped[metric])
     if not row.done:
         return Gap(row.records[0].status, row.records[0].reason or "")
     if column.metric == "peak_memory" and row.done[0].environment.device_kind == "cpu":
@@ -360,6 +363,6 @@ def _skipped(rows: list[Row], measured: set[str]) -> dict[str, list[str]]:
     for row in rows:
         for record in row.records:
             for metric, reason in record.skipped.items():
-                if not any(of_family(one, metric) for one in measured):
+                if not any(explains(metric, one) for one in measured):
                     reasons.setdefault(metric, set()).add(reason)
     return {metric: sorted(reasons[metric]) for metric in sorted(reasons)}

@@ -22,7 +22,7 @@ METRICS = ("linear_probe", "knn_accuracy", "total_correlation", "index_code_info
 Found = tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]
 
 
-def latent(run: Run, batches: Batches, representation: Tensor) -> Found:
+def represented(run: Run, batches: Batches, representation: Tensor) -> Found:
     """Metrics, skipped metrics and pictures, for a run with the codes (N, D) of the split that is evaluated."""
     config, images = run.config.evaluate, run.images
     shown = images[config.split]

@@ -1,0 +1,61 @@
+"""Whether the bound of a run knows what it was not trained on: AUROC between its test images and outliers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.metrics import likelihood
+from benchmarks.metrics.auroc import auroc
+from benchmarks.metrics.codes import Undefined
+from zoo.data.batches import Batches
+from zoo.errors import UsageError
+from zoo.runs import Run, load_outliers
+
+
+def anomaly(run: Run, elbo: Tensor | None, tight: Tensor | None) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Metrics and skipped metrics: ``auroc_<outliers>`` by the ELBO, ``auroc_nll_<outliers>`` by the k-sample bound.
+
+    Args:
+        elbo, tight: nats of the evaluated split's images as `benchmarks.evaluate` measured them, None where it did not.
+            There are as many outliers as images, or all there are.
+    """
+    config, model = run.config.evaluate, run.model
+    reason = None
+    if not config.anomaly:
+        reason = "evaluate.anomaly names no outliers"
+    elif model.conditional:
+        reason = "an outlier has no class to tell the model"
+    elif elbo is None:
+        reason = "needs a bound on log p(x)"
+    if reason or elbo is None:
+        return {}, {"auroc": str(reason)}
+    metrics: dict[str, dict[str, Any]] = {}
+    skipped = {}
+    for given in config.anomaly:
+        try:
+            name, outliers = load_outliers(run.config, given)
+        except UsageError as error:
+            skipped[f"auroc_{given}"] = str(error)
+            continue
+        batches = Batches(outliers.subset(len(elbo)), batch_size=512, drop_last=False, device=run.compute.device)
+        scores = {f"auroc_{name}": (elbo, likelihood.bound(model, batches, config.seed).elbo, {"score": "elbo"})}
+        if tight is None:
+            skipped[f"auroc_nll_{name}"] = "evaluate.nll_samples is 0"
+        else:
+            k = config.nll_samples
+            theirs = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, len(tight))
+            scores[f"auroc_nll_{name}"] = (tight, theirs, {"score": "nll", "k": k})
+        for metric, (inside, outside, identity) in scores.items():
+            try:
+                found = auroc(inside, outside)
+            except Undefined as error:
+                skipped[metric] = str(error)
+                continue
+            identity |= {"split": config.split, "images": len(inside), "outliers": len(outside)}
+            metrics[metric] = {
+                "value": found.value, "stderr": found.stderr, "n": found.n, "better": "higher",
+                "identity": identity | {"outliers_sha256": outliers.sha256[:12]},
+            }  # fmt: skip
+    return metrics, skipped

@@ -1,0 +1,278 @@
+"""What an evaluation measures, what it leaves out and why, and what it must never change: the key of a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import classification
+from benchmarks.catalogue import METRICS, explains, family, listed
+from benchmarks.evaluate import Evaluation, evaluate
+from benchmarks.record import Metric, cell_key
+from zoo.config import RunConfig, resolve
+from zoo.data.classes import only_class, without_class
+from zoo.data.images import ImageSet
+from zoo.data.shapes import load_shapes
+from zoo.data.synthetic import load_ppca, load_synthetic
+from zoo.errors import UsageError
+from zoo.registry import registry
+from zoo.runs import Run, _images, _loaded, load_images, train_run
+from zoo.training.precision import choose
+
+CHEAP = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=0"]
+
+
+def run(folder: Path, variant: str = "vae", data: str = "synthetic", *settings: str) -> Run:
+    """An untrained run."""
+    return train_run(resolve(variant, data, settings=[*CHEAP, *settings]), folder / "run", choose("cpu"))
+
+
+def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
+    entry = registry().datasets["synthetic"]
+    monkeypatch.setitem(registry().datasets, "other", entry.model_copy(update={"options": options}))
+    _loaded.cache_clear()  # the name was another set's in the test before
+    _images.cache_clear()
+
+
+# ---- nothing is left blank -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variant", "data", "settings"),
+    [
+        ("vae", "synthetic", ["evaluate.latent=yes", "evaluate.quality_samples=32"]),
+        ("cvae", "synthetic", []),
+        ("vq_vae", "synthetic", ["evaluate.latent=no"]),
+        ("flow_vae", "ppca", ["data.options.n_train=256"]),
+        ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
+        ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),
+    ],
+)
+def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, settings: list[str], tmp_path) -> None:
+    found = evaluate(run(tmp_path, variant, data, *settings))
+    for metric in METRICS:
+        measured = any(metric.matches(name) for name in found.metrics)
+        reasons = [reason for skipped, reason in found.skipped.items() if explains(skipped, metric.name)]
+        assert measured != bool(reasons), (metric.name, reasons)
+        assert all(reason and "\n" not in reason for reason in reasons)
+    for name, made in found.metrics.items():
+        assert listed(name)
+        Metric.model_validate(made)
+
+
+def test_what_a_code_holds_is_measured_with_its_error(tmp_path: Path) -> None:
+    found = evaluate(run(tmp_path, "vae", "synthetic", "evaluate.latent=yes"))
+    for name in ("linear_probe", "knn_accuracy"):
+        made = found.metrics[name]
+        # Even the code of a network that nobody trained keeps the strokes apart.
+        assert 0.5 < made["value"] <= 1 and made["n"] == 256 and made["identity"]["training_codes"] == 512
+        assert made["stderr"] == pytest.approx((made["value"] * (1 - made["value"]) / 255) ** 0.5, rel=1e-6)
+    assert found.metrics["total_correlation"]["identity"] == {"split": "test", "components": 256, "seed": 0}
+    assert found.metrics["total_correlation"]["unit"] == "nats"
+    for name in ("pca", "tsne"):
+        assert found.pictures[name].dtype == torch.uint8 and found.pictures[name].shape == (1, 3, 420, 480)
+
+
+def test_codes_that_are_all_the_same_are_left_out_in_a_sentence(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    torch.nn.init.zeros_(made.model.head.weight)
+    skipped = evaluate(made).skipped
+    for name in ("linear_probe", "knn_accuracy", "pca", "tsne"):
+        assert skipped[name] == "every dimension of the code is constant"
+
+
+def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:
+    from benchmarks.representation import _colours
+    from zoo.data.images import Images
+
+    factors = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 0], [0, 1], [0, 2]])
+    images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), None, factors, ("rare", "even"), (2, 3), "exact")
+    colours, title, names = _colours(run(tmp_path), images)
+    assert title == "even" and names == ("0", "1", "2") and torch.equal(colours, factors[:, 1])
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_came_later_leave_the_keys_of_old_records_alone() -> None:
+    plain = RunConfig(variant="vae")
+    old = {name: value for name, value in plain.model_dump(mode="json")["evaluate"].items()
+           if name not in ("rows", "latent", "anomaly", "cas")}  # fmt: skip
+    assert plain.identity()["evaluate"] == old
+    for asked in ({"latent": "no"}, {"anomaly": ["fashion_mnist"]}, {"cas": 10}):
+        config = RunConfig(variant="vae", evaluate=asked)
+        assert config.identity()["evaluate"] == old | asked
+        assert cell_key(config.identity()) != cell_key(plain.identity())
+
+
+def test_yes_and_no_are_words() -> None:
+    config = resolve("vae", settings=["evaluate.latent=yes", "evaluate.inception=no"])
+    assert (config.evaluate.latent, config.evaluate.inception) == ("yes", "no")
+    with pytest.raises(UsageError, match="evaluate.latent"):
+        resolve("vae", settings=["evaluate.latent=perhaps"])
+
+
+def test_a_skipped_family_is_found_by_its_members() -> None:
+    assert family("kid_digits") == "fd_digits" and family("coverage") == "fid" and family("irs") == "disentanglement"
+    assert explains("auroc", "auroc_nll_fashion_mnist") and explains("nll", "nll_iwae_64")
+    assert not explains("fid", "fd_digits") and not explains("mig", "irs") and family("unheard_of") == "unheard_of"
+    assert family("nll_iwae_64") == "nll" and family("auroc_fashion_mnist") == "auroc" and family("elbo") == "elbo"
+
+
+# ---- outliers --------------------------------------------------------------------------------------------------------
+
+
+def scores(found: Evaluation) -> dict[str, float]:
+    return {name: made["value"] for name, made in found.metrics.items() if name.startswith("auroc")}
+
+
+def test_images_of_another_set_are_outliers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_data(monkeypatch, seed=5, n_test=100)
+    made = run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other", "train.epochs=4", "train.learning_rate=0.003")
+    found = evaluate(made)
+    assert set(scores(found)) == {"auroc_other", "auroc_nll_other"} and "auroc" not in found.skipped
+    assert scores(found)["auroc_other"] > 0.6
+    metric = found.metrics["auroc_other"]
+    assert (metric["n"], metric["identity"]["images"], metric["identity"]["outliers"]) == (356, 256, 100)
+    assert 0 < metric["stderr"] < 0.05 and found.metrics["auroc_nll_other"]["identity"]["k"] == 2
+    assert found.metrics["auroc_nll_other"]["n"] == 16
+
+
+def test_a_set_is_no_outlier_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_data(monkeypatch)
+    assert scores(evaluate(run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other")))["auroc_other"] == 0.5
+
+
+def test_a_class_can_be_held_out_of_training(tmp_path: Path) -> None:
+    held = ["data.options.exclude_class=3", "evaluate.anomaly=held-out"]
+    made = run(tmp_path, "vae", "synthetic", *held)
+    assert not (made.images["train"].labels == 3).any() and made.images.spec.classes == 10
+    found = evaluate(made)
+    metric = found.metrics["auroc_class_3"]
+    every = load_synthetic()["test"].labels
+    assert metric["identity"]["outliers"] == (every == 3).sum() and metric["identity"]["images"] == (every != 3).sum()
+
+
+@pytest.mark.parametrize(
+    ("variant", "data", "settings", "said"),
+    [
+        ("vae", "synthetic", ["evaluate.anomaly=fashion_mnits"], "Did you mean 'fashion_mnist'"),
+        ("vae", "mnist", ["evaluate.anomaly=mnist"], "is what the model learns"),
+        ("vae", "mnist", ["evaluate.anomaly=shapes"], "images of 'shapes' are 1x64x64"),
+        ("vae", "mnist", ["evaluate.anomaly=held_out"], "needs a class to hold out: data.options.exclude_class=N"),
+    ],
+)
+def test_outliers_that_there_are_not_are_refused_before_training(variant, data, settings, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        resolve(variant, data, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "name", "said"),
+    [
+        ("cvae", ["evaluate.anomaly=other"], "auroc", "an outlier has no class"),
+        ("vae", ["likelihood.name=bernoulli", "data.binarise=none", "evaluate.anomaly=other"], "auroc", "needs a"),
+        ("vae", ["data.options.shape=[1,16,16]", "evaluate.anomaly=other"], "auroc_other", "have the shape"),
+        ("vae", ["evaluate.nll_samples=0", "evaluate.anomaly=other"], "auroc_nll_other", "nll_samples is 0"),
+    ],
+)
+def test_outliers_that_cannot_be_scored_have_a_reason(
+    variant: str, settings: list[str], name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_data(monkeypatch, n_test=20)
+    assert said in evaluate(run(tmp_path, variant, "synthetic", *settings)).skipped[name]
+
+
+# ---- a class apart ---------------------------------------------------------------------------------------------------
+
+
+def same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return torch.equal(left, right)
+
+
+def test_without_and_only_a_class_are_all_of_a_set() -> None:
+    images = load_synthetic()
+    rest = without_class(images, 7)
+    assert rest.sha256 != images.sha256 and rest.sha256 != without_class(images, 6).sha256
+    for split in images.splits:
+        kept, left = images[split].labels != 7, only_class(images[split], 7)
+        assert same(rest[split].pixels, images[split].pixels[kept]) and set(left.labels.tolist()) == {7}
+        assert len(rest[split]) + len(left) == len(images[split])
+
+
+def test_what_is_left_out_cannot_be_drawn_either() -> None:
+    mini: ImageSet = without_class(load_shapes(grid="mini"), 2)
+    assert mini.render is None and mini["test"].factors[:, 0].max() == 1
+
+
+@pytest.mark.parametrize("number", [10, -1, "three", True, 1.5])
+def test_a_class_that_there_is_not(number) -> None:
+    with pytest.raises(UsageError, match="has classes 0 to 9, and exclude_class is"):
+        without_class(load_synthetic(), number)
+    with pytest.raises(UsageError, match="'ppca' has no classes"):
+        without_class(load_ppca(), 0)
+
+
+def test_the_option_is_every_set_s_and_no_other_is_taken() -> None:
+    images = load_images(resolve("vae", "synthetic", settings=["data.options.exclude_class=0"]))
+    assert 0 not in images["test"].labels and images.binarise == "dynamic"
+    with pytest.raises(UsageError, match="no option exclude_clas"):
+        load_images(resolve("vae", "synthetic", settings=["data.options.exclude_clas=0"]))
+
+
+# ---- what a classifier learns ----------------------------------------------------------------------------------------
+
+
+def test_cas_of_real_images_is_that_of_real_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "STEPS", 50)
+    monkeypatch.setattr(classification.learnt, "__defaults__", (50,))
+    monkeypatch.setattr(classification, "FEW", 40)
+    train = load_synthetic()["train"]
+
+    def real_images(model, n, seed, device, y) -> torch.Tensor:
+        places = [(train.labels == one).nonzero().flatten() for one in range(10)]
+        return torch.stack([train.pixels[places[one][i // 10]] for i, one in enumerate(y.tolist())])
+
+    monkeypatch.setattr(classification, "generate", real_images)
+    made = run(tmp_path, "cvae", "synthetic", "evaluate.cas=200")
+    metrics, skipped = classification.classification(made)
+    assert not skipped and set(metrics) == set(classification.METRICS)
+    for name in ("cas", "cas_real", "cas_augmented"):
+        assert metrics[name]["value"] > 0.9 and metrics[name]["n"] == 256
+    assert abs(metrics["cas"]["value"] - metrics["cas_real"]["value"]) < 0.08
+    assert metrics["cas"]["identity"]["samples"] == 200 and "samples" not in metrics["cas_real"]["identity"]
+    assert metrics["cas_augmented"]["identity"]["real_images"] == 40
+    assert "over the real images alone" in metrics["cas_augmented"]["note"]
+
+
+def test_samples_are_of_their_class_and_of_every_class_that_was_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.Tensor] = []
+
+    def learnt(pixels, labels, test, seed) -> torch.Tensor:
+        asked.append(labels)
+        assert pixels.dtype == torch.uint8 and len(pixels) == len(labels)
+        return torch.ones(len(test))
+
+    monkeypatch.setattr(classification, "learnt", learnt)
+    classification.classification(
+        run(tmp_path, "cvae", "synthetic", "evaluate.cas=90", "data.options.exclude_class=4")
+    )
+    assert torch.bincount(asked[0], minlength=10).tolist() == [10, 10, 10, 10, 0, 10, 10, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings", "said"),
+    [
+        ("cvae", [], "evaluate.cas is 0"),
+        ("vae", ["evaluate.cas=10"], "needs a model that is told the class"),
+        ("cvae", ["evaluate.cas=10", "data.options.shape=[1,16,16]"], "for 1x28x28 images"),
+    ],
+)
+def test_cas_needs_a_class_and_a_digit(variant: str, settings: list[str], said: str, tmp_path: Path) -> None:
+    metrics, skipped = classification.classification(run(tmp_path, variant, "synthetic", *settings))
+    assert not metrics and set(skipped) == set(classification.METRICS)
+    assert all(said in reason for reason in skipped.values())
