@@ -111,7 +111,7 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
             -made["metrics"]["rate"]["value"] - made["metrics"]["distortion"]["value"]
         )
         assert all(listed(name) for name in made["metrics"]), made["metrics"].keys()
-        assert set(made["figures"]) == {"samples", "reconstructions", "traversals", "interpolations"}
+        assert set(made["figures"]) == {"samples", "reconstructions", "traversals", "interpolations", "pca"}
         for name, picture in made["figures"].items():
             assert (tmp_path / "leaderboard" / picture).stat().st_size > 100
             assert name != "samples" or picture in board
