@@ -77,7 +77,7 @@ def show(name: str, as_json: bool) -> None:
 
 @zoo.command()
 @click.argument("variant")
-@click.option("--data", default="mnist", show_default=True, help="Name of a data set.")
+@click.option("--data", default="mnist", show_default=True, help="Name of a data set, or folder:PATH.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Such as train.epochs=5 or beta=2.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
@@ -93,7 +93,7 @@ def train(
     from zoo.config import resolve
 
     config = resolve(variant, data, seed, settings=settings)
-    folder = out or Path("runs") / f"{config.variant}-{config.data.name}-s{seed}"
+    folder = out or Path("runs") / f"{config.variant}-{config.data.stem}-s{seed}"
     made = single.finished(folder, config)
     if made is None:
 
@@ -430,7 +430,7 @@ def _datasets() -> tuple[list[str], list[list[Any]]]:
     from zoo.registry import registry
 
     rows = [
-        [name, "x".join(map(str, entry.shape)), entry.support, entry.factors or "", entry.summary]
+        [name, "x".join(map(str, entry.shape or ())), entry.support, entry.factors or "", entry.summary]
         for name, entry in registry().datasets.items()
     ]
     return ["name", "shape", "support", "factors", "summary"], rows

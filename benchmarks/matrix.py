@@ -74,7 +74,7 @@ def plan(
                     key=record.cell_key(config.identity()),
                 )
                 words = ["zoo", "bench", suite.name, "--variants", config.variant]
-                words += ["--datasets", config.data.name, "--seed", str(seed)]
+                words += ["--datasets", config.data.asked, "--seed", str(seed)]
                 planned.append(Planned(cell, config, shlex.join(words)))
     return planned
 

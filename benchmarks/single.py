@@ -24,7 +24,7 @@ def planned(config: RunConfig, settings: tuple[str, ...]) -> Planned:
         suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=config.seed,
         key=record.cell_key(config.identity()),
     )  # fmt: skip
-    words = ["zoo", "train", config.variant, "--data", config.data.name, "--seed", str(config.seed)]
+    words = ["zoo", "train", config.variant, "--data", config.data.asked, "--seed", str(config.seed)]
     return Planned(cell, config, shlex.join([*words, *(word for text in settings for word in ("--set", text))]))
 
 

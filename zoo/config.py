@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -34,6 +35,17 @@ class DataConfig(Config):
     binarise: Literal["auto", "dynamic", "threshold", "none"] = "auto"
     test_bits_seed: int = Field(777, ge=0, description="validation and test bits are drawn once from this seed")
     options: dict[str, Any] = Field({}, description="given to the data set's loading function")
+
+    @property
+    def asked(self) -> str:
+        """As it is asked for on the command line: ``name``, or ``name:folder`` where it reads one."""
+        return f"{self.name}:{self.options['root']}" if self.options.get("root") else self.name
+
+    @property
+    def stem(self) -> str:
+        """A plain name for files: ``name``, or ``name_folder``."""
+        top = "".join(c if c.isalnum() or c in "_-" else "_" for c in Path(self.options.get("root") or "").name)
+        return f"{self.name}_{top}" if top else self.name
 
 
 class TrainConfig(Config):
@@ -130,7 +142,8 @@ def resolve(
     """The full configuration of a run.
 
     Args:
-        variant, data: names in the registry; a dash works for an underscore.
+        variant, data: names in the registry; a dash works for an underscore. ``name:path`` gives a data set the
+            folder that it reads (option ``root``).
         defaults: nested mappings applied in order (a suite's, then its overrides for the variant).
         settings: ``a.b=value`` texts, applied last. ``train.``, ``data.`` and ``evaluate.`` name a section;
             any other path is a setting of the model.
@@ -139,8 +152,11 @@ def resolve(
         UsageError: an unknown name, key, or a value of the wrong kind.
     """
     name, entry = registry().variant(variant)
+    data, colon, root = data.partition(":")
     data_name, dataset = registry().dataset(data)
     tree: dict[str, Any] = {"model": entry.settings, "train": entry.train}
+    if colon:
+        tree["data"] = {"options": {"root": str(Path(root).expanduser().resolve())}}
     for layer in defaults:
         tree = merge(tree, layer)
     for text in settings:

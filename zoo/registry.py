@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import UsageError, fold, unknown
 
-VARIANT_GROUP = "zoo.variants"
+VARIANT_GROUP, DATASET_GROUP = "zoo.variants", "zoo.datasets"
 SIZE_LIMIT = 1 << 20
 T = TypeVar("T", bound=BaseModel)
 
@@ -71,8 +71,8 @@ class DatasetEntry(Entry):
     target: str = Field(alias="load", pattern=r"^[\w.]+:\w+$")
     title: str
     summary: str = ""
-    shape: tuple[int, int, int]
-    support: Literal["binary", "8-bit", "real"]
+    shape: tuple[int, int, int] | None = Field(None, description="none: known once it is loaded")
+    support: Literal["binary", "8-bit", "real"] = "8-bit"
     binarise: Literal["dynamic", "threshold", "none"] = Field("none", description="what a run does unless told")
     classes: int = 0
     attributes: int = 0
@@ -118,7 +118,9 @@ def registry_path() -> Path:
 def registry() -> Registry:
     """The built-in registry with the plugins that are installed. Read once a process."""
     built_in = read_yaml(registry_path(), Registry)
-    return built_in.model_copy(update={"variants": built_in.variants | _plugins(built_in.variants)})
+    variants = built_in.variants | _plugins(VARIANT_GROUP, "variant", VariantEntry, built_in.variants)
+    datasets = built_in.datasets | _plugins(DATASET_GROUP, "data set", DatasetEntry, built_in.datasets)
+    return built_in.model_copy(update={"variants": variants, "datasets": datasets})
 
 
 def load_target(target: str) -> Any:
@@ -191,18 +193,18 @@ def _find(kind: str, name: str, entries: dict[str, Any], listing: str) -> tuple[
     raise unknown(kind, name, entries, listing)
 
 
-def _plugins(built_in: dict[str, VariantEntry]) -> dict[str, VariantEntry]:
+def _plugins(group: str, kind: str, model: type[T], built_in: dict[str, T]) -> dict[str, T]:
     taken = {fold(name) for name in built_in}
-    found: dict[str, VariantEntry] = {}
-    for point in entry_points(group=VARIANT_GROUP):
+    found: dict[str, T] = {}
+    for point in entry_points(group=group):
         origin = f"{point.dist.name} {point.dist.version}" if point.dist else "plugin"
         if fold(point.name) in taken:
-            warnings.warn(f"variant '{point.name}' of {origin} is ignored: the name is taken.", stacklevel=2)
+            warnings.warn(f"{kind} '{point.name}' of {origin} is ignored: the name is taken.", stacklevel=2)
             continue
         try:
-            entry = VariantEntry(target=point.value, title=point.name, origin=origin)
+            entry = model(target=point.value, title=point.name, origin=origin)
         except ValidationError:
-            message = f"variant '{point.name}' of {origin} is ignored: '{point.value}' is not module:Class."
+            message = f"{kind} '{point.name}' of {origin} is ignored: '{point.value}' is not module:name."
             warnings.warn(message, stacklevel=2)
             continue
         taken.add(fold(point.name))

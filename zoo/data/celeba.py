@@ -13,17 +13,15 @@ import io
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
 from PIL import Image
-from tqdm import tqdm
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.data.mapped import fingerprint, mapped_pixels
+from zoo.data.mapped import count, decode_all, fingerprint, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 
 ALIGNED = (178, 218)  # width, height of every official aligned image
@@ -185,19 +183,14 @@ def _zipped(place: Path) -> Source | None:
 
 
 def _decode_all(source: Source, names: list[str], out: np.ndarray, crop: str, resize: str) -> None:
-    def decode(row: int) -> str | None:
-        try:
-            out[row] = decode_image(read(names[row]), out.shape[-1], crop, resize)
-        except Exception as error:  # whatever is wrong with one file, the others are looked at too
-            return f"{names[row]} ({_reason(error)})"
-        return None
-
-    # Threads: decoding and resizing leave the interpreter lock, and each writes its own row of the map.
-    with source.reader() as read, ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = tqdm(pool.map(decode, range(len(names))), "CelebA", len(names), unit=" images", disable=None)
-        bad = [reason for reason in done if reason]
-    if bad:
-        raise ZooError(f"{_count(bad, 'image')} of {source.place} cannot be read: {_listed(bad)}.")
+    with source.reader() as read:
+        decode_all(
+            names,
+            lambda name: decode_image(read(name), out.shape[-1], crop, resize),
+            out,
+            str(source.place),
+            "CelebA",
+        )
 
 
 def decode_image(content: bytes, size: int, crop: str = "center", resize: str = "bilinear") -> np.ndarray:
@@ -229,25 +222,11 @@ def _check_names(source: Source, partition: Mapping[str, int], complete: bool) -
     strangers = [name for name in source.names if name not in partition]
     if strangers:
         raise ZooError(
-            f"{_count(strangers, 'image')} of {source.place} not in {PARTITION_FILE}: {_listed(strangers)}."
+            f"{count(strangers, 'image')} of {source.place} not in {PARTITION_FILE}: {listed(strangers)}."
         )
     missing = sorted(set(partition) - set(source.names)) if complete else []
     if missing:
-        raise ZooError(f"{_count(missing, 'image')} missing from {source.place}: {_listed(missing)}.")
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
-
-
-def _count(names: list[str], noun: str) -> str:
-    return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _reason(error: Exception) -> str:
-    return (
-        "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split()) or "unreadable"
-    )
+        raise ZooError(f"{count(missing, 'image')} missing from {source.place}: {listed(missing)}.")
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:

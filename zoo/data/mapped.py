@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from zoo.errors import ZooError
 from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, sha256_file
 
 
@@ -53,6 +57,40 @@ def mapped_pixels(
     return np.memmap(path, np.uint8, "r", shape=shape), digest
 
 
+def decode_all(
+    names: Sequence[str], decode: Callable[[str], np.ndarray], out: np.ndarray, place: str, title: str
+) -> None:
+    """Fill row i of ``out`` with ``decode(names[i])``, on all cores, behind a bar with that title.
+
+    Raises:
+        ZooError: some cannot be decoded; the message says how many of ``place`` and names the first ones.
+    """
+
+    def fill(row: int) -> str | None:
+        try:
+            out[row] = decode(names[row])
+        except Exception as error:  # whatever is wrong with one file, the others are looked at too
+            return f"{names[row]} ({_reason(error)})"
+        return None
+
+    # Threads: decoding and resizing leave the interpreter lock, and each writes its own row of the map.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = tqdm(pool.map(fill, range(len(names))), title, len(names), unit=" images", disable=None)
+        bad = [reason for reason in done if reason]
+    if bad:
+        raise ZooError(f"{count(bad, 'image')} of {place} cannot be read: {listed(bad)}.")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def count(names: Sequence[str], noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
+
+
 def fingerprint(value: object) -> str:
     """SHA-256 of plain values, by way of their canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
@@ -66,3 +104,7 @@ def _whole(path: Path, note: Path, shape: tuple[int, ...]) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return digest if whole else None
+
+
+def _reason(error: Exception) -> str:
+    return "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split()) or "unreadable"

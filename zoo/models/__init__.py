@@ -48,5 +48,8 @@ def data_spec(name: str, binarise: str = "auto") -> DataSpec:
 
     _, entry = registry().dataset(name)
     rule = entry.binarise if binarise == "auto" else binarise
+    if entry.shape is None:
+        # A folder or a plugin's: only its images tell.
+        return entry.load()(**entry.options).spec.prepared(rule)
     support = entry.support if rule == "none" else "binary"
     return DataSpec(shape=entry.shape, support=support, classes=entry.classes, attributes=entry.attributes)

@@ -1,0 +1,203 @@
+"""A folder of images: any sizes, fixed splits, what is known of them, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo.data import folder as reader
+from zoo.data.folder import load_folder, split_of
+from zoo.errors import UsageError, ZooError
+from zoo.registry import DatasetEntry, registry
+
+COLOURS = {"red": (250, 10, 10), "blue": (10, 10, 250)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Sixty images of odd sizes, half red and half blue, in the middle of a white frame."""
+    made = tmp_path / "pictures"
+    random = np.random.default_rng(0)
+    for i in range(60):
+        colour = ("red", "blue")[i % 2]
+        height, width = random.integers(9, 40, 2)
+        page = np.full((height, width, 3), 255, np.uint8)
+        page[height // 4 : -(height // 4), width // 4 : -(width // 4)] = COLOURS[colour]
+        (made / colour).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(page).save(made / colour / f"{i:03d}.png")
+    return made
+
+
+def everything(images) -> dict[str, dict[str, torch.Tensor]]:
+    return {split: images[split].pixels for split in ("train", "validation", "test")}
+
+
+def test_images_of_any_size_become_squares_and_folders_classes(pictures: Path) -> None:
+    images = load_folder(pictures, size=16)
+    assert images.spec.shape == (3, 16, 16) and images.spec.support == "8-bit"
+    assert len(images) == 60 and min(images.sizes.values()) > 0
+    assert images.classes == ("blue", "red") and images.spec.classes == 2
+    for split in images.sizes:
+        middle = images[split].pixels[:, :, 6:10, 6:10].float().mean((2, 3))
+        assert torch.equal((middle[:, 0] > middle[:, 2]).long(), images[split].labels)
+    grey = load_folder(pictures, size=8, channels=1)
+    assert grey.spec.shape == (1, 8, 8) and grey.sha256 != images.sha256
+
+
+def test_the_largest_square_in_the_middle_is_resized_with_antialiasing(tmp_path: Path) -> None:
+    page = np.zeros((8, 24, 3), np.uint8)
+    page[:, 8:16] = np.indices((8, 8)).sum(0)[:, :, None] % 2 * 255
+    page[:, :8] = 77
+    Image.fromarray(page).save(tmp_path / "wide.png")
+    found = reader.decode_image(tmp_path / "wide.png", 4, 3)
+    # A chequerboard at half its size is its mean, not one of its fields, and the sides are cut off.
+    assert found.shape == (3, 4, 4) and np.abs(found[:, 1:3, 1:3].astype(int) - 127).max() < 25
+    deep = np.full((8, 8), 40_000, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert np.abs(reader.decode_image(tmp_path / "deep.png", 4, 1).astype(int) - 40_000 // 256).max() <= 1
+    turned = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) * 16)
+    exif = turned.getexif()
+    exif[0x0112] = 3  # upside down
+    turned.save(tmp_path / "turned.png", exif=exif)
+    assert reader.decode_image(tmp_path / "turned.png", 4, 1)[0, 0, 0] == 240
+
+
+def test_a_split_is_the_name_s_and_never_moves(pictures: Path) -> None:
+    before = load_folder(pictures, size=8)
+    names = [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
+    kept = {name: split_of(name) for name in names}
+    assert before.sizes == {split: list(kept.values()).count(split) for split in before.sizes}
+    train = before["train"].pixels.clone()
+    for path in list(pictures.rglob("*.png")):
+        if kept[path.relative_to(pictures).as_posix()] == "test":
+            path.rename(path.with_name("x" + path.name))
+            break
+    for name in ("extra", "extra2", "extra3"):
+        Image.new("RGB", (9, 9)).save(pictures / "red" / f"{name}.png")
+    after = load_folder(pictures, size=8)
+    assert {row.numpy().tobytes() for row in train} <= {row.numpy().tobytes() for row in after["train"].pixels}
+    assert after.sha256 != before.sha256
+    shares = [split_of(str(i)) for i in range(20_000)]
+    assert shares.count("test") == pytest.approx(2000, abs=150)
+    assert shares.count("validation") == pytest.approx(2000, abs=150)
+
+
+def test_it_is_decoded_once(pictures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_folder(pictures, size=8)
+    assert len(list(cache.rglob("*.u8"))) == 1
+    monkeypatch.setattr(reader, "decode_image", None)
+    again = load_folder(pictures, size=8)
+    assert again.sha256 == first.sha256
+    assert all(torch.equal(a, b) for a, b in zip(everything(first).values(), everything(again).values(), strict=True))
+
+
+def table(pictures: Path, head: str, row) -> None:
+    names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
+    lines = [head, *(row(name) for name in names), "not_there.png" + ",0" * head.count(",")]
+    (pictures / "factors.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_yes_and_no_are_attributes_and_anything_else_is_factors(pictures: Path) -> None:
+    table(pictures, "image,Red,Even", lambda name: f"{name},{int('red' in name)},{1 - int(name[-5]) % 2}")
+    images = load_folder(pictures, size=8)
+    assert images.spec.attributes == 2 and images.spec.classes == 0
+    test = images["test"]
+    assert test.attribute_names == test.factor_names == ("Red", "Even") and test.factor_kind == "attributes"
+    red = test.pixels.float()[:, 0, 3:5, 3:5].mean((1, 2)) > 128
+    assert torch.equal(test.attributes[:, 0].bool(), red)
+
+    table(pictures, "image,class,size,hue", lambda name: f"{name},{name.split('/')[0]},{int(name[-5]) % 3 * 10},a")
+    images = load_folder(pictures, size=8)
+    train = images["train"]
+    assert images.classes == ("blue", "red") and train.factor_names == ("size", "hue")
+    assert train.factor_sizes == (3, 1) and images.spec.attributes == 0
+    assert set(train.factors[:, 0].tolist()) == {0, 1, 2}
+
+
+def test_damaged_images_and_tables_are_named(pictures: Path, cache: Path) -> None:
+    (pictures / "red" / "bad.png").write_bytes(b"no image")
+    cut = pictures / "blue" / "001.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    with pytest.raises(ZooError, match=r"2 images of .*pictures cannot be read: .*(001|bad)\.png \(.*\), .*\.png \("):
+        load_folder(pictures, size=8)
+    assert not list(cache.rglob("*.u8")) and not list(cache.rglob("*.part"))
+    (pictures / "red" / "bad.png").unlink()
+    (pictures / "factors.csv").write_text("image,a\nred/000.png,1\n")
+    with pytest.raises(ZooError, match=r"factors\.csv has no line for 59 images: .* and 54 more\."):
+        load_folder(pictures, size=8)
+    (pictures / "factors.csv").write_text("image,a,b\nred/000.png,1\n")
+    with pytest.raises(ZooError, match=r"line 2: 2 cells, and the head line has 3"):
+        load_folder(pictures, size=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"root": None}, "Give it as --data folder:PATH"),
+        ({"root": "nowhere"}, "nowhere is not a folder of images"),
+        ({"channels": 4}, "channels 1 or 3"),
+        ({"size": 0}, "size from 1"),
+        ({"test": 0.6, "validation": 0.6}, "shares of validation and test"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(pictures: Path, options: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_folder(**{"root": pictures} | options)
+
+
+def test_too_few_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no images"):
+        load_folder(tmp_path)
+    Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+    with pytest.raises(UsageError, match="has 1 image, too few: their names put none into"):
+        load_folder(tmp_path)
+
+
+def test_a_model_is_trained_on_a_folder_and_drawn_from(zoo, pictures: Path) -> None:  # noqa: F811
+    words = ["train", "cvae", "--data", f"folder:{pictures}", "--set", "data.options.size=16", "--set", "latent=3"]
+    words += ["--set", "train.epochs=1", "--set", "train.batch_size=16", "--set", "evaluate.quality_samples=0"]
+    code, out, err = zoo(*words, "--wandb", "disabled", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["config"]["data"]["options"] == {"root": str(pictures), "size": 16}
+    assert f"--data folder:{pictures}" in made["command"]
+    run = Path("runs") / "cvae-folder_pictures-s0"
+    assert zoo("sample", str(run), "--n", "2", "--class", "red")[0] == 0
+    code, _, err = zoo("train", "vae", "--data", "synthetic:/nowhere", "--set", "train.epochs=1")
+    assert code == 2 and "data set 'synthetic' has no option root." in err
+
+
+def test_a_plugin_s_data_set_has_a_name_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    import zoo.registry as names
+    from zoo.models import data_spec
+
+    named = {"blobs": "zoo.data.synthetic:load_synthetic", "mnist": "a:b", "odd": "nonsense"}
+    points = [EntryPoint(name, target, "zoo.datasets") for name, target in named.items()]
+    monkeypatch.setattr(names, "entry_points", lambda group: points if group == "zoo.datasets" else [])
+    registry.cache_clear()
+    try:
+        with pytest.warns(UserWarning) as said:
+            entry = registry().dataset("blobs")[1]
+        assert isinstance(entry, DatasetEntry) and entry.shape is None and entry.origin == "plugin"
+        assert data_spec("blobs").shape == (1, 28, 28) and data_spec("blobs").classes == 10
+        assert registry().datasets["mnist"].origin == "built-in" and "odd" not in registry().datasets
+        assert sorted(str(one.message).split(" is ignored: ")[1] for one in said) == [
+            "'nonsense' is not module:name.",
+            "the name is taken.",
+        ]
+    finally:
+        registry.cache_clear()

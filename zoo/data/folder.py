@@ -1,0 +1,203 @@
+"""A folder of images of one's own, of any sizes, cropped to squares and resized once.
+
+    folder/*.png                 and in folders below it, at any depth
+    folder/factors.csv           optional: what is known of each image, its name in the first column
+    folder/CLASS/*.png           without it, where every image lies one folder down, that folder is its class
+
+A file's split is a function of its name alone, so that it never moves when others come or go.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
+from zoo.data.mapped import count, decode_all, fingerprint, listed, mapped_pixels
+from zoo.errors import UsageError, ZooError
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+FACTORS_FILE = "factors.csv"
+CLASS_COLUMNS = ("class", "label")
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+
+
+def load_folder(
+    root: str | Path | None = None,
+    size: int = 64,
+    channels: int = 3,
+    resize: str = "bilinear",
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> ImageSet:
+    """The images below a folder as bytes of one size; decoded once into a memory map in the cache.
+
+    Args:
+        root: the folder; on the command line ``--data folder:PATH``.
+        size: side of the pictures: the largest square in the middle, resized with antialiasing.
+        channels: 3 for colour, 1 for grey.
+        resize: ``"bilinear"``, ``"bicubic"``, ``"lanczos"`` or ``"box"``.
+        validation, test: shares of the images in those splits.
+
+    ``factors.csv`` has a head line. A column ``class`` (or ``label``) gives the classes; if every other column is yes
+    or no (0/1 or -1/1) they are attributes, else factors, whose values are numbered in order. Rows of images that are
+    not there are passed over.
+
+    Raises:
+        UsageError: no such folder, no images in it, or an option that makes no sense.
+        ZooError: images that cannot be read, or that factors.csv leaves out; they are named.
+    """
+    if not root:
+        raise UsageError("which folder? Give it as --data folder:PATH.")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder of images.")
+    if not 1 <= size <= 4096 or channels not in (1, 3) or resize not in FILTERS:
+        raise UsageError(f"a folder is read with size from 1, channels 1 or 3, and resize {', '.join(FILTERS)}.")
+    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        raise UsageError("the shares of validation and test images lie between 0 and 1, and so does their sum.")
+    stats = sorted(_files(folder))
+    if not stats:
+        raise UsageError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)}).")
+    names = [name for name, _, _ in stats]
+    splits = {split: [] for split in SPLITS}
+    for name in names:
+        splits[split_of(name, validation, test)].append(name)
+    empty = [split for split in SPLITS if not splits[split]]
+    if empty:
+        few = f"{folder} has {count(names, 'image')}"
+        raise UsageError(f"{few}, too few: their names put none into {' and '.join(empty)}.")
+    order = [name for split in SPLITS for name in splits[split]]
+    known = _known(folder, order)
+    recipe = {
+        "source": fingerprint(stats), "order": fingerprint(order), "size": size, "channels": channels, "resize": resize
+    }  # fmt: skip
+    pixels, digest = mapped_pixels(
+        "folders",
+        recipe,
+        (len(order), channels, size, size),
+        lambda out: decode_all(
+            order, lambda name: decode_image(folder / name, size, channels, resize), out, str(folder), folder.name
+        ),
+        about={"pillow": PIL.__version__},
+    )
+    made, start = {}, 0
+    classes: tuple[str, ...] = known.pop("classes", ())
+    for split in SPLITS:
+        piece = slice(start, start + len(splits[split]))
+        start = piece.stop
+        parts = {key: value[piece] if isinstance(value, np.ndarray) else value for key, value in known.items()}
+        made[split] = Images(pixels[piece], **parts)
+    spec = DataSpec(
+        (channels, size, size), "8-bit", classes=len(classes), attributes=len(known.get("attribute_names", ()))
+    )
+    tables = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in known.items()}
+    content = {"pixels": digest, "names": splits, "known": tables, "classes": classes}
+    return ImageSet("folder", made, spec, classes=classes, known_sha256=fingerprint(content))
+
+
+def split_of(name: str, validation: float = 0.1, test: float = 0.1) -> str:
+    """The split of a file: its name's hash as a number in [0, 1), the test images first."""
+    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    return "test" if place < test else "validation" if place < test + validation else "train"
+
+
+def decode_image(path: Path, size: int, channels: int, resize: str = "bilinear") -> np.ndarray:
+    """One image as uint8 (channels, size, size): upright, the middle square, antialiased."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I;16"):
+            # Pillow would cut 16 bits off at 255 instead of scaling them.
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        square = ImageOps.fit(upright.convert("L" if channels == 1 else "RGB"), (size, size), FILTERS[resize])
+    pixels = np.asarray(square)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                path = Path(place) / name
+                stat = path.stat()
+                found.append((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+    return found
+
+
+def _known(folder: Path, order: list[str]) -> dict[str, Any]:
+    """What `Images` is told beside the pixels, for images in that order, and the names of the ``classes``."""
+    path = folder / FACTORS_FILE
+    if path.is_file():
+        return _table(path, order)
+    tops = [name.split("/") for name in order]
+    if all(len(parts) == 2 for parts in tops):
+        names = sorted({parts[0] for parts in tops})
+        if len(names) > 1:
+            return _labelled([parts[0] for parts in tops])
+    return {}
+
+
+def _labelled(values: list[str]) -> dict[str, Any]:
+    numbers, names = _numbered(values)
+    return {"labels": numbers, "classes": names}
+
+
+def _numbered(values: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    def place(value: str) -> tuple[int, float, str]:
+        try:
+            return 0, float(value), value
+        except ValueError:
+            return 1, 0.0, value
+
+    names = sorted(set(values), key=place)
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[value] for value in values], np.int64), tuple(names)
+
+
+def _table(path: Path, order: list[str]) -> dict[str, Any]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ZooError(f"{path} cannot be read ({error}).") from None
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise ZooError(f"{path} needs a head line, the image's name in the first column, and one more column.")
+    head = rows[0][1:]
+    if len(set(head)) < len(head) or not all(head):
+        raise ZooError(f"{path} has a head line with a name that is empty or there twice.")
+    ragged = next((i for i, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
+    if ragged is not None:
+        raise ZooError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, and the head line has {len(rows[0])}.")
+    table = {row[0]: row[1:] for row in rows[1:]}
+    missing = [name for name in order if name not in table]
+    if missing:
+        raise ZooError(f"{path} has no line for {count(missing, 'image')}: {listed(missing)}.")
+    columns = {name: [table[image][i] for image in order] for i, name in enumerate(head)}
+    label = next((name for name in head if name.lower() in CLASS_COLUMNS), None)
+    known = _labelled(columns.pop(label)) if label else {}
+    if not columns:
+        return known
+    names = tuple(columns)
+    if all(set(values) <= {"0", "1"} or set(values) <= {"-1", "1"} for values in columns.values()):
+        flags = np.array([[value == "1" for value in values] for values in columns.values()], np.uint8).T.copy()
+        sizes, factors = (2,) * len(names), flags.astype(np.int64)
+        known |= {"attributes": flags, "attribute_names": names}
+    else:
+        numbered = [_numbered(values) for values in columns.values()]
+        factors, sizes = np.stack([numbers for numbers, _ in numbered], 1), tuple(len(kinds) for _, kinds in numbered)
+    kind = "attributes" if "attributes" in known else "exact"
+    return known | {"factors": factors, "factor_names": names, "factor_sizes": sizes, "factor_kind": kind}
