@@ -13,6 +13,7 @@ import click
 
 from benchmarks.commands.check import check
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
+from benchmarks.commands.export import export
 from benchmarks.commands.new import new
 from benchmarks.commands.reproduce import reproduce
 from zoo import __version__
@@ -293,7 +294,7 @@ def doctor(as_json: bool) -> None:
     _echo_table(rows, ("what", "found"))
 
 
-for command in (check, new, sample, reconstruct, traverse, interpolate, reproduce):
+for command in (check, new, sample, reconstruct, traverse, interpolate, export, reproduce):
     zoo.add_command(command)
 
 

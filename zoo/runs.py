@@ -37,6 +37,7 @@ from zoo.training.precision import Compute
 from zoo.training.trainer import Result, Trainer, Watcher
 
 MODEL = "model.safetensors"
+EXPORTED = "config.json"  # the description in a folder that `zoo export` wrote
 MAX_DESCRIPTION = 1 << 20
 MAX_SIZE = 1 << 14
 MAX_PIXELS = 1 << 24
@@ -271,6 +272,8 @@ def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) ->
 
 def _describe(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
+    if not path.exists() and (folder / EXPORTED).exists():
+        path = folder / EXPORTED
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_DESCRIPTION + 1)

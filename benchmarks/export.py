@@ -1,0 +1,115 @@
+"""A finished run as a folder to give away: weights, configuration and a card that says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import Record, read
+from zoo import __version__
+from zoo.errors import UsageError, ZooError
+from zoo.files import atomic_write
+from zoo.registry import registry
+from zoo.runs import MODEL, describe_run, load_run
+from zoo.training import checkpoint
+
+CARD, CONFIG, RECORD = "README.md", "config.json", "record.json"
+
+
+def export(run: Path, folder: Path) -> list[Path]:
+    """Write ``model.safetensors``, ``config.json`` and ``README.md`` of a finished run into a folder of their own.
+
+    `zoo.load_run` loads it. Where this machine keeps its data is left out; metrics are those of ``record.json``
+    beside the run, if there is one.
+
+    Raises:
+        UsageError: not a run, or the folder holds something else.
+        ZooError: the run is not finished, or is damaged.
+    """
+    described = describe_run(run)
+    strangers = sorted(set(path.name for path in folder.glob("*")) - {CARD, CONFIG, MODEL})
+    if strangers or (folder.exists() and folder.resolve() == run.resolve()):
+        there = strangers[0] if strangers else "the run"
+        raise UsageError(f"{folder} holds other things ({there}); give a new folder.")
+    model = load_run(run)
+    record = _record(run)
+    config = described.config.model_dump(mode="json")
+    config["data"]["options"].pop("root", None)
+    spec = described.spec
+    content = {
+        "schema": 1,
+        "library": f"vae-zoo {__version__}",
+        "config": config,
+        "spec": {
+            "shape": spec.shape,
+            "support": spec.support,
+            "classes": spec.classes,
+            "attributes": spec.attributes,
+        },
+        "data_sha256": described.data_sha256,
+        "names": {"classes": described.classes, "attributes": described.attributes},
+    }
+    tensors, state = checkpoint.read(run / MODEL)
+    checkpoint.write(folder / MODEL, tensors, state)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    atomic_write(folder / CARD, card(content, record, parameters))
+    # Last: a folder without it is not a run.
+    atomic_write(folder / CONFIG, json.dumps(content, indent=2) + "\n")
+    return [folder / name for name in (MODEL, CONFIG, CARD)]
+
+
+def card(content: dict[str, Any], record: Record | None, parameters: int) -> str:
+    """The model card, Markdown under a YAML head."""
+    config = content["config"]
+    name, data = config["variant"], config["data"]["name"]
+    variants, datasets = registry().variants, registry().datasets
+    title = variants[name].title if name in variants else name
+    about = variants[name].summary if name in variants else ""
+    lines = ["---", "library_name: vae-zoo", "license: apache-2.0", f"tags: [vae, {name}, {data}]", "---", ""]
+    lines += [f"# {title} on {datasets[data].title if data in datasets else data}", ""]
+    paper = variants[name].paper if name in variants else None
+    lines += [about + (f" {paper.authors} {paper.year}, [{paper.title}]({paper.url})." if paper else ""), ""]
+    lines += ["```python", "from zoo import load_run", "", 'model = load_run("this folder")', "model.sample(16)"]
+    lines += ["```", ""]
+    shape = "x".join(map(str, content["spec"]["shape"]))
+    lines += ["## What it is", "", f"- {parameters:,} parameters; images {shape}, {content['spec']['support']}"]
+    lines += [f"- settings: `{json.dumps(config['model'])}`", f"- training: `{json.dumps(_told(config['train']))}`"]
+    lines += [f"- seed {config['seed']}, trained with {content['library']}", "", "## Data", ""]
+    lines += [f"- {data}, binarise {config['data']['binarise']}, options `{json.dumps(config['data']['options'])}`"]
+    lines += [f"- SHA-256 of its content: `{content['data_sha256']}`"]
+    licence = datasets[data].licence if data in datasets else ""
+    lines += [f"- licence of the data: {licence or 'see its source'}"]
+    lines += [f"- {datasets[data].url}"] if data in datasets and datasets[data].url else []
+    lines += ["", "## Measured", "", *_measured(record), "", "## Licence", ""]
+    lines += ["Weights and code: Apache-2.0. The data set keeps its own licence, and so may what was learnt from it."]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(record: Record | None) -> list[str]:
+    if record is None:
+        return ["Nothing: no record lies beside the run."]
+    rows = ["| metric | value | standard error | n | measured with |", "| :-- | --: | --: | --: | :-- |"]
+    for name, metric in record.metrics.items():
+        error = "" if metric.stderr is None else f"{metric.stderr:.3g}"
+        with_ = ", ".join(f"{key} {value}" for key, value in metric.identity.items())
+        unit = f" {metric.unit}" if metric.unit else ""
+        rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {with_} |")
+    environment = record.environment
+    return [*rows, "", f"By `zoo`, {record.when}, torch {environment.torch} on {environment.device}."]
+
+
+def _told(train: dict[str, Any]) -> dict[str, Any]:
+    from zoo.config import TrainConfig
+
+    usual = TrainConfig().model_dump(mode="json")
+    return {key: value for key, value in train.items() if value != usual.get(key)}
+
+
+def _record(run: Path) -> Record | None:
+    if not (run / RECORD).exists():
+        return None
+    made = read(run / RECORD)
+    if made.status != "done":
+        raise ZooError(f"{run / RECORD} says that the run {made.status}: there is nothing to give away.")
+    return made

@@ -1,0 +1,90 @@
+"""Runs to give away, and torch.hub: what is written, what loads again, what is said when there is nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.conftest import ROOT
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo import list_models, load_run, noise
+from zoo.errors import UsageError, ZooError
+
+WORDS = ["--data", "synthetic", "--set", "train.epochs=1", "--set", "latent=3", "--set", "evaluate.quality_samples=0"]
+
+
+def answers(model) -> list[torch.Tensor]:
+    x = torch.rand(4, 1, 28, 28).round()
+    with noise.keyed(0, torch.arange(4)), torch.no_grad():
+        return [model.terms(x).elbo, model.represent(x), model.sample(4)]
+
+
+def test_a_run_is_exported_with_its_card_and_loads_to_the_same_bits(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("train", "beta_vae", *WORDS, "--set", "beta=2", "--out", "run", "--wandb", "disabled")[0] == 0
+    code, out, err = zoo("export", "run", "given/away")
+    assert code == 0, err
+    folder = tmp_path / "given" / "away"
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
+    torch.manual_seed(0)
+    first = answers(load_run("run"))
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(first, answers(load_run(folder)), strict=True))
+    # A card that states what the record states, under a head that is YAML.
+    text = (folder / "README.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["license"] == "apache-2.0"
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    for name, metric in record["metrics"].items():
+        row = re.search(rf"^\| {name} \| (\S+)", body, re.M)
+        assert float(row[1]) == pytest.approx(metric["value"], rel=1e-4)
+    assert '"beta": 2' in body and record["data"]["sha256"] in body and "Apache-2.0" in body
+    assert str(tmp_path) not in text + (folder / "config.json").read_text()
+    # It is a run like any other for whoever draws from it, and can be given on.
+    assert zoo("sample", "given/away", "--n", "2", "--out", "a.png")[0] == 0
+    assert zoo("export", "given/away", "further")[0] == 0
+    assert zoo("export", "run", "given/away")[0] == 0
+    (folder / "mine.txt").write_text("")
+    code, _, err = zoo("export", "run", "given/away")
+    assert code == 2 and "holds other things (mine.txt)" in err
+    assert zoo("export", "run", "run")[0] == 2 and zoo("export", "nothing", "x")[0] == 2
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unfinished_run_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
+    (tmp_path / "run" / "model.safetensors").unlink()
+    code, _, err = zoo("export", "run", "out")
+    assert code == 1 and "is not finished" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["beta_vae", "vq_vae"])
+def test_torch_hub_makes_every_variant_by_name(name: str) -> None:
+    spec = importlib.util.spec_from_file_location("hubconf_of_this_test", ROOT / "hubconf.py")
+    hub = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hub)
+    named = {key for key, value in vars(hub).items() if callable(value) and not key.startswith("_")}
+    assert named == set(list_models())
+    model = torch.hub.load(str(ROOT), name, source="local", latent=5)
+    assert model.settings.latent == 5 and model.sample(2).shape == (2, 1, 28, 28)
+    assert model.training and "pretrained:" in getattr(hub, name).__doc__
+
+
+def test_torch_hub_loads_released_weights_or_says_that_there_are_none(zoo, tmp_path: Path) -> None:  # noqa: F811
+    released = tmp_path / "repo"
+    released.mkdir()
+    shutil.copy(ROOT / "hubconf.py", released)
+    with pytest.raises(UsageError, match="no weights of 'vae' are released: leave out pretrained=True, or train"):
+        torch.hub.load(str(released), "vae", source="local", pretrained=True)
+    assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
+    assert zoo("export", "run", str(released / "leaderboard" / "weights" / "vae"))[0] == 0
+    model = torch.hub.load(str(released), "vae", source="local", pretrained=True)
+    assert not model.training and model.settings.latent == 3
+    with pytest.raises(ZooError, match="leave out latent"):
+        torch.hub.load(str(released), "vae", source="local", pretrained=True, latent=4)
