@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import attempts, environment, record
 from benchmarks.record import Cell, Record
-from benchmarks.suite import Suite
+from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
 from zoo.errors import ZooError
 from zoo.files import sweep
@@ -306,18 +306,25 @@ def run_all(
 
 
 def write_board(places: Places) -> Path:
-    """leaderboard/README.md from every record there is; returns its path."""
+    """leaderboard/README.md and index.html from every record there is; returns the path of the first."""
+    from benchmarks.report.html.page import page
     from benchmarks.report.markdown import board
     from zoo.files import atomic_write
 
     for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
         sweep(place)
     records = record.read_all(places.records)
-    path = places.board / "README.md"
-    text = board(records, {name: entry.model_dump() for name, entry in registry().variants.items()})
-    if not path.exists() or path.read_text() != text:
-        atomic_write(path, text)
-    return path
+    entries = {name: entry.model_dump() for name, entry in registry().variants.items()}
+    known = {suite.group: suite for suite in suites().values()}
+    texts = {
+        "README.md": board(records, entries),
+        "index.html": page(records, entries, places.board, known, registry().datasets),
+    }
+    for name, text in texts.items():
+        path = places.board / name
+        if not path.exists() or path.read_bytes() != text.encode():
+            atomic_write(path, text)
+    return places.board / "README.md"
 
 
 def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:

@@ -42,10 +42,14 @@ def test_the_readme_shows_what_the_records_say(records: list[record.Record]) -> 
 def test_the_board_is_a_function_of_the_records(records: list[record.Record], tmp_path) -> None:
     for one in records:
         record.write(one, tmp_path / "records")
+    (tmp_path / "assets").symlink_to(BOARD / "assets")
     made = write_board(Places(tmp_path, tmp_path / "runs")).read_text()
+    page = (tmp_path / "index.html").read_text()
     if len(record.read_all(BOARD / "records")) == len(records):
         assert (BOARD / "README.md").read_text() == made
-    assert all(one.cell.stem in made for one in records)
+        assert (BOARD / "index.html").read_text() == page
+    assert all(one.cell.stem in made and one.cell.stem in page for one in records)
+    assert len(page.encode()) < 5_000_000
 
 
 def _identity(config: dict) -> dict:

@@ -75,6 +75,7 @@ def python(installed: Path, code: str, folder: Path) -> subprocess.CompletedProc
 def test_the_wheel_holds_what_the_code_reads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"zoo/registry.yaml", "benchmarks/suites/quick.yaml"} <= names
+    assert {f"benchmarks/report/html/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert any(name.startswith("benchmarks/digits/") and name.endswith(".safetensors") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "leaderboard/"))]
 
@@ -90,6 +91,7 @@ def test_the_wheel_lists_and_trains_away_from_the_checkout(installed: Path, tmp_
     done = python(installed, bench, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "leaderboard" / "README.md").exists()
+    assert "</html>" in (tmp_path / "leaderboard" / "index.html").read_text()
 
 
 def test_somebody_else_s_package_adds_a_variant(installed: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from benchmarks.record import Environment, Record
-from benchmarks.report import notation
+from benchmarks.record import Record
+from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notation import code, escape, link, superscript
 from benchmarks.report.notes import notes, recipes
@@ -40,6 +40,7 @@ in the ranking. ↑ more is better, ↓ less is better. `skip`: it cannot be mea
 The suite that most training went into (images seen by all of its runs) stands first: it is the one to quote.
 
 </details>"""
+BROWSER = "[index.html](index.html) is the same board for a browser: sortable, with curves, plots and every picture."
 
 
 def board(
@@ -56,7 +57,7 @@ def board(
     found = tables(records)
     if not found:
         return "\n\n".join([*lines, "There are no records yet. `make bench` makes the first."]) + "\n"
-    lines.append(" ".join(_summary(found[0])))
+    lines.append(" ".join([*_summary(found[0]), BROWSER]))
     lines.append(LEGEND)
     group = None
     for table in found:
@@ -127,10 +128,8 @@ def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bo
     if isinstance(cell, Gap):
         # The reason of a failure is told once a row; it is in full below the table.
         return escape(cell.kind if told and cell.kind in ("failed", "diverged") else cell.text())
-    if column.metric == "parameters":
-        return notation.count(round(cell.value))
     if column.metric in COSTS:
-        return notation.number(cell.value, 3)
+        return column.cost(cell.value)
     text = notation.estimate(cell, len(row.records))
     text = f"**{text}**" if table.winners.get(column) is row else text
     return f"{text} {DAGGER}" if row.marked(column) else text
@@ -224,44 +223,12 @@ def _path(path: str) -> str:
 
 
 def _provenance(table: Table, command: str) -> Iterator[str]:
-    records = table.records
-    every = [record.environment for record in records]
-    packages = sorted({name for one in every for name in (one.model_extra or {})})
-    facts = {
-        "code": [_commit(one) for one in every],
-        "device": [one.device for one in every],
-        "precision": [one.precision for one in every],
-        "python": [one.python for one in every],
-        "torch": [one.torch for one in every],
-        **{name: [(one.model_extra or {}).get(name) for one in every] for name in packages},
-    }
-    said = [
-        f"{escape(name)} {escape(', '.join(dict.fromkeys(sorted(str(v) for v in values if v is not None))))}"
-        for name, values in facts.items()
-        if any(value is not None for value in values)
-    ]
-    days = sorted(record.when[:10] for record in records)
-    many = f"{len(records)} records" if len(records) != 1 else "1 record"
-    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-    where = f"`records/{table.group}`"
-    yield f"{_data(table)}{many} of {span} under {where}. {'; '.join(said)}. Made by {code(command)}."
-    lines = [f"- {escape(record.cell.stem)}: {code(record.command)}" for record in records]
+    said = "; ".join(f"{escape(name)} {escape(values)}" for name, values in provenance.facts(table).items())
+    data = f"Data: {escape(told)}. " if (told := provenance.data(table)) else ""
+    yield f"{data}{provenance.span(table)} under `records/{table.group}`. {said}. Made by {code(command)}."
+    lines = [f"- {escape(record.cell.stem)}: {code(record.command)}" for record in table.records]
     for old in table.superseded:
         lines.append(f"- {escape(old.cell.stem)} is left out: that seed was run again.")
     yield "<details><summary>Records and the commands that made them</summary>"
     yield "\n".join(lines)
     yield "</details>"
-
-
-def _commit(one: Environment) -> str:
-    return (one.git_commit or "unknown commit")[:12] + (" (dirty)" if one.git_dirty else "")
-
-
-def _data(table: Table) -> str:
-    if (data := table.data) is None:
-        return ""
-    bits = f", {data.binarise} binarisation" if isinstance(data.binarise, str) else ""
-    seed = f" (test bits of seed {data.test_bits_seed})" if data.test_bits_seed is not None else ""
-    sizes = f"{data.n.train:,} / {data.n.validation:,} / {data.n.test:,} images"
-    return f"Data: {escape(f'{data.name}, sha256 {data.sha256[:12]}, {data.support}{bits}{seed}, {sizes}')}. "
-

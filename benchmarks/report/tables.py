@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.catalogue import explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
-from benchmarks.report.notation import shorten, superscript
+from benchmarks.report.notation import count, number, shorten, superscript
 from zoo.config import without_later
 
 Identity = tuple[tuple[str, Any], ...]
@@ -65,6 +65,10 @@ class Column:
             return f"NLL (k = {bound[1]})"
         return TITLES.get(self.metric, self.metric)
 
+    def cost(self, value: float) -> str:
+        """A cost as it is written: three digits are enough."""
+        return count(round(value)) if self.metric == "parameters" else number(value, 3)
+
     @property
     def direction(self) -> str:
         """Arrow and unit. What is no likelihood is never called nats."""
@@ -111,6 +115,13 @@ class Row:
         """``0, 1, 2 failed``."""
         states = [f"{record.cell.seed} {record.status}".removesuffix(" done") for record in self.records]
         return ", ".join(states)
+
+    def measured(self, column: Column) -> list[tuple[int, Metric]]:
+        """(seed, measurement) of each seed whose number is in this row's cell."""
+        # What a run cost is shown even if it failed, but is never averaged with runs that were finished.
+        given = self.done or (self.records if column.metric in COSTS else [])
+        found = [(record.cell.seed, measurements(record).get(column.metric)) for record in given]
+        return [(seed, metric) for seed, metric in found if metric and column.holds(column.metric, metric)]
 
     def marked(self, column: Column) -> bool:
         """Whether this row's number in ``column`` is given the class, and takes no part in its ranking."""
@@ -302,21 +313,12 @@ def _numbered(column: Column, columns: list[Column], footnotes: list[Identity]) 
 def _cell(
     row: Row, column: Column, columns: list[Column], known: Mapping[Cell, Mapping[str, Metric]]
 ) -> Estimate | Gap:
-    given, elsewhere = [], ""
-    # What a run cost is shown even if it failed, but is never averaged with runs that were finished.
+    if given := row.measured(column):
+        return estimate([metric for _, metric in given])
     for record in row.done or (row.records if column.metric in COSTS else []):
-        metric = known[record.cell].get(column.metric)
-        if metric is None:
-            continue
-        own = next(twin for twin in columns if twin.holds(column.metric, metric))
-        if own == column:
-            given.append(metric)
-        else:
-            elsewhere = f"column {superscript(own.number)}" if own.number else "the other column"
-    if given:
-        return estimate(given)
-    if elsewhere:
-        return Gap("column", elsewhere)
+        if (metric := known[record.cell].get(column.metric)) is not None:
+            own = next(twin for twin in columns if twin.holds(column.metric, metric))
+            return Gap("column", f"column {superscript(own.number)}" if own.number else "the other column")
     for record in row.done:
         # Its own reason before that of its family.
         for metric in sorted(record.skipped, key=lambda name: not of_family(column.metric, name)):
