@@ -1,0 +1,1 @@
+"""A variant and a data set for vae-zoo."""

@@ -1,0 +1,56 @@
+"""The example of a plugin, built and installed beside the environment: its variant and its data set are there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the plugin installed, by pip, from a copy of its source; nothing is downloaded."""
+    source, site = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "examples" / "plugin", source)
+    words = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(site)]
+    words.append(str(source))
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
+    return site
+
+
+def command(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(site), str(ROOT)])
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-m", "benchmarks.cli", *words]
+    return subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True)
+
+
+def test_the_plugin_is_listed_with_where_it_comes_from(site: Path, tmp_path: Path) -> None:
+    rows = json.loads(command(site, tmp_path, "list", "--json").stdout)
+    (found,) = [row for row in rows if row["name"] == "free_bits_vae"]
+    assert found["origin"] == "vae-zoo-example 0.1.0"
+    assert "checkers" in command(site, tmp_path, "list", "datasets").stdout
+
+
+def test_its_variant_keeps_the_contract(site: Path, tmp_path: Path) -> None:
+    done = command(site, tmp_path, "check", "free_bits_vae", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    unusual = {each["property"] for each in found["properties"] if each["status"] != "holds"}
+    assert found["passed"] and unusual == {"loss_is_a_mean"}
+
+
+def test_its_variant_is_trained_on_its_data_set(site: Path, tmp_path: Path) -> None:
+    words = ("train", "free_bits_vae", "--data", "checkers", "--set", "train.epochs=1", "--set", "free=0.5")
+    done = command(site, tmp_path, *words, "--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["data"]["name"] == "checkers" and made["config"]["model"] == {"free": 0.5}
+    assert made["model"]["class"] == "small_vae.free_bits:FreeBitsVAE"
