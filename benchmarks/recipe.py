@@ -83,6 +83,7 @@ class Recipe(Config):
     targets: tuple[Target, ...] = Field(min_length=1)
     departures: tuple[str, ...] = ()
     cost: Cost = Cost()
+    needs: str | None = Field(None, description="what has to be there for it to run: files, a GPU")
     blocked: str | None = None
 
     def run_config(self, seed: int) -> RunConfig:
@@ -179,7 +180,7 @@ def judge(recipe: Recipe, target: Target, records: list[Record]) -> Judgement:
     if not done:
         failed = [made.reason for made in records if made.status != "done"]
         skipped = [made.skipped.get(target.metric) for made in records if made.status == "done"]
-        reason = next((text for text in (*failed, *skipped) if text), "nobody has run it yet")
+        reason = next((text for text in (*failed, *skipped, recipe.needs) if text), "no record yet")
         return Judgement(word="not run", why=reason)
     ours = scaled(estimate([made.metrics[target.metric] for made in done]), target.factor)
     difference = ours.value - target.value

@@ -95,8 +95,9 @@ def test_a_verdict_is_of_the_mean_over_seeds_and_says_which_are_missing() -> Non
 
 
 def test_what_was_not_run_says_why() -> None:
-    assert judge(toy(), TARGET, []).why == "nobody has run it yet"
-    assert judge(toy(), TARGET, [made(toy(), status="failed")]).why == "it broke"
+    assert judge(toy(), TARGET, []).why == "no record yet"
+    assert judge(toy(needs="a GPU"), TARGET, []).why == "a GPU"
+    assert judge(toy(needs="a GPU"), TARGET, [made(toy(), status="failed")]).why == "it broke"
     blocked = judge(toy(blocked="needs a file"), TARGET, [])
     assert (blocked.word, blocked.why, blocked.ours) == ("not run", "needs a file", None)
     with pytest.raises(UsageError, match="cannot be run: needs a file"):
@@ -142,7 +143,8 @@ def test_a_recipe_resolves_and_states_its_protocol(name: str) -> None:
         stated = re.fullmatch(r"nll_iwae_(\d+)", target.metric)
         if stated:
             assert int(stated[1]) == config.evaluate.nll_samples, "k is stated, and it is the one that is measured"
-            assert f"{int(stated[1]):,}" in one.protocol
+            said = f"{one.protocol} {target.name}"
+            assert f"{int(stated[1]):,} importance samples" in said or f"k = {stated[1]}" in said
     if config.data.binarise == "dynamic":
         assert "drawn once" in one.protocol, "fixed test bits are said to be"
 
@@ -170,6 +172,26 @@ def test_a_misspelt_recipe_gets_the_nearest() -> None:
         recipe.recipe_named("iwae-1l-k55")
 
 
+def test_training_never_sees_the_test_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from zoo import runs
+    from zoo.data.synthetic import load_synthetic
+    from zoo.training.precision import choose
+
+    images = load_synthetic(256, 64, 64).prepare("dynamic")
+    test = replace(images["test"], pixels=255 - images["test"].pixels)
+    other = replace(images, splits=images.splits | {"test": test})
+    weights = []
+    for name, shown in (("one", images), ("other", other)):
+        monkeypatch.setattr(runs, "load_images", lambda config, shown=shown: shown)
+        config = toy(config={"train": {"epochs": 3, "batch_size": 64, "patience": 1}}).run_config(0)
+        weights.append(runs.train_run(config, tmp_path / name, choose("cpu")).model.state_dict())
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
 # ---- the page and the command ----------------------------------------------------------------------------------------
 
 
@@ -181,7 +203,7 @@ def test_the_page_says_everything_of_a_recipe() -> None:
     for part in ("A toy: elbo", "-100.0 (R)", "-100.50 ± 0.50", "2 seeds", "-0.5", "**reproduced**", "a CPU", "0.5"):
         assert part in row, part
     assert "Departs from the paper: the data is made up." in text
-    assert "not run: nobody has run it yet" in page(files, [])
+    assert "not run: no record yet" in page(files, [])
 
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
