@@ -6,7 +6,7 @@ READY  := $(VENV)/ready
 # Test workers: as many as there are cores, each with one thread.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: bench test lint clean
+.PHONY: bench test lint docs clean
 
 bench: $(READY)
 	$(BIN)/zoo bench quick
@@ -17,6 +17,12 @@ test: $(READY)
 
 lint: $(READY)
 	$(BIN)/ruff check zoo benchmarks tests
+
+# The generated parts first: they are functions of the registry and of the records.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m benchmarks.report.pages
+	$(BIN)/python -m mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

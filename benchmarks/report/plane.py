@@ -1,0 +1,115 @@
+"""The rate-distortion plane as an SVG: a point a variant, a line for each sum of the two, a curve through the betas."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from benchmarks.report import notation
+from benchmarks.report.compare import Estimate
+from benchmarks.report.tables import Row, Table
+
+WIDTH, HEIGHT = 720, 440
+LEFT, RIGHT, TOP, BOTTOM = 60, 230, 20, 50
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377", "#777777", "#000000")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One variant under one recipe, in nats; ``beta`` for those that differ from the VAE in it alone."""
+
+    label: str
+    rate: float
+    distortion: float
+    rate_text: str
+    distortion_text: str
+    beta: float | None
+
+
+def points(table: Table) -> list[Point]:
+    """Rows with a rate and a distortion of log p(x), the best sum first; a row that is given the class has neither."""
+    columns = {column.metric: column for column in table.columns if column.metric in ("rate", "distortion")}
+    if len(columns) < 2:
+        return []
+    found = []
+    for row in table.rows:
+        rate, distortion = (row.cells[columns[name]] for name in ("rate", "distortion"))
+        if row.conditional or not isinstance(rate, Estimate) or not isinstance(distortion, Estimate):
+            continue
+        texts = [notation.estimate(one, len(row.records)) for one in (rate, distortion)]
+        found.append(Point(row.label, rate.value, distortion.value, *texts, beta=_beta(row)))
+    return sorted(found, key=lambda one: (one.rate + one.distortion, one.label))
+
+
+def svg(found: list[Point]) -> str:
+    """The drawing; the same points always give the same text."""
+    low_x, high_x, step_x = _scale([one.rate for one in found])
+    low_y, high_y, step_y = _scale([one.distortion for one in found])
+
+    def x(rate: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (rate - low_x) / (high_x - low_x)
+
+    def y(distortion: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (distortion - low_y) / (high_y - low_y)
+
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<clipPath id="plane"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath>',
+    ]
+    for total in _ticks(low_x + low_y, high_x + high_y, step_y):
+        ends = f'x1="{x(low_x):.1f}" y1="{y(total - low_x):.1f}" x2="{x(high_x):.1f}" y2="{y(total - high_x):.1f}"'
+        lines.append(f'<line {ends} stroke="#dddddd" clip-path="url(#plane)"/>')
+    for rate in _ticks(low_x, high_x, step_x):
+        lines.append(f'<text x="{x(rate):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{rate:g}</text>')
+    for distortion in _ticks(low_y, high_y, step_y):
+        lines.append(f'<text x="{LEFT - 6}" y="{y(distortion) + 4:.1f}" text-anchor="end">{distortion:g}</text>')
+    lines.append(
+        f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" fill="none" '
+        'stroke="#333333"/>'
+    )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    lines.append(f'<text x="{middle:.0f}" y="{HEIGHT - 12}" text-anchor="middle">rate (nats)</text>')
+    lines.append(
+        f'<text transform="translate(16 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">distortion (nats)</text>'
+    )
+    curve = sorted((one for one in found if one.beta is not None), key=lambda one: one.beta or 0.0)
+    if len(curve) > 1:
+        path = " ".join(f"{x(one.rate):.1f},{y(one.distortion):.1f}" for one in curve)
+        lines.append(f'<polyline points="{path}" fill="none" stroke="#333333" stroke-dasharray="4 3"/>')
+    lines.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 12}" fill="#555555">rate + distortion</text>')
+    for place, one in enumerate(found):
+        colour = COLOURS[place % len(COLOURS)]
+        height = TOP + 34 + 20 * place
+        name = escape(one.label) + ("" if one.beta is None else f", beta {one.beta:g}")
+        lines.append(
+            f'<circle cx="{x(one.rate):.1f}" cy="{y(one.distortion):.1f}" r="5" fill="{colour}">'
+            f"<title>{name}</title></circle>"
+        )
+        lines.append(f'<circle cx="{WIDTH - RIGHT + 21}" cy="{height - 4}" r="5" fill="{colour}"/>')
+        lines.append(f'<text x="{WIDTH - RIGHT + 34}" y="{height}">{one.rate + one.distortion:.1f}  {name}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _beta(row: Row) -> float | None:
+    if row.variant == "vae":
+        return 1.0
+    model: Any = row.records[0].config.get("model", {})
+    return float(model["beta"]) if row.variant == "beta_vae" and "beta" in model else None
+
+
+def _scale(values: list[float]) -> tuple[float, float, float]:
+    """Both ends of an axis that holds the values, and the step of its ticks: 1, 2 or 5 times a power of ten."""
+    span = max(max(values) - min(values), 1e-6 * max(1.0, abs(values[0])))
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(size * power for size in (1, 2, 5, 10) if size * power * 5 >= span)
+    return step * math.floor(min(values) / step - 0.25), step * math.ceil(max(values) / step + 0.25), step
+
+
+def _ticks(low: float, high: float, step: float) -> list[float]:
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(step * number, 9) for number in range(first, last + 1)]

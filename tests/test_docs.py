@@ -1,0 +1,345 @@
+"""What docs/ says is so: commands and snippets run, links and named tests exist, generated parts are up to date.
+
+Whether a command is run follows from what it needs. One whose data are made up here (``synthetic``, a folder of the
+page's own pictures), or that needs none, is run, in one temporary folder a page and in the order of the page. One that
+would need a download or long training is resolved instead: parsed, its configuration made, its model built.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from benchmarks import cli, matrix, skeleton, workers
+from benchmarks.recipe import recipe_named
+from benchmarks.report import pages, plane, settings
+from benchmarks.report.tables import tables
+from benchmarks.suite import suite_named
+from tests.conftest import ROOT
+from zoo import registry as registry_module
+from zoo.config import RunConfig, resolve
+from zoo.registry import registry
+
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "site" not in path.relative_to(DOCS).parts)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+MADE_HERE = ("synthetic", "folder:")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(DOCS))
+
+
+def prose(path: Path) -> str:
+    """The page without its code."""
+    return re.sub(r"`[^`\n]+`", "", FENCE.sub("", path.read_text()))
+
+
+# ---- what the pages show runs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for one page: with a registry of its own to add to, and without a way to fetch anything."""
+    from benchmarks.metrics import weights
+    from zoo.data import fetch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    shutil.copy(ROOT / "registry.yaml", tmp_path)
+    (tmp_path / "zoo" / "models").mkdir(parents=True)
+    for module in (registry_module, skeleton):
+        monkeypatch.setattr(module, "registry_path", lambda: tmp_path / "registry.yaml")
+    import zoo.models
+
+    monkeypatch.setattr(zoo.models, "__path__", [*zoo.models.__path__, str(tmp_path / "zoo" / "models")])
+    for module, name in ((fetch, "fetch"), (weights, "inception_weights"), (weights, "efficientnet_weights")):
+        monkeypatch.setattr(module, name, lambda *_: Path("fetched"))
+    # Worker processes would not see this registry.
+    monkeypatch.setattr(workers, "how_many", lambda *_: 1)
+    before, path = set(sys.modules), list(sys.path)
+    registry.cache_clear()
+    yield tmp_path
+    registry.cache_clear()
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if FENCE.search(path.read_text())], ids=named)
+def test_what_a_page_shows_runs(
+    path: Path, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    names: dict[str, object] = {"__name__": "page"}
+    for language, block in FENCE.findall(path.read_text()):
+        if language == "python":
+            exec(compile(block, path.name, "exec"), names)
+        elif language == "yaml":
+            assert yaml.safe_load(block)
+            if title := re.match(r"# (\w+\.yaml)$", block, re.M):
+                (desk / title[1]).write_text(block)
+        elif language == "console":
+            for line in filter(None, map(str.strip, block.splitlines())):
+                perform(line, desk, monkeypatch, capsys)
+        else:
+            assert language in ("", "bash", "text"), f"a block of '{language}' that nothing checks"
+
+
+def perform(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Run one line of a console, or as much of it as needs nothing from outside."""
+    words = shlex.split(line, comments=True)
+    words, target = (words[: words.index(">")], words[words.index(">") + 1]) if ">" in words else (words, None)
+    capsys.readouterr()
+    if words[0] == "zoo":
+        parsed = cli.zoo.commands[words[1]].make_context(words[1], list(words[2:]))
+        made_here = all(name.startswith(MADE_HERE) for name in data_of(parsed))
+        if made_here and all(one.exists() for one in inputs_of(parsed)):
+            run(words, monkeypatch)
+            # What the command wrote may be a variant.
+            registry.cache_clear()
+        else:
+            resolve_all(parsed)
+    elif words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+    elif words[:2] == ["python", "-m"]:
+        assert find_spec(words[2]), line
+    elif words[:2] == ["pip", "install"]:
+        install(words[-1], desk)
+    else:
+        raise AssertionError(f"nobody knows how to run: {line}")
+    if target:
+        (desk / target).write_text(capsys.readouterr().out)
+
+
+def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", words)
+    try:
+        cli.main()
+    except SystemExit as stopped:
+        assert not stopped.code, shlex.join(words)
+
+
+def data_of(parsed: click.Context) -> list[str]:
+    """The data sets that a command would load."""
+    given = parsed.params
+    if given.get("plan"):
+        return []
+    if "data" in given and given["data"]:
+        return [given["data"]]
+    if parsed.command.name == "reproduce" and given["name"]:
+        return [recipe_named(given["name"])[1].dataset]
+    if "suite" in given:
+        return [*(given.get("datasets") or suite_named(given["suite"]).datasets)]
+    return []
+
+
+def inputs_of(parsed: click.Context) -> list[Path]:
+    """The files and folders that a command would read."""
+    arguments = [one for one in parsed.command.params if isinstance(one, click.Argument)]
+    return [value for one in arguments if isinstance(value := parsed.params[one.name], Path)]
+
+
+def resolve_all(parsed: click.Context) -> None:
+    """The configuration of every run that a command asks for, with its model built on paper."""
+    import torch
+
+    from zoo.models import data_spec
+    from zoo.runs import build_model
+
+    configs: list[RunConfig] = []
+    given = parsed.params
+    if "suite" in given:
+        chosen = tuple(name for text in given.get("variants") or () for name in text.split(","))
+        cells = matrix.plan(suite_named(given["suite"]), chosen, tuple(given.get("datasets") or ()), (0,))
+        configs = [planned.config for planned in cells]
+    elif parsed.command.name == "reproduce":
+        configs = [recipe_named(given["name"])[1].run_config(0)]
+    elif "variant" in given:
+        configs = [resolve(given["variant"], given["data"], given["seed"], settings=given["settings"])]
+    for config in configs:
+        with torch.device("meta"):
+            build_model(config, data_spec(config.data.name, config.data.binarise))
+
+
+def install(what: str, desk: Path) -> None:
+    """As far as `pip install -e FOLDER` makes entry points known; of this checkout it is installed already."""
+    folder, _, extra = what.partition("[")
+    if folder == ".":
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert not extra or extra.rstrip("]") in project["optional-dependencies"], what
+        return
+    project = tomllib.loads((desk / folder / "pyproject.toml").read_text())["project"]
+    known = desk / "installed" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    known.mkdir(parents=True)
+    known.joinpath("METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    points = [f"[{group}]\n" + "\n".join(f"{name} = {to}" for name, to in points.items()) for group, points in groups]
+    known.joinpath("entry_points.txt").write_text("\n".join(points))
+    sys.path[:0] = [str(desk / "installed"), str(desk / folder)]
+    registry.cache_clear()
+
+
+# ---- what the pages point at is there ---------------------------------------------------------------------------
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, on GitHub."""
+    return re.sub(r"[^\w\- ]", "", re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", FENCE.sub("", path.read_text())):
+        there = (path.parent / target).resolve() if target else path
+        assert there.is_file(), f"{target} of {named(path)}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", there.read_text()), re.M)
+            assert anchor in map(slug, headings), f"#{anchor} of {target or named(path)}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_the_tests_that_a_page_names_exist(path: Path) -> None:
+    for file, name in re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)::(\w+)`", path.read_text()):
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{file}::{name}"
+
+
+def test_every_page_can_be_reached() -> None:
+    linked = {DOCS / "index.md"}
+    for path in PAGES:
+        targets = re.findall(r"\]\((?!\w+:)([^)#\s]+\.md)", path.read_text())
+        linked |= {(path.parent / target).resolve() for target in targets} - {path}
+    assert sorted(map(named, set(PAGES) - linked)) == []
+
+
+# ---- formulae ---------------------------------------------------------------------------------------------------
+
+
+def formulae(path: Path) -> list[str]:
+    text = prose(path)
+    display = re.findall(r"^\$\$\n(.*?)\n\$\$$", text, re.M | re.S)
+    rest = re.sub(r"^\$\$\n.*?\n\$\$$", "", text, flags=re.M | re.S)
+    assert "$$" not in rest, "a display formula stands on lines of its own"
+    assert rest.count("$") % 2 == 0, "an odd number of dollar signs"
+    return display + re.findall(r"\$([^$]+)\$", rest)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if "$" in prose(path)], ids=named)
+def test_formulae_survive_markdown_and_can_be_drawn(path: Path) -> None:
+    """GitHub reads Markdown first: there a backslash before punctuation is lost, and a star may begin an emphasis."""
+    for formula in formulae(path):
+        assert not re.search(r"\\[^\w\s]|\*", formula), formula
+        assert formula.count("{") == formula.count("}"), formula
+        assert formula.count(r"\left") - formula.count(r"\leftarrow") == formula.count(r"\right"), formula
+    converter = pytest.importorskip("latex2mathml.converter", reason="latex2mathml comes with the extra `docs`")
+    for formula in formulae(path):
+        drawn = converter.convert(formula)
+        assert drawn.startswith("<math") and not re.search(r"<m[io]>\\[a-z]", drawn), formula
+
+
+# ---- generated parts --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def records() -> list:
+    return pages.committed(ROOT / "leaderboard" / "records")
+
+
+def test_generated_parts_are_what_the_registry_and_the_records_say(records: list) -> None:
+    old = [
+        named(path)
+        for path, text in pages.pages(registry(), records, DOCS).items()
+        if not path.exists() or path.read_text() != text
+    ]
+    assert not old, f"{', '.join(old)}: run `python -m benchmarks.report.pages`"
+
+
+def test_every_variant_has_a_page_that_the_common_page_links_to() -> None:
+    index = (DOCS / "variants" / "index.md").read_text()
+    for name, entry in registry().variants.items():
+        if entry.origin == "built-in":
+            assert f"[{name}]({name}.md)" in index
+            assert (DOCS / "variants" / f"{name}.md").read_text().startswith(f"# {entry.title}\n")
+
+
+def test_what_is_written_by_hand_is_kept_and_without_records_pages_say_so(tmp_path: Path) -> None:
+    (tmp_path / "variants").mkdir()
+    page = tmp_path / "variants" / "vae.md"
+    page.write_text(f"# VAE\n\nBefore.\n\n{pages.BEGIN}\nold\n{pages.END}\n\nAfter.\n")
+    made = pages.pages(registry(), [], tmp_path)
+    assert made[page].startswith("# VAE\n\nBefore.\n") and made[page].endswith("\nAfter.\n") and "old" not in made[page]
+    assert "No record of this variant" in made[page]
+    assert "There are no records with a rate yet" in made[tmp_path / "theory" / "rate-distortion.md"]
+    page.write_text(made[page])
+    assert pages.pages(registry(), [], tmp_path)[page] == made[page]
+
+
+def test_a_default_on_a_page_can_be_typed_as_it_stands() -> None:
+    for name, entry in registry().variants.items():
+        kind = entry.load()
+        usual = kind.Settings.model_validate(entry.settings)
+        rows = re.findall(r"^\| `([\w.]+)` \| `([^`]+)`", settings.table(kind.Settings, entry.settings), re.M)
+        assert rows
+        typed = resolve(name, settings=[f"{key}={value}" for key, value in rows])
+        assert kind.Settings.model_validate(typed.model) == usual, name
+
+
+def test_settings_are_told_with_their_limits_and_their_sentence() -> None:
+    from zoo.models.beta_vae import BetaSettings
+
+    table = settings.table(BetaSettings, {"beta": 4.0, "posterior": {"name": "iaf"}})
+    assert "| `beta` | `4` | number, ≥ 0 | weight of the rate in training |" in table
+    assert "| `posterior.name` | `iaf` | one of `diagonal`, `planar`, `sylvester`, `iaf`, `spline` |" in table
+    # A docstring's `Attributes` stand in for descriptions.
+    assert "| `posterior.bins` | `8` | whole number, ≥ 2 | pieces of a spline |" in table
+
+
+def test_the_plane_is_rate_and_distortion_of_the_table(records: list) -> None:
+    table = tables(records)[0]
+    points = plane.points(table)
+    assert [one.rate + one.distortion for one in points] == sorted(one.rate + one.distortion for one in points)
+    assert not {one.label for one in points} & {row.label for row in table.rows if row.conditional}
+    elbo = next(column for column in table.head if column.metric == "elbo")
+    elbos = {row.label: row.cells[elbo].value for row in table.rows}
+    for one in points:
+        assert one.rate + one.distortion == pytest.approx(-elbos[one.label], abs=1e-6)
+    assert {one.beta for one in points if one.label == "vae"} == {1.0}
+    drawn = plane.svg(points)
+    assert drawn == plane.svg(list(points)) and drawn.count("<title>") == len(points)
+
+
+def test_one_point_has_a_plane_too() -> None:
+    alone = plane.Point("vae", 20.0, 80.0, "20", "80", 1.0)
+    assert "nan" not in plane.svg([alone]) and "20.0" not in plane.svg([alone]).split("rate + distortion")[0][-20:]
+
+
+# ---- the site ---------------------------------------------------------------------------------------------------
+
+
+def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs comes with the extra `docs`")
+    pytest.importorskip("material", reason="mkdocs-material comes with the extra `docs`")
+    pytest.importorskip("latex2mathml", reason="latex2mathml comes with the extra `docs`")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    words += ["--config-file", str(DOCS / "site" / "mkdocs.yml"), "--site-dir", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    built = sorted(tmp_path.rglob("*.html"))
+    assert len(built) > len(PAGES)
+    for path in built:
+        html = path.read_text()
+        assert not re.search(r"<(?:script|img|iframe)[^>]* src=\"?(?:https?:)?//", html), path
+        assert not re.search(r"<link[^>]*rel=\"?(?:stylesheet|preconnect)[^>]*href=\"?(?:https?:)?//", html), path
+        assert "arithmatex" not in html, path
+    assert "<math" in (tmp_path / "theory" / "elbo.html").read_text()
