@@ -8,6 +8,8 @@ from torch import Tensor
 
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.flows import Householder
 from zoo.models.flow_vae import FlowVAE
 from zoo.models.vae import VanillaVAE
 
@@ -100,3 +102,31 @@ def test_the_code_of_an_image_is_where_a_posterior_without_spread_would_be(name:
     # The spread that is left is e^-10 times the slopes of the flow: little beside how far the flow carries the mean.
     moved = (model.represent(x) - model.infer(x).mean).abs().max()
     assert (model.represent(x) - z).abs().max() < 0.05 * moved
+
+
+def test_householder_steps_are_rotations_that_keep_volume() -> None:
+    flow = Householder(4, 3)
+    z, context = torch.randn(6, 4).double(), torch.randn(6, flow.context).double()
+    moved, log_det = flow(z, context)
+    assert torch.allclose(moved.norm(dim=1), z.norm(dim=1)) and not log_det.any()
+    for i in range(6):
+        jacobian = torch.autograd.functional.jacobian(lambda v, i=i: flow(v[None], context[i : i + 1])[0][0], z[i])
+        assert torch.allclose(jacobian @ jacobian.T, torch.eye(4).double())
+        assert torch.linalg.det(jacobian).item() == pytest.approx(-1.0)  # three reflections
+    again, _ = flow(moved, context.view(6, 3, 4).flip(1).flatten(1))
+    assert torch.allclose(again, z), "a reflection undoes itself"
+
+
+def test_the_gated_networks_are_the_paper_s() -> None:
+    nets = {"encoder": {"name": "gated"}, "decoder": {"name": "gated"}}
+    model = create_model("vae", data=DataSpec((1, 28, 28), "binary"), latent=64, **nets)
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(3.07e6, rel=0.005)
+    x = (torch.rand(2, 1, 28, 28) < 0.4).float()
+    terms = model.terms(x)
+    assert terms.elbo.shape == (2,)
+    (-terms.elbo.mean()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    assert create_model("vae", data=DataSpec((3, 32, 32), "8-bit"), **nets).sample(2).shape == (2, 3, 32, 32)
+    assert create_model("cvae", data=DataSpec((1, 8, 8), "binary", classes=3), **nets).sample(2).shape == (2, 1, 8, 8)
+    with pytest.raises(UsageError, match="square images"):
+        create_model("vae", data=DataSpec((1, 30, 28), "binary"), **nets)

@@ -111,6 +111,25 @@ class Sylvester(Flow):
         return z, log_det
 
 
+class Householder(Flow):
+    """z - 2 v v.z / |v|^2, Tomczak & Welling 2016 (arXiv 1611.09630): rotations of z, volume kept; context is every v.
+
+    One step reflects; two or more rotate. A diagonal Gaussian becomes one with a full covariance.
+    """
+
+    def __init__(self, latent: int, flows: int) -> None:
+        super().__init__()
+        self.latent = latent
+        self.flows = flows
+        self.context = flows * latent
+
+    def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        for step in context.chunk(self.flows, dim=-1):
+            v = F.normalize(step, dim=-1)
+            z = z - 2.0 * v * (v * z).sum(-1, keepdim=True)
+        return z, z.new_zeros(len(z))
+
+
 class MaskedLinear(nn.Linear):
     """A linear layer with some weights held at zero; ``mask`` (out, in) is true where they are free."""
 

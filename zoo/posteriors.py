@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.flows import IAF, Flow, Planar, Spline, Sylvester
+from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
 from zoo.precision import full, full_precision
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PosteriorSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["diagonal", "planar", "sylvester", "iaf", "spline"] = "diagonal"
+    name: Literal["diagonal", "planar", "sylvester", "householder", "iaf", "spline"] = "diagonal"
     flows: int = Field(default=4, ge=1)
     hidden: int = Field(default=320, ge=1)
     context: int = Field(default=64, ge=1)
@@ -208,6 +208,16 @@ class SylvesterPosterior(FlowPosterior):
         return Sylvester(latent, settings.flows, min(settings.vectors, latent))
 
 
+class HouseholderPosterior(FlowPosterior):
+    """Tomczak & Welling 2016; every reflection's vector comes from the encoder."""
+
+    name = "householder"
+
+    @staticmethod
+    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
+        return Householder(latent, settings.flows)
+
+
 class IAFPosterior(FlowPosterior):
     """Kingma et al. 2016; the encoder gives a context to autoregressive networks shared by all x."""
 
@@ -230,7 +240,9 @@ class SplinePosterior(FlowPosterior):
 
 POSTERIORS: dict[str, type[Posterior]] = {
     kind.name: kind
-    for kind in (DiagonalPosterior, PlanarPosterior, SylvesterPosterior, IAFPosterior, SplinePosterior)
+    for kind in (
+        DiagonalPosterior, PlanarPosterior, SylvesterPosterior, HouseholderPosterior, IAFPosterior, SplinePosterior
+    )
 }
 
 

@@ -21,7 +21,7 @@ class EncoderSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["mlp", "conv", "residual", "timm"] = "mlp"
+    name: Literal["mlp", "conv", "residual", "gated", "timm"] = "mlp"
     hidden: tuple[int, ...] = Field((400, 400), description="widths of the dense layers")
     channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
     activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
@@ -32,7 +32,7 @@ class EncoderSettings(BaseModel):
 class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["mlp", "conv", "residual"] = "mlp"
+    name: Literal["mlp", "conv", "residual", "gated"] = "mlp"
     hidden: tuple[int, ...] = (400, 400)
     channels: tuple[int, ...] = Field((64, 32), description="channels at each doubling of the resolution")
     activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
@@ -59,6 +59,10 @@ def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) 
         from zoo.nets.mlp import MLPEncoder
 
         return MLPEncoder(settings, spec.shape, condition)
+    if settings.name == "gated":
+        from zoo.nets.gated import GatedEncoder
+
+        return GatedEncoder(spec.shape, condition)
     from zoo.nets.conv import ConvEncoder
 
     return ConvEncoder(settings, spec.shape, condition)
@@ -71,6 +75,10 @@ def make_decoder(settings: DecoderSettings, size: int, shape: tuple[int, int, in
         from zoo.nets.mlp import MLPDecoder
 
         return MLPDecoder(settings, size, shape)
+    if settings.name == "gated":
+        from zoo.nets.gated import GatedDecoder
+
+        return GatedDecoder(size, shape)
     from zoo.nets.conv import ConvDecoder
 
     return ConvDecoder(settings, size, shape)
