@@ -411,6 +411,25 @@ def test_inception_features_are_pytorch_fids(
 
 
 @pytest.mark.slow
+def test_the_fid_of_two_folders_is_pytorch_fids(
+    inception_state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own way from files to a number: its reading, its network, its moments, its general matrix square root."""
+    from pytorch_fid import fid_score, inception
+
+    from zoo.data.synthetic import load_synthetic
+
+    monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: inception_state)
+    images = load_synthetic(n_train=48, shape=(3, 32, 32))["train"].pixels
+    folders = [write(tmp_path / name, part) for name, part in zip("ab", images.split(24), strict=True)]
+    expected = fid_score.calculate_fid_given_paths([str(folder) for folder in folders], 24, "cpu", 2048, 0)
+    extractor = make_extractor("inception")
+    fake, real = (extractor(fid.load_images(folder)) for folder in folders)
+    assert expected > 1
+    assert frechet_from_features(fake, real) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_the_value_that_torchmetrics_prints_comes_out(
     inception_state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

@@ -155,7 +155,12 @@ class Inception(Extractor):
 
 
 class EfficientNetLite0(Extractor):
-    """EfficientNet-Lite0 at 64 x 64, 1280 pooled features: light, for colour images on a CPU."""
+    """EfficientNet-Lite0 at 64 x 64, 1280 pooled features: light, for colour images on a CPU.
+
+    It was trained at 224 x 224. At 64 an image costs an eighteenth, the last maps are 2 x 2 instead of 7 x 7, and the
+    features have nineteen times the variance: its distances are as much larger (two halves of 2 000 faces: 286
+    against 12.2), and a number of one size says nothing beside one of the other.
+    """
 
     name = "efficientnet_lite0"
     dimensions = 1280
