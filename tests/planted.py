@@ -23,7 +23,7 @@ class MeanOverPixels(VanillaVAE):
 class ScalarTerms(VanillaVAE):
     def terms(self, x, y=None):
         terms = super().terms(x, y)
-        return Terms(terms.distortion.mean(), terms.rate)
+        return Terms(terms.distortion.mean(), terms.rate.mean())
 
 
 class MeanOverBatch(VanillaVAE):

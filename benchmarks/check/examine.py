@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -45,6 +46,9 @@ PROPERTIES: dict[str, Property] = {
     )
 }
 
+#: those that ask the same question twice with the same noise
+KEYED = ("condition", "batches", "loss_is_a_mean", "saved", "no_training_weight")
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -61,25 +65,49 @@ class Finding:
 def examine(subject: Subject, wanted: tuple[str, ...] = ()) -> Iterator[Finding]:
     """Test the properties one after the other (those ``wanted``, or all).
 
-    A model that cannot even be made and asked for its terms ends the examination with that finding.
+    A model that cannot be made, asked for its terms and trained for a few steps ends the examination with that
+    finding: everything else would only say so again.
     """
-    started = time.monotonic()
     with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(0)
-            x, y = subject.batch(4)
-            subject.make(DIGITS).eval().terms(x, y)
-        except Exception as error:
-            what = f"it cannot be made and asked for terms(x): {said(error)}"
-            seconds = time.monotonic() - started
-            yield Finding("works", "It can be made and asked for terms.", "wrong", what, _mend(error), seconds)
+        first = _finding(subject, "works", works)
+        if first.status == "wrong":
+            yield first
             return
+        # What an answer is shaped like explains more than where training stumbles over it.
+        shaped = _finding(subject, "shapes", shapes.shapes) if not wanted or "shapes" in wanted else None
+        if shaped:
+            yield shaped
+        first = _finding(subject, "trains", trains)
+        if first.status == "wrong":
+            if not shaped or shaped.status == "holds":
+                yield first
+            return
+        random = False
         for name in wanted or PROPERTIES:
-            yield _finding(subject, name, PROPERTIES[name])
+            if name == "shapes":
+                continue
+            if random and name in KEYED:
+                title = _title(PROPERTIES[name])
+                yield Finding(name, title, "inapplicable", "it cannot be told while evaluation is random")
+                continue
+            found = _finding(subject, name, PROPERTIES[name])
+            random = random or (found.status == "wrong" and name in ("evaluation_mode", "noise_of_the_image"))
+            yield found
+
+
+def works(subject: Subject) -> None:
+    """It can be made and asked for its terms."""
+    torch.manual_seed(0)
+    subject.make(DIGITS).eval().terms(*subject.batch(4))
+
+
+def trains(subject: Subject) -> None:
+    """A few steps of training go through."""
+    subject.known()
 
 
 def _finding(subject: Subject, name: str, test: Property) -> Finding:
-    title = (test.__doc__ or name).strip().splitlines()[0]
+    title = _title(test)
     started = time.monotonic()
     torch.manual_seed(0)
     try:
@@ -90,16 +118,27 @@ def _finding(subject: Subject, name: str, test: Property) -> Finding:
     except Inapplicable as reason:
         outcome = ("inapplicable", str(reason))
     except Exception as error:
-        outcome = ("wrong", f"it raises {said(error)}", _mend(error))
+        outcome = ("wrong", f"it raises {said(error, subject)}", _mend(error))
     return Finding(name, title, *outcome, seconds=time.monotonic() - started)
 
 
-def said(error: Exception) -> str:
-    """An exception in one line: its type, its message, and the last line of the variant's own side that met it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "torch" not in Path(frame.filename).parts and "check" not in frame.filename]
-    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+def _title(test: Property) -> str:
+    return (test.__doc__ or test.__name__).strip().splitlines()[0]
+
+
+def said(error: Exception, subject: Subject) -> str:
+    """An exception in one line: its type, its message, and the last line of the variant's own file that met it (or of
+    whatever is not torch's)."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(".py")]
+    outside = [frame for frame in frames if not {"torch", "check"} & set(Path(frame.filename).parts)]
+    met = [frame for frame in frames if frame.filename == _file(subject)] or outside
+    where = f" ({Path(met[-1].filename).name}, line {met[-1].lineno})" if met else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}{where}"
+
+
+def _file(subject: Subject) -> str | None:
+    module = sys.modules.get(subject.entry.target.partition(":")[0])
+    return getattr(module, "__file__", None)
 
 
 def _mend(error: Exception) -> str:

@@ -32,8 +32,8 @@ def shapes(subject: Subject) -> None:
                 raise
             said = " ".join(str(error).split())[:160]
             what = f"it works on 1x28x28 bits and not on {size} ({type(error).__name__}: {said})"
-            mend = "take every size from spec.shape (no 28 or 784), and the decoder's channels from "
-            raise Wrong(what, mend + "self.likelihood.channels(spec.shape[0])") from error
+            mend = "take every size from spec.shape (no 28 or 784), give the decoder self.likelihood.channels(C) "
+            raise Wrong(what, mend + "channels, and let self.likelihood make log p(x | z) of them") from error
 
 
 def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:

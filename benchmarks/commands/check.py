@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from dataclasses import asdict
 
 import click
@@ -20,7 +21,7 @@ def check(variant: str, as_json: bool) -> None:
     from zoo.registry import registry
 
     name, entry = registry().variant(variant)
-    from benchmarks.check.examine import examine
+    from benchmarks.check.examine import PROPERTIES, examine
     from benchmarks.check.subject import Subject
 
     findings = []
@@ -29,10 +30,8 @@ def check(variant: str, as_json: bool) -> None:
         if not as_json:
             mark = {"holds": "holds", "wrong": "WRONG", "inapplicable": "  -  "}[finding.status]
             click.echo(f"{mark}  {finding.title}")
-            if finding.what:
-                click.echo(f"       {_sentence(finding.what)}")
-            if finding.mend:
-                click.echo(f"       To mend it: {_sentence(finding.mend, capital=False)}")
+            for text in filter(None, (finding.what, finding.mend and f"To mend it: {finding.mend}")):
+                click.echo(textwrap.fill(_sentence(text), 100, initial_indent=" " * 7, subsequent_indent=" " * 7))
     wrong = [finding for finding in findings if finding.status == "wrong"]
     if as_json:
         content = {"variant": name, "passed": not wrong, "properties": [asdict(finding) for finding in findings]}
@@ -42,12 +41,16 @@ def check(variant: str, as_json: bool) -> None:
         held = f"{len(findings)} properties, all well"
         count = f"{len(wrong)} of {len(findings)} properties wrong" if wrong else held
         click.echo(f"\n{name}: {count} ({seconds:.0f} s).")
-        if len(wrong) > 1:
+        if len(findings) < len(PROPERTIES):
+            click.echo("The other properties wait until that is mended.")
+        elif len(wrong) > 1:
             click.echo("Mend the first one first: the others may follow from it.")
     if wrong:
         sys.exit(1)
 
 
-def _sentence(text: str, capital: bool = True) -> str:
+def _sentence(text: str) -> str:
+    first = text.split()[0]
     text = text if text.endswith(".") else f"{text}."
-    return text[0].upper() + text[1:] if capital else text
+    # A name of code keeps its small letter.
+    return text[0].upper() + text[1:] if first.isalpha() else text

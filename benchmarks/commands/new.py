@@ -21,6 +21,8 @@ def new(name: str, like: str, plugin: Path | None) -> None:
     written = add_plugin(name, plugin, like) if plugin else add_variant(name, like)
     name = next(path.stem for path in written if path.suffix == ".py")
     for path in written:
-        click.echo(path)
+        click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     after = f"pip install --no-deps -e {plugin}\n" if plugin else ""
     click.echo(f"\n{after}zoo check {name}\nzoo train {name} --data synthetic")
+    if not plugin:
+        click.echo("\nTo share it: its paper in the file and in registry.yaml, and its row in the README's table.")
