@@ -5,8 +5,8 @@ https://arxiv.org/abs/1802.04942.
 Official code: https://github.com/rtqichen/beta-tcvae.
 Where we differ: the estimators of q(z) are those of `zoo.aggregate`: stratified sampling is exact where a batch is the
 data, and weighted sampling is without its constant, which is 9 log N for ten dimensions and in the printed
-numbers of the official code. beta weighs in training only; the total correlation that the board shows is measured on the
-evaluated split for every variant alike.
+numbers of the official code. beta weighs in training only; the total correlation that the board shows is measured on
+the evaluated split, for every variant alike.
 """
 
 from __future__ import annotations
