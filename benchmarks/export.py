@@ -66,7 +66,10 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     variants, datasets = registry().variants, registry().datasets
     title = variants[name].title if name in variants else name
     about = variants[name].summary if name in variants else ""
-    lines = ["---", "library_name: vae-zoo", "license: apache-2.0", f"tags: [vae, {name}, {data}]", "---", ""]
+    # What was learnt from data that is not free is not free either.
+    terms = datasets[data].licence if data in datasets else ""
+    licence = "apache-2.0" if terms in ("", "MIT") else "other"
+    lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [vae, {name}, {data}]", "---", ""]
     lines += [f"# {title} on {datasets[data].title if data in datasets else data}", ""]
     paper = variants[name].paper if name in variants else None
     lines += [about + (f" {paper.authors} {paper.year}, [{paper.title}]({paper.url})." if paper else ""), ""]
@@ -78,11 +81,12 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     lines += [f"- seed {config['seed']}, trained with {content['library']}", "", "## Data", ""]
     lines += [f"- {data}, binarise {config['data']['binarise']}, options `{json.dumps(config['data']['options'])}`"]
     lines += [f"- SHA-256 of its content: `{content['data_sha256']}`"]
-    licence = datasets[data].licence if data in datasets else ""
-    lines += [f"- licence of the data: {licence or 'see its source'}"]
+    lines += [f"- licence of the data: {terms or 'see its source'}"]
     lines += [f"- {datasets[data].url}"] if data in datasets and datasets[data].url else []
     lines += ["", "## Measured", "", *_measured(record), "", "## Licence", ""]
-    lines += ["Weights and code: Apache-2.0. The data set keeps its own licence, and so may what was learnt from it."]
+    free = "Weights and code: Apache-2.0. The data set keeps its own licence."
+    bound = f"Code: Apache-2.0. The weights were learnt from data under this licence: {terms}."
+    lines += [free if licence == "apache-2.0" else bound]
     return "\n".join(lines) + "\n"
 
 

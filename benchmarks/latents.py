@@ -22,7 +22,7 @@ from zoo.posteriors import DiagonalGaussian, kl_diagonal
 
 Way = Literal["linear", "spherical"]
 REACH = 3.0  # standard deviations to either side
-LOOKED_AT = 256  # images that a dimension's rate is measured on
+LOOKED_AT, GLANCED_AT = 256, 64  # images that a dimension's rate is measured on; by an evaluation, which has more to do
 ROWS, COLUMNS = 8, 8
 
 
@@ -45,12 +45,14 @@ class Latents:
         divergence = self.model.infer(x, y).kl(self.model.prior)
         return None if divergence is None else divergence.mean(0)
 
-    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """(D,) mean and deviation that a walk is measured in: the prior's if it is one Gaussian, else the codes'."""
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (size,) that a walk is measured in: the prior's if it is one Gaussian, else those of the
+        images' codes."""
         moments = self.model.prior.moments()
         if moments is None:
+            codes = self.codes(x, y)
             return codes.mean(0), codes.std(0)
-        return moments[0].expand(codes.shape[1]), (0.5 * moments[1]).exp().expand(codes.shape[1])
+        return moments[0].expand(size), (0.5 * moments[1]).exp().expand(size)
 
 
 class LayersOfLatents(Latents):
@@ -76,8 +78,8 @@ class LayersOfLatents(Latents):
         q, p = top.posterior, top.prior
         return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
 
-    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(codes[0]), torch.ones_like(codes[0])
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        return x.new_zeros(size), x.new_ones(size)
 
 
 class LowestLayer(Latents):
@@ -96,7 +98,8 @@ class LowestLayer(Latents):
         q, p = posteriors[0], self.model.prior_of(0, draws)
         return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
 
-    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        codes = self.codes(x, y)
         return codes.mean(0), codes.std(0)
 
 
@@ -120,8 +123,8 @@ class LatentsAndClass(Latents):
         zero = torch.zeros_like(q.mean)
         return kl_diagonal(q.mean, q.log_variance, zero, zero).squeeze(1).mean(0)
 
-    def moments(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(codes[0]), torch.ones_like(codes[0])
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        return x.new_zeros(size), x.new_ones(size)
 
 
 class GridOfCodes(Latents):
@@ -184,17 +187,16 @@ def traverse(
         uint8 (dims * steps, C, H, W); the dimensions; their rates in nats (or variances).
     """
     latents = latents_of(model)
-    rates, codes = latents.rates(x, y), latents.codes(x, y)
+    held = None if y is None else y[image : image + 1]
+    rates, code = latents.rates(x, y), latents.codes(x[image : image + 1], held)[0]
     if rates is None:
-        rates = codes.var(0)
-    codes = codes[:, : len(rates)]
+        rates = latents.codes(x, y).var(0)
     order = rates.argsort(descending=True, stable=True)[:dims]
-    mean, deviation = latents.moments(codes)
-    rows = codes[image].expand(len(order), steps, -1).clone()
-    places = torch.linspace(-REACH, REACH, steps, dtype=codes.dtype, device=codes.device)
+    mean, deviation = latents.moments(x, y, len(rates))
+    rows = code[: len(rates)].expand(len(order), steps, -1).clone()
+    places = torch.linspace(-REACH, REACH, steps, dtype=code.dtype, device=code.device)
     for row, d in enumerate(order):
         rows[row, :, d] = mean[d] + places * deviation[d]
-    held = None if y is None else y[image : image + 1]
     if isinstance(model, M2):
         held = classes_of(model, x[image : image + 1], held)
     condition = None if held is None else held.expand(len(order) * steps, *held.shape[1:])
@@ -254,7 +256,7 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 def pictures(model: VAE, batches: Batches) -> dict[str, Tensor]:
     """``traversals`` of the first image of a split along its eight most informative dimensions, and ``interpolations``
     of its first eight pairs, each uint8 (64, C, H, W) in rows of eight; what the model has no way for is left out."""
-    _, x, y = next(iter(batches.sequential(LOOKED_AT)))
+    _, x, y = next(iter(batches.sequential(GLANCED_AT)))
     y = y if model.conditional else None
     pairs = min(ROWS, len(x) // 2)
     first, last = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks.export import card
 from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
@@ -55,6 +56,16 @@ def test_a_run_is_exported_with_its_card_and_loads_to_the_same_bits(zoo, tmp_pat
     assert code == 2 and "holds other things (mine.txt)" in err
     assert zoo("export", "run", "run")[0] == 2 and zoo("export", "nothing", "x")[0] == 2
     assert not (tmp_path / "x").exists()
+
+
+def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
+    from zoo.config import resolve
+
+    config = resolve("vae", "celeba").model_dump(mode="json")
+    spec = {"shape": [3, 64, 64], "support": "8-bit"}
+    text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
+    assert "no record lies beside the run" in text and text.count("non-commercial") == 2
 
 
 def test_an_unfinished_run_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811
