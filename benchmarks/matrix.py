@@ -256,6 +256,8 @@ def measure(
         "curves": curves,
         "pictures": found.pictures,
     }
+    if run.compute != compute:  # what `fast` came to for this model
+        content["environment"] = environment.describe(run.compute)
     if observer:
         observer.finish(found, content)
     return content

@@ -119,14 +119,17 @@ class Contestant:
 
 
 PYTHAE = Contestant("pythae", "benchmarks.peers.pythae_loop")
+LOOP = "benchmarks.peers.zoo_loop"
 OURS = {
     "mlp": (
-        Contestant("ours, float32", "benchmarks.peers.zoo_loop"),
-        Contestant("ours, bf16", "benchmarks.peers.zoo_loop", ("--precision", "bf16")),
+        Contestant("float32", LOOP),
+        Contestant("float32, compile", LOOP, ("--compile", "yes")),
+        Contestant("bf16", LOOP, ("--precision", "bf16")),
+        Contestant("bf16, compile", LOOP, ("--precision", "bf16", "--compile", "yes")),
     ),
     "conv": (
-        Contestant("ours, float32", "benchmarks.peers.zoo_loop"),
-        Contestant("ours, bf16", "benchmarks.peers.zoo_loop", ("--precision", "bf16")),
+        Contestant("float32", LOOP),
+        Contestant("fast", LOOP, ("--precision", "fast")),
     ),
 }
 
@@ -142,6 +145,7 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
     told = ["--network", network, "--images", str(images), "--device", device]
     root = Path(__file__).resolve().parent.parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    env["TQDM_DISABLE"] = "1"
     found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in contestants}
     with contextlib.ExitStack() as stack:
         processes = {}

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
 from zoo.training.trainer import Result, Trainer, Watcher
 
+log = logging.getLogger(__name__)
 MODEL = "model.safetensors"
 EXPORTED = "config.json"  # the description in a folder that `zoo export` wrote
 MAX_DESCRIPTION = 1 << 20
@@ -79,7 +81,9 @@ def train_run(
             sweep(folder / "checkpoints")
             _claim(folder, config, spec, images)
         torch.manual_seed(seed_for(config.seed, "initialisation"))
-        model = build_model(config, spec).to(compute.device)
+        model = build_model(config, spec)
+        compute = _decided(folder, compute, model, world)
+        model = compute.place(model)
         if (folder / MODEL).exists():
             kept = _kept(model, folder / MODEL)
             checkpoint.clear(folder / "checkpoints")  # by whoever was killed before it came to that
@@ -268,6 +272,24 @@ def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) ->
             raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
         return
     atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
+
+
+def _decided(folder: Path, compute: Compute, model: VAE, world: World) -> Compute:
+    # A run goes on as it began, bit for bit, also on a machine that would decide otherwise.
+    if not compute.fast:
+        return compute
+    described = _describe(folder) if (folder / "run.json").exists() else {}
+    if "compute" in described:
+        try:
+            return compute.decided(described["compute"])
+        except (KeyError, TypeError):
+            raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
+    compute = compute.for_model(model)
+    if world.first:
+        described["compute"] = compute.decision()
+        atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
+        log.info("train.precision=fast: %s on this machine", compute.name)
+    return compute
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 
@@ -18,7 +19,8 @@ from zoo.training.trainer import Trainer
 def main() -> None:
     given = rounds.arguments()
     torch.manual_seed(0)
-    compute = choose(given.device, given.precision)
+    model = networks.build(given.network)
+    compute = choose(given.device, given.precision).for_model(model)
     config = TrainConfig(
         epochs=1 << 20,
         batch_size=given.batch,
@@ -28,10 +30,12 @@ def main() -> None:
     )
     images = Images(rounds.pictures(given.images))
     batches = Batches(images, batch_size=given.batch, device=compute.device, shuffle_seed=0)
-    trainer = Trainer(networks.build(given.network).to(compute.device), batches, batches, config, compute)
+    trainer = Trainer(compute.place(model), batches, batches, config, compute)
     trainer.model.train()
     epochs = itertools.count()
-    rounds.serve(lambda: -steps_of(trainer, next(epochs))["elbo"], given.images, given.device)
+    # pythae's loss has no constant of the Gaussian.
+    constant = 0.5 * networks.SPEC.dims * math.log(2 * math.pi)
+    rounds.serve(lambda: -steps_of(trainer, next(epochs))["elbo"] - constant, given.images, given.device)
 
 
 if __name__ == "__main__":

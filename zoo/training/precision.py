@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import functools
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from zoo.errors import UsageError
+
+HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+NAMES = {half: name for name, half in HALVES.items()}
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how a run computes: the device, autocast's type (None for float32), whether losses are scaled."""
+    """Where and how a run computes.
+
+    Attributes:
+        device: where.
+        half: autocast's type; None for float32.
+        channels_last: pictures and convolutional weights lie in memory pixel by pixel.
+        fast: the rest is not decided yet: `for_model` decides when the model is known.
+    """
 
     device: torch.device
     half: torch.dtype | None = None
+    channels_last: bool = False
+    fast: bool = False
 
     @property
     def scaled(self) -> bool:
@@ -24,7 +42,45 @@ class Compute:
 
     @property
     def name(self) -> str:
-        return {None: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.half]
+        name = NAMES[self.half]
+        return f"{name}, channels last" if self.channels_last else name
+
+    def for_model(self, model: nn.Module) -> Compute:
+        """What ``fast`` comes to for ``model``; anything else as it is.
+
+        It is a rule and no race between two ways at the start: the same command on the same machine gives the same
+        numbers. `docs/performance.md` has the measurements behind it. bf16 with channels last wins for convolutions on
+        a processor that multiplies bf16; everything else stays as ``auto`` has it.
+        """
+        if not self.fast:
+            return self
+        if not any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
+            return replace(self, fast=False)
+        if self.device.type == "cpu":
+            half = torch.bfloat16 if multiplies_bf16() else None
+            return replace(self, half=half, channels_last=half is not None, fast=False)
+        return replace(self, channels_last=True, fast=False)
+
+    def decision(self) -> dict[str, Any]:
+        """What a run remembers, so that it goes on as it began on whatever machine: see `decided`."""
+        return {"precision": NAMES[self.half], "channels_last": self.channels_last}
+
+    def decided(self, before: dict[str, Any]) -> Compute:
+        """This, with what a run decided `before`.
+
+        Raises:
+            UsageError: fp16, and this is a CPU.
+            KeyError: it is no such decision.
+        """
+        half = HALVES[before["precision"]]
+        if half is torch.float16 and self.device.type == "cpu":
+            raise UsageError("this run was begun in fp16 on a GPU; it cannot go on on a CPU.")
+        return replace(self, half=half, channels_last=bool(before["channels_last"]), fast=False)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """``model`` on the device, in the memory format of the run."""
+        model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context in which networks run; likelihoods and KLs leave it by themselves (`zoo.precision`)."""
@@ -33,10 +89,21 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.half)
 
 
+@functools.cache
+def multiplies_bf16() -> bool:
+    """Whether this processor has instructions that multiply bf16 (AVX512-BF16 or AMX); false where nobody can tell."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        return False
+    return bool(flags) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+
+
 def choose(device: str = "auto", precision: str = "auto") -> Compute:
     """The device and precision for a request.
 
-    ``auto`` takes the GPU if there is one; there bf16, or fp16 where the GPU has no bf16; float32 on a CPU.
+    ``auto`` takes the GPU if there is one; there bf16, or fp16 where the GPU has no bf16; float32 on a CPU. What
+    ``fast`` is `Compute.for_model` decides.
 
     Raises:
         UsageError: an unknown device, or a GPU that is not there.
@@ -52,11 +119,12 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         shown = torch.cuda.device_count()
         raise UsageError(f"device '{device}' is not there: this machine shows {shown} CUDA devices.")
-    if precision == "auto":
+    fast = precision == "fast"
+    if precision in ("auto", "fast"):
         if place.type == "cpu":
             precision = "float32"
         else:
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision == "fp16" and place.type == "cpu":
         raise UsageError("train.precision=fp16 needs a GPU; on a CPU use float32 or bf16.")
-    return Compute(place, {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    return Compute(place, HALVES[precision], fast=fast)

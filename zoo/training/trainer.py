@@ -176,6 +176,8 @@ class Trainer:
         if self.divided:
             names, row = self._in_parts(x, y, scale)
         else:
+            if self.compute.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
             with self.compute.autocast():
                 losses = self.forward(x, y, self.progress())
             backward(losses, self.groups, scale)

@@ -1,0 +1,80 @@
+"""`train.precision=fast`: what it decides, and that a run goes on as it began."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import create_model
+from zoo.config import resolve
+from zoo.errors import UsageError
+from zoo.runs import load_run, train_run
+from zoo.training import precision
+from zoo.training.precision import Compute, choose
+from zoo.training.trainer import Stopped
+
+CONVOLUTIONS = [
+    *("encoder.name=conv", "encoder.channels=[4,8]", "encoder.hidden=[16]"),
+    *("decoder.name=conv", "decoder.channels=[8,4]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128"),
+]
+
+
+@pytest.fixture(params=[True, False], ids=["bf16", "no bf16"])
+def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: request.param)
+    return request.param
+
+
+def test_fast_on_a_cpu_is_bf16_where_that_wins_and_float32_elsewhere(has_bf16: bool) -> None:
+    dense, convolutional = create_model("vae"), create_model("vae", encoder={"name": "conv"}, decoder={"name": "conv"})
+    assert choose("cpu", "fast").for_model(dense) == choose("cpu", "float32")
+    fast = Compute(torch.device("cpu"), torch.bfloat16, channels_last=True)
+    assert choose("cpu", "fast").for_model(convolutional) == (fast if has_bf16 else choose("cpu", "float32"))
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
+def test_what_is_asked_for_by_name_is_left_as_it_is(asked: str, has_bf16: bool) -> None:
+    model = create_model("vae", encoder={"name": "conv"}, decoder={"name": "conv"})
+    compute = choose("cpu", asked)
+    assert compute.for_model(model) == compute
+    assert not compute.channels_last
+
+
+def test_a_run_goes_on_as_it_began_on_a_machine_that_would_decide_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*CONVOLUTIONS, "train.epochs=1", "train.precision=fast", "train.checkpoint_seconds=0", "train.ema=0.9"]
+    config = resolve("vae", "synthetic", settings=options)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    whole = train_run(config, tmp_path / "whole", choose("cpu", "fast"))
+    assert whole.compute.name == "bf16, channels last"
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["compute"] == whole.compute.decision()
+    machine = True
+    while not (tmp_path / "pieces" / "model.safetensors").exists():
+        monkeypatch.setattr(precision, "multiplies_bf16", lambda says=machine: says)
+        machine = False
+        try:
+            train_run(config, tmp_path / "pieces", choose("cpu", "fast"), should_stop=lambda: True)
+        except Stopped:
+            continue
+    a, b = (load_run(tmp_path / name).state_dict() for name in ("whole", "pieces"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    float32 = train_run(
+        resolve("vae", "synthetic", settings=[*options, "train.precision=float32"]), tmp_path / "c", choose("cpu")
+    )
+    assert not all(torch.equal(a[name], value) for name, value in float32.model.state_dict().items())
+
+
+def test_a_decision_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    cpu = choose("cpu", "fast")
+    with pytest.raises(UsageError, match="fp16"):
+        cpu.decided({"precision": "fp16", "channels_last": False})
+    config = resolve("vae", "synthetic", settings=["train.epochs=1", "train.precision=fast", "encoder.hidden=[8]"])
+    train_run(config, tmp_path, cpu)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"compute": {"precision": "int3"}}))
+    with pytest.raises(UsageError, match="how the run computes"):
+        train_run(config, tmp_path, cpu)
