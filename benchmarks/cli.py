@@ -366,7 +366,7 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
 def _run(
     cells: list[Any], places: Any, device: str, wandb_mode: str, orphaned: Callable[[], bool] | None = None
 ) -> None:
-    from benchmarks import matrix
+    from benchmarks import ahead, matrix
     from benchmarks.interrupt import graceful
     from benchmarks.workers import HARNESS
     from zoo.training.precision import choose
@@ -385,6 +385,8 @@ def _run(
         # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
         harness = os.environ.get(HARNESS) if orphaned else None
         stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
+        if compute.device.type == "cuda":
+            ahead.train_ahead(cells, places, compute, stop, lambda said: click.echo(said, err=True))
         matrix.run_all(cells, places, compute, observe, stop, tell, harness)
 
 

@@ -23,7 +23,10 @@ step() { # NAME COMMAND...: run it with a log of its own, and say how it ended
 }
 step doctor python3 -m benchmarks.cli doctor
 step tests python3 -m pytest -q -p no:cacheprovider tests/test_cuda.py
-step throughput python3 -m benchmarks.throughput --variants vae,cvae --images 51200 --json
+step throughput python3 -m benchmarks.throughput --rows bare,seeds --variants vae,cvae --images 51200 --json
+step scaling python3 -m benchmarks.scaling --plot "$out/scaling.png"
+# Needs the package index once, for pythae's environment: asked for by PYTHAE=1.
+[ -z "${PYTHAE:-}" ] || step pythae python3 -m benchmarks.throughput --rows mlp,conv --images 51200 --json
 step suite timeout --signal=TERM "$seconds" python3 -m benchmarks.cli bench mnist \
     --board "$out/leaderboard" --runs "$out/runs" --device cuda --wandb disabled
 exit $failed

@@ -175,6 +175,7 @@ class Train(_Part):
     peak_memory_bytes: Count | None = None
     stopped_early: StrictBool = False
     retreats: Count = 0
+    together: Count = 1
 
 
 class Seconds(_Part):

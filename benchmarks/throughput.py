@@ -176,9 +176,19 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
     ]
 
 
+def at_once(hidden: int, seeds: int, device: str, clock: Clock) -> dict[str, Any]:
+    """One row: what a stack of ``seeds`` gains over one run after the other, for an MLP of that width on MNIST."""
+    from zoo.together import gain
+
+    settings = [f"encoder.hidden=[{hidden}]", f"decoder.hidden=[{hidden}]", "train.epochs=1"]
+    configs = [resolve("vae", "mnist", seed, settings=settings) for seed in range(seeds)]
+    times = gain(configs, choose(device, configs[0].train.precision), clock=clock)
+    return {"hidden": hidden, "seeds": seeds, "stack / one by one": round(times, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="bare,mlp,conv", help="bare loop; pythae's MLP; pythae's convolutions")
+    parser.add_argument("--rows", default="bare,mlp,conv", help="bare loop; pythae's nets (mlp, conv); seeds at once")
     parser.add_argument("--variants", default="vae,cvae", help="for the bare loop")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
     parser.add_argument("--repeats", type=int, default=7)
@@ -199,6 +209,8 @@ def main() -> None:
                 compare(variant, given.images, given.repeats, device, given.settings, clock)
                 for variant in given.variants.split(",")
             ]
+        elif row == "seeds":
+            tables[row] = [at_once(hidden, 8, device, clock) for hidden in (64, 400)]
         else:
             images = given.images if row == "mlp" else max(256, given.images // 50)
             tables[row] = against_pythae(row, images, given.repeats, device, given.clock)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -26,6 +26,20 @@ class _Keys:
     draws: int = 0
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One draw from the ordinary generator, to be made again."""
+
+    fill: Callable[[Tensor], Tensor]
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    def again(self) -> Tensor:
+        """The numbers that this draw gives now."""
+        return self.fill(torch.empty(self.shape, dtype=self.dtype, device=self.device))
+
+
 @dataclass
 class Part:
     """Rows ``start`` to ``stop`` of a training batch of ``rows``, and what the parts before this one have drawn."""
@@ -39,6 +53,8 @@ class Part:
 
 _keys: ContextVar[_Keys | None] = ContextVar("zoo_noise_keys", default=None)
 _part: ContextVar[Part | None] = ContextVar("zoo_noise_part", default=None)
+_heard: ContextVar[list[Draw] | None] = ContextVar("zoo_noise_heard", default=None)
+_given: ContextVar[Iterator[Tensor] | None] = ContextVar("zoo_noise_given", default=None)
 
 
 def normal(like: Tensor) -> Tensor:
@@ -90,8 +106,34 @@ def part_of(rows: int, start: int, stop: int, tape: list[Tensor]) -> Iterator[No
         _part.reset(token)
 
 
+@contextlib.contextmanager
+def listen() -> Iterator[list[Draw]]:
+    """Write down what is drawn inside the block, in order."""
+    heard: list[Draw] = []
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
+
+
+@contextlib.contextmanager
+def given(draws: Iterable[Tensor]) -> Iterator[None]:
+    """Make `normal` and `uniform` return ``draws`` one after the other inside the block, and draw nothing: for a step
+    that is transformed or captured, where a generator cannot be asked."""
+    token = _given.set(iter(draws))
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
 def _drawn(fill: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    if (draws := _given.get()) is not None:
+        return next(draws)
     part, kind = _part.get(), _real(like)
+    if (heard := _heard.get()) is not None:
+        heard.append(Draw(fill, like.shape, kind, like.device))
     if part is None:
         return fill(torch.empty_like(like, dtype=kind))
     mine = part.stop - part.start

@@ -79,36 +79,62 @@ def train_run(
         if world.first:
             sweep(folder)
             sweep(folder / "checkpoints")
-            _claim(folder, config, spec, images)
-        torch.manual_seed(seed_for(config.seed, "initialisation"))
-        model = build_model(config, spec)
+            claim(folder, config, spec, images)
+        model = fresh_model(config, spec)
         compute = _decided(folder, compute, model, world)
         model = compute.place(model)
         if (folder / MODEL).exists():
             kept = _kept(model, folder / MODEL)
             checkpoint.clear(folder / "checkpoints")  # by whoever was killed before it came to that
             return Run(config, model.eval(), images, compute, kept)
-        torch.manual_seed(seed_for(config.seed, "noise"))
-        common = dict(
-            device=compute.device, condition=condition_of(model, spec), rank=world.rank, world=world.size
-        )
-        train = Batches(
-            images["train"],
-            batch_size=world.share(config.train.batch_size),
-            binarise_on_the_fly=images.binarise == "dynamic",
-            shuffle_seed=seed_for(config.seed, "order"),
-            **common,
-        )
-        validation = Batches(images["validation"], batch_size=config.train.batch_size, drop_last=False, **common)
-        trainer = Trainer(
-            model, train, validation, config.train, compute, folder / "checkpoints", watchers, should_stop, world
-        )
-        result = trainer.fit()
+        rest = (folder / "checkpoints", watchers, should_stop, world)
+        result = make_trainer(config, model, images, compute, *rest).fit()
         if world.first:
-            state = {"result": dataclasses.asdict(result)}
-            checkpoint.write(folder / MODEL, model.state_dict(), state)
-            checkpoint.clear(folder / "checkpoints")
+            write_finished(folder, model, result)
         return Run(config, model, images, compute, result)
+
+
+def fresh_model(config: RunConfig, spec: DataSpec) -> VAE:
+    """The model that a run of this configuration and seed starts from."""
+    torch.manual_seed(seed_for(config.seed, "initialisation"))
+    return build_model(config, spec)
+
+
+def make_trainer(
+    config: RunConfig,
+    model: VAE,
+    images: ImageSet,
+    compute: Compute,
+    folder: Path | None = None,
+    watchers: tuple[Watcher, ...] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
+) -> Trainer:
+    """The trainer of a run, and the random generator where its training starts."""
+    torch.manual_seed(seed_for(config.seed, "noise"))
+    common = dict(
+        device=compute.device, condition=condition_of(model, images.spec), rank=world.rank, world=world.size
+    )
+    train = Batches(
+        images["train"],
+        batch_size=world.share(config.train.batch_size),
+        binarise_on_the_fly=images.binarise == "dynamic",
+        shuffle_seed=seed_for(config.seed, "order"),
+        **common,
+    )
+    validation = Batches(images["validation"], batch_size=config.train.batch_size, drop_last=False, **common)
+    return Trainer(model, train, validation, config.train, compute, folder, watchers, should_stop, world)
+
+
+def write_finished(folder: Path, model: VAE, result: Result) -> None:
+    """Leave in ``folder`` what a finished run leaves: the weights that were kept, and no checkpoints."""
+    checkpoint.write(folder / MODEL, model.state_dict(), {"result": dataclasses.asdict(result)})
+    checkpoint.clear(folder / "checkpoints")
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run ended in ``folder``."""
+    return (folder / MODEL).exists()
 
 
 def load_run(folder: str | Path, device: str = "cpu") -> VAE:
@@ -255,7 +281,8 @@ def _loaded(name: str, options: str) -> ImageSet:
     return images if excluded is None else without_class(images, excluded)
 
 
-def _claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:
+def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:
+    """Describe the run in its folder, or see that it is this one that is described there; `UsageError` else."""
     described = {
         "schema": 1,
         "config": config.model_dump(mode="json"),

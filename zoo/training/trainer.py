@@ -72,6 +72,7 @@ class Result:
     peak_memory_bytes: int
     stopped_early: bool
     retreats: int = 0
+    together: int = 1
     curves: dict[str, list[float]] = field(default_factory=dict)
 
 

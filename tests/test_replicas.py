@@ -1,0 +1,163 @@
+"""Replicas trained at once are the runs of their seeds alone, and a captured step is the step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from zoo import together
+from zoo.config import RunConfig, resolve
+from zoo.errors import UsageError
+from zoo.runs import finished, load_run, train_run
+from zoo.together import gain, train_together
+from zoo.training.capture import WARM_UP, Captured
+from zoo.training.precision import choose
+from zoo.training.replicas import Replicas
+from zoo.training.trainer import Diverged
+
+SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128", "train.epochs=2"]
+FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=5.0", "train.schedule=cosine"]
+
+
+def configs(variant: str, *more: str, seeds: int = 3) -> list[RunConfig]:
+    return [resolve(variant, "synthetic", seed, settings=[*SMALL, *more]) for seed in range(seeds)]
+
+
+def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
+    """The run in ``folder`` is that of ``config`` trained alone, but for the rounding of batched products."""
+    single, stacked = train_run(config, alone, choose("cpu")), train_run(config, folder, choose("cpu"))
+    assert stacked.result.steps == single.result.steps
+    assert stacked.result.best_epoch == single.result.best_epoch
+    assert stacked.result.curves.keys() == single.result.curves.keys()
+    for name, curve in single.result.curves.items():
+        assert stacked.result.curves[name] == pytest.approx(curve, rel=2e-4, abs=1e-3), name
+    for name, value in single.model.state_dict().items():
+        # Adam makes a step of the learning rate of a gradient that is all rounding: few weights may do that.
+        apart = (stacked.model.state_dict()[name].float() - value.float()).abs()
+        assert apart.max() <= 2e-4 and apart.mean() <= 1e-6, (name, apart.max(), apart.mean())
+
+
+@pytest.mark.parametrize("variant", ["vae", "beta_vae", "cvae", "flow_vae"])
+def test_each_replica_is_the_run_of_its_seed_alone(tmp_path: Path, variant: str) -> None:
+    wanted = configs(variant, *FULL, seeds=2)
+    folders = [tmp_path / f"s{config.seed}" for config in wanted]
+    assert train_together(wanted, folders, choose("cpu")) == [True, True]
+    for config, folder in zip(wanted, folders, strict=True):
+        assert_same_run(folder, config, tmp_path / f"alone{config.seed}")
+    a, b = (load_run(folder).state_dict() for folder in folders)
+    assert not any(torch.equal(a[name], b[name]) for name in a if name.startswith("encoder"))
+
+
+def test_a_sweep_of_beta_is_one_stack_and_its_record_says_so(tmp_path: Path) -> None:
+    wanted = [resolve("beta_vae", "synthetic", settings=[*SMALL, f"beta={beta}"]) for beta in (1, 8)]
+    folders = [tmp_path / f"b{index}" for index in range(2)]
+    train_together(wanted, folders, choose("cpu"))
+    for index, (config, folder) in enumerate(zip(wanted, folders, strict=True)):
+        assert_same_run(folder, config, tmp_path / f"alone{index}")
+    runs = [train_run(config, folder, choose("cpu")) for config, folder in zip(wanted, folders, strict=True)]
+    assert [run.result.together for run in runs] == [2, 2]
+    rates = [run.result.curves["train_rate"][-1] for run in runs]
+    assert rates[0] > 1.5 * rates[1]
+
+
+def test_a_replica_that_is_lost_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = configs("vae", seeds=2)
+
+    class Spoilt(Replicas):
+        def fit(self, should_stop):
+            self.leaves[0].data[1].view(-1)[0] = float("nan")
+            return super().fit(should_stop)
+
+    monkeypatch.setattr(together, "Replicas", Spoilt)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    assert train_together(wanted, folders, choose("cpu")) == [True, False]
+    assert [finished(folder) for folder in folders] == [True, False]
+    assert_same_run(folders[0], wanted[0], tmp_path / "alone")
+
+
+def test_replicas_that_stop_early_keep_their_best(tmp_path: Path) -> None:
+    wanted = configs("vae", "train.learning_rate=0.05", "train.patience=1", "train.epochs=6", seeds=2)
+    trainers, generators, _ = together._prepared(wanted, choose("cpu"))
+    results = Replicas(trainers, generators).fit()
+    for trainer, result in zip(trainers, results, strict=True):
+        assert not isinstance(result, Diverged)
+        curve = result.curves["validation_elbo"]
+        assert result.best_epoch == 1 + curve.index(max(curve))
+        assert trainer.validate() == pytest.approx(max(curve), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "change", "reason"),
+    [
+        ("vae", "train.learning_rate=0.01", "more than the seed"),
+        ("vae", "latent=5", "more than the seed"),
+        ("vae_gan", "", "losses of its own"),
+        ("vae", "train.optimizer=adamax", "only Adam"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused_with_its_reason(tmp_path: Path, variant: str, change: str, reason: str):
+    both = [change] if "optimizer" in change else []
+    small = SMALL if variant == "vae" else []
+    first = resolve(variant, "synthetic", 0, settings=[*small, *both])
+    second = resolve(variant, "synthetic", 1, settings=[*small, *([change] if change else [])])
+    with pytest.raises(UsageError, match=reason):
+        train_together([first, second], [tmp_path / "0", tmp_path / "1"], choose("cpu"))
+    assert not finished(tmp_path / "0")
+
+
+def test_the_gain_is_measured_without_moving_anything(tmp_path: Path) -> None:
+    wanted = configs("vae", seeds=2)
+    assert gain(wanted, choose("cpu"), steps=3) > 0
+    train_together(wanted, [tmp_path / "0", tmp_path / "1"], choose("cpu"))
+    assert_same_run(tmp_path / "0", wanted[0], tmp_path / "alone")
+
+
+@pytest.mark.parametrize("times", [3.0, 0.5])
+def test_a_suite_trains_its_seeds_at_once_where_that_wins(tmp_path: Path, times: float) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    cells = plan(suite_named("smoke"), ("vae", "vq_vae"), ("synthetic",), (0, 1))
+    said: list[str] = []
+    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
+    wins = times > 1
+    assert [finished(places.run(planned.cell)) for planned in cells] == [
+        wins and planned.config.variant == "vae" for planned in cells
+    ]
+    assert sum("at once, 3.0 times" in line for line in said) == (2 if wins else 0)
+    assert sum("one by one" in line and "losses of its own" in line for line in said) == (1 if wins else 0)
+    if wins:
+        before = [line for line in said if "vae on" in line]
+        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
+        assert [line for line in said[len(before) :] if line.startswith("vae on")] == []
+
+
+def test_a_captured_step_is_replayed_on_the_inputs_of_each_call() -> None:
+    captures = 0
+
+    def record(step, inputs: list[Tensor]):
+        # What a graph does: the captured call computes nothing, a replay reads and writes the captured memory.
+        nonlocal captures
+        captures += 1
+        output = torch.zeros(3)
+        return lambda: output.copy_(step(*inputs)), output
+
+    state = torch.zeros(3)
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        return state.add_(x * y)
+
+    inputs = [(torch.randn(3), torch.randn(3)) for _ in range(WARM_UP + 4)]
+    captured = Captured(step, torch.device("cpu"), record)
+    outputs = [captured(*pair).clone() for pair in inputs]
+    kept = outputs[-2].clone()
+    captured(*inputs[0])
+    assert captures == 1
+    assert torch.equal(kept, outputs[-2])
+    sums = torch.stack([x * y for x, y in inputs]).cumsum(0)
+    assert torch.allclose(torch.stack(outputs), sums, atol=1e-6)

@@ -1,0 +1,58 @@
+"""What is compared with pythae is the same thing: networks, loss, pictures; and every round is answered."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.peers import networks, rounds
+from benchmarks.throughput import _ratio
+from tests.conftest import ROOT
+from zoo import noise
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_the_networks_are_pythae_s(network: str) -> None:
+    model = networks.build(network)
+    assert sum(parameter.numel() for parameter in model.parameters()) == networks.PARAMETERS[network]
+    with torch.no_grad():
+        rebuilt = model.reconstruct(rounds.pictures(2) / 255)
+    assert rebuilt.shape == (2, 1, 28, 28)
+    assert 0 < rebuilt.min() and rebuilt.max() < 1  # a sigmoid is at the end
+
+
+def test_the_loss_is_pythae_s_but_for_a_constant() -> None:
+    # pythae: half the summed squared error, plus the KL to the standard normal.
+    model = networks.build("mlp")
+    x = rounds.pictures(5) / 255
+    with torch.no_grad(), noise.keyed(0, torch.arange(5)):
+        terms = model.terms(x)
+    q = model.infer(x)
+    mean, log_variance = q.mean, q.log_variance
+    kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1)
+    error = 0.5 * (model.decode(terms.aux["z"]) - x).square().flatten(1).sum(1)
+    constant = 0.5 * networks.SPEC.dims * torch.log(torch.tensor(2 * torch.pi))
+    assert torch.allclose(-terms.elbo - constant, error + kl, rtol=1e-4)
+
+
+def test_everybody_sees_the_same_pictures() -> None:
+    assert torch.equal(rounds.pictures(3), rounds.pictures(3))
+    assert rounds.pictures(2).float().std() > 30
+
+
+def test_a_contestant_answers_each_round_with_one_line() -> None:
+    command = [sys.executable, "-m", "benchmarks.peers.zoo_loop", "--network", "mlp", "--images", "256"]
+    done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert first.keys() == second.keys() == {"wall", "processor", "loss", "peak"}
+    assert 0 < second["loss"] < first["loss"] < 100  # it trains, and the constant is out
+    assert second["peak"] >= first["peak"] > 0
+
+
+def test_the_ratio_is_that_of_the_pairs() -> None:
+    # A machine that halves its speed in the last repeat halves both.
+    assert _ratio("r", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0]) == {"r": 1.5, "range": "1.50 to 1.50"}

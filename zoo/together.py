@@ -1,0 +1,99 @@
+"""Run folders of several seeds filled by one stacked training, as if each had been trained alone."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo import runs
+from zoo.config import RunConfig
+from zoo.errors import UsageError
+from zoo.training.capture import WARM_UP
+from zoo.training.precision import Compute
+from zoo.training.replicas import Replicas, seeded, why_not
+from zoo.training.trainer import Diverged, Trainer
+
+TIMED_STEPS = 20
+
+
+def train_together(
+    configs: Sequence[RunConfig],
+    folders: Sequence[Path],
+    compute: Compute,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[bool]:
+    """Train ``configs`` at once; each that ends well leaves a finished run in its folder, which `zoo.runs.train_run`
+    then loads, with ``together`` in its result saying of how many it was one.
+
+    Returns:
+        For each whether its folder holds a finished run now. One whose numbers stopped being finite does not; it is
+        to be trained alone.
+
+    Raises:
+        UsageError: they cannot be one stack (the sentence says why), or a folder holds another run.
+        Stopped: ``should_stop``, asked after every step, said so. Nothing is kept: the next call begins again.
+    """
+    images = runs.load_images(configs[0])
+    with contextlib.ExitStack() as held:
+        for folder in folders:
+            held.enter_context(runs.locked(folder))
+        trainers, generators, compute = _prepared(configs, compute)
+        for config, folder in zip(configs, folders, strict=True):
+            runs.claim(folder, config, images.spec, images)
+        results = Replicas(trainers, generators).fit(should_stop)
+        for folder, trainer, result in zip(folders, trainers, results, strict=True):
+            if not isinstance(result, Diverged):
+                runs.write_finished(folder, trainer.model, result)
+        return [not isinstance(result, Diverged) for result in results]
+
+
+def gain(
+    configs: Sequence[RunConfig],
+    compute: Compute,
+    steps: int = TIMED_STEPS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """How many times as fast the stack trains as one run after the other: medians of ``steps`` alternating steps."""
+    (alone, *_), _, _ = _prepared(configs[:1], compute)
+    trainers, generators, compute = _prepared(configs, compute)
+    stack = Replicas(trainers, generators)
+    alone.model.train()
+    one, many = alone.train.epoch(0), [trainer.train.epoch(0) for trainer in trainers]
+    took: tuple[list[float], list[float]] = ([], [])
+    # The first steps warm up, and capture.
+    for number in range(min(steps + 2 * WARM_UP, alone.steps_per_epoch)):
+        single = _timed(compute, clock, lambda: alone.update(*next(one)))
+        stacked = _timed(compute, clock, lambda: stack.advance(many))
+        if number >= min(2 * WARM_UP, alone.steps_per_epoch - 1):
+            took[0].append(single)
+            took[1].append(stacked)
+    return len(trainers) * statistics.median(took[0]) / max(statistics.median(took[1]), 1e-9)
+
+
+def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trainer], list[Tensor], Compute]:
+    images = runs.load_images(configs[0])
+    models = [runs.fresh_model(config, images.spec) for config in configs]
+    if reason := why_not(configs, models):
+        raise UsageError(f"these runs cannot be trained as one stack: {reason}.")
+    compute = compute.for_model(models[0])
+    trainers, generators = [], []
+    for config, model in zip(configs, models, strict=True):
+        trainer = runs.make_trainer(config, compute.place(model), images, compute)
+        trainer._initialise()
+        trainers.append(trainer)
+        generators.append(seeded(compute.device))
+    return trainers, generators, compute
+
+
+def _timed(compute: Compute, clock: Callable[[], float], step: Callable[[], object]) -> float:
+    started = clock()
+    step()
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize(compute.device)
+    return clock() - started
