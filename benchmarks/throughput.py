@@ -212,7 +212,7 @@ def main() -> None:
         elif row == "seeds":
             tables[row] = [at_once(hidden, 8, device, clock) for hidden in (64, 400)]
         else:
-            images = given.images if row == "mlp" else max(256, given.images // 50)
+            images = given.images if row == "mlp" else max(128, given.images // 50)
             tables[row] = against_pythae(row, images, given.repeats, device, given.clock)
     about = {"device": environment.describe(choose(device))["device"], "threads": torch.get_num_threads()}
     about |= {"torch": torch.__version__, "clock": given.clock, "repeats": given.repeats}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.batches import Batches
+from zoo.data.batches import AHEAD, Batches
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum, ppca_truth
 from zoo.errors import UsageError
@@ -271,6 +272,29 @@ def test_streaming_gives_the_same_batches(monkeypatch) -> None:
         assert torch.equal(x, other_x) and torch.equal(y, other_y)
     for a, b in zip(kept.sequential(9), streamed.sequential(9), strict=True):
         assert all(torch.equal(u, v) for u, v in zip(a, b, strict=True))
+
+
+def test_streamed_batches_are_collected_ahead_by_a_thread(monkeypatch) -> None:
+    collected, main = [], threading.get_ident()
+
+    def pinned(self):
+        assert threading.get_ident() != main
+        collected.append(self)
+        if len(collected) == 5:
+            raise MemoryError("no more pinned memory")
+        return self
+
+    monkeypatch.setattr("zoo.data.batches._room", lambda device, limit: limit)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    streamed = Batches(numbered(), batch_size=5, shuffle_seed=5, resident_bytes=10)
+    supply = streamed.epoch(0)
+    next(supply)
+    supply.close()  # in the middle of an epoch: the rest of it is not collected
+    assert 1 <= len(collected) <= 1 + AHEAD
+    del collected[:]
+    with pytest.raises(MemoryError, match="pinned"):
+        list(streamed.epoch(0))
+    assert 5 <= len(collected) <= 5 + AHEAD
 
 
 def test_batches_that_cannot_be_made_are_refused() -> None:

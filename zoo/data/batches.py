@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 import torch
@@ -21,6 +24,8 @@ from zoo.errors import UsageError
 
 Condition = Literal["none", "class", "attributes"]
 RESIDENT_BYTES = 8 * 2**30
+# Batches that are collected ahead of the one in use, where pictures stay in host memory.
+AHEAD = 2
 SEQUENTIAL_SEED = 0
 
 
@@ -41,7 +46,8 @@ class Batches:
         rank, world: this process takes every ``world``-th batch-sized piece of the common order, the
             ``rank``-th.
         resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than
-            half of a GPU's free memory) stay in host memory and each batch is copied through pinned memory.
+            half of a GPU's free memory) stay in host memory, and a thread collects each batch in pinned memory
+            ahead of its use.
 
     Raises:
         UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
@@ -92,12 +98,12 @@ class Batches:
         order = self._order(i)
         placed = order.to(self.device, non_blocking=True)
         step = self.batch_size * self.world
-        for batch in range(start, len(self)):
-            low = min(batch * step + self.rank * self.batch_size, self.n)
-            piece = slice(low, min(low + self.batch_size, self.n))
+        lows = [min(batch * step + self.rank * self.batch_size, self.n) for batch in range(start, len(self))]
+        pieces = [slice(low, min(low + self.batch_size, self.n)) for low in lows]
+        supply = self._supply([(order if not self.resident else placed)[piece] for piece in pieces])
+        for batch, piece, x in zip(range(start, len(self)), pieces, supply, strict=True):
             rows = min(step, self.n - batch * step)
             index = placed[piece]
-            x = self._floats(index if self.resident else order[piece])
             if self.flip:
                 x = torch.where(self._chances(rows, (1, 1, 1), len(x)) < 0.5, x.flip(-1), x)
             if self.binarise_on_the_fly:
@@ -119,9 +125,10 @@ class Batches:
         size = batch_size or self.batch_size
         ids = torch.arange(self.n)
         placed = ids.to(self.device)
-        for low in range(self.rank * size, self.n, self.world * size):
+        lows = range(self.rank * size, self.n, self.world * size)
+        supply = self._supply([(ids if not self.resident else placed)[low : low + size] for low in lows])
+        for low, x in zip(lows, supply, strict=True):
             index = placed[low : low + size]
-            x = self._floats(index if self.resident else ids[low : low + size])
             if self.binarise_on_the_fly:
                 with noise.keyed(SEQUENTIAL_SEED, index):
                     x = (noise.uniform(x) < x).to(x.dtype)
@@ -141,11 +148,32 @@ class Batches:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         return torch.randperm(self.n, generator=generator)
 
-    def _floats(self, index: Tensor) -> Tensor:
-        bytes_ = self._pixels.index_select(0, index)
-        if not self.resident:
-            bytes_ = bytes_.pin_memory().to(self.device, non_blocking=True)
-        return bytes_.to(torch.float32).div_(255) if bytes_.dtype == torch.uint8 else bytes_
+    def _supply(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The pictures at each of ``indices`` as float32, on the device."""
+        if self.resident:
+            yield from (_floats(self._pixels.index_select(0, index)) for index in indices)
+            return
+        # A thread collects the next batches in pinned memory, and reads them from disk where they are mapped from
+        # there, while the device works on this one.
+        with ThreadPoolExecutor(1, "batches") as pool:
+            ahead: deque[Future[Tensor]] = deque()
+            waiting = iter(indices)
+            try:
+                ahead.extend(pool.submit(self._collected, index) for index in itertools.islice(waiting, AHEAD))
+                while ahead:
+                    collected = ahead.popleft().result()
+                    ahead.extend(pool.submit(self._collected, index) for index in itertools.islice(waiting, 1))
+                    yield _floats(collected.to(self.device, non_blocking=True))
+            finally:  # whoever stops in the middle of an epoch does not wait for the rest
+                for future in ahead:
+                    future.cancel()
+
+    def _collected(self, index: Tensor) -> Tensor:
+        return self._pixels.index_select(0, index).pin_memory()
+
+
+def _floats(pixels: Tensor) -> Tensor:
+    return pixels.to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
 def _conditions(images: Images, condition: Condition, device: torch.device) -> Tensor | None:
