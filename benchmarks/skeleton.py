@@ -86,7 +86,7 @@ def add_variant(name: str, like: str = "vae", path: Path | None = None) -> list[
     """
     name = checked(name)
     path = path or registry_path()
-    if path.parent.name == "zoo":
+    if (path.parent / "models").is_dir():  # the registry lies in the package, as a wheel has it
         raise UsageError(
             "this vae-zoo is installed, not a checkout: `zoo new NAME --plugin FOLDER` writes a package of your own."
         )

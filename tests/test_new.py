@@ -13,6 +13,7 @@ from benchmarks import skeleton
 from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from tests.test_wheel import command, python
+from zoo.errors import UsageError
 from zoo.registry import Registry, VariantEntry, read_yaml
 
 
@@ -97,6 +98,18 @@ def test_a_plugin_is_a_package_with_an_entry_point(zoo, tmp_path: Path) -> None:
     assert 'my_vae = "my_vae:MyVAE"' in (tmp_path / "mine" / "pyproject.toml").read_text()
     code, _, err = zoo("new", "my_vae", "--plugin", "mine")
     assert code == 2 and "is there already; choose another folder." in err
+
+
+def test_only_a_checkout_is_written_to_whatever_its_folder_is_called(tmp_path: Path) -> None:
+    checkout, installed = tmp_path / "zoo", tmp_path / "site" / "zoo"
+    (checkout / "zoo" / "models").mkdir(parents=True)
+    (installed / "models").mkdir(parents=True)
+    for folder in (checkout, installed):
+        shutil.copy(ROOT / "registry.yaml", folder)
+    assert [path.exists() for path in skeleton.add_variant("my_vae", path=checkout / "registry.yaml")] == [True, True]
+    with pytest.raises(UsageError, match="not a checkout: `zoo new NAME --plugin FOLDER` writes a package"):
+        skeleton.add_variant("my_vae", path=installed / "registry.yaml")
+    assert not list((installed / "models").iterdir())
 
 
 @pytest.mark.parametrize("ending", ["", "# a last remark\n", "\n\n"])
