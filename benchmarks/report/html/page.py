@@ -158,7 +158,8 @@ def _main(table: Json) -> Markup:
         "table", tag("caption", caption, class_="vh"), tag("thead", tag("tr", *heads)), tag("tbody", *body),
         class_="main", data_table=table["id"],
     )  # fmt: skip
-    return tag("div", whole, class_="scroll", role="region", aria_labelledby=f"{table['id']}-h", tabindex=0)
+    label = f"Table: {table['title']}, {_dataset(table)}, {table['group']}"
+    return tag("div", whole, class_="scroll", role="region", aria_label=label, tabindex=0)
 
 
 def _head(table: Json, place: int, column: Json) -> Markup:
@@ -309,7 +310,7 @@ def _published(table: Json) -> Iterator[Markup]:
             )
         )  # fmt: skip
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
-    label = f"Published numbers beside ours, {table['title']}"
+    label = f"Published numbers: {table['title']}, {_dataset(table)}, {table['group']}"
     whole = tag("table", head, tag("tbody", *lines), class_="plain")
     yield tag("div", whole, class_="scroll", role="region", aria_label=label, tabindex=0)
 
