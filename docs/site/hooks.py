@@ -21,12 +21,25 @@ BROUGHT = "repository"
 
 
 def on_config(config):
-    """Every variant gets its place in the navigation, after their common page."""
-    pages = sorted(path.name for path in (ROOT / DOCS / "variants").glob("*.md") if path.name != "index.md")
+    """Every variant gets its place in the navigation after their common page, and any other page that the configuration
+    does not name a place at the end."""
+    pages = sorted(path.relative_to(ROOT / DOCS).as_posix() for path in (ROOT / DOCS).rglob("*.md"))
     for entry in config.nav:
         if isinstance(entry, dict) and "Variants" in entry:
-            entry["Variants"] = ["variants/index.md", *(f"variants/{name}" for name in pages)]
+            of_variants = [page for page in pages if page.startswith("variants/") and page != "variants/index.md"]
+            entry["Variants"] = ["variants/index.md", *of_variants]
+    named = set(_named(config.nav))
+    config.nav += [page for page in pages if page not in named]
     return config
+
+
+def _named(nav):
+    for entry in nav:
+        if isinstance(entry, dict):
+            for inside in entry.values():
+                yield from _named(inside if isinstance(inside, list) else [inside])
+        else:
+            yield entry
 
 
 def on_files(files, config):
