@@ -88,7 +88,8 @@ def _suites(whole: Json) -> Markup | None:
     if len(whole["tables"]) < 2:
         return None
     links = [
-        tag("li", tag("a", f"{table['title']}, {_dataset(table)}", href=f"#{table['id']}")) for table in whole["tables"]
+        tag("li", tag("a", table["title"], href=f"#{table['id']}"), f" {_dataset(table)}, {table['group']}")
+        for table in whole["tables"]
     ]
     return tag("nav", tag("ul", *links), aria_label="Suites", class_="suites")
 
