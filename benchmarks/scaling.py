@@ -1,7 +1,8 @@
 """How cost grows with the data, the resolution, the latent size and k: `python -m benchmarks.scaling [--plot FILE]`.
 
 Every row is one vanilla VAE on synthetic bytes, a few steps of the trainer or one evaluation, the median of several.
-Memory is what the row added to the process at its peak. A table, and with ``--plot`` the same on logarithmic axes.
+Memory is what the row added to the process at its peak, so 0 where what an earlier row had freed sufficed. A table, and
+with ``--plot`` the same on logarithmic axes.
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     kinds = list(dict.fromkeys(row["grows"] for row in table))
+    pyplot.rcParams["svg.hashsalt"] = "scaling"  # the same table is the same file
     figure, panels = pyplot.subplots(1, len(kinds), figsize=(3 * len(kinds), 2.8), layout="constrained")
     for kind, panel in zip(kinds, panels, strict=True):
         mine = [row for row in table if row["grows"] == kind]
@@ -130,7 +132,9 @@ def plot(table: list[dict[str, Any]], path: Path) -> None:
         slope = 2 if kind == "resolution" else 1
         reference = [y[0] * (value / x[0]) ** slope for value in x]
         panel.loglog(x, reference, linestyle=":", color="grey", label="pixels" if slope == 2 else "proportional")
-        panel.set(xlabel=kind, ylabel=column, ylim=(0.5 * min(y), 4 * max(*y, y[0])))
+        panel.set(xlabel=kind, ylabel=column, ylim=(0.5 * min(y), 4 * max(y)))
+        panel.set_xticks(x, labels=[f"{value:,}".replace(",", " ") for value in x])
+        panel.set_xticks([], minor=True)
         panel.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 

@@ -9,7 +9,10 @@ import torch
 
 from zoo import create_model, list_models, noise
 from zoo.config import resolve
+from zoo.data.batches import Batches
+from zoo.data.images import Images
 from zoo.runs import load_run, train_run
+from zoo.together import train_together
 from zoo.training.precision import choose
 from zoo.training.trainer import Stopped
 
@@ -60,3 +63,29 @@ def test_terms_are_those_of_the_cpu(variant: str) -> None:
             terms = model.terms(x.to(device), None if y is None else y.to(device))
         results.append(terms.elbo.cpu())
     assert torch.allclose(*results, rtol=2e-3)
+
+
+@pytest.mark.parametrize("variant", ["vae", "cvae"])
+def test_seeds_trained_at_once_are_the_runs_of_each_alone(tmp_path: Path, variant: str) -> None:
+    # More steps than are run before the step is captured: most are replays.
+    settings = ["train.epochs=4", "train.batch_size=64", "train.precision=float32", "train.warmup=2", "train.clip=5"]
+    configs = [resolve(variant, "synthetic", seed, settings=settings) for seed in range(3)]
+    folders = [tmp_path / f"s{config.seed}" for config in configs]
+    assert train_together(configs, folders, choose("cuda", "float32")) == [True] * 3
+    for config, folder in zip(configs, folders, strict=True):
+        alone = train_run(config, tmp_path / f"alone{config.seed}", choose("cuda", "float32"))
+        stacked = train_run(config, folder, choose("cuda", "float32"))
+        assert stacked.result.together == 3
+        for name, curve in alone.result.curves.items():
+            assert stacked.result.curves[name] == pytest.approx(curve, rel=1e-3, abs=1e-2), name
+
+
+def test_pictures_that_do_not_fit_are_streamed() -> None:
+    pixels = torch.randint(0, 256, (1000, 1, 8, 8), dtype=torch.uint8)
+    kept, streamed = (
+        Batches(Images(pixels), batch_size=32, device="cuda", shuffle_seed=0, resident_bytes=limit)
+        for limit in (1 << 30, 1)
+    )
+    assert kept.resident and not streamed.resident
+    for (x, _), (other, _) in zip(kept.epoch(0), streamed.epoch(0), strict=True):
+        assert torch.equal(x, other)

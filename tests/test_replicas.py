@@ -40,9 +40,18 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         assert apart.max() <= 2e-4 and apart.mean() <= 1e-6, (name, apart.max(), apart.mean())
 
 
-@pytest.mark.parametrize("variant", ["vae", "beta_vae", "cvae", "flow_vae"])
-def test_each_replica_is_the_run_of_its_seed_alone(tmp_path: Path, variant: str) -> None:
-    wanted = configs(variant, *FULL, seeds=2)
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("vae", FULL),
+        ("vae", ["likelihood.name=gaussian", "prior.name=diagonal"]),  # a parameter that is one number
+        ("beta_vae", FULL),
+        ("cvae", FULL),
+        ("flow_vae", FULL),
+    ],
+)
+def test_each_replica_is_the_run_of_its_seed_alone(tmp_path: Path, variant: str, options: list[str]) -> None:
+    wanted = configs(variant, *options, seeds=2)
     folders = [tmp_path / f"s{config.seed}" for config in wanted]
     assert train_together(wanted, folders, choose("cpu")) == [True, True]
     for config, folder in zip(wanted, folders, strict=True):

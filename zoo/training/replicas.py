@@ -184,7 +184,8 @@ class Replicas:
         loss.sum().backward()
         with torch.no_grad():
             gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
-            norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+            rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]
+            norm = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)
             if self.config.clip is not None:
                 factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
                 for gradient in gradients:
