@@ -226,6 +226,16 @@ def test_every_page_can_be_reached() -> None:
     assert sorted(named(path) for path in set(PAGES) - linked if path.parent != DOCS) == []
 
 
+def test_every_exchangeable_part_is_explained() -> None:
+    from zoo.likelihoods import LIKELIHOODS
+    from zoo.posteriors import POSTERIORS
+    from zoo.priors import PRIORS
+
+    for names, page in ((LIKELIHOODS, "elbo"), (PRIORS, "priors"), (POSTERIORS, "flows")):
+        text = (DOCS / "theory" / f"{page}.md").read_text().lower().replace("inverse autoregressive", "iaf")
+        assert [name for name in names if name not in text] == [], page
+
+
 # ---- formulae ---------------------------------------------------------------------------------------------------
 
 
