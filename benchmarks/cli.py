@@ -20,6 +20,7 @@ from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+LONGEST = 2000
 WANDB = click.Choice(["auto", "online", "offline", "disabled"])
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -338,7 +339,9 @@ def _again() -> str:
 
 
 def _fail(sentence: str, code: int) -> None:
-    click.echo(f"zoo: {sentence}", err=True)
+    # What was wrong is quoted, and may be as long as a command line can be.
+    short = sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
+    click.echo(f"zoo: {short}", err=True)
     sys.exit(code)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zoo.errors import UsageError
-from zoo.registry import plain, registry
+from zoo.registry import NOT_YAML, parse_yaml, plain, registry
 
 Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
@@ -223,8 +222,8 @@ def parse_setting(text: str) -> dict[str, Any]:
     if not equals or not all(keys):
         raise UsageError(f"a setting reads path=value, such as train.epochs=5, not '{text}'.")
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
+        _, value = parse_yaml(raw)
+    except NOT_YAML:
         raise UsageError(f"the value of '{path}' is not readable: '{raw}'.") from None
     if isinstance(value, str):
         # YAML 1.1 takes 1e-3 for a text; everybody else takes it for a number.

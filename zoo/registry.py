@@ -7,7 +7,7 @@ import importlib
 import warnings
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zoo.errors import UsageError, fold, unknown
 
 VARIANT_GROUP, DATASET_GROUP = "zoo.variants", "zoo.datasets"
+# Files and folders are called after them.
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 SIZE_LIMIT = 1 << 20
+NODE_LIMIT = 100_000
+# What a safe loader raises on texts that are none: a date that is no date is a ValueError, and so on.
+NOT_YAML = (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -91,8 +96,8 @@ class Registry(Entry):
     """Everything that has a name."""
 
     schema_: Literal[1] = Field(alias="schema")
-    variants: dict[str, VariantEntry]
-    datasets: dict[str, DatasetEntry]
+    variants: dict[Annotated[str, Field(pattern=NAME)], VariantEntry]
+    datasets: dict[Annotated[str, Field(pattern=NAME)], DatasetEntry]
 
     def variant(self, name: str) -> tuple[str, VariantEntry]:
         """The registered name and its entry. A dash works for an underscore.
@@ -147,9 +152,8 @@ def read_yaml(path: Path, model: type[T]) -> T:
         if path.stat().st_size > SIZE_LIMIT:
             raise UsageError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB; that is not a configuration.")
         text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        tree, value = parse_yaml(text)
+    except NOT_YAML as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())[:120]}).") from None
@@ -163,11 +167,30 @@ def read_yaml(path: Path, model: type[T]) -> T:
         raise UsageError(f"{path}:{_line(tree, first['loc'])}: {key}: {plain(first)}.") from None
 
 
+def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """The tree of a YAML text and its value, of plain types only; raises one of `NOT_YAML`."""
+    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    if _nodes(tree, {}) > NODE_LIMIT:
+        raise ValueError("its aliases unfold to more than a configuration holds")
+    return tree, yaml.SafeLoader("").construct_document(tree) if tree else None
+
+
 def plain(error: Any) -> str:
     """A pydantic error as a few words."""
     if error["type"] == "extra_forbidden":
         return "unknown key"
     return error["msg"][0].lower() + error["msg"][1:]
+
+
+def _nodes(node: yaml.Node | None, known: dict[int, int]) -> int:
+    # What the tree would be without aliases: a few lines of them can stand for more than any memory holds.
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = NODE_LIMIT  # an alias to itself never ends
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _line(tree: yaml.Node | None, location: tuple[Any, ...]) -> int:

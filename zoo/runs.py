@@ -150,7 +150,15 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     spec = _spec(folder, described)
     if not (folder / MODEL).exists():
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
-    model = build_model(config, spec)
+    config = config.model_copy(update={"model": _without_downloads(config.model)})
+    _check_fit(config, spec, folder / MODEL)
+    try:
+        model = build_model(config, spec)
+    except ZooError:
+        raise
+    except Exception as error:  # whatever a network says of sizes that nobody has
+        said = type(error).__name__
+        raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
     _kept(model, folder / MODEL)
     return model.to(device).eval()
 
@@ -356,6 +364,30 @@ def _spec(folder: Path, described: dict[str, Any]) -> DataSpec:
     except (TypeError, ValueError, KeyError, AttributeError):
         raise UsageError(f"{folder / 'run.json'} does not say what its images are like.") from None
     return spec
+
+
+def _without_downloads(settings: Any) -> Any:
+    # The weights come from the run: nothing that it names is fetched.
+    if not isinstance(settings, dict):
+        return settings
+    return {name: False if name == "pretrained" else _without_downloads(value) for name, value in settings.items()}
+
+
+def _check_fit(config: RunConfig, spec: DataSpec, path: Path) -> None:
+    """Refuse a description that asks for other weights than the file holds, before memory is taken for them."""
+    shapes = checkpoint.shapes(path)
+    try:
+        with torch.device("meta"):
+            asked = {name: tuple(value.shape) for name, value in build_model(config, spec).state_dict().items()}
+    except ZooError:
+        raise
+    except MemoryError:
+        asked = {}
+    except Exception:
+        # Not everything can be built without memory; what is too large for its own cannot be stored either.
+        return
+    if asked != shapes:
+        raise ZooError(f"{path} does not hold the weights of its configuration.")
 
 
 def _kept(model: VAE, path: Path) -> Result:

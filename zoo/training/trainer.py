@@ -256,7 +256,8 @@ class Trainer:
             ZooError: what it holds is not the state of such a run, or the processes of the run found different ones.
         """
         found = checkpoint.latest(self.folder) if self.folder else None
-        at = torch.tensor([found[1].get("step", 0) if found else -1.0], device=self.compute.device)
+        step = found[1].get("step") if found else -1
+        at = torch.tensor([step if isinstance(step, int) else -2], device=self.compute.device)
         if (self.world.add(at.clone()) != at * self.world.size).item():
             raise ZooError(f"the processes of this run do not see the same checkpoints in {self.folder}.")
         if found is None:

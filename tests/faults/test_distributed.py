@@ -1,0 +1,126 @@
+"""One run on two processes, connected by gloo as `torchrun` connects them: the numbers of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import record
+from tests.faults.children import fork, wait
+from tests.test_training import same, weights
+from zoo.training import checkpoint, trainer
+
+SETTINGS = (
+    "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64", "train.epochs=3", "train.ema=0.9",
+    "train.clip=5", "train.warmup=1", "data.options.n_train=480", "evaluate.nll_samples=0",
+    "evaluate.quality_samples=0",
+)  # fmt: skip
+CONV = (
+    "channels=[4,4]", "hidden=4", "latent=2", "quantiser.restart_below=0", "train.batch_size=64", "train.epochs=3",
+    "evaluate.nll_samples=0", "evaluate.quality_samples=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Once in this process, so that every child finds data and modules loaded."""
+    from benchmarks.single import planned, run
+    from zoo.config import resolve
+
+    config = resolve("vae", "synthetic", settings=SETTINGS)
+    run(planned(config, SETTINGS), tmp_path_factory.mktemp("loaded"), "cpu", None)
+
+
+def words(variant: str, out: str, settings: tuple[str, ...]) -> list[str]:
+    pairs = [text for one in settings for text in ("--set", one)]
+    return ["train", variant, "--data", "synthetic", "--wandb", "disabled", "--device", "cpu", "--out", out, *pairs]
+
+
+def together(
+    folder: Path, arguments: list[str], size: int = 2, prepare: Callable[[], None] = lambda: None
+) -> list[int]:
+    """Start the command ``size`` times with what `torchrun` sets; the pids."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def environment(rank: int) -> None:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+        prepare()
+
+    return [fork(folder, *arguments, prepare=lambda rank=rank: environment(rank)) for rank in range(size)]
+
+
+def alone(folder: Path, arguments: list[str]) -> None:
+    assert wait(fork(folder, *arguments)) == 0, (folder / "said").read_text()[-2000:]
+
+
+@pytest.mark.parametrize(("variant", "settings"), [("vae", SETTINGS), ("vq_vae", CONV)])
+def test_two_processes_give_what_one_gives(tmp_path: Path, variant: str, settings: tuple[str, ...]) -> None:
+    alone(tmp_path, words(variant, "one", settings))
+    codes = [wait(child) for child in together(tmp_path, words(variant, "two", settings))]
+    said = (tmp_path / "said").read_text()
+    assert codes == [0, 0], said[-2000:]
+    one, two = (record.read(tmp_path / name / "record.json") for name in ("one", "two"))
+    assert one.curves.keys() == two.curves.keys()
+    for name, values in one.curves.items():
+        assert two.curves[name] == pytest.approx(values, rel=1e-4), name
+    assert one.metrics["elbo"].value == pytest.approx(two.metrics["elbo"].value, rel=1e-4)
+    assert one.train.steps == two.train.steps and one.cell == two.cell
+    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=1e-3, atol=1e-3), name
+
+
+def test_a_run_of_two_goes_on_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (*SETTINGS, "train.checkpoint_seconds=0")
+    assert [wait(child) for child in together(tmp_path, words("vae", "whole", settings))] == [0, 0]
+
+    def die_at_third_checkpoint() -> None:
+        original, written = checkpoint.write_step, []
+        monkeypatch.setattr(trainer, "AGREE_STEPS", 2)
+
+        def write_step(*given: Any) -> Path:
+            written.append(original(*given))
+            if len(written) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return written[-1]
+
+        monkeypatch.setattr(checkpoint, "write_step", write_step)
+
+    stops = 0
+    while not (tmp_path / "pieces" / "model.safetensors").exists():
+        first, second = together(tmp_path, words("vae", "pieces", settings), prepare=die_at_third_checkpoint)
+        if wait(first) == -signal.SIGKILL:
+            os.kill(second, signal.SIGKILL)  # as torchrun does when one of its processes is gone
+            stops += 1
+        wait(second)
+        assert stops < 12
+    assert stops >= 2
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+    curves = [record.read(tmp_path / name / "record.json").curves for name in ("whole", "pieces")]
+    assert curves[0]["validation_elbo"] == curves[1]["validation_elbo"]
+    assert curves[0]["train_loss"] == pytest.approx(curves[1]["train_loss"], rel=1e-9), "sums add up in another order"
+
+
+@pytest.mark.parametrize(
+    ("variant", "setting", "said"),
+    [
+        ("ladder_vae", "train.batch_size=64", "looks at each batch as a whole"),
+        ("vae", "train.batch_size=63", "a batch of 63 cannot be divided evenly among 2 processes"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(tmp_path: Path, variant: str, setting: str, said: str) -> None:
+    codes = [wait(child) for child in together(tmp_path, words(variant, "two", (setting,)))]
+    assert codes == [2, 2]
+    lines = (tmp_path / "said").read_text().strip().splitlines()
+    assert sum(said in line for line in lines) == 2 and not (tmp_path / "two" / "record.json").exists()
