@@ -123,6 +123,9 @@ def train(
 @click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
 @click.option("--jobs", default="auto", show_default=True, help="Cells at once; auto: one on a GPU, a core each else.")
+@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where cells run.")
+@click.option("--address", default="auto", show_default=True, help="Of the Ray cluster: auto, local or HOST:PORT.")
+@click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="On Ray, such as 0.25; 0: a core.")
 @click.option("--worker", type=int, hidden=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
 @board_option
@@ -131,8 +134,8 @@ def train(
 @as_json
 def bench(
     suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
-    plan: bool, missing: bool, jobs: str, worker: int | None, runs: Path, board: Path, device: str,
-    wandb_mode: str, as_json: bool,
+    plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float, worker: int | None, runs: Path,
+    board: Path, device: str, wandb_mode: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Run every cell of a suite that is not done yet, then write the board."""
     from benchmarks import matrix
@@ -153,7 +156,7 @@ def bench(
             for planned in cells:
                 click.echo(planned.command)
         return
-    if jobs != "auto" and not (jobs.isdigit() and int(jobs)):
+    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
         from benchmarks import workers
@@ -166,7 +169,9 @@ def bench(
             sys.exit(workers.RESTART)
         return
     todo = [planned for planned in cells if not matrix.done(planned, places)]
-    if todo:
+    if todo and on == "ray":
+        _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
+    elif todo:
         _run_all(todo, cells, places, device, wandb_mode, jobs)
     path = matrix.write_board(places)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
@@ -374,12 +379,6 @@ def _run(
     from benchmarks.workers import HARNESS
     from zoo.training.precision import choose
 
-    def tell(planned: Any, made: Any) -> None:
-        if made is None:
-            click.echo(f"[{cells.index(planned) + 1}/{len(cells)}] {planned.cell.stem}", err=True)
-        elif made.status != "done":
-            click.echo(f"    {made.status}: {made.reason}", err=True)
-
     def observe(planned: Any) -> Any:
         return _observer(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
 
@@ -390,7 +389,28 @@ def _run(
         stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
         if compute.device.type == "cuda":
             ahead.train_ahead(cells, places, compute, stop, lambda said: click.echo(said, err=True))
-        matrix.run_all(cells, places, compute, observe, stop, tell, harness)
+        matrix.run_all(cells, places, compute, observe, stop, _teller(cells), harness)
+
+
+def _run_on_ray(
+    cells: list[Any], places: Any, device: str, wandb_mode: str, address: str, gpus_per_cell: float
+) -> None:
+    from benchmarks.cluster import Cluster, run_all
+    from benchmarks.interrupt import graceful
+
+    with graceful() as should_stop:
+        cluster = Cluster(address, gpus_per_cell)
+        run_all(cells, places, cluster, device, wandb_mode, should_stop, _teller(cells))
+
+
+def _teller(cells: list[Any]) -> Callable[[Any, Any], None]:
+    def tell(planned: Any, made: Any) -> None:
+        if made is None:
+            click.echo(f"[{cells.index(planned) + 1}/{len(cells)}] {planned.cell.stem}", err=True)
+        elif made.status != "done":
+            click.echo(f"    {made.status}: {made.reason}", err=True)
+
+    return tell
 
 
 def _observer(mode: str, config: Any, folder: Path, name: str, group: str) -> Any:
