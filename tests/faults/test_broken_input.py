@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -411,7 +412,12 @@ def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> N
         patch.setattr("zoo.data.fetch.fetch_asset", nothing)
         patch.setattr("benchmarks.metrics.weights.inception_weights", nothing)
         patch.setattr("benchmarks.metrics.weights.efficientnet_weights", nothing)
-        call(*words)
+        with tempfile.TemporaryDirectory() as empty:
+            patch.chdir(empty)
+            try:
+                call(*words)
+            finally:
+                patch.chdir(ROOT)
 
 
 def test_a_sample_of_it_through_a_real_process(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import time
 from pathlib import Path
@@ -25,6 +27,17 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
         cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster())
 
 
+def ports() -> dict[str, int]:
+    # Where a node is told its ports it does not wait for its helpers to find some, which a busy machine fails to do in
+    # the seconds that it has for it.
+    names = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+    with contextlib.ExitStack() as open_:
+        probes = [open_.enter_context(socket.socket()) for _ in names]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
+
+
 @pytest.mark.slow
 def test_the_cells_of_a_lost_node_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="Ray is an extra: pip install vae-zoo[ray]")
@@ -39,10 +52,10 @@ def test_the_cells_of_a_lost_node_run_elsewhere(tmp_path: Path, monkeypatch: pyt
     cells = matrix.plan(suite_named(str(tmp_path / "faulty.yaml")))
     places = Places(tmp_path / "board", tmp_path / "runs")
     scratch = tmp_path / "scratch"
-    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    local = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False} | ports())
     killed: list[str] = []
     try:
-        nodes = {node.node_id: node for node in (local.add_node(num_cpus=1) for _ in range(3))}
+        nodes = {node.node_id: node for node in (local.add_node(num_cpus=1, **ports()) for _ in range(3))}
         ray.init(address=local.address, log_to_driver=False)
 
         def lose_one() -> None:
