@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,13 +22,78 @@ from zoo.errors import UsageError
 
 
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import sys
-
     from benchmarks import cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install vae-zoo\[ray\]"):
         cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster())
+
+
+class OneByOne:
+    """As much of Ray as the driver speaks to, without the cluster: a task runs when its result is waited for. What it
+    is given and gives back goes through bytes, as it would between machines; ``lost`` names variants whose node is."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self, lost: tuple[str, ...] = ()) -> None:
+        self.lost, self.options, self.results = lost, {}, {}
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def remote(self, **options: Any) -> Any:
+        self.options = options
+
+        def decorated(work: Any) -> Any:
+            def start(text: str, *rest: Any) -> str:
+                assert isinstance(text, str) and json.loads(text)
+                self.results[text] = lambda: work(text, *rest)
+                return text
+
+            return SimpleNamespace(remote=start)
+
+        return decorated
+
+    def wait(self, references: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        return references[-1:], references[:-1]  # in another order than they were given
+
+    def get(self, reference: str) -> Any:
+        if json.loads(reference)["cell"]["variant"] in self.lost:
+            raise self.exceptions.RayError("the node is gone")
+        return self.results[reference]()
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+
+def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import cluster
+    from zoo.runs import locked
+
+    stand_in = OneByOne(lost=("vq_vae",))
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    (tmp_path / "faulty.yaml").write_text(SUITE)
+    cells = matrix.plan(suite_named(str(tmp_path / "faulty.yaml")))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    asked = cluster.Cluster(gpus_per_cell=0.25, scratch=str(tmp_path / "scratch"))
+    with locked(places.run(cells[0].cell), ".cell-lock"):  # somebody on this folder is at it
+        made = cluster.run_all(cells, places, asked, device="cpu")
+    assert stand_in.options["num_gpus"] == 0.25 and stand_in.options["max_retries"] == cluster.RETRIES
+    assert {(one.cell.variant, one.cell.seed, one.status) for one in made} == {
+        ("vq_vae", 0, "failed"), ("vae", 1, "done"), ("vq_vae", 1, "failed"),
+    }  # fmt: skip
+    assert len(record.read_all(places.records)) == 3
+    done = next(one for one in made if one.status == "done")
+    assert all((places.board / path).stat().st_size > 100 for path in done.figures.values())
+    assert not list((tmp_path / "scratch").iterdir()), "a node keeps nothing"
+    assert not list(places.runs.rglob("*.safetensors")), "the model stays where it was made"
+    stand_in.lost = ()
+    again = cluster.run_all(cells, places, asked, device="cpu")
+    assert sorted(one.cell.stem for one in again) == sorted(cells[i].cell.stem for i in (0, 1, 3))
+    assert all(matrix.done(planned, places) for planned in cells)
+    assert cluster.run_all(cells, places, asked, device="cpu") == []
 
 
 def ports() -> dict[str, int]:
