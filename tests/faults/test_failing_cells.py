@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import attempts, matrix, record
+from benchmarks import attempts, matrix, record, workers
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
@@ -293,3 +294,23 @@ def test_a_stop_names_the_command_that_goes_on(zoo, tmp_path: Path, monkeypatch)
     again = re.search(r"`(zoo train vae .*--out 'an x'.*)` goes on from here", said)
     assert again, said
     assert list((tmp_path / "an x" / "checkpoints").glob("step-000000003.*"))
+
+
+@pytest.mark.parametrize(("deaths", "spare", "codes"), [(1, 4, [0, 0]), (3, 4, [0, 0]), (9, 2, [-9, -9])])
+def test_a_worker_that_is_killed_gets_a_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, spare: int, codes: list[int]
+) -> None:
+    names = []
+
+    def start(command: list[str], env: dict[str, str], start_new_session: bool) -> subprocess.Popen:
+        names.append(env[workers.HARNESS])
+        ending = "kill -KILL $$" if len(names) <= deaths else "exit 0"
+        return popen(["sh", "-c", ending], start_new_session=True)
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(workers.subprocess, "Popen", start)
+    said: list[str] = []
+    assert workers.run(["bench", "x"], 2, lambda: False, spare, said.append) == codes
+    assert len(names) == 2 + len(said) == 2 + min(deaths, spare)
+    assert len(set(names)) == 1, "all belong to one call of the command"
+    assert all("SIGKILL" in sentence for sentence in said)
