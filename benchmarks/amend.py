@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from benchmarks import matrix, record
@@ -10,6 +11,7 @@ from zoo.errors import UsageError
 
 #: What can be added to a finished cell, and the settings of `evaluate` that ask for it.
 ADDABLE = {"fid": {"inception": "yes"}}
+PARTS = "features"
 
 
 def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: str, command: str) -> Record:
@@ -36,7 +38,7 @@ def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: 
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric])
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
-        metrics, skipped = sample_quality(run, only=metric)
+        metrics, skipped = sample_quality(run, only=metric, parts=folder / PARTS)
         for entry in metrics.values():
             entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`") if part)
         content = made.model_dump(by_alias=True)
@@ -46,4 +48,5 @@ def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: 
         }
         amended = record.parse(content, f"the record of {cell.stem}")
         record.write(amended, places.records)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,9 @@ Metrics = dict[str, dict[str, Any]]
 NAMES = {"digits": "fd_digits", "efficientnet_lite0": "fd_efficientnet_lite0", "inception": "fid"}
 
 
-def sample_quality(run: Run, only: str | None = None) -> tuple[Metrics, dict[str, str]]:
+def sample_quality(run: Run, only: str | None = None, parts: Path | None = None) -> tuple[Metrics, dict[str, str]]:
     """Metrics and skipped metrics for ``evaluate.quality_samples`` samples of the run; ``only`` those of the extractor
-    that the metric of this name stands for, if one is given.
+    that the metric of this name stands for, if one is given. ``parts`` is a folder to go on from, see `image_quality`.
 
     The reference is the grey images of the split: samples are means of p(x | z), which are grey too. Samples and
     reference have as many images as the smaller of the two.
@@ -41,7 +42,7 @@ def sample_quality(run: Run, only: str | None = None) -> tuple[Metrics, dict[str
             real = grey[config.split].pixels[: config.quality_samples]
             fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
         made = make_extractor(extractor, run.compute.device)
-        metrics |= image_quality(fake, real, made, f"{grey.name}-{config.split}", config.split)
+        metrics |= image_quality(fake, real, made, f"{grey.name}-{config.split}", config.split, parts)
     return metrics, skipped
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks import fid
 from benchmarks.digits.model import SHA256, DigitClassifier, load_digit_classifier, weights_path
 from benchmarks.digits.train import accuracy, train
-from benchmarks.metrics import weights
+from benchmarks.metrics import extractors, weights
 from benchmarks.metrics.extractors import Extractor, as_bytes, exact_float32, make_extractor
 from benchmarks.metrics.frechet import frechet_from_features
 from benchmarks.metrics.quality import image_quality
@@ -179,6 +179,27 @@ def test_features_are_remembered_by_content(cache: Path) -> None:
     assert len(names) == 3 and all(name.startswith("pixels-mnist_test-") for name in names)
     assert torch.equal(extractor.cached(images, None), first)
     assert extractor.seen == 60  # without a key nothing is looked up
+
+
+def test_features_that_were_interrupted_go_on(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extractors, "PART", 6)
+    images, extractor, features = noise(20), Pixels(), Pixels.features
+
+    def killed(self, images: torch.Tensor) -> torch.Tensor:
+        if self.seen == 12:
+            raise KeyboardInterrupt
+        return features(self, images)
+
+    monkeypatch.setattr(Pixels, "features", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extractor.cached(images, "reference")
+    monkeypatch.setattr(Pixels, "features", features)
+    spoilt = sorted((cache / "features").rglob("*.safetensors"))
+    assert len(spoilt) == 2
+    spoilt[0].write_bytes(b"half")
+    assert torch.equal(extractor.cached(images, "reference"), Pixels()(images))
+    assert extractor.seen == 12 + 6 + 8  # the spoilt part and what was missing
+    assert len(list((cache / "features").iterdir())) == 1
 
 
 def test_a_spoilt_cache_is_made_again(cache: Path) -> None:

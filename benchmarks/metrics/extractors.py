@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from benchmarks.metrics import weights
 from benchmarks.metrics.inception import inception_network
 from zoo.errors import UsageError, unknown
 from zoo.files import atomic_write, cache_dir
+
+PART = 1000
 
 
 def as_bytes(images: Any, name: str = "images") -> Tensor:
@@ -101,22 +105,42 @@ class Extractor:
     def cached(self, images: Any, key: str | None) -> Tensor:
         """`__call__`, remembered below ``cache_dir()/features`` when there is a ``key``.
 
-        The key becomes part of the file's name for people to read. What is remembered is found by a hash of
-        the images'
-        bytes and of the identity: a wrong key makes a badly named file, never a wrong number. A file that
-        cannot be read is made again.
+        The key becomes part of the file's name for people to read. What is remembered is found by a hash of the
+        images' bytes and of the identity: a wrong key makes a badly named file, never a wrong number. A file that
+        cannot be read is made again, and one that was interrupted goes on.
         """
         if key is None:
             return self(images)
         images = as_bytes(images)
         path = cache_dir() / "features" / f"{self.name}-{_plain(key)}-{self._digest(images)[:20]}.safetensors"
+        kept = self._kept(path, len(images))
+        if kept is None:
+            parts = path.with_suffix(".parts")
+            kept = self.in_parts(images, parts)
+            atomic_write(path, save({"features": kept.contiguous()}))
+            shutil.rmtree(parts, ignore_errors=True)
+        return kept
+
+    def in_parts(self, images: Any, folder: Path) -> Tensor:
+        """`__call__`, a thousand images at a time, each part kept in ``folder``: what was killed goes on from there.
+        Removing the folder is left to the caller. A part is found by a hash of its images, as in `cached`."""
+        images = as_bytes(images)
+        found = []
+        for part in images.split(PART):
+            path = folder / f"{self._digest(part)[:20]}.safetensors"
+            features = self._kept(path, len(part))
+            if features is None:
+                features = self(part)
+                atomic_write(path, save({"features": features.contiguous()}))
+            found.append(features)
+        return torch.cat(found) if found else self(images)
+
+    def _kept(self, path: Path, n: int) -> Tensor | None:
         with contextlib.suppress(Exception):
             kept = load_file(path)["features"]
-            if kept.shape == (len(images), self.dimensions):
+            if kept.shape == (n, self.dimensions):
                 return kept
-        made = self(images)
-        atomic_write(path, save({"features": made.contiguous()}))
-        return made
+        return None
 
     def _digest(self, images: Tensor) -> str:
         digest = hashlib.sha256(f"{sorted(self.identity.items())} {tuple(images.shape)}\n".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +18,12 @@ SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
 
 
 def image_quality(
-    fake: Any, real: Any, extractor: Extractor, cache_key: str | None = None, split: str | None = None
+    fake: Any,
+    real: Any,
+    extractor: Extractor,
+    cache_key: str | None = None,
+    split: str | None = None,
+    parts: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Compare generated images with real ones: metric name -> value, stderr, n, unit, better, identity, note.
 
@@ -31,6 +37,7 @@ def image_quality(
         cache_key: a readable name of the reference ("mnist-test"): its features are then remembered by
         content.
         split: the split that ``real`` is, for the identity.
+        parts: a folder for the features of ``fake`` made so far; whoever is killed goes on from it.
 
     Raises:
         UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features`
@@ -46,7 +53,8 @@ def image_quality(
     identity = {**extractor.identity, "n": len(fake), "reference_n": len(real), "reference": _hash(real)}
     if split is not None:
         identity["split"] = split
-    fake_features, real_features = extractor(fake), extractor.cached(real, cache_key)
+    real_features = extractor.cached(real, cache_key)
+    fake_features = extractor.in_parts(fake, parts) if parts else extractor(fake)
 
     distance = frechet_estimate(fake_features, real_features)
     kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)
