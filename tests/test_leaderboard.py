@@ -7,10 +7,12 @@ import pytest
 from benchmarks import record
 from benchmarks.matrix import Places, write_board
 from benchmarks.report import short
+from benchmarks.report.compare import differ, estimate
 from tests.conftest import ROOT
 from zoo.registry import registry
 
 BOARD = ROOT / "leaderboard"
+EIGHT = {"vae", "beta_vae", "cvae", "vq_vae", "ladder_vae", "nvae_lite", "vae_gan", "flow_vae"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,46 @@ def test_the_board_is_a_function_of_the_records(records: list[record.Record], tm
         assert (BOARD / "index.html").read_text() == page
     assert all(one.cell.stem in made and one.cell.stem in page for one in records)
     assert len(page.encode()) < 5_000_000
+
+
+def test_no_variant_is_worse_than_independent_pixels(records: list[record.Record]) -> None:
+    """Each pixel a Bernoulli of its mean over the training images: what can be had without looking at the image. The
+    mean over seeds has to beat it, and each seed where nothing is adversarial: one VAE-GAN of three (seed 2) got lost.
+    """
+    from benchmarks.metrics import weights
+    from zoo.config import RunConfig
+    from zoo.data.fetch import ASSETS
+    from zoo.runs import load_images
+
+    if not weights.is_cached(ASSETS["mnist"]):
+        pytest.skip("MNIST is not in the cache")
+    ours = [one for one in records if one.cell.dataset == "mnist" and "elbo" in one.metrics]
+    assert {one.cell.variant for one in ours} >= EIGHT
+    images = load_images(RunConfig.model_validate(ours[0].config))
+    mean = images["train"].pixels.double().mean(0).div(255).clamp(1e-3, 1 - 1e-3)
+    bits = images["test"].pixels.double() / 255
+    baseline = (
+        bits.flatten(1) @ mean.log().flatten() + (1 - bits.flatten(1)) @ (1 - mean).log().flatten()
+    ).mean()
+    assert -207 < baseline < -204
+    for name in {one.cell.variant for one in ours}:
+        bounds = [one.metrics["elbo"] for one in ours if one.cell.variant == name]
+        groups = [bounds] if registry().variant(name)[1].family == "adversarial" else [[bound] for bound in bounds]
+        for group in groups:
+            bound = estimate(group)
+            assert bound.value - 3 * bound.stderr > baseline, name
+
+
+def test_flow_and_ladder_are_not_worse_than_plain_after_equal_training(records: list[record.Record]) -> None:
+    runs: dict[str, list[record.Record]] = {}
+    for one in records:
+        if one.cell.suite == "mnist":
+            runs.setdefault(one.cell.variant, []).append(one)
+    bounds = {name: estimate([one.metrics["elbo"] for one in made]) for name, made in runs.items()}
+    for name in ("flow_vae", "ladder_vae"):
+        seen = {one.config["train"]["epochs"] for one in (*runs[name], *runs["vae"])}
+        assert len(seen) == 1
+        assert bounds[name].value > bounds["vae"].value or not differ(bounds[name], bounds["vae"])
 
 
 def _identity(config: dict) -> dict:
