@@ -69,7 +69,7 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     # What was learnt from data that is not free is not free either.
     terms = datasets[data].licence if data in datasets else ""
     licence = "apache-2.0" if terms in ("", "MIT") else "other"
-    lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [vae, {name}, {data}]", "---", ""]
+    lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [{', '.join(dict.fromkeys(['vae', name, data]))}]", "---", ""]
     lines += [f"# {title} on {datasets[data].title if data in datasets else data}", ""]
     paper = variants[name].paper if name in variants else None
     lines += [about + (f" {paper.authors} {paper.year}, [{paper.title}]({paper.url})." if paper else ""), ""]
@@ -100,7 +100,10 @@ def _measured(record: Record | None) -> list[str]:
         unit = f" {metric.unit}" if metric.unit else ""
         rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {with_} |")
     environment = record.environment
-    return [*rows, "", f"By `zoo`, {record.when}, torch {environment.torch} on {environment.device}."]
+    cell = record.cell
+    # The command of a single run may name folders of the machine that it ran on.
+    by = "`zoo train`" if cell.suite == "run" else f"`{record.command}` (record {cell.group}/{cell.stem})"
+    return [*rows, "", f"By {by}, {record.when}, torch {environment.torch} on {environment.device}."]
 
 
 def _told(train: dict[str, Any]) -> dict[str, Any]:

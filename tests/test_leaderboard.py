@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from benchmarks import record
@@ -92,6 +94,31 @@ def test_flow_and_ladder_are_not_worse_than_plain_after_equal_training(records: 
         seen = {one.config["train"]["epochs"] for one in (*runs[name], *runs["vae"])}
         assert len(seen) == 1
         assert bounds[name].value > bounds["vae"].value or not differ(bounds[name], bounds["vae"])
+
+
+@pytest.mark.parametrize("variant", sorted(EIGHT))
+def test_released_weights_are_those_of_a_committed_record(records: list[record.Record], variant: str) -> None:
+    from benchmarks.metrics import likelihood, weights
+    from zoo import load_run
+    from zoo.config import RunConfig
+    from zoo.data.batches import Batches
+    from zoo.data.fetch import ASSETS
+    from zoo.runs import condition_of, load_images
+
+    folder = BOARD / "weights" / variant
+    config = RunConfig.model_validate(json.loads((folder / "config.json").read_text())["config"])
+    (made,) = (one for one in records if one.cell.key == record.cell_key(config.identity()))
+    assert made.cell.stem in (folder / "README.md").read_text()
+    model = load_run(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) == made.model.parameters
+    if not weights.is_cached(ASSETS["mnist"]):
+        pytest.skip("MNIST is not in the cache")
+    images = load_images(config)
+    shown = images["test"].subset(1000)
+    batches = Batches(shown, batch_size=500, drop_last=False, condition=condition_of(model, images.spec))
+    found = likelihood.bound(model, batches, config.evaluate.seed).elbo
+    said = made.metrics["elbo"]
+    assert float(found.mean()) == pytest.approx(said.value, abs=4 * said.stderr * (10_000 / 1000) ** 0.5)
 
 
 def _identity(config: dict) -> dict:
