@@ -69,7 +69,8 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     # What was learnt from data that is not free is not free either.
     terms = datasets[data].licence if data in datasets else ""
     licence = "apache-2.0" if terms in ("", "MIT") else "other"
-    lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [{', '.join(dict.fromkeys(['vae', name, data]))}]", "---", ""]
+    tags = ", ".join(dict.fromkeys(["vae", name, data]))
+    lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [{tags}]", "---", ""]
     lines += [f"# {title} on {datasets[data].title if data in datasets else data}", ""]
     paper = variants[name].paper if name in variants else None
     lines += [about + (f" {paper.authors} {paper.year}, [{paper.title}]({paper.url})." if paper else ""), ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 import math
@@ -22,7 +23,7 @@ from PIL import Image
 
 from benchmarks.record import Metric, Record, cell_key, parse
 from benchmarks.report import notation, terminal
-from benchmarks.report.compare import Estimate, best, differ, estimate
+from benchmarks.report.compare import Estimate, best, differ, estimate, ranks
 from benchmarks.report.figures import curves, grid
 from benchmarks.report.markdown import board
 from benchmarks.report.tables import NEUTRAL, recipe, tables
@@ -386,6 +387,22 @@ def test_few_seeds_need_a_larger_gap_by_students_t() -> None:
     assert differ(Estimate(0.0, None, 1, 5, 1.0), Estimate(edge + 0.01, None, 1, 5, 1.0))
 
 
+def runs(*values: float, stderr: float = 0.1) -> Estimate:
+    return estimate([Metric(value=value, stderr=stderr, n=100, better="higher") for value in values])
+
+
+def test_one_lost_run_is_no_tie_with_everything() -> None:
+    good, lost = runs(-93.3, -93.2, -93.2), runs(-157.0, -162.0, -222.0)
+    assert differ(good, lost) and differ(lost, good)
+    assert ranks({"good": good, "lost": lost, "near": runs(-93.1, -93.4, -93.3)}, "higher") == {
+        "good": 1, "lost": 3, "near": 1,
+    }  # fmt: skip
+    # Wide spreads whose runs mix, too few runs, and runs that only the test images tell apart are ties as before.
+    assert not differ(runs(0.0, 1.0, 9.0), runs(8.0, 20.0, 90.0))
+    assert not differ(runs(0.0, 1.0), runs(8.0, 90.0))
+    assert not differ(runs(0.0, 1.0, 9.0, stderr=1.0), runs(10.0, 30.0, 90.0, stderr=1.0))
+
+
 def test_the_threshold_is_that_of_welch() -> None:
     stats = pytest.importorskip("scipy.stats")
     generator = np.random.default_rng(0)
@@ -394,9 +411,11 @@ def test_the_threshold_is_that_of_welch() -> None:
         a, b = (generator.normal(m, s, n) for m, s, n in ((0.0, 1.0, 3), (3.0, 0.3, 6)))
         test = stats.ttest_ind(a, b, equal_var=False)
         metrics = [[Metric(value=value, n=1) for value in values] for values in (a, b)]
+        # Without the runs, which have a rule of their own.
+        one, two = (dataclasses.replace(estimate(values), runs=()) for values in metrics)
         # Degrees of freedom are rounded down to look t up, so agreement is exact away from the threshold.
         if not 0.03 < test.pvalue < 0.05:
-            assert differ(estimate(metrics[0]), estimate(metrics[1])) == (test.pvalue < 0.05), test
+            assert differ(one, two) == (test.pvalue < 0.05), test
             checked += 1
     assert checked > 100
 

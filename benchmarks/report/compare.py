@@ -16,6 +16,9 @@ from benchmarks.record import Metric
 
 Key = TypeVar("Key", bound=Hashable)
 
+#: Runs that each of two variants needs before the order of all of them says anything.
+SEPARABLE = 3
+
 # Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; beyond that the rule of two standard errors.
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -28,7 +31,7 @@ class Estimate:
     """A mean over ``seeds`` runs, in the unit of the metric.
 
     ``stderr`` is the test-set standard error (None: unknown) over ``n`` items, ``spread`` the standard
-    deviation over seeds (None: a single seed).
+    deviation over seeds (None: a single seed), ``runs`` the number that each seed came to, where that is known.
     """
 
     value: float
@@ -36,6 +39,7 @@ class Estimate:
     n: int
     seeds: int = 1
     spread: float | None = None
+    runs: tuple[float, ...] = ()
 
     @property
     def has_error(self) -> bool:
@@ -56,7 +60,7 @@ def estimate(metrics: Sequence[Metric]) -> Estimate:
     if len(values) > 1:
         spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     stderr = math.fsum(errors) / len(errors) if len(errors) == len(values) else None
-    return Estimate(mean, stderr, min(metric.n for metric in metrics), len(values), spread)
+    return Estimate(mean, stderr, min(metric.n for metric in metrics), len(values), spread, tuple(values))
 
 
 def differ(a: Estimate, b: Estimate) -> bool:
@@ -64,8 +68,10 @@ def differ(a: Estimate, b: Estimate) -> bool:
 
     |a - b| > t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
     seeds or more, spread^2 / seeds. t is 2, or Student's t (two-sided 95 %) at the degrees of freedom of
-    Welch and Satterthwaite where seeds are few and their spread matters. A number without any error differs
-    from nothing.
+    Welch and Satterthwaite where seeds are few and their spread matters. Or, with three seeds or more of each, every
+    run of one is beyond every run of the other by twice the test-set errors: with three of each, chance orders them so
+    (either way) once in ten times, but t at two degrees of freedom calls a single lost run a tie with everything. A
+    number without any error differs from nothing.
     """
     if not (a.has_error and b.has_error):
         return False
@@ -81,7 +87,14 @@ def differ(a: Estimate, b: Estimate) -> bool:
     # As shares of the whole: squares of small variances would underflow.
     freedom = 1.0 / math.fsum((part / variance) ** 2 / degrees for part, degrees in parts)
     factor = _T95[max(int(freedom), 1) - 1] if freedom < len(_T95) + 1 else 2.0
-    return abs(a.value - b.value) > factor * math.sqrt(variance)
+    return abs(a.value - b.value) > factor * math.sqrt(variance) or _separate(a, b)
+
+
+def _separate(a: Estimate, b: Estimate) -> bool:
+    if min(len(a.runs), len(b.runs)) < SEPARABLE:
+        return False
+    gap = max(min(a.runs) - max(b.runs), min(b.runs) - max(a.runs))
+    return gap > 2.0 * math.hypot(a.stderr or 0.0, b.stderr or 0.0)
 
 
 def best(

@@ -27,7 +27,9 @@ same for every seed, so e is the mean of the seeds' standard errors and does not
 without ± has no standard error. One seed says nothing about another seed.
 
 Bold is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ); with two
-seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom.
+seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom. Or, with
+three seeds or more of each: every run of one beats every run of the other by 2·√(e²ₐ + e²ᵦ), which for three against
+three comes about by chance once in ten times (either way), but keeps one lost run from making a tie with everything.
 Errors that two models share, as they share the test images, are not taken out, so the test errs towards a
 tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only those
 seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
