@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import classification
 from benchmarks.catalogue import METRICS, explains, family, listed
-from benchmarks.evaluate import Evaluation, evaluate
+from benchmarks.evaluate import Evaluation, _say_what_is_missing, evaluate
 from benchmarks.record import Metric, cell_key
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
@@ -81,6 +81,16 @@ def test_codes_that_are_all_the_same_are_left_out_in_a_sentence(tmp_path: Path) 
     skipped = evaluate(made).skipped
     for name in ("linear_probe", "knn_accuracy", "pca", "tsne"):
         assert skipped[name] == "every dimension of the code is constant"
+
+
+def test_the_fast_dci_stands_for_the_slow_one() -> None:
+    found = Evaluation({"disentanglement@hist-gbt": {}, "mig": {}}, {})
+    _say_what_is_missing(found)
+    assert "disentanglement" not in found.skipped and "mig" not in found.skipped
+    assert found.skipped["completeness"] == found.skipped["modularity"] == "needs factors"
+    nothing = Evaluation({}, {})
+    _say_what_is_missing(nothing)
+    assert nothing.skipped["disentanglement@hist-gbt"] == nothing.skipped["disentanglement"] == "needs factors"
 
 
 def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:
