@@ -12,6 +12,8 @@ from zoo.data.images import Images
 from zoo.runs import Run
 
 ROWS = 1024
+#: Every number of a code is scored against every factor by a classifier of its own: maps of codes would take hours.
+LARGEST = 512
 
 
 def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
@@ -30,6 +32,9 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
         return {}, {"disentanglement": "needs factors"}
     if run.model.conditional:
         return {}, {"disentanglement": "needs a code of the image alone, and this model is told the condition"}
+    dimensions = _represent(run, shown.pixels[:1]).shape[1]
+    if dimensions > LARGEST:
+        return {}, {"disentanglement": f"needs a code of at most {LARGEST} numbers, and this one has {dimensions}"}
     n_train = config.factor_images
     if not n_train:
         return {}, {"disentanglement": "evaluate.factor_images is 0"}

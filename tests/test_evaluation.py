@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from benchmarks import classification
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _say_what_is_missing, evaluate
+from benchmarks.factors import disentanglement
 from benchmarks.record import Metric, cell_key
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
@@ -91,6 +93,18 @@ def test_the_fast_dci_stands_for_the_slow_one() -> None:
     nothing = Evaluation({}, {})
     _say_what_is_missing(nothing)
     assert nothing.skipped["disentanglement@hist-gbt"] == nothing.skipped["disentanglement"] == "needs factors"
+
+
+def test_a_map_of_codes_is_not_scored_number_by_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run(tmp_path)
+    test = made.images["test"]
+    factors = torch.arange(len(test)).remainder(2).unsqueeze(1)
+    known = replace(test, factors=factors, factor_names=("even",), factor_sizes=(2,), factor_kind="measured")
+    made.images = replace(made.images, splits=made.images.splits | {"test": known}, known_sha256=None)
+    monkeypatch.setattr("benchmarks.factors.LARGEST", 31)
+    assert disentanglement(made) == (
+        {}, {"disentanglement": "needs a code of at most 31 numbers, and this one has 32"},
+    )  # fmt: skip
 
 
 def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:
