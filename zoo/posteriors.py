@@ -106,6 +106,11 @@ class DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
 
 
+def gaussian(features: Tensor) -> DiagonalGaussian:
+    """The Gaussian whose means and then log-variances are the features (..., 2 D)."""
+    return DiagonalGaussian(*features.chunk(2, -1))
+
+
 class Posterior(nn.Module):
     """Turns encoder features (B, size) into q(z | x).
 
@@ -129,8 +134,7 @@ class DiagonalPosterior(Posterior):
     name = "diagonal"
 
     def forward(self, params: Tensor) -> DiagonalGaussian:
-        mean, log_variance = params.chunk(2, dim=-1)
-        return DiagonalGaussian(mean, log_variance)
+        return gaussian(params)
 
 
 class FlowSample:

@@ -43,11 +43,12 @@ class BetaTCVAE(VanillaVAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)
         z, log_q = q.rsample()
-        distortion = -self.likelihood.log_prob(self.decode(z, y), x)
+        distortion = -self.log_likelihood(self.decode(z, y), x)
+        log_p = self.prior.log_prob(z)
         found = aggregate(z, q, self.train_size or len(x), self.settings.estimator)
         information = log_q - found.joint
-        dimensions = found.marginals.sum(1) - self.prior.log_prob(z)
+        dimensions = found.marginals.sum(1) - log_p
         weights = self.settings
         rate = weights.alpha * information + weights.beta * found.total_correlation + weights.gamma * dimensions
-        terms = Terms(distortion, (log_q - self.prior.log_prob(z)).unsqueeze(1), {"z": z})
+        terms = Terms(distortion, (log_q - log_p).unsqueeze(1), {"z": z})
         return Losses({"vae": (distortion + progress * rate).mean()}, terms)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.data.images import DataSpec
-from zoo.models.base import Losses, Settings, Terms
+from zoo.models.base import Losses, Settings
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
 from zoo.posteriors import DiagonalGaussian
@@ -42,11 +42,8 @@ class DIPVAE(VanillaVAE):
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)
-        z, log_q = q.rsample()
-        divergence = q.kl(self.prior)
-        rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
-        terms = Terms(-self.likelihood.log_prob(self.decode(z, y), x), rate.unsqueeze(1), {"z": z})
-        bound = (terms.distortion + self.rate_weight(progress) * rate).mean()
+        terms, _ = self.bound(q, x, y)
+        bound = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
         matrix = covariance(q, self.settings.version)
         penalty = departure(matrix, self.settings.off_diagonal, self.settings.diagonal)
         return Losses({"vae": bound + penalty}, terms)

@@ -23,11 +23,9 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
-from zoo.nets import require
+from zoo.nets import Activation, require
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, kl_diagonal
-
-Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
+from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal
 
 
 class HVAESettings(Settings):
@@ -141,8 +139,3 @@ class HVAE(VAE):
         if self.likelihood.name == "bernoulli":
             with torch.no_grad():
                 self.decoder[-1].bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
-
-
-def gaussian(features: Tensor) -> DiagonalGaussian:
-    """(B, 2 D), means and then log-variances."""
-    return DiagonalGaussian(*features.chunk(2, 1))

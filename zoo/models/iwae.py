@@ -56,7 +56,7 @@ class IWAE(VanillaVAE):
             draws = [q.rsample() for _ in range(k)]
             z, log_q, scale = torch.stack([z for z, _ in draws]), torch.stack([log_q for _, log_q in draws]), None
         rows = z.flatten(0, 1)
-        log_likelihood = self.likelihood.log_prob(self.decode(rows, repeat(y, k)), repeat(x, k)).view(k, len(x))
+        log_likelihood = self.log_likelihood(self.decode(rows, repeat(y, k)), repeat(x, k)).view(k, len(x))
         log_ratio = self.prior.log_prob(z) - log_q
         log_w = log_likelihood + self.rate_weight(progress) * log_ratio
         if scale is not None:

@@ -12,7 +12,7 @@ on log p(x) of an image whose class nobody tells.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,16 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
-from zoo.nets import ACTIVATIONS, require
+from zoo.nets import ACTIVATIONS, Activation, require
 from zoo.nets.mlp import chain, dense
-from zoo.posteriors import DiagonalGaussian, log_normal
+from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal, log_normal
 from zoo.precision import full, full_precision
 
 
 class M2Settings(Settings):
     latent: int = Field(50, ge=1, description="dimensions of z, beside the class")
     hidden: tuple[int, ...] = Field((500,), min_length=1, description="widths of each of the three networks")
-    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"] = "softplus"
+    activation: Activation = "softplus"
     likelihood: LikelihoodSettings = LikelihoodSettings()
     labelled: float = Field(0.002, ge=0, le=1, description="r: share of labelled examples in the data")
     alpha: float = Field(0.1, ge=0, description="weight of the classifier's own loss on labelled examples")
@@ -75,7 +75,7 @@ class M2(VAE):
     def infer(self, x: Tensor, y: Tensor) -> DiagonalGaussian:
         """q(z | x, y) for x (B, C, H, W) and one-hot y (B, ..., K): moments (B, ..., D)."""
         hidden, of_label = self.image(x.flatten(1)), self.label(y)
-        return DiagonalGaussian(*self.head(self.encoder(hidden.unsqueeze(1) + of_label)).chunk(2, -1))
+        return gaussian(self.head(self.encoder(hidden.unsqueeze(1) + of_label)))
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """z (N, D) and one-hot y (N, K) to the likelihood's parameters (N, C', H, W)."""
@@ -87,8 +87,8 @@ class M2(VAE):
         z, _ = q.rsample()
         params = self.decode(z.flatten(0, 1), y.flatten(0, 1))
         distortion = -self.likelihood.log_prob(params, x.repeat_interleave(y.shape[1], 0)).view(y.shape[:2])
-        ratio = q.log_variance
-        return distortion, 0.5 * (torch.expm1(ratio) - ratio + q.mean.square()).sum(-1)
+        zero = torch.zeros_like(q.mean)
+        return distortion, kl_diagonal(q.mean, q.log_variance, zero, zero).sum(-1)
 
     # ---- the contract ----------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, kl_diagonal
+from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal
 
 REMEMBERED = 64
 HIDDEN = -1.0  # what the networks see where they are shown nothing
@@ -86,11 +86,11 @@ class QuadrantCVAE(VAE):
         """p(z | shown part of x); no gradient reaches the guess."""
         with torch.no_grad():
             guess = self.likelihood.mean(self.guessed(x)).to(x.dtype)
-        return _gaussian(self.prior_net(torch.where(self.shown, x, guess).flatten(1)))
+        return gaussian(self.prior_net(torch.where(self.shown, x, guess).flatten(1)))
 
     def infer(self, x: Tensor) -> DiagonalGaussian:
         """q(z | x), of the whole image."""
-        return _gaussian(self.encoder(x.flatten(1)))
+        return gaussian(self.encoder(x.flatten(1)))
 
     def decode(self, z: Tensor) -> Tensor:
         """(B, D) to the likelihood's parameters (B, C', H, W), of which only the hidden part counts."""
@@ -153,7 +153,3 @@ class QuadrantCVAE(VAE):
             "completion_loss": -self.terms(x).elbo,
             "guess_loss": -self.log_likelihood(self.guessed(x), x),
         }
-
-
-def _gaussian(features: Tensor) -> DiagonalGaussian:
-    return DiagonalGaussian(*features.chunk(2, 1))

@@ -9,7 +9,7 @@ part exchanged.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,17 +58,24 @@ class VanillaVAE(VAE):
             z = torch.cat([z, condition_vector(self.spec, y, z)], 1)
         return self.decoder(z)
 
-    def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
-        q = self.infer(x, y)
+    def log_likelihood(self, params: Tensor, x: Tensor) -> Tensor:
+        """(B,) nats, log p(x | z) from the decoder's output."""
+        return self.likelihood.log_prob(params, x)
+
+    def bound(self, q: Any, x: Tensor, y: Tensor | None = None) -> tuple[Terms, Tensor]:
+        """The bound at one draw of q, what `infer` gave, and the decoder's output (B, C', H, W) there."""
         z, log_q = q.rsample()
-        distortion = -self.likelihood.log_prob(self.decode(z, y), x)
+        params = self.decode(z, y)
         divergence = q.kl(self.prior)
         rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
-        return Terms(distortion, rate.unsqueeze(1), {"z": z})
+        return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}), params
+
+    def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
+        return self.bound(self.infer(x, y), x, y)[0]
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         z, log_q = self.infer(x, y).repeat(k).rsample()
-        log_likelihood = self.likelihood.log_prob(self.decode(z, repeat(y, k)), repeat(x, k))
+        log_likelihood = self.log_likelihood(self.decode(z, repeat(y, k)), repeat(x, k))
         return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
+from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets.discriminator import Discriminator, DiscriminatorSettings
 from zoo.precision import full_precision
@@ -71,30 +71,13 @@ class VAEGAN(VanillaVAE):
             "discriminator": parameters_of([self.discriminator]),
         }
 
-    def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
-        return self.draw(x, y)[0]
-
-    def draw(self, x: Tensor, y: Tensor | None = None) -> tuple[Terms, Tensor]:
-        """The bound at one posterior sample, and the likelihood's parameters (B, C', H, W) there."""
-        q = self.infer(x, y)
-        z, log_q = q.rsample()
-        params = self.decode(z, y)
-        divergence = q.kl(self.prior)
-        rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
-        return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}), params
-
     @full_precision
     def log_likelihood(self, params: Tensor, x: Tensor) -> Tensor:
         """(B,) nats, log p(x | z) with a Bernoulli's logits calibrated."""
         if self.likelihood.name == "bernoulli":
             scale, offset = self.calibration.to(params.dtype)
             params = params * scale + offset
-        return self.likelihood.log_prob(params, x)
-
-    def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
-        z, log_q = self.infer(x, y).repeat(k).rsample()
-        log_likelihood = self.log_likelihood(self.decode(z, repeat(y, k)), repeat(x, k))
-        return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
+        return super().log_likelihood(params, x)
 
     @torch.no_grad()
     def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
@@ -119,7 +102,7 @@ class VAEGAN(VanillaVAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The encoder's loss: rate + similarity; the decoder's: gamma * similarity + its verdicts; the
         discriminator's: all verdicts. Each moves its own group only."""
-        terms, params = self.draw(x, y)
+        terms, params = self.bound(self.infer(x, y), x, y)
         samples = self.decode(self.prior.sample(len(x)), y)
         # One call each, not one for all: a gradient then passes only through the images that its loss looks at.
         features, real = self.discriminator(x)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
 
+Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
+
 
 class EncoderSettings(BaseModel):
     """``name`` picks the network; a timm backbone needs only ``timm=resnet18``."""
@@ -24,7 +26,7 @@ class EncoderSettings(BaseModel):
     name: Literal["mlp", "conv", "residual", "gated", "timm"] = "mlp"
     hidden: tuple[int, ...] = Field((400, 400), description="widths of the dense layers")
     channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
-    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
+    activation: Literal[Activation, "gated"] = "relu"
     timm: str | None = None
     pretrained: bool = False
 
@@ -35,7 +37,7 @@ class DecoderSettings(BaseModel):
     name: Literal["mlp", "conv", "residual", "gated"] = "mlp"
     hidden: tuple[int, ...] = (400, 400)
     channels: tuple[int, ...] = Field((64, 32), description="channels at each doubling of the resolution")
-    activation: Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus", "gated"] = "relu"
+    activation: Literal[Activation, "gated"] = "relu"
 
 
 ACTIVATIONS = {
