@@ -10,7 +10,7 @@ from benchmarks.record import Record
 from zoo.errors import UsageError
 
 #: What can be added to a finished cell, and the settings of `evaluate` that ask for it.
-ADDABLE = {"fid": {"inception": "yes"}}
+ADDABLE = {"fid": {"inception": "yes"}, "fid_bf16": {"inception": "bf16"}}
 PARTS = "features"
 
 

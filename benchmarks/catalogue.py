@@ -48,9 +48,12 @@ METRICS = (
     Listed("fd_digits", "", "lower", "1x28x28 images", "Frechet distance in the features of our digit classifier"),
     Listed("fd_efficientnet_lite0", "", "lower", "colour images", "Frechet distance in EfficientNet-Lite0 features"),
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
+    Listed("fid_bf16", "", "lower", "--set evaluate.inception=bf16", "the same with the network in bfloat16"),
     *(
         Listed(name + suffix, "", better, f"as {distance}", summary)
-        for suffix, distance in (("", "fid"), *((f"_{net}", f"fd_{net}") for net in ("digits", "efficientnet_lite0")))
+        for suffix, distance in (
+            ("", "fid"), ("_bf16", "fid"), ("_digits", "fd_digits"), ("_efficientnet_lite0", "fd_efficientnet_lite0"),
+        )
         for name, better, summary in (
             ("kid", "lower", "unbiased cubic-kernel distance in the same features"),
             ("precision", "higher", "share of samples inside the real manifold"),

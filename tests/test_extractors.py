@@ -432,6 +432,16 @@ def test_inception_features_are_pytorch_fids(
 
 
 @pytest.mark.slow
+def test_inception_in_bfloat16_says_so_and_is_near(inception_state: dict[str, torch.Tensor]) -> None:
+    images = noise(4, channels=1, size=28)
+    exact, rounded = make_extractor("inception"), make_extractor("inception_bf16")
+    assert rounded.identity == exact.identity | {"extractor": "inception_bf16", "arithmetic": "bfloat16"}
+    expected, found = exact(images), rounded(images)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.slow
 def test_the_fid_of_two_folders_is_pytorch_fids(
     inception_state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,9 @@ class EvaluateConfig(Config):
     nll_samples: int = Field(64, ge=0, description="k of the importance-weighted bound; 0 leaves it out")
     nll_images: int | None = Field(None, ge=1, description="only the first so many images for the k-sample bound")
     quality_samples: int = Field(10_000, ge=0, description="samples for the Frechet distances; 0 leaves them out")
-    inception: Literal["auto", "yes", "no"] = Field("auto", description="Inception FID; auto: when there is a GPU")
+    inception: Literal["auto", "yes", "no", "bf16"] = Field(
+        "auto", description="Inception FID; auto: when there is a GPU; bf16: with the network in bfloat16"
+    )
     factor_images: int = Field(10_000, ge=0, description="codes for the disentanglement metrics; 0 leaves them out")
     latent: Literal["auto", "yes", "no"] = Field(
         "auto",

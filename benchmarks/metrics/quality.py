@@ -28,9 +28,10 @@ def image_quality(
     """Compare generated images with real ones: metric name -> value, stderr, n, unit, better, identity, note.
 
     With Inception's features the names are ``fid``, ``kid``, ``precision``, ``recall``, ``density`` and
-    ``coverage``; with another extractor ``fd_digits``, ``kid_digits``, ``precision_digits`` and so on, for
-    these are other quantities. The identity holds the extractor, its weights' hash, input size and resize
-    filter, the number of images on both sides, a hash of the reference images and each metric's own settings.
+    ``coverage``; with another extractor ``fd_digits``, ``kid_digits``, ``precision_digits`` and so on (``fid_bf16``
+    with Inception in bfloat16), for these are other quantities. The identity holds the extractor, its weights'
+    hash, input size and resize filter, the number of images on both sides, a hash of the reference images and
+    each metric's own settings.
 
     Args:
         fake, real: uint8 (N, C, H, W), or floats in [0, 1], with the same C, H, W.
@@ -61,10 +62,9 @@ def image_quality(
     manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
     size = min(1000, min(len(fake), len(real)) // 2)
     kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
-    inception = extractor.name == "inception"
-    suffix = "" if inception else f"_{extractor.name}"
+    suffix = extractor.suffix
     result = {
-        "fid" if inception else f"fd{suffix}": _entry(distance, "lower", identity),
+        extractor.distance: _entry(distance, "lower", identity),
         f"kid{suffix}": _entry(
             kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
         ),

@@ -21,7 +21,8 @@ Identity = tuple[tuple[str, Any], ...]
 
 TITLES = {
     "elbo": "ELBO", "bits_per_dim": "bits/dim", "reconstruction_loss": "reconstruction loss (no likelihood)",
-    "active_units": "active units", "rate": "rate", "distortion": "distortion", "fid": "FID", "kid": "KID",
+    "active_units": "active units", "rate": "rate", "distortion": "distortion", "fid": "FID",
+    "fid_bf16": "FID in bfloat16", "kid": "KID",
     "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
