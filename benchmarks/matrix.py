@@ -131,7 +131,7 @@ def run_cell(
         else:
 
             def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
-                content["figures"], content["seconds"]["figures"] = _figures(planned.cell, pictures, places)
+                content["figures"], content["seconds"]["figures"] = _figures(planned, pictures, places)
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
@@ -333,12 +333,15 @@ def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
     return make_record(planned.cell, planned.config, planned.command, compute, outcome)
 
 
-def _figures(cell: Cell, pictures: dict[str, Any], places: Places) -> tuple[dict[str, str], float]:
+def _figures(planned: Planned, pictures: dict[str, Any], places: Places) -> tuple[dict[str, str], float]:
     from benchmarks.report.figures import grid
 
-    started = time.monotonic()
-    named = {}
+    started, cell, named = time.monotonic(), planned.cell, {}
+    private = registry().private(planned.config.data.name)
     for name, images in pictures.items():
+        if private:
+            grid(images, places.run(cell) / f"{name}.png", columns=8)
+            continue
         relative = f"assets/{cell.group}/{cell.stem}-{name}.png"
         grid(images, places.board / relative, columns=8)
         named[name] = relative

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.report.bar import Bar
 from zoo.config import RunConfig
+from zoo.registry import registry
 
 
 class Watchers:
@@ -42,8 +43,9 @@ class Watchers:
         self.bar.finish()
         if self.observer:
             step = content["train"]["steps"]
-            for name, images in found.pictures.items():
-                self.observer.images(step, name, images.numpy())
+            if not registry().private(content["data"]["name"]):
+                for name, images in found.pictures.items():
+                    self.observer.images(step, name, images.numpy())
             self.observer.finish({name: metric["value"] for name, metric in found.metrics.items()})
             self.observer = None
 

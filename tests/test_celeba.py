@@ -255,3 +255,35 @@ def test_real_images_and_annotations(shared: Path, tmp_path: Path, monkeypatch: 
         for name in ("Blond", "Black")
     )
     assert crown[blond].mean() - crown[black].mean() > 30
+
+
+# --- a licence that forbids copies
+
+
+def test_pictures_of_private_data_stay_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from benchmarks import matrix
+    from benchmarks.suite import suite_named
+    from benchmarks.watch import Watchers
+    from zoo.registry import registry
+    from zoo.training.precision import choose
+
+    assert registry().private("celeba") and not registry().private("synthetic")
+    entry = registry().datasets["synthetic"].model_copy(update={"private": True})
+    monkeypatch.setitem(registry().datasets, "synthetic", entry)
+    places = matrix.Places(tmp_path / "board", tmp_path / "runs")
+    (planned,) = matrix.plan(suite_named("smoke"), ("vae",))
+    sent = []
+    quiet = SimpleNamespace(log=lambda *_: None, images=lambda *_: sent.append("picture"), finish=sent.append)
+
+    def observe(planned: matrix.Planned) -> Watchers:
+        watchers = Watchers("disabled", planned.config, tmp_path, "vae", "smoke@1")
+        watchers.observer = quiet
+        return watchers
+
+    made = matrix.run_cell(planned, places, choose("cpu"), observe)
+    assert made.status == "done" and made.figures == {}
+    assert not list((tmp_path / "board").rglob("*.png"))
+    assert (places.run(planned.cell) / "reconstructions.png").exists()
+    assert "picture" not in sent and sent  # the numbers are sent all the same

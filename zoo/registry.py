@@ -84,6 +84,7 @@ class DatasetEntry(Entry):
     factors: Literal["exact", "attributes", "measured"] | None = None
     options: dict[str, Any] = {}
     licence: str = ""
+    private: bool = Field(False, description="no copies: pictures stay with the run, off the board and off W&B")
     url: str = ""
     origin: str = "built-in"
 
@@ -110,6 +111,10 @@ class Registry(Entry):
     def dataset(self, name: str) -> tuple[str, DatasetEntry]:
         """The registered name and its entry; raises `UsageError` as `variant` does."""
         return _find("dataset", name, self.datasets, "zoo list datasets")
+
+    def private(self, dataset: str) -> bool:
+        """Whether pictures of this data, and what was learnt to look like it, are not to be passed on."""
+        return dataset in self.datasets and self.datasets[dataset].private
 
 
 def registry_path() -> Path:
