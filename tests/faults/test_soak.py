@@ -2,40 +2,70 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import re
-import shutil
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import matrix
-from benchmarks.suite import suite_named
+from benchmarks import matrix, soak
 from tests.faults.children import CELLS, SUITE
-from zoo.training.precision import choose
 
 ROUNDS = 5
+needs_proc = pytest.mark.skipif(not soak.STATUS.exists(), reason="needs /proc")
 
 
-def resident() -> int:
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free but kept by the allocator is not a leak
-    return int(re.search(r"^VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1])
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_five_suites_in_one_process_take_the_memory_of_one(tmp_path: Path) -> None:
+@needs_proc
+def test_five_suites_in_one_process_take_the_memory_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "faulty.yaml").write_text(SUITE)
-    cells = matrix.plan(suite_named(str(tmp_path / "faulty.yaml")))
-    sizes = []
-    for _ in range(ROUNDS):
-        places = matrix.Places(tmp_path / "board", tmp_path / "runs")
-        made = matrix.run_all(cells, places, choose("cpu"))
-        assert [one.status for one in made] == ["done"] * CELLS
-        matrix.write_board(places)
-        shutil.rmtree(tmp_path / "board")
-        shutil.rmtree(tmp_path / "runs")
-        sizes.append(resident())
-    print(f"resident kB after each round: {sizes}")
+    ran = []
+    original = matrix.measure
+
+    def measure(config, folder, *given):
+        ran.append(folder)
+        return original(config, folder, *given)
+
+    monkeypatch.setattr(matrix, "measure", measure)
+    words = [str(tmp_path / "faulty.yaml"), "--rounds", str(ROUNDS), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    result = CliRunner().invoke(soak.main, words)
+    assert result.exit_code == 0, result.output
+    *lines, verdict = result.stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    print(result.stdout)
+    assert [one["round"] for one in found] == list(range(1, ROUNDS + 1))
+    sizes = [one["resident_mb"] for one in found]
     assert max(sizes[1:]) < 1.05 * sizes[0], sizes
+    assert all(one["peak_mb"] >= one["resident_mb"] - 1 > 50 for one in found), found
+    assert "stays within 5%" in verdict
+    assert len(ran) == len(set(ran)) == CELLS * ROUNDS, "a round that finds the last one's results runs nothing"
+    assert not list((tmp_path / "out").iterdir())
+
+
+@needs_proc
+def test_memory_that_grows_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faulty.yaml").write_text(SUITE)
+    kept = []
+
+    def leak(cells, places, *given) -> int:
+        places.runs.mkdir(parents=True)
+        kept.append(b"x" * 2**28)
+        return 0
+
+    monkeypatch.setattr(soak, "_run", leak)
+    result = CliRunner().invoke(soak.main, [str(tmp_path / "faulty.yaml"), "--rounds", "2", "--device", "cpu"])
+    assert result.exit_code == 1 and "grows by more than 5%" in result.stdout, result.output
+
+
+@needs_proc
+def test_a_cell_that_fails_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faulty.yaml").write_text(SUITE)
+    monkeypatch.setattr(matrix, "measure", lambda *given: 1 / 0)
+    result = CliRunner().invoke(soak.main, [str(tmp_path / "faulty.yaml"), "--device", "cpu"])
+    assert result.exit_code == 1 and "division by zero" in result.stderr, result.output
+    assert "Traceback" not in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("words", ["nothing_of_that_name", "smoke --rounds 1", "smoke --device abacus"])
+def test_bad_input_is_one_sentence(words: str) -> None:
+    result = CliRunner().invoke(soak.main, words.split())
+    assert result.exit_code == 2 and "Traceback" not in result.output and result.stdout == ""
