@@ -1,4 +1,4 @@
-"""A metric that came too dear when its cell ran, measured afterwards on the model that the cell kept."""
+"""What came too dear, or came later than its cell, measured afterwards on the model that the cell kept."""
 
 from __future__ import annotations
 
@@ -10,43 +10,58 @@ from benchmarks.record import Record
 from zoo.errors import UsageError
 
 #: What can be added to a finished cell, and the settings of `evaluate` that ask for it.
-ADDABLE = {"fid": {"inception": "yes"}, "fid_bf16": {"inception": "bf16"}}
+ADDABLE = {"fid": {"inception": "yes"}, "fid_bf16": {"inception": "bf16"}, "latent": {"latent": "yes"}}
 PARTS = "features"
 
 
 def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: str, command: str) -> Record:
-    """Measure ``metric`` (one of `ADDABLE`, with the metrics that come of the same features) on the finished run of a
-    cell, and write them into its record, each with a note of the ``command``. A record that has it is left alone.
+    """Measure ``metric`` (one of `ADDABLE`, with the metrics that come of the same features or codes, and the pictures
+    of codes) on the finished run of a cell, and write them into its record, each with a note of the ``command``. A
+    record that has it is left alone.
 
     Raises:
         UsageError: the cell is not done, or its trained model is not in ``places.runs``.
         Busy: another process is at that cell.
     """
-    from benchmarks.quality import sample_quality
     from zoo.runs import MODEL, locked, train_run
 
     cell, folder = planned.cell, places.run(planned.cell)
     made = matrix.done(planned, places)
     if made is None:
         raise UsageError(f"{cell.stem} is not done yet; `{planned.command}` runs it.")
-    if metric in made.metrics:
+    if metric in made.metrics or (metric == "latent" and "tsne" in made.figures):
         return made
     if not (folder / MODEL).exists():
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, ".cell-lock"):
+        made = matrix.done(planned, places) or made  # as whoever had the lock before left it
         run = train_run(planned.config, folder, compute)
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric])
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
-        metrics, skipped = sample_quality(run, only=metric, parts=folder / PARTS)
+        found = _measured(run, metric, folder / PARTS)
+        metrics, skipped = found.metrics, found.skipped
         for entry in metrics.values():
-            entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`") if part)
+            entry["note"] = "; ".join(part for part in (entry.get("note"), f"added by `{command}`") if part)
         content = made.model_dump(by_alias=True)
         content["metrics"] |= metrics
         content["skipped"] = {
-            name: reason for name, reason in (content["skipped"] | skipped).items() if name not in metrics
+            name: reason
+            for name, reason in (content["skipped"] | skipped).items()
+            if name not in (*metrics, *found.pictures)
         }
+        content["figures"] |= matrix.draw(planned, found.pictures, places)
         amended = record.parse(content, f"the record of {cell.stem}")
         record.write(amended, places.records)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended
+
+
+def _measured(run: Any, metric: str, parts: Any) -> Any:
+    from benchmarks.evaluate import Evaluation, latent_space
+    from benchmarks.quality import sample_quality
+
+    if metric == "latent":
+        return latent_space(run)
+    metrics, skipped = sample_quality(run, only=metric, parts=parts)
+    return Evaluation(metrics, skipped)

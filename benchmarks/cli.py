@@ -194,8 +194,8 @@ def measure(
     suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
     runs: Path, board: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Add a dear METRIC (fid, or fid_bf16 in half the time) to the finished cells of a suite, from the models that they
-    kept, and write the board."""
+    """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
+    fid_bf16, in half the time; latent, which is probes and pictures of the codes."""
     from benchmarks import matrix
     from benchmarks.amend import ADDABLE, amend
     from benchmarks.suite import suite_named

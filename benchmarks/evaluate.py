@@ -36,15 +36,9 @@ class Evaluation:
 
 def evaluate(run: Run) -> Evaluation:
     """Measure everything that the run's configuration asks for, on the split that it names."""
-    config, model, images = run.config.evaluate, run.model.eval(), run.images
+    config, model = run.config.evaluate, run.model.eval()
     out = Evaluation()
-    batches = Batches(
-        images[config.split],
-        batch_size=512,
-        drop_last=False,
-        device=run.compute.device,
-        condition=condition_of(model, images.spec),
-    )
+    batches = _batches(run)
     elbo, tight = _bounds(out, model, batches, config)
     for name, values in likelihood.measured(model, batches, config.seed).items():
         out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
@@ -55,6 +49,24 @@ def evaluate(run: Run) -> Evaluation:
         out.skipped |= skipped
     _say_what_is_missing(out)
     return out
+
+
+def latent_space(run: Run) -> Evaluation:
+    """What `evaluate.latent` asks for, and walks through the latent space, alone."""
+    run.model.eval()
+    batches = _batches(run)
+    metrics, skipped, pictures = represented(run, batches, likelihood.codes(run.model, batches))
+    return Evaluation(metrics, skipped, pictures | walks(run.model, batches))
+
+
+def _batches(run: Run) -> Batches:
+    return Batches(
+        run.images[run.config.evaluate.split],
+        batch_size=512,
+        drop_last=False,
+        device=run.compute.device,
+        condition=condition_of(run.model, run.images.spec),
+    )
 
 
 def _say_what_is_missing(out: Evaluation) -> None:

@@ -131,7 +131,9 @@ def run_cell(
         else:
 
             def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
-                content["figures"], content["seconds"]["figures"] = _figures(planned, pictures, places)
+                started = time.monotonic()
+                content["figures"] = draw(planned, pictures, places)
+                content["seconds"]["figures"] = time.monotonic() - started
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
@@ -333,10 +335,12 @@ def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
     return make_record(planned.cell, planned.config, planned.command, compute, outcome)
 
 
-def _figures(planned: Planned, pictures: dict[str, Any], places: Places) -> tuple[dict[str, str], float]:
+def draw(planned: Planned, pictures: dict[str, Any], places: Places) -> dict[str, str]:
+    """Write the pictures of a cell, uint8 (N, C, H, W) each by name: where they are below ``places.board``, or nothing
+    where they are of private data and lie in the run's folder."""
     from benchmarks.report.figures import grid
 
-    started, cell, named = time.monotonic(), planned.cell, {}
+    cell, named = planned.cell, {}
     private = registry().private(planned.config.data.name)
     for name, images in pictures.items():
         if private:
@@ -345,7 +349,7 @@ def _figures(planned: Planned, pictures: dict[str, Any], places: Places) -> tupl
         relative = f"assets/{cell.group}/{cell.stem}-{name}.png"
         grid(images, places.board / relative, columns=8)
         named[name] = relative
-    return named, time.monotonic() - started
+    return named
 
 
 def _last_seen(folder: Path) -> list[str]:

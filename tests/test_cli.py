@@ -163,6 +163,28 @@ def test_a_dear_metric_is_added_to_a_finished_cell(zoo, tmp_path: Path, monkeypa
     assert code == 2 and "no metric to add 'fd_digits'" in err
 
 
+def test_the_codes_of_a_finished_cell_are_measured_and_drawn(zoo, tmp_path: Path) -> None:
+    assert zoo("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    (path,) = (tmp_path / "leaderboard" / "records").rglob("*.json")
+    made = json.loads(path.read_text())
+    assert "linear_probe" in made["metrics"] and "tsne" in made["skipped"]
+    bare = json.loads(path.read_text())  # as one of before there were probes and walks
+    for name in ("linear_probe", "knn_accuracy", "total_correlation", "index_code_information"):
+        bare["metrics"].pop(name)
+    for name in ("pca", "traversals", "interpolations"):
+        (tmp_path / "leaderboard" / bare["figures"].pop(name)).unlink()
+    path.write_text(json.dumps(bare))
+    assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
+    after = json.loads(path.read_text())
+    for name, metric in made["metrics"].items():
+        assert after["metrics"][name]["value"] == metric["value"]
+    assert after["figures"].keys() == made["figures"].keys() | {"tsne"} and "tsne" not in after["skipped"]
+    assert all((tmp_path / "leaderboard" / picture).exists() for picture in after["figures"].values())
+    written = path.stat().st_mtime_ns
+    assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
+    assert path.stat().st_mtime_ns == written
+
+
 def test_a_failing_cell_is_recorded_and_takes_no_other_along(
     zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,8 +59,7 @@ class Extractor:
     """Images to features. Subclasses set the attributes and give `features`.
 
     Attributes:
-        name: as it is asked for.
-        distance, suffix: the name of its Frechet distance, and what its other metrics' names end in.
+        name: as metrics are called after it (``fd_<name>``).
         dimensions: D.
         identity: plain scalars that make two scores comparable when all are equal: extractor, the SHA-256
             of its weights, input size, how images of another size are resized, how they are scaled.
@@ -68,14 +67,8 @@ class Extractor:
     """
 
     name: str
-    distance: str
-    suffix: str
     dimensions: int
     batch: int = 64
-
-    def __init_subclass__(cls) -> None:
-        if "distance" not in vars(cls):
-            cls.distance, cls.suffix = f"fd_{cls.name}", f"_{cls.name}"
 
     def __init__(
         self, network: nn.Module, identity: dict[str, Any], device: str | torch.device = "cpu"
@@ -163,7 +156,7 @@ class Inception(Extractor):
     channels.
     """
 
-    name, distance, suffix = "inception", "fid", ""
+    name = "inception"
     dimensions = 2048
     batch = 50
     arithmetic = torch.float32
@@ -198,7 +191,7 @@ class InceptionBFloat16(Inception):
     Its features are 2 % off and its distances under 1 % (docs/metrics.md), so they have a name of their own.
     """
 
-    name, distance, suffix = "inception_bf16", "fid_bf16", "_bf16"
+    name = "inception_bf16"
     arithmetic = torch.bfloat16
 
     def prepared(self, network: nn.Module) -> nn.Module:

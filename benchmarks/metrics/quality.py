@@ -15,6 +15,7 @@ from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from zoo.errors import UsageError
 
 SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
+FIDS = {"inception": "fid", "inception_bf16": "fid_bf16"}
 
 
 def image_quality(
@@ -62,9 +63,10 @@ def image_quality(
     manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
     size = min(1000, min(len(fake), len(real)) // 2)
     kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
-    suffix = extractor.suffix
+    name = FIDS.get(extractor.name, f"fd_{extractor.name}")
+    suffix = name.removeprefix("fid").removeprefix("fd")
     result = {
-        extractor.distance: _entry(distance, "lower", identity),
+        name: _entry(distance, "lower", identity),
         f"kid{suffix}": _entry(
             kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
         ),
