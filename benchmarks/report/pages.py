@@ -164,7 +164,10 @@ def _measured(name: str, found: list[Table]) -> Iterator[str]:
     yield "## Our numbers"
     shown = [(table, row) for table in found for row in table.rows if row.variant == name]
     if not shown:
-        yield f"No record of this variant is on the board yet. `zoo bench quick --variants {name}` makes one."
+        yield (
+            f"No record of this variant is kept yet. `zoo bench mnist --variants {name}` makes one; those of `quick` are "
+            "each checkout's own and stand on its board only."
+        )
         return
     yield (
         "`mean ± e [s, n seeds]`: e is the standard error over test images, s the standard deviation over training "
