@@ -21,19 +21,13 @@ import PIL
 from PIL import Image
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.data.mapped import count, decode_all, fingerprint, listed, mapped_pixels
+from zoo.data.mapped import FILTERS, count, decode_all, fingerprint, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 
 ALIGNED = (178, 218)  # width, height of every official aligned image
 CROPS = {  # top, bottom, left, right in pixels of the aligned image
     "center": (35, 183, 15, 163),
     "larsen": (40, 188, 15, 163),  # VAE-GAN (Larsen et al. 2016), and the "CelebA 64" of many papers since
-}
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
 }
 ATTRIBUTES_FILE, PARTITION_FILE = "list_attr_celeba.txt", "list_eval_partition.txt"
 ANNOTATION_MD5 = {

@@ -20,18 +20,12 @@ import PIL
 from PIL import Image, ImageOps
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.data.mapped import count, decode_all, fingerprint, listed, mapped_pixels
+from zoo.data.mapped import FILTERS, count, decode_all, fingerprint, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FACTORS_FILE = "factors.csv"
 CLASS_COLUMNS = ("class", "label")
-FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-}
 
 
 def load_folder(

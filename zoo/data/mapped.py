@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from zoo.errors import ZooError
 from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, sha256_file
+
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
 
 
 def mapped_pixels(
