@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ class Group:
         self.name = name
         self.parameters = parameters
         self.config = config
-        self.optimizer = _optimizer(parameters, config)
+        self.optimizer = make_optimizer(parameters, config)
         self.fused = bool(self.optimizer.defaults.get("fused"))
         self.skipped = torch.zeros((), device=parameters[0].device)
 
@@ -124,8 +125,9 @@ def backward(
                 parameter.grad = gradient
 
 
-def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    common = dict(lr=config.learning_rate, weight_decay=config.weight_decay, eps=config.epsilon)
+def make_optimizer(parameters: list[nn.Parameter], config: TrainConfig, **more: Any) -> torch.optim.Optimizer:
+    """The optimiser that ``config`` asks for; ``more`` is laid over the arguments that it gives."""
+    common = dict(lr=config.learning_rate, weight_decay=config.weight_decay, eps=config.epsilon) | more
     if config.optimizer in ("adam", "adamnormgrad"):
         # Decoupled decay is what people mean by weight decay with Adam; without decay the two are the same.
         kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam

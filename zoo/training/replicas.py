@@ -26,7 +26,7 @@ from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.training.average import Average
 from zoo.training.capture import Captured
-from zoo.training.optimise import learning_rate
+from zoo.training.optimise import learning_rate, make_optimizer
 from zoo.training.precision import CONVOLUTIONS
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
@@ -89,11 +89,8 @@ class Replicas:
             self.parameters[name] = leaf
         on_gpu = self.device.type == "cuda"
         self.rate = torch.tensor(self.config.learning_rate, device=self.device) if on_gpu else None
-        kind = torch.optim.AdamW if self.config.weight_decay else torch.optim.Adam
-        self.optimizer = kind(
-            self.leaves, lr=self.config.learning_rate if self.rate is None else self.rate, betas=self.config.betas,
-            eps=self.config.epsilon, weight_decay=self.config.weight_decay, fused=True, capturable=on_gpu,
-        )  # fmt: skip
+        more = {"lr": self.rate, "capturable": True} if on_gpu else {}
+        self.optimizer = make_optimizer(self.leaves, self.config, **more)
         self.taken = 0
         self.step = Captured(self._step, self.device)
 
