@@ -16,7 +16,7 @@ from zoo.config import RunConfig
 from zoo.errors import UsageError
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
-from zoo.training.replicas import Replicas, seeded, why_not
+from zoo.training.replicas import Replicas, generator_state, why_not
 from zoo.training.trainer import Diverged, Trainer
 
 TIMED_STEPS = 20
@@ -87,7 +87,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
         trainer = runs.make_trainer(config, compute.place(model), images, compute)
         trainer._initialise()
         trainers.append(trainer)
-        generators.append(seeded(compute.device))
+        generators.append(generator_state(compute.device))
     return trainers, generators, compute
 
 

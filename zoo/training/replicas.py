@@ -61,7 +61,7 @@ class Replicas:
     Args:
         trainers: one for each replica, of the same configuration but for the seed and what may be swept, without
             folders: a stack that is stopped begins again.
-        generators: the state of the random generator at the start of each replica's training, as `seeded` gives it.
+        generators: the state of the random generator at the start of each replica's training, from `generator_state`.
 
     Raises:
         UsageError: there is nothing to train, or the batch is divided, or losses are scaled (fp16).
@@ -156,14 +156,14 @@ class Replicas:
             _set_state(self.device, self.generators[index])
             x, y = next(supply)
             if self.draws is None:
-                state = _state(self.device)
+                state = generator_state(self.device)
                 with noise.listen() as heard, torch.no_grad(), self.compute.autocast():
                     trainer.model.terms(x, y)
                 self.draws = heard
                 _set_state(self.device, state)
             batches.append((x, y))
             drawn.append([draw.again() for draw in self.draws])
-            self.generators[index] = _state(self.device)
+            self.generators[index] = generator_state(self.device)
         x = torch.stack([x for x, _ in batches])
         y = None if batches[0][1] is None else torch.stack([y for _, y in batches])
         return x, y, [torch.stack(parts) for parts in zip(*drawn, strict=True)]
@@ -218,12 +218,8 @@ class _Terms(nn.Module):
         return terms.distortion, terms.rate.sum(1)
 
 
-def seeded(device: torch.device) -> Tensor:
+def generator_state(device: torch.device) -> Tensor:
     """The state of the generator that training draws from on ``device``, for `Replicas`."""
-    return _state(device)
-
-
-def _state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
