@@ -83,7 +83,7 @@ def train_run(
         model = fresh_model(config, spec)
         compute = _decided(folder, compute, model, world)
         model = compute.place(model)
-        if (folder / MODEL).exists():
+        if finished(folder):
             kept = _kept(model, folder / MODEL)
             checkpoint.clear(folder / "checkpoints")  # by whoever was killed before it came to that
             return Run(config, model.eval(), images, compute, kept)
@@ -148,7 +148,7 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     described = _describe(folder)
     config = _config(folder, described)
     spec = _spec(folder, described)
-    if not (folder / MODEL).exists():
+    if not finished(folder):
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
     config = config.model_copy(update={"model": _without_downloads(config.model)})
     _check_fit(config, spec, folder / MODEL)
