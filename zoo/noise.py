@@ -72,6 +72,11 @@ def uniform(like: Tensor) -> Tensor:
     return _drawn(Tensor.uniform_, like) if keys is None else _uniform(keys, like).to(_real(like))
 
 
+def index(like: Tensor, n: int) -> Tensor:
+    """Integers from 0 to ``n`` - 1, each as likely, int64 with the shape and device of ``like``."""
+    return (uniform(like) * n).long().clamp_max(n - 1)
+
+
 @contextlib.contextmanager
 def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[None]:
     """Make `normal` and `uniform` a function of the example inside the block.

@@ -50,6 +50,5 @@ class ConditionalVAE(VanillaVAE):
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """As `VAE.sample`; without ``y`` each sample gets a condition drawn from those seen in training."""
         if y is None:
-            index = noise.uniform(torch.empty(n, device=self.seen.device)).mul(REMEMBERED).long()
-            y = self.seen[index.clamp(max=REMEMBERED - 1)]
+            y = self.seen[noise.index(torch.empty(n, device=self.seen.device), REMEMBERED)]
         return super().sample(n, y, temperature)

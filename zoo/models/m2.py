@@ -149,8 +149,7 @@ class M2(VAE):
         """As `VAE.sample`, of classes ``y`` (n,), or of classes drawn evenly."""
         like = self.head.weight
         if y is None:
-            u = noise.uniform(like.new_empty(n, 1)).squeeze(1)
-            y = (u * self.spec.classes).long().clamp_max(self.spec.classes - 1)
+            y = noise.index(like.new_empty(n), self.spec.classes)
         z = temperature * noise.normal(like.new_zeros(n, self.settings.latent))
         return self.likelihood.mean(self.decode(z, F.one_hot(y.long(), self.spec.classes)))
 

@@ -133,8 +133,7 @@ class QuadrantCVAE(VAE):
 
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Completions of images that were seen first in training, drawn at random."""
-        u = noise.uniform(self.seen.new_empty(n, 1)).squeeze(1)
-        x = self.seen[(u * REMEMBERED).long().clamp_max(REMEMBERED - 1)]
+        x = self.seen[noise.index(self.seen.new_empty(n), REMEMBERED)]
         p = self.prior(x)
         z = p.mean + temperature * torch.exp(0.5 * p.log_variance) * noise.normal(p.mean)
         return self._completed(x, z)
