@@ -65,17 +65,9 @@ def plan(
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
                 config = suite.config(variant, dataset, seed)
-                cell = Cell(
-                    suite=suite.name,
-                    version=suite.version,
-                    variant=config.variant,
-                    dataset=config.data.name,
-                    seed=seed,
-                    key=record.cell_key(config.identity()),
-                )
                 words = ["zoo", "bench", suite.name, "--variants", config.variant]
                 words += ["--datasets", config.data.asked, "--seed", str(seed)]
-                planned.append(Planned(cell, config, shlex.join(words)))
+                planned.append(Planned(record.cell_of(config, suite.name, suite.version), config, shlex.join(words)))
     return planned
 
 

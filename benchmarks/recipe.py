@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from benchmarks import record
 from benchmarks.matrix import Planned
-from benchmarks.record import Cell, Record
+from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, estimate
 from zoo.config import Config, RunConfig, resolve
 from zoo.errors import UsageError, fold, unknown
@@ -144,14 +144,7 @@ def plan(name: str, recipe: Recipe, seeds: tuple[int, ...] = ()) -> list[Planned
     planned = []
     for seed in seeds or recipe.seeds:
         config = recipe.run_config(seed)
-        cell = Cell(
-            suite=name,
-            version=recipe.version,
-            variant=config.variant,
-            dataset=config.data.name,
-            seed=seed,
-            key=record.cell_key(config.identity()),
-        )
+        cell = record.cell_of(config, name, recipe.version)
         planned.append(Planned(cell, config, f"zoo reproduce {name} --seed {seed}"))
     return planned
 

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from zoo.config import RunConfig
 from zoo.errors import ZooError
 from zoo.files import atomic_write, canonical_json
 
@@ -238,6 +239,14 @@ class Record(_Part):
         if both := sorted(self.metrics.keys() & self.skipped.keys()):
             raise ValueError(f"{both[0]} is both measured and skipped")
         return self
+
+
+def cell_of(config: RunConfig, suite: str, version: str) -> Cell:
+    """The cell of a suite (or of what stands for one) that has this configuration."""
+    return Cell(
+        suite=suite, version=version, variant=config.variant, dataset=config.data.name, seed=config.seed,
+        key=cell_key(config.identity()),
+    )  # fmt: skip
 
 
 def cell_key(config: Mapping[str, Any]) -> str:

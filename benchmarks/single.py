@@ -20,12 +20,9 @@ RECORD = "record.json"
 
 def planned(config: RunConfig, settings: tuple[str, ...]) -> Planned:
     """The run as a cell of the suite ``run``, with the command that makes it."""
-    cell = record.Cell(
-        suite="run", version="1", variant=config.variant, dataset=config.data.name, seed=config.seed,
-        key=record.cell_key(config.identity()),
-    )  # fmt: skip
     words = ["zoo", "train", config.variant, "--data", config.data.asked, "--seed", str(config.seed)]
-    return Planned(cell, config, shlex.join([*words, *(word for text in settings for word in ("--set", text))]))
+    words += [word for text in settings for word in ("--set", text)]
+    return Planned(record.cell_of(config, "run", "1"), config, shlex.join(words))
 
 
 def finished(folder: Path, config: RunConfig) -> Record | None:
