@@ -17,7 +17,7 @@ from benchmarks.matrix import Planned
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, estimate
 from zoo.config import Config, RunConfig, resolve
-from zoo.errors import UsageError, fold, unknown
+from zoo.errors import UsageError, find, fold
 from zoo.registry import read_yaml, registry
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
@@ -127,10 +127,7 @@ def recipes() -> dict[str, Recipe]:
 
 def recipe_named(name: str) -> tuple[str, Recipe]:
     """The recipe of that name; `UsageError` with the nearest one otherwise."""
-    for known, recipe in recipes().items():
-        if fold(known) == fold(name):
-            return known, recipe
-    raise unknown("recipe", name, recipes(), "zoo reproduce")
+    return find("recipe", name, recipes(), "zoo reproduce")
 
 
 def plan(name: str, recipe: Recipe, seeds: tuple[int, ...] = ()) -> list[Planned]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from zoo.config import Config, RunConfig, resolve
-from zoo.errors import UsageError, fold, unknown
+from zoo.errors import UsageError, find, unknown
 from zoo.registry import read_yaml, registry
 
 FOLDER = Path(__file__).resolve().parent / "suites"
@@ -80,7 +80,4 @@ def suite_named(name: str) -> Suite:
     """The suite of that name, or one in a file if ``name`` is a path to YAML; `UsageError` otherwise."""
     if name.endswith((".yaml", ".yml")):
         return read_suite(Path(name))
-    for known, suite in suites().items():
-        if fold(known) == fold(name):
-            return suite
-    raise unknown("suite", name, suites(), "zoo list suites")
+    return find("suite", name, suites(), "zoo list suites")[1]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class ZooError(Exception):
@@ -17,6 +20,14 @@ class UsageError(ZooError):
 def fold(name: str) -> str:
     """A name as it is compared: dashes are underscores, case does not matter."""
     return name.replace("-", "_").lower()
+
+
+def find(kind: str, name: str, entries: Mapping[str, T], listing: str) -> tuple[str, T]:
+    """The name as it is written in ``entries`` and what it stands for; raises `unknown` if it is not there."""
+    for known, entry in entries.items():
+        if fold(known) == fold(name):
+            return known, entry
+    raise unknown(kind, name, entries, listing)
 
 
 def unknown(kind: str, name: str, names: Iterable[str], listing: str) -> UsageError:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from zoo.errors import UsageError, fold, unknown
+from zoo.errors import UsageError, find, fold
 
 VARIANT_GROUP, DATASET_GROUP = "zoo.variants", "zoo.datasets"
 # Files and folders are called after them.
@@ -106,11 +106,11 @@ class Registry(Entry):
         Raises:
             UsageError: there is no such variant; the message has the nearest name.
         """
-        return _find("variant", name, self.variants, "zoo list")
+        return find("variant", name, self.variants, "zoo list")
 
     def dataset(self, name: str) -> tuple[str, DatasetEntry]:
         """The registered name and its entry; raises `UsageError` as `variant` does."""
-        return _find("dataset", name, self.datasets, "zoo list datasets")
+        return find("dataset", name, self.datasets, "zoo list datasets")
 
     def private(self, dataset: str) -> bool:
         """Whether pictures of this data, and what was learnt to look like it, are not to be passed on."""
@@ -212,13 +212,6 @@ def _line(tree: yaml.Node | None, location: tuple[Any, ...]) -> int:
         else:
             break
     return line
-
-
-def _find(kind: str, name: str, entries: dict[str, Any], listing: str) -> tuple[str, Any]:
-    for known, entry in entries.items():
-        if fold(known) == fold(name):
-            return known, entry
-    raise unknown(kind, name, entries, listing)
 
 
 def _plugins(group: str, kind: str, model: type[T], built_in: dict[str, T]) -> dict[str, T]:
