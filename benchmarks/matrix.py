@@ -18,7 +18,7 @@ from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
 from zoo.errors import ZooError
-from zoo.files import sweep
+from zoo.files import sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
@@ -305,7 +305,6 @@ def write_board(places: Places) -> Path:
     """leaderboard/README.md and index.html from every record there is; returns the path of the first."""
     from benchmarks.report.html.page import page
     from benchmarks.report.markdown import board
-    from zoo.files import atomic_write
 
     for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
         sweep(place)
@@ -317,9 +316,7 @@ def write_board(places: Places) -> Path:
         "index.html": page(records, entries, places.board, known, registry().datasets),
     }
     for name, text in texts.items():
-        path = places.board / name
-        if not path.exists() or path.read_bytes() != text.encode():
-            atomic_write(path, text)
+        write_if_changed(places.board / name, text)
     return places.board / "README.md"
 
 

@@ -58,6 +58,15 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
         part.write_bytes(data)
 
 
+def write_if_changed(path: str | Path, text: str) -> bool:
+    """`atomic_write`, unless the file holds ``text`` already; whether it was written."""
+    path = Path(path)
+    changed = not path.exists() or path.read_bytes() != text.encode()
+    if changed:
+        atomic_write(path, text)
+    return changed
+
+
 def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

@@ -73,11 +73,10 @@ def write_page(board: Path, places: Any) -> Path:
     from benchmarks import record
     from benchmarks.recipe import files
     from benchmarks.report.reproduction import page
-    from zoo.files import atomic_write
+    from zoo.files import write_if_changed
 
-    path, text = board / "REPRODUCTION.md", page(files(), record.read_all(places.records))
-    if not path.exists() or path.read_text() != text:
-        atomic_write(path, text)
+    path = board / "REPRODUCTION.md"
+    write_if_changed(path, page(files(), record.read_all(places.records)))
     return path
 
 

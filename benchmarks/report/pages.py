@@ -254,13 +254,12 @@ def committed(folder: Path) -> list[Record]:
 
 def main() -> None:
     """Write what has changed in this checkout, and name it."""
-    from zoo.files import atomic_write
+    from zoo.files import write_if_changed
     from zoo.registry import registry
 
     root = Path(__file__).resolve().parent.parent.parent
     for path, text in pages(registry(), committed(root / "leaderboard" / "records"), root / "docs").items():
-        if not path.exists() or path.read_text() != text:
-            atomic_write(path, text)
+        if write_if_changed(path, text):
             print(path.relative_to(root))
 
 
