@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def begin(folder: Path, harness: str) -> Attempt | None:
 
 def end(folder: Path, attempt: Attempt) -> None:
     """Note that the cell has an outcome."""
-    _write(folder, Attempt(**asdict(attempt) | {"ended": True}))
+    _write(folder, replace(attempt, ended=True))
 
 
 def is_about_memory(error: BaseException) -> bool:
