@@ -115,9 +115,9 @@ def _measured(table: Table, columns: list[Column], entries: Mapping[str, Any], s
     return grid(["variant", *titles, *(["seeds"] if seeds else [])], rows)
 
 
-def grid(head: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table of cells that are Markdown already; the first column flush left, the others right."""
-    rule = [":--"] + ["--:"] * (len(head) - 1)
+def grid(head: list[str], rows: Iterable[list[str]], rest: str = "--:") -> str:
+    """A Markdown table of cells that are Markdown already; the first column flush left, the ``rest`` right."""
+    rule = [":--"] + [rest] * (len(head) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows])
 
 

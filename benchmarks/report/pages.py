@@ -76,7 +76,7 @@ def index(variants: Mapping[str, VariantEntry], found: list[Table]) -> str:
         if first and column:
             cells.append(_best_cell(first, column, name))
         rows.append(cells)
-    return grid(head, rows).replace("--:", ":--")
+    return grid(head, rows, rest=":--")
 
 
 def shared_settings(shared: Mapping[type, tuple[str, str]]) -> str:
@@ -125,7 +125,7 @@ def _facts(name: str, entry: VariantEntry, kind: type) -> str:
         rows.append(["official code", link(entry.code, entry.code)])
     rows.append(["source", f"[{source}](../../{source})"])
     rows.append(["provides", ", ".join(entry.provides)])
-    return grid(["fact", "value"], rows).replace("--:", ":--")
+    return grid(["fact", "value"], rows, rest=":--")
 
 
 def _paper(entry: VariantEntry, short: bool = False) -> str:
@@ -146,7 +146,7 @@ def _published(entry: VariantEntry) -> Iterator[str]:
             same = "same recipe as ours" if one.same_recipe else "not our recipe"
             recipe = same + (f": {escape(one.note)}" if one.note else "")
             rows.append([one.dataset, one.metric, value, f"{escape(one.source)} ({one.mark})", recipe])
-        yield grid(["data", "metric", "value", "source", "recipe"], rows).replace("--:", ":--")
+        yield grid(["data", "metric", "value", "source", "recipe"], rows, rest=":--")
 
 
 def _recipes(name: str) -> Iterator[str]:

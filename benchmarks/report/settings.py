@@ -28,7 +28,7 @@ def table(model: type[BaseModel], defaults: Mapping[str, Any] | None = None, lin
     """
 
     rows = list(_rows(model, model.model_validate(dict(defaults or {})), links or {}, prefix))
-    return grid(HEAD, rows).replace("--:", ":--")
+    return grid(HEAD, rows, rest=":--")
 
 
 def nested(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
