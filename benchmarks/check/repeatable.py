@@ -111,7 +111,7 @@ def batches(subject: Subject) -> None:
 def loss_is_a_mean(subject: Subject) -> None:
     """A loss is a mean over the batch: that of 64 images is the mean of those of its halves."""
     model, (x, y) = subject.known(), subject.batch(64)
-    if getattr(model, "couples_examples", False):
+    if model.couples_examples:
         raise Inapplicable("its objective compares the examples of a batch with each other")
 
     def losses(piece: slice) -> dict[str, Tensor]:
