@@ -111,7 +111,7 @@ def train(
         _echo_board([made])
         click.echo(f"\n{folder}")
     if made.status != "done":
-        raise ZooError(f"{made.status}: {made.reason.rstrip('.')}. {folder / 'record.json'} has the last lines.")
+        raise ZooError(f"{made.status}: {made.reason.rstrip('.')}. {folder / single.RECORD} has the last lines.")
 
 
 @zoo.command()

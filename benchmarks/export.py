@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record, read
+from benchmarks.single import RECORD
 from zoo import __version__
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write
 from zoo.registry import registry
-from zoo.runs import MODEL, describe_run, load_run
+from zoo.runs import EXPORTED, MODEL, describe_run, load_run
 from zoo.training import checkpoint
 
-CARD, CONFIG, RECORD = "README.md", "config.json", "record.json"
+CARD = "README.md"
 
 
 def export(run: Path, folder: Path) -> list[Path]:
@@ -28,7 +30,7 @@ def export(run: Path, folder: Path) -> list[Path]:
         ZooError: the run is not finished, or is damaged.
     """
     described = describe_run(run)
-    strangers = sorted(set(path.name for path in folder.glob("*")) - {CARD, CONFIG, MODEL})
+    strangers = sorted(set(path.name for path in folder.glob("*")) - {CARD, EXPORTED, MODEL})
     if strangers or (folder.exists() and folder.resolve() == run.resolve()):
         there = strangers[0] if strangers else "the run"
         raise UsageError(f"{folder} holds other things ({there}); give a new folder.")
@@ -36,17 +38,11 @@ def export(run: Path, folder: Path) -> list[Path]:
     record = _record(run)
     config = described.config.model_dump(mode="json")
     config["data"]["options"].pop("root", None)
-    spec = described.spec
     content = {
         "schema": 1,
         "library": f"vae-zoo {__version__}",
         "config": config,
-        "spec": {
-            "shape": spec.shape,
-            "support": spec.support,
-            "classes": spec.classes,
-            "attributes": spec.attributes,
-        },
+        "spec": asdict(described.spec),
         "data_sha256": described.data_sha256,
         "names": {"classes": described.classes, "attributes": described.attributes},
     }
@@ -55,8 +51,8 @@ def export(run: Path, folder: Path) -> list[Path]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     atomic_write(folder / CARD, card(content, record, parameters))
     # Last: a folder without it is not a run.
-    atomic_write(folder / CONFIG, json.dumps(content, indent=2) + "\n")
-    return [folder / name for name in (MODEL, CONFIG, CARD)]
+    atomic_write(folder / EXPORTED, json.dumps(content, indent=2) + "\n")
+    return [folder / name for name in (MODEL, EXPORTED, CARD)]
 
 
 def card(content: dict[str, Any], record: Record | None, parameters: int) -> str:
