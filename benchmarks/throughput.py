@@ -28,10 +28,9 @@ from benchmarks import environment
 from benchmarks.peers.environment import python as environment_of_pythae
 from benchmarks.report import terminal
 from zoo.config import RunConfig, resolve
-from zoo.data.batches import Batches
 from zoo.data.images import ImageSet
 from zoo.errors import ZooError
-from zoo.runs import build_model, condition_of, load_images
+from zoo.runs import build_model, load_images, make_trainer
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
 
@@ -52,8 +51,7 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
 def trainer_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock) -> float:
     """Seconds of the trainer's steps over one epoch."""
     model = build_model(config, images.spec).to(compute.device).train()
-    batches = _batches(config, images, model, compute, "train")
-    trainer = Trainer(model, batches, batches, config.train, compute)
+    trainer = make_trainer(config, model, images, compute)
     _wait(compute)
     started = clock()
     steps_of(trainer, 0)
@@ -237,17 +235,6 @@ def _ratio(name: str, ours: list[float], others: list[float]) -> dict[str, Any]:
     # Of the pair of each repeat: what disturbs a repeat disturbs both of its halves.
     ratios = [a / b for a, b in zip(ours, others, strict=True)]
     return {name: round(statistics.median(ratios), 3), "range": f"{min(ratios):.2f} to {max(ratios):.2f}"}
-
-
-def _batches(config: RunConfig, images: ImageSet, model: object, compute: Compute, split: str) -> Batches:
-    return Batches(
-        images[split],
-        batch_size=config.train.batch_size,
-        device=compute.device,
-        binarise_on_the_fly=split == "train" and images.binarise == "dynamic",
-        condition=condition_of(model, images.spec),
-        shuffle_seed=0,
-    )
 
 
 def _wait(compute: Compute) -> None:
