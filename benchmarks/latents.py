@@ -10,9 +10,8 @@ from torch import Tensor
 
 from benchmarks.pictures import to_bytes
 from zoo.data.batches import Batches
-from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.models.base import VAE
+from zoo.models.base import VAE, condition_vector
 from zoo.models.hierarchy import Hierarchy, centre
 from zoo.models.hvae import HVAE
 from zoo.models.m2 import M2
@@ -116,7 +115,7 @@ class LatentsAndClass(Latents):
         return self.posterior(x, y).mean.squeeze(1)
 
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
-        return self.model.likelihood.mean(self.model.decode(codes, as_vector(self.model.spec, y)))
+        return self.model.likelihood.mean(self.model.decode(codes, condition_vector(self.model.spec, y, codes)))
 
     def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.posterior(x, y)
@@ -228,7 +227,7 @@ def interpolate(
     between = torch.stack([_between(starts, ends, share, way) for share in shares], 1)
     y = None
     if ya is not None and yb is not None:
-        first, last = as_vector(model.spec, ya), as_vector(model.spec, yb)
+        first, last = condition_vector(model.spec, ya, a), condition_vector(model.spec, yb, b)
         y = torch.stack([torch.lerp(first, last, share.to(first.dtype)) for share in shares], 1).flatten(0, 1)
     return to_bytes(latents.images(between.flatten(0, 1), y))
 
@@ -273,16 +272,11 @@ def pictures(model: VAE, batches: Batches) -> dict[str, Tensor]:
     return {name: images for name, images in made.items() if len(images)}
 
 
-def as_vector(spec: DataSpec, y: Tensor) -> Tensor:
-    """A condition as numbers: classes (B,) one-hot, attributes or shares of classes (B, K) as they are."""
-    return F.one_hot(y.long(), spec.classes).float() if y.dim() == 1 else y.float()
-
-
 def classes_of(model: M2, x: Tensor, y: Tensor | None) -> Tensor:
     """One-hot (B, K): the classes that are given, or the model's guesses."""
     if y is None:
         y = model.log_classes(x).argmax(1)
-    return as_vector(model.spec, y).to(x.dtype)
+    return condition_vector(model.spec, y, x)
 
 
 def frames(traversal: Tensor, dims: int) -> list[Tensor]:

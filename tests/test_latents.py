@@ -12,7 +12,7 @@ from benchmarks.check.subject import DIGITS, digits, subject
 from benchmarks.pictures import to_bytes
 from zoo import list_models
 from zoo.data.batches import Batches
-from zoo.data.images import Images
+from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
 from zoo.posteriors import kl_diagonal
 
@@ -79,6 +79,13 @@ def test_a_class_is_carried_along_and_mixed() -> None:
     q = model.likelihood.mean(model.decode(model.represent(x[:1], (y[:1] + 1) % 10), (y[:1] + 1) % 10))
     assert torch.equal(held[2], to_bytes(q)[0])
     assert not torch.equal(held[0], held[2])
+
+
+def test_a_class_is_mixed_where_the_data_has_attributes_too() -> None:
+    model = subject("cvae").make(DataSpec((1, 8, 8), "binary", classes=3, attributes=2)).eval()
+    x, y = torch.ones(2, 1, 8, 8), torch.tensor([0, 2])
+    images = latents.interpolate(model, x[:1], x[1:], y[:1], y[1:], steps=2)
+    assert torch.equal(images, to_bytes(model.reconstruct(x, y)))
 
 
 @pytest.mark.parametrize("name", sorted(NO_SCALE | COMPLETES))

@@ -206,7 +206,7 @@ def condition_vector(spec: DataSpec, y: Tensor | None, like: Tensor) -> Tensor:
         raise ValueError("this model is conditional: it needs y (classes or attributes)")
     if y.dim() == 1 and spec.classes:
         return torch.nn.functional.one_hot(y.long(), spec.classes).to(like.dtype)
-    if y.dim() == 2 and y.shape[1] == (spec.attributes or spec.classes):
+    if y.dim() == 2 and y.shape[1] == condition_size(spec):
         return y.to(like.dtype)
     shape = tuple(y.shape)
     raise ValueError(f"y of shape {shape} fits neither {spec.classes} classes nor {spec.attributes} attributes")
