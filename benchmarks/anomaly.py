@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.auroc import auroc
 from benchmarks.metrics.codes import Undefined
+from benchmarks.metrics.features import entry
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.runs import Run, load_outliers
@@ -54,8 +55,5 @@ def anomaly(run: Run, elbo: Tensor | None, tight: Tensor | None) -> tuple[dict[s
                 skipped[metric] = str(error)
                 continue
             identity |= {"split": config.split, "images": len(inside), "outliers": len(outside)}
-            metrics[metric] = {
-                "value": found.value, "stderr": found.stderr, "n": found.n, "better": "higher",
-                "identity": identity | {"outliers_sha256": outliers.sha256[:12]},
-            }  # fmt: skip
+            metrics[metric] = entry(found, "higher", identity | {"outliers_sha256": outliers.sha256[:12]})
     return metrics, skipped

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.features import entry
 from benchmarks.metrics.likelihood import mean_and_error
 from benchmarks.pictures import generate
 from benchmarks.representation import labelled, some
@@ -65,14 +66,10 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
     sizes = {"cas": size, "cas_real": {"real_images": len(real)}, "cas_few": few_size, "cas_augmented": size | few_size}
     metrics = {}
     for name, correct in right.items():
-        value, stderr = mean_and_error(correct)
         common = {"split": config.split, "classifier": "digits", "steps": STEPS, "seed": config.seed}
-        metrics[name] = {
-            "value": value, "stderr": stderr, "n": len(correct), "identity": common | sizes[name],
-            "better": "higher" if name in ("cas", "cas_augmented") else None,
-        }  # fmt: skip
-    gain = right["cas_augmented"] - right["cas_few"]
-    value, stderr = mean_and_error(gain)
+        better = "higher" if name in ("cas", "cas_augmented") else None
+        metrics[name] = entry(mean_and_error(correct), better, common | sizes[name])
+    value, stderr, *_ = mean_and_error(right["cas_augmented"] - right["cas_few"])
     metrics["cas_augmented"]["note"] = f"{value:+.4f} ± {stderr:.4f} over the real images alone, image by image"
     return metrics, {}
 

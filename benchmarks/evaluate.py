@@ -14,6 +14,7 @@ from benchmarks.classification import classification
 from benchmarks.factors import disentanglement
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
+from benchmarks.metrics.features import Estimate, entry
 from benchmarks.pictures import generate, to_bytes
 from benchmarks.representation import represented
 from zoo.config import EvaluateConfig
@@ -114,19 +115,15 @@ def _bounds(
 def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     config = run.config.evaluate
     representation = likelihood.codes(run.model, batches)
-    out.metrics["active_units"] = {
-        "value": float(likelihood.active_units(representation)),
-        "stderr": None,
-        "n": len(representation),
-        "identity": {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE},
-        "note": f"of {representation.shape[1]} dimensions",
-    }
+    n, dimensions = representation.shape
+    active = Estimate(float(likelihood.active_units(representation)), None, n, f"of {dimensions} dimensions")
+    identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE}
+    out.metrics["active_units"] = entry(active, None, identity)
     if hasattr(run.model, "quantiser"):
         used, share = likelihood.codebook(run.model, batches)
         identity = {"split": config.split, "codes": run.model.quantiser.codes}
-        common = {"stderr": None, "n": len(representation), "identity": identity}
-        out.metrics["codebook_perplexity"] = {"value": used, "better": None} | common
-        out.metrics["codebook_use"] = {"value": share, "better": "higher"} | common
+        out.metrics["codebook_perplexity"] = entry(Estimate(used, None, n), None, identity)
+        out.metrics["codebook_use"] = entry(Estimate(share, None, n), "higher", identity)
     metrics, skipped, pictures = represented(run, batches, representation)
     out.pictures |= pictures
     for found in ((metrics, skipped), disentanglement(run)):
@@ -152,12 +149,4 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
 
 
 def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
-    value, stderr = likelihood.mean_and_error(values)
-    return {
-        "value": value,
-        "stderr": stderr,
-        "n": len(values),
-        "unit": unit,
-        "better": better,
-        "identity": identity,
-    }
+    return entry(likelihood.mean_and_error(values), better, identity, unit)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.features import Estimate, entry
 from zoo.data.images import Images
 from zoo.runs import Run
 
@@ -55,13 +56,7 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
     better = {score: metric.better for metric in METRICS.values() for score in metric.scores}
     kind = {"factor_kind": shown.factor_kind}
     metrics = {
-        name: {
-            "value": value,
-            "stderr": None,
-            "n": n_test,
-            "better": better[name],
-            "identity": scores.identity[name] | kind,
-        }
+        name: entry(Estimate(value, None, n_test), better[name], scores.identity[name] | kind)
         for name, value in scores.items()
     }
     return metrics, scores.skipped

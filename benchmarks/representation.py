@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.codes import Undefined
-from benchmarks.metrics.features import Estimate
+from benchmarks.metrics.features import entry
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.runs import Run, condition_of
@@ -64,10 +64,7 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
         except Undefined as error:
             skipped[name] = str(error)
             continue
-        value, stderr = likelihood.mean_and_error(right)
-        metrics[name] = {
-            "value": value, "stderr": stderr, "n": len(right), "better": "higher", "identity": common | identity,
-        }  # fmt: skip
+        metrics[name] = entry(likelihood.mean_and_error(right), "higher", common | identity)
     return metrics, skipped
 
 
@@ -93,7 +90,7 @@ def _aggregate(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], d
     if run.model.conditional:
         identity["posterior"] = "q(z | x, y)"
     return {
-        name: _entry(estimate, better, identity)
+        name: entry(estimate, better, identity, "nats")
         for name, estimate, better in zip(names, found, ("lower", None), strict=True)
     }, {}
 
@@ -163,14 +160,3 @@ def _batches(run: Run, images: Images) -> Batches:
         binarise_on_the_fly=run.images.binarise == "dynamic",
         condition=condition_of(run.model, run.images.spec),
     )
-
-
-def _entry(estimate: Estimate, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "value": estimate.value,
-        "stderr": estimate.stderr,
-        "n": estimate.n,
-        "unit": "nats",
-        "better": better,
-        "identity": identity,
-    }

@@ -15,12 +15,19 @@ Features = Tensor
 
 
 class Estimate(NamedTuple):
-    """A value, its standard error (None: there is none), the number of images behind it, and a caveat."""
+    """A value, its standard error (None: there is none), how many it is over (mostly images), and a caveat."""
 
     value: float
     stderr: float | None
     n: int
     note: str | None = None
+
+
+def entry(
+    estimate: Estimate, better: str | None, identity: dict[str, Any], unit: str = ""
+) -> dict[str, Any]:
+    """A metric in the format of a record."""
+    return estimate._asdict() | {"unit": unit, "better": better, "identity": identity}
 
 
 def as_features(features: Any, name: str = "features") -> Features:

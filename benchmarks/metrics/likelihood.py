@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.features import Estimate
 from zoo import noise
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
@@ -103,11 +104,11 @@ def active_units(representation: Tensor) -> int:
     return int((representation.double().var(0) > ACTIVE_VARIANCE).sum())
 
 
-def mean_and_error(values: Tensor) -> tuple[float, float]:
+def mean_and_error(values: Tensor) -> Estimate:
     """Mean of (n,) values and its standard error, s / sqrt(n); an error of 0 where there is one value."""
     n = len(values)
     spread = values.double().std().item() if n > 1 else 0.0
-    return values.double().mean().item(), spread / math.sqrt(n)
+    return Estimate(values.double().mean().item(), spread / math.sqrt(n), n)
 
 
 def _first(batches: Batches, n: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:

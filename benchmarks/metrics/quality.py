@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.metrics.extractors import Extractor, as_bytes
-from benchmarks.metrics.features import Estimate
+from benchmarks.metrics.features import entry
 from benchmarks.metrics.frechet import frechet_estimate
 from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from zoo.errors import UsageError
@@ -66,8 +66,8 @@ def image_quality(
     name = FIDS.get(extractor.name, f"fd_{extractor.name}")
     suffix = name.removeprefix("fid").removeprefix("fd")
     result = {
-        name: _entry(distance, "lower", identity),
-        f"kid{suffix}": _entry(
+        name: entry(distance, "lower", identity),
+        f"kid{suffix}": entry(
             kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
         ),
     }
@@ -76,20 +76,8 @@ def image_quality(
         # Density is not better when it is higher: past the reference's own it means samples huddled at the
         # modes.
         better = None if name == "density" else "higher"
-        result[name + suffix] = _entry(estimate, better, {**identity, "k": k})
+        result[name + suffix] = entry(estimate._replace(n=len(fake)), better, {**identity, "k": k})
     return result
-
-
-def _entry(estimate: Estimate, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "value": estimate.value,
-        "stderr": estimate.stderr,
-        "n": identity["n"],
-        "unit": "",
-        "better": better,
-        "identity": dict(identity),
-        "note": estimate.note,
-    }
 
 
 def _hash(images: Tensor) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.features import Estimate, entry
 from zoo.errors import UsageError
 
 PSNR_LIMIT = 100.0  # dB; an exact copy would have infinity, which no record can hold
@@ -71,12 +72,5 @@ def _ssim(left: Tensor, right: Tensor) -> Tensor:
 
 def _entry(values: Tensor, unit: str, identity: dict[str, Any]) -> dict[str, Any]:
     n = len(values)
-    return {
-        "value": float(values.mean()),
-        "stderr": float(values.std() / n**0.5) if n > 1 else None,
-        "n": n,
-        "unit": unit,
-        "better": "higher",
-        "identity": {"implementation": "torchmetrics", **identity},
-        "note": None,
-    }
+    estimate = Estimate(float(values.mean()), float(values.std() / n**0.5) if n > 1 else None, n)
+    return entry(estimate, "higher", {"implementation": "torchmetrics", **identity}, unit)
