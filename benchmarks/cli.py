@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.commands import options
 from benchmarks.commands.check import check
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.export import export
@@ -21,14 +22,6 @@ from zoo.errors import UsageError, ZooError, fold, unknown
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 LONGEST = 2000
-WANDB = click.Choice(["auto", "online", "offline", "disabled"])
-as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-wandb_option = click.option("--wandb", "wandb_mode", type=WANDB, default="auto", show_default=True)
-board_option = click.option(
-    "--board", type=click.Path(path_type=Path), default=Path("leaderboard"), show_default=True,
-    help="Folder of records, pictures and the board.",
-)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,7 +40,7 @@ def zoo() -> None:
 
 @zoo.command("list")
 @click.argument("what", default="variants")
-@as_json
+@options.as_json
 def list_(what: str, as_json: bool) -> None:
     """List variants, datasets, suites or metrics."""
     kinds = {"variants": _variants, "datasets": _datasets, "suites": _suites, "metrics": _metrics}
@@ -65,7 +58,7 @@ def list_(what: str, as_json: bool) -> None:
 
 @zoo.command()
 @click.argument("name")
-@as_json
+@options.as_json
 def show(name: str, as_json: bool) -> None:
     """Show everything known of a variant, data set, suite or metric."""
     import yaml
@@ -80,12 +73,12 @@ def show(name: str, as_json: bool) -> None:
 @zoo.command()
 @click.argument("variant")
 @click.option("--data", default="mnist", show_default=True, help="Name of a data set, or folder:PATH.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@options.seed
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Such as train.epochs=5 or beta=2.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
-@device_option
-@wandb_option
-@as_json
+@options.device
+@options.wandb
+@options.as_json
 def train(
     variant: str, data: str, seed: int, settings: tuple[str, ...], out: Path | None, device: str, wandb_mode: str,
     as_json: bool,
@@ -119,7 +112,7 @@ def train(
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
 @click.option("--datasets", multiple=True, help="Only these data sets.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
-@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
+@options.seeds
 @click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
 @click.option("--jobs", default="auto", show_default=True, help="Cells at once; auto: one on a GPU, a core each else.")
@@ -127,11 +120,11 @@ def train(
 @click.option("--address", default="auto", show_default=True, help="Of the Ray cluster: auto, local or HOST:PORT.")
 @click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="On Ray, such as 0.25; 0: a core.")
 @click.option("--worker", type=int, hidden=True)
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@board_option
-@device_option
-@wandb_option
-@as_json
+@options.runs
+@options.board()
+@options.device
+@options.wandb
+@options.as_json
 def bench(
     suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
     plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float, worker: int | None, runs: Path,
@@ -186,10 +179,10 @@ def bench(
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated.")
 @click.option("--datasets", multiple=True, help="Only these data sets.")
 @click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@board_option
-@device_option
-@as_json
+@options.runs
+@options.board()
+@options.device
+@options.as_json
 def measure(
     suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
     runs: Path, board: Path, device: str, as_json: bool,
@@ -214,8 +207,8 @@ def measure(
 
 
 @zoo.command()
-@board_option
-@as_json
+@options.board()
+@options.as_json
 def leaderboard(board: Path, as_json: bool) -> None:
     """Write the board from the records there are, and print it."""
     from benchmarks import matrix, record
@@ -231,7 +224,7 @@ def leaderboard(board: Path, as_json: bool) -> None:
 @zoo.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
-@as_json
+@options.as_json
 def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
     """Disentanglement scores of codes that were computed elsewhere: an npz of z_train, factors_train, z_test,
     factors_test."""
@@ -253,8 +246,8 @@ def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
     "--extractor", default="inception", show_default=True,
     help="inception, inception_bf16, efficientnet_lite0 or digits.",
 )
-@device_option
-@as_json
+@options.device
+@options.as_json
 def fid(a: Path, b: Path, extractor: str, device: str, as_json: bool) -> None:
     """Sample quality of images A against images B: folders of pictures, or npz files of uint8 images."""
     from benchmarks.fid import score_folders
@@ -291,7 +284,7 @@ def fetch(names: tuple[str, ...]) -> None:
 
 
 @zoo.command()
-@as_json
+@options.as_json
 def doctor(as_json: bool) -> None:
     """Say what is installed, which device a run would use, which assets are here, and whether W&B can be reached."""
     from benchmarks.doctor import examine

@@ -9,10 +9,12 @@ from dataclasses import asdict
 
 import click
 
+from benchmarks.commands import options
+
 
 @click.command()
 @click.argument("variant")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@options.as_json
 def check(variant: str, as_json: bool) -> None:
     """Test whether a variant keeps the contract, and say what is wrong with it and how to mend it.
 

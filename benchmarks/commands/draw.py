@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks.commands import options
 from zoo.errors import UsageError
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
@@ -16,20 +17,20 @@ run_argument = click.argument("run", type=click.Path(path_type=Path))
 
 def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that all four have."""
-    options = [
+    shared = [
         click.option("--n", default=n, show_default=True, type=click.IntRange(1, 10_000), help=f"How many {what}."),
-        click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
+        options.seed,
         click.option("--out", type=click.Path(path_type=Path), help="The PNG. [default: RUN/pictures/COMMAND.png]"),
         click.option("--class", "class_", help="For a conditional model: a class, by number or by name."),
         click.option("--attribute", "attributes", multiple=True, metavar="NAME=0|1", help="Can be repeated."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        options.device,
     ]
     if columns:
         number = click.IntRange(1, 1000)
-        options.append(click.option("--columns", default=columns, show_default=True, type=number, help="In a row."))
+        shared.append(click.option("--columns", default=columns, show_default=True, type=number, help="In a row."))
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        return functools.reduce(lambda made, option: option(made), reversed(options), function)
+        return functools.reduce(lambda made, option: option(made), reversed(shared), function)
 
     return decorate
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks.commands import options
 from zoo.errors import UsageError
 
 FAILED = 1
@@ -16,19 +17,13 @@ FAILED = 1
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
+@options.seeds
 @click.option("--plan", is_flag=True, help="Print each seed as one shell command and run nothing.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
-@click.option(
-    "--board", type=click.Path(path_type=Path), default=Path("leaderboard"), show_default=True,
-    help="Folder of REPRODUCTION.md and of its records.",
-)  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--wandb", "wandb_mode", type=click.Choice(["auto", "online", "offline", "disabled"]), default="auto",
-    show_default=True,
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@options.runs
+@options.board("Folder of REPRODUCTION.md and of its records.")
+@options.device
+@options.wandb
+@options.as_json
 def reproduce(
     name: str | None, chosen: tuple[int, ...], plan: bool, runs: Path, board: Path, device: str, wandb_mode: str,
     as_json: bool,
