@@ -85,6 +85,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
     from benchmarks import record, single
+    from benchmarks.watch import Watchers
     from zoo.config import resolve
 
     config = resolve(variant, data, seed, settings=settings)
@@ -93,7 +94,7 @@ def train(
     if made is None:
 
         def observe(planned: Any) -> Any:
-            return _observer(wandb_mode, planned.config, folder, planned.cell.stem, "run")
+            return Watchers(wandb_mode, planned.config, folder, planned.cell.stem, "run")
 
         made = single.run(single.planned(config, settings), folder, device, observe)
     if made is None:
@@ -374,11 +375,9 @@ def _run(
 ) -> None:
     from benchmarks import ahead, matrix
     from benchmarks.interrupt import graceful
+    from benchmarks.watch import watching
     from benchmarks.workers import HARNESS
     from zoo.training.precision import choose
-
-    def observe(planned: Any) -> Any:
-        return _observer(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
 
     compute = choose(device, cells[0].config.train.precision)
     with graceful() as should_stop:
@@ -387,7 +386,7 @@ def _run(
         stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
         if compute.device.type == "cuda":
             ahead.train_ahead(cells, places, compute, stop, lambda said: click.echo(said, err=True))
-        matrix.run_all(cells, places, compute, observe, stop, _teller(cells), harness)
+        matrix.run_all(cells, places, compute, watching(wandb_mode, places), stop, _teller(cells), harness)
 
 
 def _run_on_ray(
@@ -409,12 +408,6 @@ def _teller(cells: list[Any]) -> Callable[[Any, Any], None]:
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
     return tell
-
-
-def _observer(mode: str, config: Any, folder: Path, name: str, group: str) -> Any:
-    from benchmarks.watch import Watchers
-
-    return Watchers(mode, config, folder, name, group)
 
 
 def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:

@@ -116,7 +116,7 @@ def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> t
     """On a node: the cell's record as text, and its pictures by the path that the record gives them."""
     import ray
 
-    from benchmarks.watch import Watchers
+    from benchmarks.watch import watching
     from zoo.config import RunConfig
     from zoo.training.precision import choose
 
@@ -129,10 +129,7 @@ def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> t
     try:
         (folder / NODE).write_text(ray.get_runtime_context().get_node_id())
         places = Places(folder / "board", folder / "runs")
-
-        def observe(planned: Planned) -> Any:
-            return Watchers(wandb_mode, config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
-
+        observe = watching(wandb_mode, places)
         with contextlib.suppress(matrix.DeviceLost):  # the process ends with the task, and its record is written
             matrix.run_cell(planned, places, choose(device, config.train.precision), observe)
         made = record.read(record.path_of(planned.cell, places.records))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.matrix import Places, Planned
 from benchmarks.report.bar import Bar
 from zoo.config import RunConfig
 from zoo.registry import registry
@@ -55,3 +57,13 @@ class Watchers:
         if self.observer:
             self.observer.finish({}, failed=True)
             self.observer = None
+
+
+def watching(mode: str, places: Places) -> Callable[[Planned], Watchers]:
+    """What gives each cell of a matrix its watchers; ``mode`` as `Watchers` has it."""
+
+    def watchers(planned: Planned) -> Watchers:
+        cell = planned.cell
+        return Watchers(mode, planned.config, places.run(cell), cell.stem, cell.group)
+
+    return watchers

@@ -78,7 +78,7 @@ def write_page(board: Path, places: Any) -> Path:
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
-    from benchmarks.watch import Watchers
+    from benchmarks.watch import watching
     from zoo.training.precision import choose
 
     def tell(planned: Any, made: Any) -> None:
@@ -87,12 +87,9 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
         elif made.status != "done":
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
-    def observe(planned: Any) -> Any:
-        return Watchers(wandb_mode, planned.config, places.run(planned.cell), planned.cell.stem, planned.cell.group)
-
     compute = choose(device, todo[0].config.train.precision)
     with graceful() as should_stop:
-        matrix.run_all(todo, places, compute, observe, should_stop, tell)
+        matrix.run_all(todo, places, compute, watching(wandb_mode, places), should_stop, tell)
 
 
 def _show(records: list[Any], name: str | None, as_json: bool) -> None:
