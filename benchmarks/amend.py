@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks import matrix, record
+from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
 
@@ -14,7 +16,14 @@ ADDABLE = {"fid": {"inception": "yes"}, "fid_bf16": {"inception": "bf16"}, "late
 PARTS = "features"
 
 
-def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: str, command: str) -> Record:
+def amend(
+    planned: matrix.Planned,
+    places: matrix.Places,
+    compute: Any,
+    metric: str,
+    command: str,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Record:
     """Measure ``metric`` (one of `ADDABLE`, with the metrics that come of the same features or codes, and the pictures
     of codes) on the finished run of a cell, and write them into its record, each with a note of the ``command``. A
     record that has it is left alone.
@@ -22,6 +31,7 @@ def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: 
     Raises:
         UsageError: the cell is not done, or its trained model is not in ``places.runs``.
         Busy: another process is at that cell.
+        Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
     from zoo.runs import MODEL, locked, train_run
 
@@ -39,7 +49,8 @@ def amend(planned: matrix.Planned, places: matrix.Places, compute: Any, metric: 
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric])
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
-        found = _measured(run, metric, folder / PARTS)
+        with stopping_when(should_stop):
+            found = _measured(run, metric, folder / PARTS)
         metrics, skipped = found.metrics, found.skipped
         for entry in metrics.values():
             entry["note"] = "; ".join(part for part in (entry.get("note"), f"added by `{command}`") if part)

@@ -154,6 +154,7 @@ def bench(
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
         from benchmarks import workers
+        from zoo.training.trainer import Stopped
 
         os.environ["ZOO_BAR"] = str(worker)
         parent = os.getppid()
@@ -161,6 +162,8 @@ def bench(
             _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
         except matrix.DeviceLost:
             sys.exit(workers.RESTART)
+        except Stopped:
+            sys.exit(INTERRUPTED)  # how to go on is said once, by the one that started the workers
         return
     todo = [planned for planned in cells if not matrix.done(planned, places)]
     if todo and on == "ray":
@@ -192,6 +195,7 @@ def measure(
     fid_bf16, in half the time; latent, which is probes and pictures of the codes."""
     from benchmarks import matrix
     from benchmarks.amend import ADDABLE, amend
+    from benchmarks.interrupt import graceful
     from benchmarks.suite import suite_named
     from zoo.training.precision import choose
 
@@ -201,9 +205,10 @@ def measure(
     cells = matrix.plan(suite_named(suite), _split(variants), _split(datasets), chosen)
     compute = choose(device, cells[0].config.train.precision)
     records = []
-    for number, planned in enumerate(cells, 1):
-        click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
-        records.append(amend(planned, places, compute, metric, f"zoo measure {suite} {metric}"))
+    with graceful() as should_stop:
+        for number, planned in enumerate(cells, 1):
+            click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
+            records.append(amend(planned, places, compute, metric, f"zoo measure {suite} {metric}", should_stop))
     _echo_records(records, matrix.write_board(places), as_json)
 
 

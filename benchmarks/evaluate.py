@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.anomaly import anomaly
 from benchmarks.catalogue import METRICS, explains
 from benchmarks.classification import classification
 from benchmarks.factors import disentanglement
+from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry
@@ -35,8 +37,17 @@ class Evaluation:
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
 
-def evaluate(run: Run) -> Evaluation:
-    """Measure everything that the run's configuration asks for, on the split that it names."""
+def evaluate(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
+    """Measure everything that the run's configuration asks for, on the split that it names.
+
+    Raises:
+        Stopped: ``should_stop`` said so; it is asked at every batch and between metrics.
+    """
+    with stopping_when(should_stop):
+        return _evaluated(run)
+
+
+def _evaluated(run: Run) -> Evaluation:
     config, model = run.config.evaluate, run.model.eval()
     out = Evaluation()
     batches = _batches(run)

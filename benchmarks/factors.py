@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
 from zoo.data.images import Images
 from zoo.runs import Run
@@ -79,7 +80,7 @@ def _codes(run: Run, images: Images) -> np.ndarray:
 @torch.no_grad()
 def _represent(run: Run, pixels: Tensor) -> np.ndarray:
     parts = []
-    for part in pixels.split(ROWS):
+    for part in stoppable(pixels.split(ROWS)):
         x = part.to(run.compute.device).float().div(255)
         parts.append(run.model.represent(x).float().flatten(1).cpu())
     return torch.cat(parts).numpy()

@@ -1,11 +1,20 @@
-"""Ctrl-C once: stop at the next step with everything saved. Twice: stop now."""
+"""Ctrl-C once: stop at the next step with everything saved. Twice: stop now.
+
+Training is handed a function that says whether to stop. An evaluation is many loops in many files, most of which are of
+use without it too: they pass through `stoppable`, which does nothing unless somebody further up said `stopping_when`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+_should_stop: ContextVar[Callable[[], bool] | None] = ContextVar("benchmarks_should_stop", default=None)
 
 
 @contextlib.contextmanager
@@ -27,3 +36,29 @@ def graceful() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping_when(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Inside the block `stoppable` loops ask ``should_stop`` and raise `zoo.training.trainer.Stopped` if it says so."""
+    token = _should_stop.set(should_stop)
+    try:
+        yield
+    finally:
+        _should_stop.reset(token)
+
+
+def stoppable(items: Iterable[Item]) -> Iterator[Item]:
+    """``items``, each of them a place to stop."""
+    for item in items:
+        stop_if_asked()
+        yield item
+
+
+def stop_if_asked() -> None:
+    """A place to stop, for what is no loop."""
+    should_stop = _should_stop.get()
+    if should_stop is not None and should_stop():
+        from zoo.training.trainer import Stopped
+
+        raise Stopped("stopped at the user's request, in the middle of an evaluation (the trained model is kept).")

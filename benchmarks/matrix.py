@@ -211,7 +211,6 @@ def measure(
     from benchmarks.evaluate import evaluate
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
-    from zoo.training.trainer import Stopped
 
     started = time.monotonic()
     images = load_images(config)
@@ -221,9 +220,7 @@ def measure(
     trained = time.monotonic()
     if world is not None and not world.first:
         return {}
-    if should_stop():
-        raise Stopped("stopped at the user's request, after training and before evaluation.")
-    found = evaluate(run)
+    found = evaluate(run, should_stop)
     evaluated = time.monotonic()
     result = asdict(run.result)
     curves, seconds = result.pop("curves"), result.pop("seconds")

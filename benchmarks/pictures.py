@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from zoo import noise
 from zoo.models.base import VAE
 
@@ -22,7 +23,7 @@ def generate(
     """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior. Sample i depends on (seed, i) and,
     where conditions (n, ...) are given, on y[i]."""
     parts = []
-    for start in range(0, n, rows):
+    for start in stoppable(range(0, n, rows)):
         ids = torch.arange(start, min(start + rows, n), device=device)
         with noise.keyed(seed, ids):
             given = None if y is None else y[start : start + len(ids)].to(device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.interrupt import stoppable
 from benchmarks.pictures import generate
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
@@ -88,7 +89,7 @@ def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]
     if reason:
         return {}, dict.fromkeys(("psnr", "ssim"), reason)
     shown, rebuilt = [], []
-    for _, x, y in batches.sequential():
+    for _, x, y in stoppable(batches.sequential()):
         shown.append(x)
         rebuilt.append(run.model.reconstruct(x, y).clamp(0, 1))
         if sum(map(len, shown)) >= config.quality_samples:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry
@@ -55,9 +56,11 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
     data = (z_train, known.labels.numpy(), representation[kept].numpy(), shown.labels[kept].numpy())
     common = {"split": config.split, "training_codes": len(z_train), "seed": config.seed}
     metrics, skipped = {}, {}
-    for name, probe, identity in (
-        (names[0], probes.linear_probe, probes.linear_identity()),
-        (names[1], probes.knn, probes.NEAREST),
+    for name, probe, identity in stoppable(
+        (
+            (names[0], probes.linear_probe, probes.linear_identity()),
+            (names[1], probes.knn, probes.NEAREST),
+        )
     ):
         try:
             right = torch.from_numpy(probe(*data))
@@ -74,7 +77,7 @@ def _aggregate(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], d
 
     names, config = ("total_correlation", "index_code_information"), run.config.evaluate
     moments: list[tuple[Tensor, Tensor]] = []
-    for _, x, y in batches.sequential():
+    for _, x, y in stoppable(batches.sequential()):
         q = run.model.diagonal_posterior(x, y)
         if q is None:
             return {}, dict.fromkeys(names, "the posterior is not one diagonal Gaussian")
@@ -109,6 +112,7 @@ def _pictures(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str
         axes = [f"component {i}, {100 * share:.0f} % of the variance" for i, share in enumerate(shares, 1)]
         pictures["pca"] = torch.from_numpy(scatter(points, shown_colours, names, title, (axes[0], axes[1])))
         if config.latent == "yes":
+            stop_if_asked()
             pictures["tsne"] = torch.from_numpy(scatter(tsne(z, config.seed), shown_colours, names, title))
     except Undefined as error:
         return {}, dict.fromkeys(("pca", "tsne"), str(error))

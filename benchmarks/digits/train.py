@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.digits.model import SHA256, DigitClassifier, weights_path
+from benchmarks.interrupt import stoppable
 from zoo.data.mnist import load_mnist
 from zoo.files import atomic_write
 
@@ -40,7 +41,7 @@ def train(pixels: Tensor, labels: Tensor, seed: int = 0, epochs: int = EPOCHS) -
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     with tqdm(total=steps, unit="step", disable=None) as bar:
         for _ in range(epochs):
-            for index in torch.randperm(len(pixels))[: steps // epochs * size].view(-1, size):
+            for index in stoppable(torch.randperm(len(pixels))[: steps // epochs * size].view(-1, size)):
                 grey = _shift(pixels[index]).float() / 255
                 binary = torch.rand(size, 1, 1, 1) < 0.5
                 x = torch.where(binary, (torch.rand_like(grey) < grey).float(), grey)

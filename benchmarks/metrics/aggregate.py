@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import Estimate
 
@@ -54,7 +55,7 @@ def total_correlation(
     centre, spread = mean.T.float().contiguous(), (-0.5 * log_variance.T).exp().float().contiguous()
     offset = (-0.5 * (LOG_2PI + log_variance.T)).float().contiguous()
     joint, product = [], []
-    for block in z.float().split(max(1, ELEMENTS // n)):
+    for block in stoppable(z.float().split(max(1, ELEMENTS // n))):
         total = torch.zeros(len(block), n)
         alone = torch.zeros(len(block), dtype=torch.float64)
         for j in range(dims):

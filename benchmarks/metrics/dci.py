@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Codes, Undefined
 from zoo.errors import ZooError
 
@@ -161,7 +162,7 @@ def dci(codes: Codes, fit: Fit, seed: int = 0) -> tuple[dict[str, float], np.nda
     """
     importance = np.zeros((codes.z_train.shape[1], codes.factors_train.shape[1]))
     train, test = [], []
-    for k in range(importance.shape[1]):
+    for k in stoppable(range(importance.shape[1])):
         predict, importance[:, k] = fit(codes.z_train, codes.classes_train[:, k], seed)
         train.append(np.mean(predict(codes.z_train) == codes.classes_train[:, k]))
         test.append(np.mean(predict(codes.z_test) == codes.classes_test[:, k]))

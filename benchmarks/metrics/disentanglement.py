@@ -13,6 +13,7 @@ import numpy as np
 import sklearn
 from threadpoolctl import threadpool_limits
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics import dci, interventions, irs, predictability
 from benchmarks.metrics.codes import Codes, FactorSpace, Undefined
 from benchmarks.metrics.correlation import (
@@ -250,7 +251,7 @@ def _score(
     chosen: dict[str, tuple[str, ...]], codes: Codes, space: FactorSpace | None, seed: int, strict: bool
 ) -> Scores:
     result = Scores()
-    for name, wanted in chosen.items():
+    for name, wanted in stoppable(chosen.items()):
         metric = METRICS[name]
         try:
             values, sample = _compute(metric, codes, space, seed)

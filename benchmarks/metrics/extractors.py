@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.digits import model as digits
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics import weights
 from benchmarks.metrics.inception import fold, inception_network
 from zoo.errors import UsageError, unknown
@@ -94,7 +95,7 @@ class Extractor:
             tqdm(total=len(images), unit="image", disable=None, leave=False) as bar,
         ):
             bar.set_description(f"{self.name} features")
-            for part in images.split(self.batch):
+            for part in stoppable(images.split(self.batch)):
                 parts.append(self.features(part.to(self.device)).float().cpu())
                 bar.update(len(part))
         return torch.cat(parts)

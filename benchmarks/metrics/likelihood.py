@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate
 from zoo import noise
 from zoo.data.batches import Batches
@@ -39,7 +40,7 @@ class Bound:
 def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
     """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
     distortion, rate, aux = [], [], {}
-    for ids, x, y in batches.sequential(batch_size):
+    for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             terms = model.terms(x, y)
         distortion.append(terms.distortion.double().cpu())
@@ -63,7 +64,7 @@ def importance_weighted(
     bounds = []
     for ids, x, y in _first(batches, wanted, max(1, rows // k)):
         parts = []
-        for start in range(0, k, rows):
+        for start in stoppable(range(0, k, rows)):
             samples = range(start, min(start + rows, k))
             with noise.keyed(seed, ids, samples):
                 parts.append(model.log_weights(x, y, len(samples)).double())
@@ -75,7 +76,7 @@ def importance_weighted(
 @torch.no_grad()
 def codes(model: VAE, batches: Batches, batch_size: int = 512) -> Tensor:
     """float32 (N, D) on the CPU: the representation of every image."""
-    parts = [model.represent(x, y).float().flatten(1).cpu() for _, x, y in batches.sequential(batch_size)]
+    parts = [model.represent(x, y).float().flatten(1).cpu() for _, x, y in stoppable(batches.sequential(batch_size))]
     return torch.cat(parts)
 
 
@@ -83,7 +84,7 @@ def codes(model: VAE, batches: Batches, batch_size: int = 512) -> Tensor:
 def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float, float]:
     """Perplexity (1 to K) and share of the K codes used, over the whole split, of a model with a codebook."""
     counts: Tensor | int = 0
-    for _, x, _ in batches.sequential(batch_size):
+    for _, x, _ in stoppable(batches.sequential(batch_size)):
         counts = counts + code_counts(model.codes(x), model.quantiser.codes)
     return perplexity(counts).item(), code_use(counts).item()
 
@@ -92,7 +93,7 @@ def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float
 def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> dict[str, Tensor]:
     """What only this variant can tell (`VAE.measure`), by name: float64 (N,) each, on the CPU."""
     found: dict[str, list[Tensor]] = {}
-    for ids, x, y in batches.sequential(batch_size):
+    for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             for name, values in model.measure(x, y).items():
                 found.setdefault(name, []).append(values.double().cpu())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, Features, as_pair
 from zoo.errors import UsageError
 
@@ -40,7 +41,7 @@ def kernel_distance(
         raise UsageError(f"KID needs at least 2 subsets for a standard deviation, not {subsets}.")
     generator = torch.Generator().manual_seed(seed)
     values = []
-    for _ in range(subsets):
+    for _ in stoppable(range(subsets)):
         x = fake[torch.randperm(len(fake), generator=generator)[:size]]
         y = real[torch.randperm(len(real), generator=generator)[:size]]
         values.append(squared_mmd(x, y))
@@ -124,7 +125,7 @@ def _squared_distances(rows: Features, columns: Features) -> Iterator[Tensor]:
     centre = columns.mean(0)
     columns = columns - centre
     norms = columns.square().sum(1)
-    for block in (rows - centre).split(ROWS):
+    for block in stoppable((rows - centre).split(ROWS)):
         distances = torch.addmm(norms, block, columns.T, alpha=-2)
         yield distances.add_(block.square().sum(1, keepdim=True)).clamp_min_(0)
 

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Codes, Undefined
 
 SVC_C = 0.01
@@ -114,7 +115,7 @@ def explicitness(codes: Codes) -> dict[str, float]:
     # Column-major as in the reference: it decides how the solver's sums round.
     train, test = (np.asfortranarray((z - mean) / deviation) for z in (codes.z_train, codes.z_test))
     sides = {"train": [], "test": []}
-    for k, name in enumerate(codes.factor_names):
+    for k, name in enumerate(stoppable(codes.factor_names)):
         labels = {"train": codes.classes_train[:, k], "test": codes.classes_test[:, k]}
         classes = int(labels["train"].max()) + 1
         missing = np.setdiff1d(np.arange(classes), labels["test"])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
 from zoo.errors import UsageError
 
@@ -39,7 +40,7 @@ def reconstruction_quality(x: Tensor, reconstruction: Tensor, batch: int = 256) 
     if not len(x) or min(x.shape[2:]) < WINDOW:
         raise UsageError(f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, not {tuple(x.shape)}.")
     psnr, ssim = [], []
-    for left, right in zip(x.split(batch), reconstruction.split(batch), strict=True):
+    for left, right in stoppable(zip(x.split(batch), reconstruction.split(batch), strict=True)):
         left, right = left.float(), right.float()
         for name, images in (("the images", left), ("the reconstructions", right)):
             low, high = (float(bound) for bound in images.aminmax())

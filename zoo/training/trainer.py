@@ -372,7 +372,7 @@ class Trainer:
             self.save()
             self._clock = self.saved = time.monotonic()
         if stop:
-            raise Stopped("stopped at the user's request; the same command goes on from here.")
+            raise Stopped(f"stopped at the user's request, after step {self.step}.")
 
     def _lap(self) -> None:
         # Only steps count as training time: not validation, not writing checkpoints.

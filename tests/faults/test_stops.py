@@ -1,0 +1,253 @@
+"""A stop asked for in the middle of an evaluation: soon obeyed, nothing half done is kept, and what was trained is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import recipe, record
+from benchmarks.digits.train import train as train_classifier
+from benchmarks.evaluate import evaluate
+from benchmarks.interrupt import stop_if_asked, stopping_when
+from benchmarks.metrics import extractors
+from benchmarks.metrics.codes import Codes
+from benchmarks.metrics.disentanglement import score_codes
+from tests.faults.children import fork, wait
+from zoo.config import resolve
+from zoo.models.vae import VanillaVAE
+from zoo.runs import train_run
+from zoo.training.precision import choose
+from zoo.training.trainer import Stopped, Trainer
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+MODEL = {"encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}, "latent": 2}
+TRAIN = {"epochs": 1, "batch_size": 32}
+DATA = {"options": {"n_train": 64, "n_validation": 32, "n_test": 32}}
+# One decoder row at a time: 512 calls of `log_weights`.
+EVALUATE = {"nll_samples": 64, "nll_images": 8, "rows": 1, "quality_samples": 0, "latent": "no"}
+PARTS = {"model": MODEL, "train": TRAIN, "data": DATA, "evaluate": EVALUATE}
+QUIET = ("--wandb", "disabled", "--device", "cpu")
+SETTINGS = tuple(
+    word
+    for section, part in PARTS.items()
+    for name, value in part.items()
+    for word in ("--set", f"{section}.{name}={json.dumps(value)}")
+)
+COMMANDS = {
+    "bench": ("bench", "toy.yaml", *QUIET, "--jobs", "1"),
+    "train": ("train", "vae", "--data", "synthetic", *SETTINGS, "--out", "x", *QUIET),
+    "reproduce": ("reproduce", "toy", *QUIET),
+}
+#: Of a stop, on a busy machine; what is stopped would go on for a minute.
+SECONDS = 5.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the suite and the recipe ``toy`` are known."""
+    suite = {
+        "schema": 1, "name": "toy", "version": "1", "title": "A toy", "datasets": ["synthetic"], "variants": ["vae"],
+        "defaults": PARTS,
+    }  # fmt: skip
+    (tmp_path / "toy.yaml").write_text(json.dumps(suite))
+    target = {
+        "metric": "elbo", "value": -100.0, "source": "somewhere", "mark": "R", "band": [-101.0, -99.0],
+        "near": [-103.0, -97.0],
+    }  # fmt: skip
+    toy = {
+        "title": "A toy", "variant": "vae", "dataset": "synthetic", "protocol": "Made-up images.", "config": PARTS,
+        "targets": [target], "departures": ["the data is made up"],
+    }  # fmt: skip
+    (tmp_path / "recipes").mkdir()
+    text = {"schema": 1, "paper": "Toys", "recipes": {"toy": toy}}
+    (tmp_path / "recipes" / "toys.yaml").write_text(json.dumps(text))
+    monkeypatch.setattr(recipe, "FOLDER", tmp_path / "recipes")
+    recipe.files.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    recipe.files.cache_clear()
+
+
+def slow(kind: type, name: str, seconds: float, calls: int) -> Callable[[], None]:
+    """For a child: every call of a method takes so long, and after so many the file ``under-way`` says so."""
+
+    def prepare() -> None:
+        original, count = getattr(kind, name), 0
+
+        def inner(self, *given):
+            nonlocal count
+            count += 1
+            if count == calls:
+                Path("under-way").touch()
+            time.sleep(seconds)
+            return original(self, *given)
+
+        setattr(kind, name, inner)
+
+    return prepare
+
+
+def stopped(folder: Path, words: tuple[str, ...], prepare: Callable[[], None], number: signal.Signals) -> None:
+    """Run a command into the slow part, stop it there, and look at how it ended."""
+    child = fork(folder, *words, prepare=prepare)
+    while not (folder / "under-way").exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), (folder / "said").read_text()
+        time.sleep(0.01)
+    started = time.monotonic()
+    os.kill(child, number)
+    code = wait(child)
+    took = time.monotonic() - started
+    said = (folder / "said").read_text()
+    print(f"stopped after {took:.2f} s")
+    assert code == 130, said
+    assert took < SECONDS, took
+    assert "Traceback" not in said
+    assert said.count("goes on from here") == 1, said
+    assert said.rstrip().endswith(f"(the trained model is kept): `zoo {shlex.join(words)}` goes on from here."), said
+
+
+def no_training() -> None:
+    def update(self, *given):
+        raise AssertionError("it trains anew")
+
+    Trainer.update = update
+
+
+def the_record(folder: Path) -> dict:
+    (path,) = [*folder.rglob("record.json"), *folder.glob("leaderboard/**/records/*/*.json")]
+    made = record.read(path)
+    assert made.status == "done", made.reason
+    train = made.train.model_dump(exclude={"images_per_second", "peak_memory_bytes"})
+    return {"metrics": made.metrics, "skipped": made.skipped, "curves": made.curves, "train": train}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What comes of the toy when nobody stops it: the same by every command."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    assert wait(fork(place, *COMMANDS["train"])) == 0, (place / "said").read_text()
+    return the_record(place)
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [("bench", signal.SIGTERM), ("train", signal.SIGINT), ("reproduce", signal.SIGTERM)],
+)
+def test_a_stop_in_an_evaluation_is_obeyed_and_costs_the_evaluation_alone(
+    folder: Path, undisturbed: dict, command: str, number: signal.Signals
+) -> None:
+    words = COMMANDS[command]
+    stopped(folder, words, slow(VanillaVAE, "log_weights", 0.1, 5), number)
+    assert not list(folder.rglob("record.json")) and not list(folder.glob("leaderboard/**/*.json"))
+    assert len(list(folder.rglob("model.safetensors"))) == 1 and not list(folder.rglob("*.png"))
+    again = wait(fork(folder, *words, prepare=no_training))
+    assert again == 0, (folder / "said").read_text()
+    found = the_record(folder)
+    assert f"nll_iwae_{EVALUATE['nll_samples']}" in found["metrics"]
+    assert found == undisturbed
+    assert not list(folder.rglob("*.part"))
+
+
+class OneByOne(extractors.Extractor):
+    """Eight features in place of Inception's, an image at a time."""
+
+    name, distance, suffix, dimensions, batch = "inception", "fid", "", 8, 1
+
+    def __init__(self, device: str | torch.device) -> None:
+        super().__init__(torch.nn.Identity(), {}, device)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), (2, 4)).flatten(1)
+
+
+@needs_fork
+def test_a_stop_among_features_keeps_those_that_are_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(extractors.EXTRACTORS, "inception", OneByOne)
+    monkeypatch.setattr(extractors, "PART", 4)
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(folder / "cache"))
+    suite = json.loads((folder / "toy.yaml").read_text())
+    suite["defaults"]["evaluate"] = {"nll_samples": 0, "quality_samples": 32, "latent": "no"}
+    suite["defaults"]["data"] = DATA | {"binarise": "none"}
+    (folder / "toy.yaml").write_text(json.dumps(suite))
+    assert wait(fork(folder, *COMMANDS["bench"])) == 0, (folder / "said").read_text()
+    (path,) = folder.glob("leaderboard/records/*/*.json")
+    before = path.read_bytes()
+    words = ("measure", "toy.yaml", "fid", "--device", "cpu")
+    stopped(folder, words, slow(OneByOne, "features", 0.5, 6), signal.SIGTERM)
+    assert path.read_bytes() == before
+    kept = {part: part.stat().st_mtime_ns for part in folder.rglob("*.parts/*.safetensors")}
+    assert len(kept) == 1, "four of the six images"
+    monkeypatch.setattr(extractors.shutil, "rmtree", lambda *given, **named: None)  # to see what was gone on from
+    assert wait(fork(folder, *words)) == 0, (folder / "said").read_text()
+    assert json.loads(path.read_bytes())["metrics"]["fid"]["n"] == 32
+    assert {part: part.stat().st_mtime_ns for part in kept} == kept
+
+
+def asked_by() -> str:
+    """The function that holds the place to stop, seen from the one that is asked."""
+    frame = sys._getframe(2)
+    while frame.f_code.co_name in ("stop_if_asked", "stoppable", "<listcomp>"):
+        frame = frame.f_back
+    return frame.f_code.co_name
+
+
+def test_every_long_part_asks_and_none_swallows_the_answer(tmp_path: Path) -> None:
+    settings = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=32"]
+    settings += ["evaluate.latent=yes", "data.options.n_train=128", "data.options.n_test=32"]
+    run = train_run(resolve("vae", "synthetic", settings=settings), tmp_path / "run", choose("cpu"))
+    places: list[str] = []
+
+    def never() -> bool:
+        places.append(asked_by())
+        return False
+
+    found = evaluate(run, never)
+    assert set(places) >= {
+        "bound", "importance_weighted", "measured", "codes", "_probes", "_aggregate", "total_correlation", "_pictures",
+        "generate", "reconstruction", "reconstruction_quality", "__call__", "kernel_distance", "_squared_distances",
+    }  # fmt: skip
+    assert evaluate(run).metrics == found.metrics
+    whole = len(places)
+    for last in (1, places.index("_pictures") + 1, whole):
+        places.clear()
+        with pytest.raises(Stopped, match="trained model is kept"):
+            evaluate(run, lambda last=last: never() or len(places) == last)
+        assert len(places) == last
+    places.clear()
+    stop_if_asked()  # nobody is asked any more
+    assert not places
+
+
+def test_the_places_to_stop_that_only_some_data_has() -> None:
+    random = np.random.RandomState(0)
+    factors = random.randint(0, 3, (60, 2))
+    z = np.concatenate([factors, factors], 1) + 0.1 * random.standard_normal((60, 4))
+    codes = Codes(z[:40], factors[:40], z[40:], factors[40:])
+    pixels, labels = torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.arange(8)
+    for work, wanted in (
+        (lambda: score_codes(codes, ["mig", "explicitness", "dci@hist-gbt"]), {"_score", "explicitness", "dci"}),
+        (lambda: train_classifier(pixels, labels, epochs=2), {"train"}),
+    ):
+        places: list[str] = []
+
+        def never(places: list[str] = places) -> bool:
+            places.append(asked_by())
+            return False
+
+        with stopping_when(never):
+            work()
+        assert set(places) == wanted and len(places) >= 2
+        with pytest.raises(Stopped), stopping_when(lambda: True):
+            work()
+
