@@ -24,7 +24,7 @@ import click
 import torch
 
 from benchmarks import matrix
-from benchmarks.commands.options import device_option
+from benchmarks.commands import options
 from benchmarks.interrupt import graceful
 from benchmarks.suite import Suite, suite_named
 from zoo.errors import UsageError, ZooError
@@ -101,7 +101,7 @@ def growth(found: Sequence[Round]) -> float:
     "--out", type=click.Path(path_type=Path, file_okay=False),
     help="Models and records are kept in a folder of their own in here while a round lasts. [default: temporary]",
 )  # fmt: skip
-@device_option
+@options.device
 def main(suite: str, count: int, out: Path | None, device: str) -> None:
     """Run every cell of SUITE again and again in one process; exit code 1 if its memory grows by over 5 %."""
     try:
