@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from zoo.registry import registry
 
 BOARD = ROOT / "leaderboard"
+IN_THE_README = ("mnist", "disentanglement")
 EIGHT = {"vae", "beta_vae", "cvae", "vq_vae", "ladder_vae", "nvae_lite", "vae_gan", "flow_vae"}
 
 
@@ -40,7 +41,9 @@ def test_every_picture_is_there(records: list[record.Record]) -> None:
 
 
 def test_the_readme_shows_what_the_records_say(records: list[record.Record]) -> None:
-    assert short.board(records) in (ROOT / "README.md").read_text()
+    for suite in IN_THE_README:
+        shown = short.board(one for one in records if one.cell.suite == suite)
+        assert shown and shown in (ROOT / "README.md").read_text()
 
 
 def test_the_board_is_a_function_of_the_records(records: list[record.Record], tmp_path) -> None:

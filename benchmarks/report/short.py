@@ -65,7 +65,7 @@ def _short(row: Row, column: Column) -> str:
 
 
 def _head(column: Column) -> str:
-    name = column.name.replace("(", "").replace(")", "").replace(" = ", "=")
+    name = column.name.replace("(", "").replace(")", "").replace(" = ", "=").replace("efficientnet_lite0", "effnet")
     return f"{name} {column.direction[:1]}".rstrip()
 
 
