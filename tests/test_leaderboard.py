@@ -99,7 +99,13 @@ def test_flow_and_ladder_are_not_worse_than_plain_after_equal_training(records: 
         assert bounds[name].value > bounds["vae"].value or not differ(bounds[name], bounds["vae"])
 
 
-@pytest.mark.parametrize("variant", sorted(EIGHT))
+def test_every_variant_has_weights_to_try_of_a_few_megabytes() -> None:
+    built_in = {name for name, entry in registry().variants.items() if entry.origin == "built-in"}
+    for name in built_in:
+        assert (BOARD / "weights" / name / "model.safetensors").stat().st_size < 10_000_000, name
+
+
+@pytest.mark.parametrize("variant", sorted(path.name for path in (BOARD / "weights").iterdir()))
 def test_released_weights_are_those_of_a_committed_record(records: list[record.Record], variant: str) -> None:
     from benchmarks.metrics import likelihood, weights
     from zoo import load_run
