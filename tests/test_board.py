@@ -325,7 +325,7 @@ def test_a_conditional_model_is_marked_and_not_ranked_in_nats() -> None:
     assert cells(rows["cvae"], "ELBO") == ["-70.00 ± 0.20 †"]
     assert rows["cvae"]["variant"] == "cvae †"
     assert cells(rows["vae"], "ELBO")[0].startswith("**"), "the best of those that are ranked"
-    assert "† given the class" in board(ZOO, {})
+    assert "† conditional on class, attributes or pixels" in board(ZOO, {})
     assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**11.00 ± 0.10**"], "a distance is ranked"
 
 

@@ -123,7 +123,7 @@ def test_a_long_tie_is_counted() -> None:
 def test_the_summary_counts_what_was_lost_and_sets_the_conditional_apart() -> None:
     first, *_, last = said(ZOO)
     assert first == "5 variants on mnist, 1 to 2 seeds each; of 6 runs 1 failed and 1 diverged."
-    assert last == "cvae is given the class and is not ranked with the others in nats."
+    assert last == "cvae is conditional and is not ranked with the others in nats."
     assert said([failed("a")]) == ["1 variant on mnist, one seed each; of 1 run 1 failed."]
 
 

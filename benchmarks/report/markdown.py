@@ -36,8 +36,9 @@ seeds that did not fail. Rows are in the order of the first ranked column, tied 
 
 A raised digit names the footnote that says what exactly was measured (extractor, weights, number of images,
 split, k); numbers that differ in it never share a column. Hashes are cut to 12 digits; the records have them
-whole. † marks a model that is given the class: its nats are of log p(x | y), not of log p(x), and take no part
-in the ranking. ↑ more is better, ↓ less is better. `skip`: it cannot be measured for this model, and why.
+whole. † marks a model that is given something, a class, attributes or some of the pixels: its nats are of log p(x | y),
+not of log p(x), and take no part in the ranking. ↑ more is better, ↓ less is better. `skip`: it cannot be
+measured for this model, and why.
 
 The suite that most training went into (images seen by all of its runs) stands first: it is the one to quote.
 
@@ -140,7 +141,7 @@ def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bo
 def _remarks(table: Table) -> Iterator[str]:
     said = []
     if any(row.conditional for row in table.rows):
-        said.append(f"{DAGGER} given the class: log p(x | y), not ranked with log p(x).")
+        said.append(f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x).")
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(
             "reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; "

@@ -194,7 +194,7 @@ def _numbers(table: Table, row: Row) -> Iterator[str]:
             rows.append([escape(column.title), text + mark, _rank(table, row, column)])
     yield grid(["metric", "value", "rank"], rows)
     if any(row.marked(column) for column in table.head):
-        yield f"{DAGGER} of log p(x | y), given the class: not ranked with the others."
+        yield f"{DAGGER} of log p(x | y), y a class, attributes or pixels that it is given: not ranked with the others."
 
 
 def _rank(table: Table, row: Row, column: Column) -> str:

@@ -29,7 +29,7 @@ class Point:
 
 
 def points(table: Table) -> list[Point]:
-    """Rows with a rate and a distortion of log p(x), the best sum first; a row that is given the class has neither."""
+    """Rows with a rate and a distortion of log p(x), the best sum first; a conditional row has neither."""
     columns = {column.metric: column for column in table.columns if column.metric in ("rate", "distortion")}
     if len(columns) < 2:
         return []

@@ -41,7 +41,7 @@ def _board(one: Table, width: int) -> str:
                 said = f"{row.label} seed {record.cell.seed} {record.status}: {plain(record.reason or '')}"
                 lines.append(notation.shorten(said, width))
     if any(row.conditional for row in one.rows):
-        lines.append("† given the class: not ranked with the others")
+        lines.append("† conditional (on class, attributes or pixels): not ranked with the others")
     return "\n".join(lines)
 
 

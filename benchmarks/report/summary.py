@@ -43,7 +43,7 @@ def summary(table: Table) -> list[list[Piece]]:
     apart = [row.label for row in table.rows if row.conditional]
     if apart:
         verb = "is" if len(apart) == 1 else "are"
-        told = f"{notation.listed(apart)} {verb} given the class and {verb} not ranked with the others in nats."
+        told = f"{notation.listed(apart)} {verb} conditional and {verb} not ranked with the others in nats."
         sentences.append([(told, False)])
     return sentences
 

@@ -125,7 +125,7 @@ class Row:
         return [(seed, metric) for seed, metric in found if metric and column.holds(column.metric, metric)]
 
     def marked(self, column: Column) -> bool:
-        """Whether this row's number in ``column`` is given the class, and takes no part in its ranking."""
+        """Whether this row's number in ``column`` is conditional on something, and takes no part in its ranking."""
         return self.conditional and bool(_OF_X_GIVEN_Y.fullmatch(column.metric))
 
 

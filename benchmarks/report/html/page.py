@@ -235,7 +235,7 @@ def _value(text: str, wins: bool) -> list[Markup]:
 def _remarks(table: Json) -> Markup | None:
     said = []
     if table["conditional"]:
-        said.append(f"{DAGGER} given the class: log p(x | y), not ranked with log p(x).")
+        said.append(f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x).")
     if table["no_likelihood"]:
         said.append(
             "Reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; it is neither "
@@ -265,7 +265,7 @@ def _measured(table: Json) -> Markup:
 def _points_legend(table: Json) -> Markup:
     marks = ["A point is the mean over a variant's seeds, small dots are the seeds; select one for its details."]
     if table["conditional"]:
-        marks.append("Open points are models that are given the class.")
+        marks.append("Open points are conditional models.")
     marks.append("A triangle points to a variant that is off the scale, with its value.")
     return tag("ul", *(tag("li", mark) for mark in marks), class_="legend muted")
 

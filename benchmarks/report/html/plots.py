@@ -106,7 +106,7 @@ def _points(table: Json, x: int, y: int) -> Iterator[Point]:
         done = any(run["status"] == "done" for run in row["runs"])
         if "mean" in across and "mean" in up and done:
             said = f"{row['label']}: {heads[0]} {across['text']}, {heads[1]} {up['text']}"
-            said += ", given the class" if row["conditional"] else ""
+            said += ", conditional" if row["conditional"] else ""
             yield Point(
                 row["label"], row["id"], across["mean"], up["mean"], said, _seeds(across, up), row["family"],
                 row["conditional"],

@@ -57,7 +57,7 @@ def _about(row: Json) -> Markup:
     if row["code"]:
         lines.append(tag("p", "Code of its authors: ", link(row["code"], row["code"]), "."))
     known = [f"family {row['family']}", f"class {row['class']}" if row["class"] else ""]
-    known.append("given the class: its nats are of log p(x | y)" if row["conditional"] else "")
+    known.append("conditional: its nats are of log p(x | y)" if row["conditional"] else "")
     lines.append(tag("p", "; ".join(filter(None, known)) + ".", class_="muted"))
     return tag("div", *lines, class_="about")
 
