@@ -15,6 +15,7 @@ from zoo.models.base import VAE, condition_vector
 from zoo.models.hierarchy import Hierarchy, centre
 from zoo.models.hvae import HVAE
 from zoo.models.m2 import M2
+from zoo.models.rae import RAE
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
 from zoo.posteriors import DiagonalGaussian, kl_diagonal
@@ -145,6 +146,19 @@ class GridOfCodes(Latents):
         )
 
 
+class Points(Latents):
+    """An autoencoder without a posterior: codes have no rate, and are measured by how they lie."""
+
+    model: RAE
+
+    def rates(self, x: Tensor, y: Tensor | None) -> None:
+        return None
+
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        codes = self.codes(x, y)
+        return codes.mean(0), codes.std(0)
+
+
 def latents_of(model: VAE) -> Latents:
     """How to walk through the latents of a model.
 
@@ -157,7 +171,8 @@ def latents_of(model: VAE) -> Latents:
             "and `zoo sample` show what it does."
         )
     kinds = {
-        VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes
+        VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes,
+        RAE: Points,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):

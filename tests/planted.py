@@ -10,6 +10,7 @@ from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Terms, repeat
 from zoo.models.beta_vae import BetaVAE
 from zoo.models.cvae import ConditionalVAE
+from zoo.models.rae import RAE
 from zoo.models.vae import VanillaVAE
 from zoo.posteriors import DiagonalGaussian
 
@@ -169,6 +170,17 @@ class SummedLoss(VanillaVAE):
     def losses(self, x, y=None, progress=1.0):
         losses = super().losses(x, y, progress)
         return Losses({"vae": losses["vae"] * len(x)}, losses.terms)
+
+
+class PointWithWeights(RAE):
+    def log_weights(self, x, y=None, k=1):
+        return self.terms(x).elbo.expand(k, -1)
+
+
+class PointWithRate(RAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion, terms.aux["z"].square().sum(1, keepdim=True))
 
 
 class Misspelt(VanillaVAE):

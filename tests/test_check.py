@@ -34,6 +34,8 @@ PLANTED = {
     "Only28": ("shapes", "it works on 1x28x28 bits and not on 3x32x32 bytes", "take every size from spec.shape"),
     "Ascending": ("it_learns", "nats before and", "the sign of each part of losses()"),
     "SummedLoss": ("loss_is_a_mean", "as the mean of two halves", "average over the batch and do not sum"),
+    "PointWithWeights": ("shapes", "bounds nothing, and log_weights(x) answers", "raise a UsageError there"),
+    "PointWithRate": ("shapes", "has 1 columns, and the class says that it bounds nothing", "rate of shape (B, 0)"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
 }

@@ -66,7 +66,9 @@ class TrainConfig(Config):
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
-    keep: Literal["best", "last"] = Field("best", description="the weights of the best validation ELBO, or the last")
+    keep: Literal["best", "last"] = Field(
+        "best", description="the weights of the best validation ELBO (without one, reconstruction loss), or the last"
+    )
     patience: int | None = Field(None, ge=1, description="stop after so many validations without a better ELBO")
     precision: Precision = Field(
         "auto", description="auto: bf16 on a GPU, float32 on a CPU; fast: whatever trains this model faster here"

@@ -9,6 +9,7 @@ from benchmarks.check.subject import COLOUR, DIGITS, Subject
 from benchmarks.check.verdict import Wrong, hold
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.errors import UsageError
 from zoo.models.base import VAE
 
 OBLONG = DataSpec((1, 20, 36), "binary", classes=10)
@@ -48,17 +49,16 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
         "return one column for each group of latents, each summed over its dimensions: .sum(1, keepdim=True) for one",
     )
     hold(
+        model.bounds or shape == (ROWS, 0),
+        f"terms(x).rate has {shape[1]} columns, and the class says that it bounds nothing",
+        "return a rate of shape (B, 0) where there is no posterior, or leave `bounds` as it is",
+    )
+    hold(
         torch.equal(terms.elbo, -(terms.distortion + terms.rate.sum(1))),
         "terms(x).elbo is not -(distortion + rate)",
         "return zoo.models.base.Terms as it is",
     )
-    weights, codes = model.log_weights(x, y, 3), model.represent(x, y)
-    shape = tuple(weights.shape)
-    hold(
-        shape == (3, ROWS),
-        f"log_weights(x, k=3) has shape {shape} for {ROWS} images {of}, not (3, {ROWS})",
-        "put the samples first: .view(k, len(x)) where rows are sample-major, as zoo.models.base.repeat makes them",
-    )
+    weights, codes = _log_weights_of(model, x, y, of), model.represent(x, y)
     shape = tuple(codes.shape)
     hold(
         len(shape) == 2 and shape[0] == ROWS,
@@ -74,7 +74,7 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             f"{name} has shape {shape}, not {(ROWS, *spec.shape)}",
             "return images shaped as the data",
         )
-    named = {"terms(x).distortion": terms.distortion, "terms(x).rate": terms.rate, "log_weights(x)": weights}
+    named = {"terms(x).distortion": terms.distortion, "terms(x).rate": terms.rate} | weights
     for name, value in (named | {"represent(x)": codes} | made).items():
         hold(
             value.dtype == torch.float32,
@@ -87,6 +87,27 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             f"{name} has {bad} numbers that are not finite on a fresh model",
             "look for a logarithm of zero, an exponential that is not bounded, or a division by zero",
         )
+
+
+def _log_weights_of(model: VAE, x: Tensor, y: Tensor | None, of: str) -> dict[str, Tensor]:
+    """Those of three samples by the name of the method; none of a model that bounds nothing, which has to refuse."""
+    if not model.bounds:
+        try:
+            model.log_weights(x, y, 3)
+        except UsageError:
+            return {}
+        raise Wrong(
+            "the class says that it bounds nothing, and log_weights(x) answers",
+            "raise a UsageError there, since whatever is made of log-weights is called a bound on log p(x)",
+        )
+    weights = model.log_weights(x, y, 3)
+    shape = tuple(weights.shape)
+    hold(
+        shape == (3, ROWS),
+        f"log_weights(x, k=3) has shape {shape} for {ROWS} images {of}, not (3, {ROWS})",
+        "put the samples first: .view(k, len(x)) where rows are sample-major, as zoo.models.base.repeat makes them",
+    )
+    return {"log_weights(x)": weights}
 
 
 def pictures_in_range(subject: Subject) -> None:
@@ -127,7 +148,7 @@ def condition(subject: Subject) -> None:
             "set `conditional = True` in the class, or do not read y",
         )
         return
-    for name in ("terms", "log_weights", "represent", "reconstruct"):
+    for name in ("terms", *(["log_weights"] if subject.bounds else []), "represent", "reconstruct"):
         try:
             getattr(model, name)(x, None)
         except ValueError:

@@ -57,6 +57,10 @@ class Subject:
     def conditional(self) -> bool:
         return bool(self.entry.load().conditional)
 
+    @property
+    def bounds(self) -> bool:
+        return bool(self.entry.load().bounds)
+
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """The entry's settings with sizes cut."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+SHOWN = ("elbo", "rate", "distortion", "reconstruction_loss")
+VALIDATED = ("validation_elbo", "validation_reconstruction_loss")
+
 
 class Bar:
     """A tqdm bar with the bound, its two terms and the speed, for as long as one run trains."""
@@ -27,12 +30,12 @@ class Bar:
     def step(self, state: dict[str, float]) -> None:
         self.bar.total = state["steps"]
         self.bar.n = state["step"]
-        shown = {name: f"{state[name]:.1f}" for name in ("elbo", "rate", "distortion") if name in state}
+        shown = {name: f"{state[name]:.1f}" for name in SHOWN if name in state}
         self.bar.set_postfix(shown | {"img/s": f"{state['images_per_second']:,.0f}"})
 
     def epoch(self, row: dict[str, float]) -> None:
-        if "validation_elbo" in row:
-            self.bar.set_description_str(f"{self.title} [validation {row['validation_elbo']:.2f}]")
+        for value in (row[name] for name in VALIDATED if name in row):
+            self.bar.set_description_str(f"{self.title} [validation {value:.2f}]")
 
     def finish(self, *_: object) -> None:
         self.bar.close()

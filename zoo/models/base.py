@@ -46,9 +46,9 @@ class Terms:
     """One posterior sample of the bound, per example.
 
     Attributes:
-        distortion: (B,) nats, -log p(x | z).
+        distortion: (B,) nats, -log p(x | z); of a model that bounds nothing, its reconstruction loss in no unit.
         rate: (B, G) nats, KL(q(z_g | x) || p(z_g)) of each group of latents, analytic where it can be and one-sample
-            otherwise.
+            otherwise. (B, 0) of a model that bounds nothing.
         aux: whatever else an objective or an observer wants; never part of the ELBO.
     """
 
@@ -58,7 +58,8 @@ class Terms:
 
     @property
     def elbo(self) -> Tensor:
-        """(B,) nats: the evidence lower bound, weights of training left out."""
+        """(B,) nats: the evidence lower bound, weights of training left out. Of a model that bounds nothing it is minus
+        the distortion: what the weights to keep are chosen by, and never reported under this name."""
         return -(self.distortion + self.rate.sum(1))
 
 
@@ -79,6 +80,8 @@ class VAE(nn.Module):
             it reports never looks at y.
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
+        bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
+            distortion in no nats, no rate, and no log-weights, and nothing of it is reported as an ELBO or an NLL.
         seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.
         couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
             them.
@@ -94,6 +97,7 @@ class VAE(nn.Module):
     conditional: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
     completes: ClassVar[bool] = False
+    bounds: ClassVar[bool] = True
     seeks_bound: ClassVar[bool] = True
     couples_examples: ClassVar[bool] = False
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
@@ -124,7 +128,7 @@ class VAE(nn.Module):
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """(k, B) nats, log p(x, z) - log q(z | x) for k posterior samples: its mean is the ELBO, its log-mean-exp
-        the k-sample bound of Burda et al. (2016)."""
+        the k-sample bound of Burda et al. (2016). Raises UsageError where the model bounds nothing."""
         raise NotImplementedError
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:

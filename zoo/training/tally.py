@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 LOGGED = ("loss", "elbo", "rate", "distortion")
+# Of a model that bounds nothing: what would be its ELBO is minus its reconstruction loss, and it has no rate.
+UNBOUNDED = ("loss", "", "", "reconstruction_loss")
 
 
 @torch.no_grad()

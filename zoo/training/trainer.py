@@ -26,7 +26,7 @@ from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
 from zoo.training.state import State, capture, copied, restore
-from zoo.training.tally import LOGGED, settle
+from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
@@ -208,7 +208,8 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The mean ELBO of the validation split in nats, with the weights that would be kept."""
+        """The mean ELBO of the validation split in nats, with the weights that would be kept; minus the reconstruction
+        loss of a model that bounds nothing."""
         with _evaluating(self.model, self.average):
             total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
             count = 0
@@ -356,7 +357,8 @@ class Trainer:
     def _means(self) -> dict[str, float]:
         self._settle()
         *sums, count = self.totals.tolist()
-        return {name: value / count for name, value in zip(LOGGED, sums, strict=True)} if count else {}
+        names = LOGGED if self.model.bounds else UNBOUNDED
+        return {name: value / count for name, value in zip(names, sums, strict=True) if name} if count else {}
 
     def _pause_if_due(self) -> None:
         if self.world.size > 1 and self.step % AGREE_STEPS:
@@ -404,7 +406,8 @@ class Trainer:
         last = self.step >= self.steps
         if last or (epoch + 1) % self.config.validate_every == 0:
             elbo = self.validate()
-            row["validation_elbo"] = elbo
+            # Where there is no bound it is minus the loss, and goes by no other name.
+            row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
             warm = self.step >= self.warmup_steps
             keep_last = self.config.keep == "last"
             if elbo > self.best_elbo or math.isnan(self.best_elbo) or self.best is None or keep_last:
@@ -417,7 +420,7 @@ class Trainer:
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
             self.curves.setdefault(name, []).append(value)
-        if math.isfinite(row.get("validation_elbo", 0.0)) and not self.in_a_row.item():
+        if all(map(math.isfinite, row.values())) and not self.in_a_row.item():
             self.good = copied(capture(self))
         for watcher in self.watchers:
             watcher.epoch(row | {"step": float(self.step)})
