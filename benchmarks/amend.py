@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import matrix, record
@@ -11,9 +12,23 @@ from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
 
-#: What can be added to a finished cell, and the settings of `evaluate` that ask for it.
-ADDABLE = {"fid": {"inception": "yes"}, "fid_bf16": {"inception": "bf16"}, "latent": {"latent": "yes"}}
 PARTS = "features"
+
+
+@dataclass(frozen=True)
+class Addable:
+    """What can be added to a finished cell: the settings of `evaluate` that ask for it, and the metric or the picture
+    of which a record that has it says that it was added."""
+
+    asked: dict[str, str]
+    sign: str
+
+
+ADDABLE = {
+    "fid": Addable({"inception": "yes"}, "fid"),
+    "fid_bf16": Addable({"inception": "bf16"}, "fid_bf16"),
+    "latent": Addable({"latent": "yes"}, "tsne"),
+}
 
 
 def amend(
@@ -33,27 +48,27 @@ def amend(
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
-    from zoo.runs import MODEL, locked, train_run
+    from zoo.runs import finished, locked, train_run
 
     cell, folder = planned.cell, places.run(planned.cell)
     made = matrix.done(planned, places)
     if made is None:
         raise UsageError(f"{cell.stem} is not done yet; `{planned.command}` runs it.")
-    if metric in made.metrics or (metric == "latent" and "tsne" in made.figures):
+    if ADDABLE[metric].sign in (*made.metrics, *made.figures):
         return made
-    if not (folder / MODEL).exists():
+    if not finished(folder):
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, ".cell-lock"):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
         run = train_run(planned.config, folder, compute)
-        asked = run.config.evaluate.model_copy(update=ADDABLE[metric])
+        asked = run.config.evaluate.model_copy(update=ADDABLE[metric].asked)
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
         with stopping_when(should_stop):
             found = _measured(run, metric, folder / PARTS)
         metrics, skipped = found.metrics, found.skipped
         for entry in metrics.values():
-            entry["note"] = "; ".join(part for part in (entry.get("note"), f"added by `{command}`") if part)
+            entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`") if part)
         content = made.model_dump(by_alias=True)
         content["metrics"] |= metrics
         content["skipped"] = {

@@ -96,6 +96,12 @@ METRICS = (
 DISENTANGLEMENT = ("factors", "interventions")
 
 
+def distance_of(extractor: str) -> str:
+    """The name of the Frechet distance in an extractor's features: Inception's is the ``fid``, others are an ``fd``."""
+    inception = extractor.startswith("inception")
+    return f"fid{extractor.removeprefix('inception')}" if inception else f"fd_{extractor}"
+
+
 def listed(name: str) -> bool:
     """Whether a recorded metric is in the catalogue."""
     return any(metric.matches(name) for metric in METRICS)

@@ -18,11 +18,11 @@ from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry
 from benchmarks.pictures import generate, to_bytes
-from benchmarks.representation import represented
+from benchmarks.representation import batches_of, represented
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
-from zoo.runs import Run, condition_of
+from zoo.runs import Run
 
 GRID = 64
 FAST = "@hist-gbt"
@@ -50,7 +50,7 @@ def evaluate(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Evalu
 def _evaluated(run: Run) -> Evaluation:
     config, model = run.config.evaluate, run.model.eval()
     out = Evaluation()
-    batches = _batches(run)
+    batches = batches_of(run, run.images[run.config.evaluate.split])
     elbo, tight = _bounds(out, model, batches, config)
     for name, values in likelihood.measured(model, batches, config.seed).items():
         out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
@@ -66,19 +66,9 @@ def _evaluated(run: Run) -> Evaluation:
 def latent_space(run: Run) -> Evaluation:
     """What `evaluate.latent` asks for, and walks through the latent space, alone."""
     run.model.eval()
-    batches = _batches(run)
+    batches = batches_of(run, run.images[run.config.evaluate.split])
     metrics, skipped, pictures = represented(run, batches, likelihood.codes(run.model, batches))
     return Evaluation(metrics, skipped, pictures | walks(run.model, batches))
-
-
-def _batches(run: Run) -> Batches:
-    return Batches(
-        run.images[run.config.evaluate.split],
-        batch_size=512,
-        drop_last=False,
-        device=run.compute.device,
-        condition=condition_of(run.model, run.images.spec),
-    )
 
 
 def _say_what_is_missing(out: Evaluation) -> None:

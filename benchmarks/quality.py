@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.catalogue import distance_of
 from benchmarks.interrupt import stoppable
 from benchmarks.pictures import generate
 from zoo.config import EvaluateConfig
@@ -15,10 +16,6 @@ from zoo.data.images import DataSpec
 from zoo.runs import Run, load_grey
 
 Metrics = dict[str, dict[str, Any]]
-NAMES = {
-    "digits": "fd_digits", "efficientnet_lite0": "fd_efficientnet_lite0",
-    "inception": "fid", "inception_bf16": "fid_bf16",
-}  # fmt: skip
 
 
 def sample_quality(run: Run, only: str | None = None, parts: Path | None = None) -> tuple[Metrics, dict[str, str]]:
@@ -53,9 +50,6 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
 def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict[str, tuple[str, str | None]]:
     """For each extractor the metric that stands for it, and None if it is to be measured, else the reason why not. That
     of Inception speaks for its bfloat16 as well, which is left out where it was not asked for."""
-    if not config.quality_samples:
-        off = "evaluate.quality_samples is 0"
-        return {net: (name, off) for net, name in NAMES.items() if net != "inception_bf16"}
     grey = spec.shape[0] == 1
     digits = None if spec.shape == (1, 28, 28) else "needs 1x28x28 images"
     colour = "needs colour images" if grey else None
@@ -68,9 +62,11 @@ def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict
     else:
         heavy = "switched off"
     reasons = {"digits": digits, "efficientnet_lite0": colour, "inception": heavy}
-    if config.inception == "bf16":
+    if not config.quality_samples:
+        reasons = dict.fromkeys(reasons, "evaluate.quality_samples is 0")
+    elif config.inception == "bf16":
         reasons["inception_bf16"] = None
-    return {net: (NAMES[net], reason) for net, reason in reasons.items()}
+    return {net: (distance_of(net), reason) for net, reason in reasons.items()}
 
 
 @torch.no_grad()

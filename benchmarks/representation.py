@@ -50,7 +50,7 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
 
     config = run.config.evaluate
     known = some(labelled(run.images["train"]), TRAIN_CODES, config.seed)
-    z_train = likelihood.codes(run.model, _batches(run, known)).numpy()
+    z_train = likelihood.codes(run.model, batches_of(run, known, run.images.binarise == "dynamic")).numpy()
     kept = (shown.labels >= 0).nonzero().squeeze(1)
     kept = kept[chosen(len(kept), TEST_CODES, config.seed)]
     data = (z_train, known.labels.numpy(), representation[kept].numpy(), shown.labels[kept].numpy())
@@ -154,13 +154,14 @@ def some(images: Images, most: int, seed: int) -> Images:
     return images if len(images) <= most else images.take(chosen(len(images), most, seed))
 
 
-def _batches(run: Run, images: Images) -> Batches:
-    # The training split of a set that is binarised anew at each visit holds grey bytes: a code is that of one drawing.
+def batches_of(run: Run, images: Images, grey: bool = False) -> Batches:
+    """The images as the run's model takes them. ``grey``: they are bytes of which bits have to be drawn, as those of
+    the training split of a set that is binarised anew at each visit; a code is that of one drawing."""
     return Batches(
         images,
         batch_size=512,
         drop_last=False,
         device=run.compute.device,
-        binarise_on_the_fly=run.images.binarise == "dynamic",
+        binarise_on_the_fly=grey,
         condition=condition_of(run.model, run.images.spec),
     )

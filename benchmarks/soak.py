@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import re
 import shutil
 import sys
 import tempfile
@@ -24,17 +23,17 @@ import click
 import torch
 
 from benchmarks import matrix
+from benchmarks.cli import FAILED, INTERRUPTED, WRONG_USE
 from benchmarks.commands import options
 from benchmarks.interrupt import graceful
 from benchmarks.suite import Suite, suite_named
 from zoo.errors import UsageError, ZooError
-from zoo.training.memory import peak_memory, reset_peak
+from zoo.training.memory import peak_memory, reset_peak, resident_memory
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
 #: What later rounds may hold, at most, of what the first one left.
 GROWTH = 1.05
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def rounds(
         peak = _run(matrix.plan(suite), matrix.Places(place / "board", place / "runs"), compute, should_stop)
         shutil.rmtree(place)
         seconds = time.monotonic() - started
-        yield Round(number, round(resident_memory() / 2**20, 1), round(peak / 2**20, 1), round(seconds, 1))
+        yield Round(number, round(held() / 2**20, 1), round(peak / 2**20, 1), round(seconds, 1))
 
 
 def _run(cells: list[matrix.Planned], places: matrix.Places, compute: Compute, should_stop: Callable[[], bool]) -> int:
@@ -79,14 +78,15 @@ def _run(cells: list[matrix.Planned], places: matrix.Places, compute: Compute, s
     return max(*peaks, peak_memory(here))
 
 
-def resident_memory() -> int:
+def held() -> int:
     """Bytes that the process holds of what it cannot give back; UsageError where the system has no /proc."""
-    if not STATUS.exists():
-        raise UsageError(f"the memory of the process is read from {STATUS}, which this system does not have.")
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what is free but kept by the allocator is not a leak
-    return int(re.search(r"^VmRSS:\s+(\d+) kB", STATUS.read_text(), re.M)[1]) * 1024
+    found = resident_memory()
+    if found is None:
+        raise UsageError("the memory of the process is read from /proc, which this system does not have.")
+    return found
 
 
 def growth(found: Sequence[Round]) -> float:
@@ -107,7 +107,7 @@ def main(suite: str, count: int, out: Path | None, device: str) -> None:
     try:
         wanted = suite_named(suite)
         compute = choose(device, matrix.plan(wanted)[0].config.train.precision)
-        resident_memory()  # a system that cannot tell is better known now than after a round
+        held()  # a system that cannot tell is better known now than after a round
         if out:
             out.mkdir(parents=True, exist_ok=True)
         found = []
@@ -117,7 +117,8 @@ def main(suite: str, count: int, out: Path | None, device: str) -> None:
                 print(json.dumps(asdict(one)), flush=True)
     except (ZooError, OSError) as error:
         print(f"soak: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 130 if isinstance(error, Stopped) else 1)
+        stopped = INTERRUPTED if isinstance(error, Stopped) else FAILED
+        sys.exit(WRONG_USE if isinstance(error, UsageError) else stopped)
     ratio = growth(found)
     verdict = "stays within" if ratio <= GROWTH else "grows by more than"
     print(f"memory {verdict} {GROWTH - 1:.0%}: {ratio - 1:+.1%} after the first of {count} rounds.", flush=True)

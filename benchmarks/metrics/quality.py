@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.catalogue import distance_of
 from benchmarks.metrics.extractors import Extractor, as_bytes
 from benchmarks.metrics.features import entry
 from benchmarks.metrics.frechet import frechet_estimate
@@ -15,7 +16,6 @@ from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from zoo.errors import UsageError
 
 SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
-FIDS = {"inception": "fid", "inception_bf16": "fid_bf16"}
 
 
 def image_quality(
@@ -63,7 +63,7 @@ def image_quality(
     manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
     size = min(1000, min(len(fake), len(real)) // 2)
     kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
-    name = FIDS.get(extractor.name, f"fd_{extractor.name}")
+    name = distance_of(extractor.name)
     suffix = name.removeprefix("fid").removeprefix("fd")
     result = {
         name: entry(distance, "lower", identity),

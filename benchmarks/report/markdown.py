@@ -8,13 +8,12 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
-from benchmarks.report.notation import code, escape, link, superscript
+from benchmarks.report.notation import CONDITIONAL, DAGGER, code, escape, link, superscript
 from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import summary
 from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
 
-DAGGER = "†"
 #: Pictures that are folded away, with what stands on the fold.
 FOLDED = {"pca": "Codes in the plane: principal components", "tsne": "Codes in the plane: t-SNE"}
 
@@ -141,7 +140,7 @@ def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bo
 def _remarks(table: Table) -> Iterator[str]:
     said = []
     if any(row.conditional for row in table.rows):
-        said.append(f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x).")
+        said.append(CONDITIONAL)
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(
             "reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; "

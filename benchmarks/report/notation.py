@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 from benchmarks.report.compare import Estimate
 
 MAX_DECIMALS = 6
+DAGGER = "†"
+CONDITIONAL = f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x)."
 
 
 def number(value: float, digits: int = 4) -> str:

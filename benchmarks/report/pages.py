@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from benchmarks.record import Record
 from benchmarks.report import notation, plane, settings
 from benchmarks.report.compare import Estimate
-from benchmarks.report.markdown import DAGGER, grid
-from benchmarks.report.notation import escape, link
+from benchmarks.report.markdown import grid
+from benchmarks.report.notation import DAGGER, escape, link
 from benchmarks.report.published import MARKS
 from benchmarks.report.tables import Column, Row, Table, tables
 from zoo.registry import Registry, VariantEntry

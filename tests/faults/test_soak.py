@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from benchmarks import matrix, soak
 from tests.faults.children import CELLS, SUITE
+from zoo.training.memory import resident_memory
 
 ROUNDS = 5
-needs_proc = pytest.mark.skipif(not soak.STATUS.exists(), reason="needs /proc")
+needs_proc = pytest.mark.skipif(resident_memory() is None, reason="needs /proc")
 
 
 @needs_proc

@@ -24,9 +24,19 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the largest allocation on the GPU, or the largest resident size of the process, since `reset_peak`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError):
-        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-        if found:
-            return int(found[1]) * 1024
+    if peak := _status("VmHWM"):
+        return peak
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_memory() -> int | None:
+    """Bytes that the process holds now, or None where the system has no /proc."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int | None:
+    with contextlib.suppress(OSError):
+        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+        return int(found[1]) * 1024 if found else None
+    return None

@@ -15,9 +15,9 @@ from benchmarks.report.html.markup import Markup, escape, join, link, tag
 from benchmarks.report.html.payload import Json, numbers, payload
 from benchmarks.report.html.plots import RATE_DISTORTION, quality_against_cost, rate_distortion
 from benchmarks.report.html.variant import GALLERY, details, figure, first_seen, link_to
+from benchmarks.report.notation import CONDITIONAL, DAGGER
 
 HERE = Path(__file__).parent
-DAGGER = "†"
 STATUS = {
     "failed": "✕ failed", "diverged": "∿ diverged", "skip": "skip", "column": "see the other column",
     "absent": "not measured",
@@ -235,7 +235,7 @@ def _value(text: str, wins: bool) -> list[Markup]:
 def _remarks(table: Json) -> Markup | None:
     said = []
     if table["conditional"]:
-        said.append(f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x).")
+        said.append(CONDITIONAL)
     if table["no_likelihood"]:
         said.append(
             "Reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; it is neither "
