@@ -51,7 +51,7 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
 def trainer_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock) -> float:
     """Seconds of the trainer's steps over one epoch."""
     model = build_model(config, images.spec).to(compute.device).train()
-    trainer = make_trainer(config, model, images, compute)
+    trainer = make_trainer(config, model, images, compute.for_run(model, config.train, len(images["train"])))
     _wait(compute)
     started = clock()
     steps_of(trainer, 0)
@@ -117,13 +117,17 @@ class Contestant:
 
 
 PYTHAE = Contestant("pythae", "benchmarks.peers.pythae_loop")
-LOOP = "benchmarks.peers.zoo_loop"
-OURS = {
+LOOP, BARE = "benchmarks.peers.zoo_loop", "benchmarks.peers.bare_loop"
+COMPILED, HALF = ("--compile", "yes"), ("--precision", "bf16")
+OTHERS = {
     "mlp": (
         Contestant("float32", LOOP),
-        Contestant("float32, compile", LOOP, ("--compile", "yes")),
-        Contestant("bf16", LOOP, ("--precision", "bf16")),
-        Contestant("bf16, compile", LOOP, ("--precision", "bf16", "--compile", "yes")),
+        Contestant("float32, compile", LOOP, COMPILED),
+        Contestant("bf16", LOOP, HALF),
+        Contestant("bf16, compile", LOOP, HALF + COMPILED),
+        Contestant("bare, float32", BARE),
+        Contestant("bare, float32, compile", BARE, COMPILED),
+        Contestant("bare, bf16, compile", BARE, HALF + COMPILED),
     ),
     "conv": (
         Contestant("float32", LOOP),
@@ -133,13 +137,13 @@ OURS = {
 
 
 def against_pythae(network: str, images: int, repeats: int, device: str, clock: str) -> list[dict[str, Any]]:
-    """A row for each of our ways to train ``network``: medians beside pythae's, and peak memory.
+    """A row for each way to train ``network``, ours and a bare loop's: medians beside pythae's, and peak memory.
 
     Raises:
         ZooError: pythae could not be installed, or one of the processes ended.
     """
     theirs = environment_of_pythae()
-    contestants = (PYTHAE, *OURS[network])
+    contestants = (PYTHAE, *OTHERS[network])
     told = ["--network", network, "--images", str(images), "--device", device]
     root = Path(__file__).resolve().parent.parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -166,7 +170,7 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
             "network": network,
             "loop": name,
             "images/s": round(statistics.median(rates[name])),
-            "loss, last epoch": round(found[name][-1]["loss"], 2),
+            "loss": round(found[name][-1]["loss"], 2),
             "peak MB": peaks[name],
         }
         | _ratio("loop / pythae", rates[name], rates[PYTHAE.name])

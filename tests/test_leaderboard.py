@@ -34,6 +34,13 @@ def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(reco
         assert one.cell.key == record.cell_key(_identity(one.config))
 
 
+def test_what_is_neither_training_nor_evaluation_is_less_than_a_tenth(records: list[record.Record]) -> None:
+    for group in {one.cell.group for one in records}:
+        took = [one.seconds for one in records if one.cell.group == group and one.status == "done"]
+        rest = sum(seconds.total - seconds.train - seconds.evaluate for seconds in took)
+        assert took and 0 <= rest < 0.1 * sum(seconds.total for seconds in took), group
+
+
 def test_every_picture_is_there(records: list[record.Record]) -> None:
     for one in records:
         for picture in one.figures.values():

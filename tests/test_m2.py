@@ -135,3 +135,16 @@ def test_training_is_given_the_classes_though_the_bound_is_not_conditional() -> 
     assert torch.allclose(model.terms(x, torch.zeros(5)).elbo, model.terms(x).elbo, atol=1e-3)
     with pytest.raises(UsageError, match="needs data with classes"):
         create_model("m2", data=DataSpec((1, 4, 4), "binary"))
+
+
+def test_hidden_layers_begin_as_small_as_they_are_told_and_the_last_ones_as_ever() -> None:
+    torch.manual_seed(0)
+    told, plain = (create_model("m2", hidden=[300, 200], initial=value) for value in (0.001, None))
+    for layer in (told.classifier[0][0], told.classifier[0][2], told.image, told.encoder[1][0], told.decoder[0][0]):
+        assert layer.weight.std().item() == pytest.approx(0.001, rel=0.05)
+        assert 0.0005 < layer.bias.std().item() < 0.002
+    assert told.label.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    for name in ("classifier", "decoder"):
+        last, as_ever = (getattr(model, name)[-1].weight.std().item() for model in (told, plain))
+        assert last == pytest.approx(as_ever, rel=0.1)
+    assert told.head.weight.std().item() == pytest.approx(plain.head.weight.std().item(), rel=0.1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from zoo import create_model
-from zoo.config import resolve
+from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import load_run, train_run
 from zoo.training import precision
@@ -30,16 +31,18 @@ def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_fast_on_a_cpu_is_bf16_where_that_wins_and_float32_elsewhere(has_bf16: bool) -> None:
     dense, convolutional = create_model("vae"), create_model("vae", encoder={"name": "conv"}, decoder={"name": "conv"})
-    assert choose("cpu", "fast").for_model(dense) == choose("cpu", "float32")
-    fast = Compute(torch.device("cpu"), torch.bfloat16, channels_last=True)
-    assert choose("cpu", "fast").for_model(convolutional) == (fast if has_bf16 else choose("cpu", "float32"))
+    slow, asked = choose("cpu", "float32"), choose("cpu", "fast")
+    fast = Compute(torch.device("cpu"), torch.bfloat16)
+    assert asked.for_run(dense, TrainConfig(), 50_000) == (fast if has_bf16 else slow)
+    fast = replace(fast, channels_last=True)
+    assert asked.for_run(convolutional, TrainConfig(), 50_000) == (fast if has_bf16 else slow)
 
 
 @pytest.mark.parametrize("asked", ["auto", "float32", "bf16"])
 def test_what_is_asked_for_by_name_is_left_as_it_is(asked: str, has_bf16: bool) -> None:
     model = create_model("vae", encoder={"name": "conv"}, decoder={"name": "conv"})
     compute = choose("cpu", asked)
-    assert compute.for_model(model) == compute
+    assert compute.for_run(model, TrainConfig(), 50_000) == compute
     assert not compute.channels_last
 
 
@@ -78,3 +81,38 @@ def test_a_decision_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"compute": {"precision": "int3"}}))
     with pytest.raises(UsageError, match="how the run computes"):
         train_run(config, tmp_path, cpu)
+
+
+@pytest.mark.parametrize("asked", [True, False, "auto"])
+@pytest.mark.parametrize("compiler", [True, False])
+def test_losses_are_compiled_where_it_is_asked_for_or_pays(
+    asked: bool | str, compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_compiler", lambda: compiler)
+    dense = create_model("vae")
+    convolutional = create_model("vae", encoder={"name": "conv"}, decoder={"name": "conv"})
+    weights = sum(parameter.numel() for parameter in dense.parameters())
+    enough = int(precision.COMPILE_FROM / (6 * weights)) + 1
+    config = TrainConfig(compile=asked, epochs=1)
+    for model, images, pays in ((dense, enough, True), (dense, enough - 2, False), (convolutional, enough, False)):
+        compiled = choose("cpu").for_run(model, config, images).compiled
+        assert compiled == (asked is True or (asked == "auto" and pays and compiler))
+
+
+def test_a_compiled_run_is_the_same_run_but_for_rounding_and_goes_on_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not precision.has_compiler():
+        pytest.skip("needs a C++ compiler")
+    options = ["train.epochs=2", "train.checkpoint_seconds=0", "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=2"]
+    eager = train_run(resolve("vae", "synthetic", settings=options), tmp_path / "eager", choose("cpu"))
+    config = resolve("vae", "synthetic", settings=[*options, "train.compile=auto"])
+    monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
+    whole = train_run(config, tmp_path / "whole", choose("cpu"))
+    assert whole.compute.name == "float32, compiled"
+    assert whole.result.curves.keys() == eager.result.curves.keys()
+    for name, values in eager.result.curves.items():
+        assert whole.result.curves[name] == pytest.approx(values, rel=1e-4), name
+    monkeypatch.setattr(precision, "COMPILE_FROM", float("inf"))  # as a machine would that decides otherwise
+    again = train_run(config, tmp_path / "whole", choose("cpu"))
+    assert again.compute == whole.compute

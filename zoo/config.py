@@ -73,7 +73,9 @@ class TrainConfig(Config):
     precision: Precision = Field(
         "auto", description="auto: bf16 on a GPU, float32 on a CPU; fast: whatever trains this model faster here"
     )
-    compile: bool = False
+    compile: Literal["auto"] | bool = Field(
+        False, description="compile the losses; auto: dense networks on a CPU, where the run is long enough to pay"
+    )
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 is after every step")
     micro_batch: int | None = Field(None, ge=1, description="examples at once, their gradients added; rounding only")
 

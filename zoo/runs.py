@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig, validate
+from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig, TrainConfig, validate
 from zoo.data.batches import Batches
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
@@ -81,7 +81,7 @@ def train_run(
             sweep(folder / "checkpoints")
             claim(folder, config, spec, images)
         model = fresh_model(config, spec)
-        compute = _decided(folder, compute, model, world)
+        compute = _decided(folder, compute, model, config.train, len(images["train"]), world)
         model = compute.place(model)
         if finished(folder):
             kept = _kept(model, folder / MODEL)
@@ -309,21 +309,23 @@ def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> 
     atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
 
 
-def _decided(folder: Path, compute: Compute, model: VAE, world: World) -> Compute:
+def _decided(
+    folder: Path, compute: Compute, model: VAE, train: TrainConfig, images: int, world: World
+) -> Compute:
     # A run goes on as it began, bit for bit, also on a machine that would decide otherwise.
-    if not compute.fast:
-        return compute
+    if not compute.fast and train.compile != "auto":
+        return compute.for_run(model, train, images)
     described = _describe(folder) if (folder / "run.json").exists() else {}
     if "compute" in described:
         try:
             return compute.decided(described["compute"])
         except (KeyError, TypeError):
             raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
-    compute = compute.for_model(model)
+    compute = compute.for_run(model, train, images)
     if world.first:
         described["compute"] = compute.decision()
         atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
-        log.info("train.precision=fast: %s on this machine", compute.name)
+        log.info("this run computes in %s on this machine", compute.name)
     return compute
 
 

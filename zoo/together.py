@@ -81,7 +81,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
     models = [runs.fresh_model(config, images.spec) for config in configs]
     if reason := why_not(configs, models):
         raise UsageError(f"these runs cannot be trained as one stack: {reason}.")
-    compute = compute.for_model(models[0])
+    compute = compute.for_run(models[0], configs[0].train.model_copy(update={"compile": False}), 0)
     trainers, generators = [], []
     for config, model in zip(configs, models, strict=True):
         trainer = runs.make_trainer(config, compute.place(model), images, compute)

@@ -20,7 +20,6 @@ def main() -> None:
     given = rounds.arguments()
     torch.manual_seed(0)
     model = networks.build(given.network)
-    compute = choose(given.device, given.precision).for_model(model)
     config = TrainConfig(
         epochs=1 << 20,
         batch_size=given.batch,
@@ -28,6 +27,7 @@ def main() -> None:
         compile=given.compile == "yes",
         checkpoint_seconds=1e9,
     )
+    compute = choose(given.device, given.precision).for_run(model, config, given.images)
     images = Images(rounds.pictures(given.images))
     batches = Batches(images, batch_size=given.batch, device=compute.device, shuffle_seed=0)
     trainer = Trainer(compute.place(model), batches, batches, config, compute)

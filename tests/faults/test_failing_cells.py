@@ -185,7 +185,6 @@ def test_a_cell_that_is_short_of_memory_is_tried_once_in_smaller_parts(
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     def in_parts(self, x, y, scale):
-        self.forward = self.model.losses
         sizes.append(self.micro_batch)
         return original(self, x, y, scale)
 

@@ -33,6 +33,9 @@ class M2Settings(Settings):
     latent: int = Field(50, ge=1, description="dimensions of z, beside the class")
     hidden: tuple[int, ...] = Field((500,), min_length=1, description="widths of each of the three networks")
     activation: Activation = "softplus"
+    initial: float | None = Field(
+        None, gt=0, description="deviation of the hidden layers' initial weights (Pyro: 0.001); none: PyTorch's"
+    )
     likelihood: LikelihoodSettings = LikelihoodSettings()
     labelled: float = Field(0.002, ge=0, le=1, description="r: share of labelled examples in the data")
     alpha: float = Field(0.1, ge=0, description="weight of the classifier's own loss on labelled examples")
@@ -64,6 +67,10 @@ class M2(VAE):
         self.head = nn.Linear(settings.hidden[-1], 2 * settings.latent)
         width = settings.latent + spec.classes
         self.decoder = chain(width, settings.hidden[::-1], math.prod(self.output), settings.activation)
+        if settings.initial is not None:
+            for hidden in (self.classifier[0], self.image, self.label, self.encoder, self.decoder[0]):
+                for parameter in hidden.parameters():
+                    nn.init.normal_(parameter, std=settings.initial)
 
     # ---- the three networks ----------------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from zoo.config import TrainConfig
 from zoo.errors import UsageError
 
 HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+#: Operations of a training from which compiling it pays. A core does 1e11 of them a second, compiling takes half a
+#: minute, and a dense network then trains a tenth faster: that is even after five minutes, and this is twice as long.
+COMPILE_FROM = 6e13
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,14 @@ class Compute:
         device: where.
         half: autocast's type; None for float32.
         channels_last: pictures and convolutional weights lie in memory pixel by pixel.
-        fast: the rest is not decided yet: `for_model` decides when the model is known.
+        compiled: the losses are compiled.
+        fast: precision and memory format are not decided yet: `for_run` decides when the model is known.
     """
 
     device: torch.device
     half: torch.dtype | None = None
     channels_last: bool = False
+    compiled: bool = False
     fast: bool = False
 
     @property
@@ -43,27 +51,32 @@ class Compute:
     @property
     def name(self) -> str:
         name = NAMES[self.half]
-        return f"{name}, channels last" if self.channels_last else name
+        more = [word for word, is_so in (("channels last", self.channels_last), ("compiled", self.compiled)) if is_so]
+        return ", ".join([name, *more])
 
-    def for_model(self, model: nn.Module) -> Compute:
-        """What ``fast`` comes to for ``model``; anything else as it is.
+    def for_run(self, model: nn.Module, train: TrainConfig, images: int) -> Compute:
+        """What ``fast`` comes to for ``model``, and whether it is compiled when it is trained on ``images`` images.
 
-        It is a rule and no race between two ways at the start: the same command on the same machine gives the same
-        numbers. `docs/performance.md` has the measurements behind it. bf16 with channels last wins for convolutions on
-        a processor that multiplies bf16; everything else stays as ``auto`` has it.
+        Both are rules and no race between two ways at the start: the same command on the same machine gives the same
+        numbers. `docs/performance.md` has the measurements behind them. On a processor that multiplies bf16 that type
+        wins, for convolutions with channels last; elsewhere everything stays as ``auto`` has it.
         """
-        if not self.fast:
-            return self
-        if not any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
-            return replace(self, fast=False)
-        if self.device.type == "cpu":
-            half = torch.bfloat16 if multiplies_bf16() else None
-            return replace(self, half=half, channels_last=half is not None, fast=False)
-        return replace(self, channels_last=True, fast=False)
+        convolutional = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
+        decided = replace(self, fast=False, compiled=train.compile is True)
+        if self.fast and self.device.type == "cpu" and multiplies_bf16():
+            decided = replace(decided, half=torch.bfloat16, channels_last=convolutional)
+        elif self.fast and self.device.type == "cuda":
+            decided = replace(decided, channels_last=convolutional)
+        if train.compile == "auto":
+            # Three products of each weight with each image; of dense layers, which is what is compiled by this rule.
+            operations = 6.0 * sum(p.numel() for p in model.parameters()) * images * train.epochs
+            pays = operations >= COMPILE_FROM and not convolutional and self.device.type == "cpu"
+            decided = replace(decided, compiled=pays and has_compiler())
+        return decided
 
     def decision(self) -> dict[str, Any]:
         """What a run remembers, so that it goes on as it began on whatever machine: see `decided`."""
-        return {"precision": NAMES[self.half], "channels_last": self.channels_last}
+        return {"precision": NAMES[self.half], "channels_last": self.channels_last, "compiled": self.compiled}
 
     def decided(self, before: dict[str, Any]) -> Compute:
         """This, with what a run decided `before`.
@@ -75,7 +88,8 @@ class Compute:
         half = HALVES[before["precision"]]
         if half is torch.float16 and self.device.type == "cpu":
             raise UsageError("this run was begun in fp16 on a GPU; it cannot go on on a CPU.")
-        return replace(self, half=half, channels_last=bool(before["channels_last"]), fast=False)
+        compiled = bool(before.get("compiled", False))  # which runs of before there was a choice do not say
+        return replace(self, half=half, channels_last=bool(before["channels_last"]), compiled=compiled, fast=False)
 
     def place(self, model: nn.Module) -> nn.Module:
         """``model`` on the device, in the memory format of the run."""
@@ -87,6 +101,12 @@ class Compute:
         if self.half is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
+
+
+@functools.cache
+def has_compiler() -> bool:
+    """Whether what torch.compile writes for a processor can be compiled here: a C++ compiler is there."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
 
 
 @functools.cache
@@ -103,7 +123,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     """The device and precision for a request.
 
     ``auto`` takes the GPU if there is one; there bf16, or fp16 where the GPU has no bf16; float32 on a CPU. What
-    ``fast`` is `Compute.for_model` decides.
+    ``fast`` is `Compute.for_run` decides.
 
     Raises:
         UsageError: an unknown device, or a GPU that is not there.

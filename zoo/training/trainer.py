@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
@@ -139,7 +140,12 @@ class Trainer:
         self.best: dict[str, Tensor] | None = None
         self.best_elbo, self.best_epoch, self.waited = -float("inf"), 0, 0
         self.stopped_early = False
-        self.forward = torch.compile(model.losses) if config.compile else model.losses
+        measured = _measured
+        if compute.compiled:
+            torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
+            # The noise of the uncompiled run: the two then differ by rounding alone.
+            measured = torch.compile(_measured, options={"fallback_random": True})
+        self.forward = functools.partial(measured, model)
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -180,9 +186,9 @@ class Trainer:
             if self.compute.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with self.compute.autocast():
-                losses = self.forward(x, y, self.progress())
+                losses, row = self.forward(x, y, self.progress())
             backward(losses, self.groups, scale)
-            names, row = list(losses), _row(losses)
+            names = list(losses)
         rate = learning_rate(self.config, self.step, self.steps)
         if self.retreats:
             rate *= RETREAT_RATE**self.retreats
@@ -310,10 +316,10 @@ class Trainer:
                 noise.part_of(len(x) * self.world.size, first + low, first + high, tape),
                 self.compute.autocast(),
             ):
-                losses = self.forward(x[rows], None if y is None else y[rows], self.progress())
+                losses, part = self.forward(x[rows], None if y is None else y[rows], self.progress())
             backward(losses, self.groups, scale * share, add=low > 0)
             names = list(losses)
-            row += share * _row(losses)
+            row += share * part
         return names, row
 
     def _retreat(self, reason: str) -> None:
@@ -438,6 +444,14 @@ class Trainer:
 
 class _Hopeless(Exception):
     pass
+
+
+def _measured(
+    model: VAE, x: Tensor, y: Tensor | None, progress: Progress
+) -> tuple[dict[str, Tensor], Tensor]:
+    # The losses of the groups, and `_row`: one function, so that it is compiled as one.
+    losses = model.losses(x, y, progress)
+    return dict(losses), _row(losses)
 
 
 @torch.no_grad()
