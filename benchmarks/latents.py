@@ -12,13 +12,14 @@ from benchmarks.pictures import to_bytes
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.models.base import VAE, condition_vector
-from zoo.models.hierarchy import Hierarchy, centre
+from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
 from zoo.models.m2 import M2
 from zoo.models.rae import RAE
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
 from zoo.posteriors import DiagonalGaussian, kl_diagonal
+from zoo.priors import Prior
 
 Way = Literal["linear", "spherical"]
 REACH = 3.0  # standard deviations to either side
@@ -35,6 +36,10 @@ class Latents:
     def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, D), the centres of the posterior."""
         return self.model.represent(x, y)
+
+    def walked(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """(B, D'), the part of the codes that a walk may go along: all of it."""
+        return self.codes(x, y)
 
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
         """(B, C, H, W) in [0, 1], the means of p(x | code)."""
@@ -64,22 +69,34 @@ class LayersOfLatents(Latents):
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
         rest = codes
 
-        def pick(prior: DiagonalGaussian, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
+        def pick(prior: DiagonalGaussian | Prior, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
             nonlocal rest
-            size = prior.mean.shape[1]
+            size = prior.latent if isinstance(prior, Prior) else prior.mean.shape[1]
             z, rest = (rest[:, :size], rest[:, size:]) if rest.shape[1] >= size else (prior.mean, rest)
             return z, None
 
         return self.model.likelihood.mean(self.model.descend(pick, len(codes))[1])
 
-    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def top(self, x: Tensor) -> Layer:
+        return self.model.descend(centre, len(x), self.model.ascend(x))[0][0]
+
+    def walked(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.top(x).z
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor | None:
         """(D,) nats of the top layer's dimensions."""
-        top = self.model.descend(centre, len(x), self.model.ascend(x))[0][0]
-        q, p = top.posterior, top.prior
-        return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
+        top = self.top(x)
+        divergence = top.posterior.kl(top.prior)
+        return None if divergence is None else divergence.mean(0)
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        return x.new_zeros(size), x.new_ones(size)
+        top = self.top(x)
+        moments = top.prior.moments()
+        if moments is None:
+            return top.z.mean(0), top.z.std(0)
+        # Of a layer that nothing is above the prior is the same in every row.
+        mean, log_variance = (value.expand(len(x), size)[0] for value in moments)
+        return mean, (0.5 * log_variance).exp()
 
 
 class LowestLayer(Latents):
@@ -204,7 +221,7 @@ def traverse(
     held = None if y is None else y[image : image + 1]
     rates, code = latents.rates(x, y), latents.codes(x[image : image + 1], held)[0]
     if rates is None:
-        rates = latents.codes(x, y).var(0)
+        rates = latents.walked(x, y).var(0)
     order = rates.argsort(descending=True, stable=True)[:dims]
     mean, deviation = latents.moments(x, y, len(rates))
     rows = code[: len(rates)].expand(len(order), steps, -1).clone()

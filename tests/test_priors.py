@@ -188,7 +188,11 @@ def test_mixture_equals_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     z = torch.randn(50, 6, dtype=torch.float64)
     expected = as_torch(prior).log_prob(z)
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=0, atol=1e-9)
-    monkeypatch.setattr(priors, "_TERMS", 11 * 6 * 7)  # pieces of 7 rows, the last one shorter
+    with torch.no_grad():
+        whole = prior.log_prob(z)
+        monkeypatch.setattr(priors, "_CACHED", 11 * 6 * 7)  # pieces of 7 rows, the last one shorter
+        assert torch.equal(prior.log_prob(z), whole)
+    monkeypatch.setattr(priors, "_TERMS", 11 * 6 * 7)
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=0, atol=1e-9)
 
 

@@ -92,7 +92,11 @@ class DiagonalGaussian:
         """log q(z) (...) for z (..., D)."""
         return log_normal(z, self.mean, self.log_variance).sum(-1)
 
-    def kl(self, prior: Prior) -> Tensor | None:
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, so that this may be the prior of another (`zoo.priors.Prior.moments`)."""
+        return self.mean, self.log_variance
+
+    def kl(self, prior: Prior | DiagonalGaussian) -> Tensor | None:
         """KL(q || prior) per dimension (..., D) where the prior is a diagonal Gaussian, else None."""
         moments = prior.moments()
         return None if moments is None else kl_diagonal(self.mean, self.log_variance, *moments)

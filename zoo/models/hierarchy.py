@@ -19,29 +19,31 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import make_likelihood
 from zoo.models.base import VAE, Terms, repeat
 from zoo.nets import batch_norm
-from zoo.posteriors import DiagonalGaussian, kl_diagonal
+from zoo.posteriors import DiagonalGaussian
+from zoo.priors import Prior
 
 
 @dataclass
 class Layer:
-    """One layer given a draw of those above: z (B, D) and log q (B,); no posterior and no q when sampling."""
+    """One layer given a draw of those above: z (B, D) and log q (B,); no posterior and no q when sampling. The top
+    layer, which nothing is above, may have any prior."""
 
-    prior: DiagonalGaussian
+    prior: DiagonalGaussian | Prior
     posterior: DiagonalGaussian | None
     z: Tensor
     log_q: Tensor | None
 
     def rate(self) -> Tensor:
-        """(B,) nats: KL(q(z | x, above) || p(z | above)), analytic."""
-        q, p = self.posterior, self.prior
-        return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).sum(1)
+        """(B,) nats: KL(q(z | x, above) || p(z | above)), analytic; one-sample where the prior is no Gaussian."""
+        divergence = self.posterior.kl(self.prior)
+        return -self.log_ratio() if divergence is None else divergence.sum(1)
 
     def log_ratio(self) -> Tensor:
         """(B,) nats: log p(z | above) - log q(z | x, above)."""
         return self.prior.log_prob(self.z) - self.log_q
 
 
-Pick = Callable[[DiagonalGaussian, DiagonalGaussian | None], tuple[Tensor, Tensor | None]]
+Pick = Callable[[DiagonalGaussian | Prior, DiagonalGaussian | None], tuple[Tensor, Tensor | None]]
 
 
 class Hierarchy(VAE):
@@ -63,11 +65,13 @@ class Hierarchy(VAE):
         """What the downward path carries before the top layer, (rows, ...)."""
         raise NotImplementedError
 
-    def generate(self, level: int, state: Tensor) -> tuple[Tensor, DiagonalGaussian]:
+    def generate(self, level: int, state: Tensor) -> tuple[Tensor, DiagonalGaussian | Prior]:
         """Bring the state down to a layer and give that layer's prior."""
         raise NotImplementedError
 
-    def infer(self, level: int, state: Tensor, prior: DiagonalGaussian, evidence: Tensor) -> DiagonalGaussian:
+    def infer(
+        self, level: int, state: Tensor, prior: DiagonalGaussian | Prior, evidence: Tensor
+    ) -> DiagonalGaussian:
         """The layer's posterior."""
         raise NotImplementedError
 
@@ -120,7 +124,9 @@ class Hierarchy(VAE):
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """As `VAE.sample`; the temperature scales every layer's standard deviations."""
 
-        def tempered(prior: DiagonalGaussian, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
+        def tempered(prior: DiagonalGaussian | Prior, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
+            if isinstance(prior, Prior):
+                return prior.sample(n, temperature), None
             deviation = temperature * torch.exp(0.5 * prior.log_variance)
             return prior.mean + deviation * noise.normal(prior.mean), None
 
@@ -132,12 +138,12 @@ class Hierarchy(VAE):
         batch_norm.recollect(self, batches, self.terms)
 
 
-def draw(prior: DiagonalGaussian, posterior: DiagonalGaussian) -> tuple[Tensor, Tensor]:
+def draw(prior: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[Tensor, Tensor]:
     """A draw from the posterior, for `Hierarchy.descend`."""
     return posterior.rsample()
 
 
-def centre(prior: DiagonalGaussian, posterior: DiagonalGaussian) -> tuple[Tensor, None]:
+def centre(prior: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[Tensor, None]:
     """The posterior mean, for `Hierarchy.descend`."""
     return posterior.mean, None
 
