@@ -89,11 +89,17 @@ def _bounds(
     kind = getattr(model, "likelihood", None)
     support = model.spec.support
     unit = "nats"
-    if kind is not None and not kind.is_nll_of(support):
+    reason = None
+    if not model.bounds:
+        reason = "it has no posterior, so it bounds nothing"
+        out.skipped["rate"] = reason
+    elif kind is not None and not kind.is_nll_of(support):
         reason = f"a {kind.name} is not a likelihood of {support} data"
-        out.metrics["reconstruction_loss"] = _metric(terms.distortion, "", "lower", split | {"likelihood": kind.name})
-        out.skipped |= dict.fromkeys(("elbo", "distortion", "nll", "bits_per_dim"), reason)
         out.metrics["rate"] = _metric(terms.rate, unit, None, split)
+    if reason:
+        identity = split | {"likelihood": getattr(kind, "name", None)}
+        out.metrics["reconstruction_loss"] = _metric(terms.distortion, "", "lower", identity)
+        out.skipped |= dict.fromkeys(("elbo", "distortion", "nll", "bits_per_dim"), reason)
         return None, None
     out.metrics["elbo"] = _metric(terms.elbo, unit, "higher", split)
     out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)

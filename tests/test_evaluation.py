@@ -47,6 +47,7 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
         ("vae", "synthetic", ["evaluate.latent=yes", "evaluate.quality_samples=32"]),
         ("cvae", "synthetic", []),
         ("vq_vae", "synthetic", ["evaluate.latent=no"]),
+        ("rae", "synthetic", ["evaluate.anomaly=fashion_mnist"]),
         ("flow_vae", "ppca", ["data.options.n_train=256"]),
         ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
         ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
+from benchmarks.evaluate import evaluate
 from zoo import create_model, load_run, noise
 from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
@@ -143,6 +144,16 @@ def test_nothing_of_it_is_called_a_bound(tmp_path: Path) -> None:
     assert curves["validation_reconstruction_loss"][-1] < curves["validation_reconstruction_loss"][0]
     with pytest.raises(UsageError, match="no posterior"):
         run.model.log_weights(torch.zeros(1, 1, 28, 28))
+    found = evaluate(run)
+    reason = "it has no posterior, so it bounds nothing"
+    for name in ("elbo", "nll", "bits_per_dim", "rate", "distortion"):
+        assert found.skipped[name] == reason and not any(made.startswith(name) for made in found.metrics)
+    loss = found.metrics["reconstruction_loss"]
+    assert loss["unit"] == "" and loss["identity"]["likelihood"] == "squared_error"
+    x = shown(run, "test")
+    with torch.no_grad():
+        error = (run.model.reconstruct(x) - x).square().sum((1, 2, 3)).mean().item()
+    assert loss["value"] == pytest.approx(error, rel=1e-5)
 
 
 def shown(run: Run, split: str) -> Tensor:

@@ -143,8 +143,8 @@ def _remarks(table: Table) -> Iterator[str]:
         said.append(CONDITIONAL)
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(
-            "reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; "
-            "it is neither nats nor comparable with an ELBO."
+            "reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the "
+            "data; it is neither nats nor comparable with an ELBO."
         )
     if any(row.label != row.variant for row in table.rows):
         said.append(f"Digits after a name tell recipes of one variant apart: {escape(recipes(table))}")

@@ -238,8 +238,8 @@ def _remarks(table: Json) -> Markup | None:
         said.append(CONDITIONAL)
     if table["no_likelihood"]:
         said.append(
-            "Reconstruction loss: a Bernoulli term on grey pixels, which is no likelihood of the data; it is neither "
-            "nats nor comparable with an ELBO."
+            "Reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the "
+            "data; it is neither nats nor comparable with an ELBO."
         )
     if table["recipes"]:
         said.append(f"Digits after a name tell recipes of one variant apart: {table['recipes']}")
