@@ -18,7 +18,7 @@ from zoo.config import TrainConfig
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
-from zoo.models.base import VAE
+from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
 from zoo.registry import registry
@@ -159,6 +159,27 @@ def test_beta_weighs_the_rate_in_training_only() -> None:
         assert loss.item() == pytest.approx((terms.distortion + beta * terms.rate.sum(1)).mean().item(), rel=1e-6)
         states.append(terms)
     assert torch.equal(states[0].elbo, states[1].elbo)
+
+
+@every_variant
+def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
+    # With the compiler's front alone: that is what the code of a variant can stop.
+    plain, traced = (make(name).train() for _ in range(2))
+    traced.load_state_dict(plain.state_dict())
+    x, y = digits()
+    x, y = x[:16], y[:16] if plain.conditional or plain.supervised else None
+    torch.compiler.reset()
+    compiled = torch.compile(type(traced).losses, backend="eager")
+    for fraction in (0.1, 0.9, 1.0):
+        progress = Progress(1.0, fraction=fraction)
+        torch.manual_seed(0)
+        expected = plain.losses(x, y, progress)
+        torch.manual_seed(0)
+        found = compiled(traced, x, y, progress)
+        assert found.keys() == expected.keys()
+        for group, loss in expected.items():
+            assert torch.allclose(found[group], loss, rtol=1e-4, atol=1e-5), (fraction, group)
+            assert found[group].requires_grad == loss.requires_grad
 
 
 @pytest.mark.parametrize("width", [28, 56])

@@ -16,6 +16,7 @@ both terms exact. Every posterior sample is the same one, so the k-sample bound 
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar
 
 import torch
@@ -89,7 +90,7 @@ class VQVAE(VAE):
         fraction = getattr(progress, "fraction", None)
         fits_codes = fraction is None or fraction < self.settings.prior_from
         fits_prior = fraction is None or not fits_codes
-        with torch.set_grad_enabled(fits_codes and torch.is_grad_enabled()):
+        with contextlib.nullcontext() if fits_codes else torch.no_grad():
             z = self.encode(x)
             q = self.quantiser(z)
             if fits_codes and self.training:
