@@ -13,7 +13,7 @@ from zoo import create_model
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import load_run, train_run
-from zoo.training import precision
+from zoo.training import precision, trainer
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
@@ -116,3 +116,7 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding_and_goes_on_compiled(
     monkeypatch.setattr(precision, "COMPILE_FROM", float("inf"))  # as a machine would that decides otherwise
     again = train_run(config, tmp_path / "whole", choose("cpu"))
     assert again.compute == whole.compute
+    monkeypatch.setattr(trainer, "has_compiler", lambda: False)
+    assert train_run(config, tmp_path / "whole", choose("cpu")).result.steps == whole.result.steps, "it is only loaded"
+    with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
+        train_run(resolve("vae", "synthetic", settings=["train.compile=true"]), tmp_path / "new", choose("cpu"))

@@ -25,7 +25,7 @@ from zoo.training.average import Average
 from zoo.training.distributed import ALONE, World
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
-from zoo.training.precision import Compute
+from zoo.training.precision import Compute, has_compiler
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
@@ -91,7 +91,8 @@ class Trainer:
         world: the processes that train this run together; ``train`` and ``validation`` are this one's share.
 
     Raises:
-        UsageError: the batch is to be divided, and the variant's loss looks at the batch as a whole.
+        UsageError: the batch is to be divided, and the variant's loss looks at the batch as a whole; the losses are to
+            be compiled, and there is no compiler.
     """
 
     def __init__(
@@ -142,6 +143,8 @@ class Trainer:
         self.stopped_early = False
         measured = _measured
         if compute.compiled:
+            if compute.device.type == "cpu" and not has_compiler():
+                raise UsageError("a compiled training needs a C++ compiler (g++ or clang++), and there is none.")
             torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
             # The noise of the uncompiled run: the two then differ by rounding alone.
             measured = torch.compile(_measured, options={"fallback_random": True})
