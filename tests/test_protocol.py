@@ -1,0 +1,109 @@
+"""How a published number is measured: the k-sample bound at any scale, what the test split is for, whose statistics."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import record
+from benchmarks.metrics.likelihood import importance_weighted
+from tests.conftest import ROOT
+from zoo import runs
+from zoo.config import resolve
+from zoo.data.batches import Batches
+from zoo.data.images import Images
+from zoo.data.synthetic import load_synthetic
+from zoo.models.iwae import k_sample_loss
+from zoo.training.precision import choose
+
+K = 10
+EXTREMES = {
+    "all large": (torch.full((K, 1), 1e4), 1e4),
+    "all small": (torch.full((K, 1), -1e4), -1e4),
+    "one large": (torch.tensor([[1e4]] + [[-1e4]] * (K - 1)), 1e4 - math.log(K)),
+    "three large": (torch.tensor([[1e4]] * 3 + [[-1e4]] * (K - 3)), 1e4 + math.log(0.3)),
+    "close and small": (torch.tensor([[-1e4 + i % 2] for i in range(K)]), -1e4 + math.log((1 + math.e) / 2)),
+}
+
+
+class Said(torch.nn.Module):
+    """A model whose log-weights are said to it."""
+
+    def __init__(self, log_weights: Tensor) -> None:
+        super().__init__()
+        self.rest = iter(log_weights)
+
+    def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
+        return torch.stack([next(self.rest) for _ in range(k)]).expand(k, len(x))
+
+
+@pytest.mark.parametrize("rows", [K, 4, 1])
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_bound_that_is_reported_is_exact_for_weights_of_any_size(name: str, rows: int) -> None:
+    log_weights, expected = EXTREMES[name]
+    batches = Batches(Images(torch.zeros(1, 1, 2, 2, dtype=torch.uint8)), batch_size=1)
+    bound = importance_weighted(Said(log_weights.double()), batches, K, seed=0, rows=rows)
+    assert bound.dtype == torch.float64 and bound.item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+def test_the_bound_that_is_trained_on_and_its_gradient_are_finite_for_weights_of_any_size(name: str) -> None:
+    log_weights, expected = EXTREMES[name]
+    log_weights = log_weights.clone().requires_grad_()
+    loss = k_sample_loss(log_weights, "iwae")
+    # Float32 numbers near 10,000 are 0.001 apart, and the gradient's weights are exponentials of such differences.
+    assert loss.item() == pytest.approx(-expected, abs=1e-3)
+    (gradient,) = torch.autograd.grad(loss, log_weights)
+    assert torch.isfinite(gradient).all() and gradient.sum().item() == pytest.approx(-1, abs=1e-3)
+
+
+def test_no_mean_of_weights_is_taken_outside_of_their_logarithm() -> None:
+    by_hand = re.compile(r"\.exp\(\)\.(mean|sum)\([^()]*\)\.log\(|log\((torch\.)?(mean|sum)\((torch\.)?exp\(")
+    assert by_hand.search("log_w.exp().mean(0).log()") and by_hand.search("torch.log(torch.mean(torch.exp(w)))")
+    sources = [path for folder in ("zoo", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert sources and not [str(path) for path in sources if by_hand.search(path.read_text())]
+
+
+def test_every_committed_bound_has_its_k_in_its_name_and_is_of_test_images_with_bits_of_a_stated_seed() -> None:
+    board = ROOT / "leaderboard"
+    records = [*record.read_all(board / "records"), *record.read_all(board / "reproductions" / "records")]
+    seen = 0
+    for one in records:
+        for name, metric in one.metrics.items():
+            if name == "elbo" or name.startswith("nll"):
+                assert metric.identity["split"] == "test", one.cell.stem
+            if name.startswith("nll"):
+                seen += 1
+                assert name == f"nll_iwae_{metric.identity['k']}", one.cell.stem
+                assert metric.n == metric.identity["images"], one.cell.stem
+        if one.config["data"]["binarise"] == "dynamic":
+            # The bits that the seed stands for are pinned in tests/test_data.py.
+            assert one.config["data"]["test_bits_seed"] == 777, one.cell.stem
+    assert seen
+
+
+def test_batch_statistics_of_the_ladder_are_those_of_the_last_weights_over_the_training_images(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Sonderby et al. collect them before every test; neither they nor the weights know of the test images."""
+    images = load_synthetic(256, 64, 64).prepare("threshold")
+    test = replace(images["test"], pixels=255 - images["test"].pixels)
+    settings = ["latent=4", "hidden=[16, 8]", "depth=1", "train.epochs=2", "train.batch_size=64", "train.keep=last"]
+    states = []
+    for name, shown in (("one", images), ("other", replace(images, splits=images.splits | {"test": test}))):
+        monkeypatch.setattr(runs, "load_images", lambda config, shown=shown: shown)
+        config = resolve("ladder_vae", "synthetic", settings=settings)
+        model = runs.train_run(config, tmp_path / name, choose("cpu")).model
+        states.append(model.state_dict())
+        # Equal batches without noise: the mean of their means is that of all images, through the weights as they are.
+        linear, norm, _ = model.up[0]
+        with torch.no_grad():
+            expected = linear(shown["train"].pixels.flatten(1).float() / 255).mean(0)
+        torch.testing.assert_close(norm.running_mean, expected, rtol=0, atol=1e-5)
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
