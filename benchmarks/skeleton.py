@@ -82,7 +82,8 @@ def add_variant(name: str, like: str = "vae", path: Path | None = None) -> list[
         The two files.
 
     Raises:
-        UsageError: a bad or taken name, an unknown ``like``, or an installed package instead of a checkout.
+        UsageError: a bad or taken name, an unknown ``like`` or one that has no rate to weigh, or an installed package
+            instead of a checkout.
     """
     name = checked(name)
     path = path or registry_path()
@@ -151,6 +152,8 @@ def title_of(name: str) -> str:
 
 def _source(name: str, like: str) -> tuple[str, VariantEntry]:
     known, parent = registry().variant(like)
+    if parent.provides and "elbo" not in parent.provides:
+        raise UsageError(f"'{known}' has no rate, and what is written here weighs one: start from another variant.")
     module, _, kind = parent.target.partition(":")
     names = {"title": title_of(name), "name": class_of(name), "module": module, "parent": kind}
     article = "An" if parent.title[0] in "AEIOaeio" else "A"

@@ -89,6 +89,8 @@ def test_a_bad_or_taken_name_is_one_sentence_and_writes_nothing(zoo, name: str, 
     assert said in err and len(err.splitlines()) == 1
     assert before == ((ROOT / "registry.yaml").read_bytes(), sorted((ROOT / "zoo" / "models").iterdir()))
     assert zoo("new", "my_vae", "--like", "vea")[0] == 2
+    code, _, err = zoo("new", "my_vae", "--like", "rae")
+    assert code == 2 and "'rae' has no rate" in err
 
 
 def test_a_plugin_is_a_package_with_an_entry_point(zoo, tmp_path: Path) -> None:  # noqa: F811
