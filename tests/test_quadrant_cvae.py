@@ -78,3 +78,17 @@ def test_what_it_measures_is_its_bound_and_its_guess() -> None:
     with noise.keyed(0, torch.arange(4)):
         assert torch.equal(found["completion_loss"], -model.terms(x).elbo)
     assert set(found) == set(model.measures) and (found["guess_loss"] > 0).all()
+
+
+def test_the_sampled_rate_has_the_mean_of_the_closed_form() -> None:
+    torch.manual_seed(0)
+    plain, sampled = (
+        create_model("quadrant_cvae", data=SPEC, observed=2, latent=3, hidden=[8], rate=rate).double()
+        for rate in ("analytic", "sampled")
+    )
+    sampled.load_state_dict(plain.state_dict())
+    x = bits(1).expand(20_000, -1, -1, -1)
+    with torch.no_grad():
+        exact, drawn = plain.terms(x).rate[0, 0], sampled.terms(x).rate[:, 0]
+    assert drawn.std() > 0.01
+    assert abs(drawn.mean() - exact) < 4 * drawn.std() / len(x) ** 0.5

@@ -12,7 +12,7 @@ shown part): the board marks it and ranks it apart.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,9 @@ class QuadrantSettings(Settings):
     latent: int = Field(200, ge=1, description="number of latent dimensions")
     observed: int = Field(1, ge=1, le=3, description="quadrants shown: bottom left, then top left, then top right")
     hidden: tuple[int, ...] = Field((500, 500), description="widths of each of the four networks")
+    rate: Literal["analytic", "sampled"] = Field(
+        "analytic", description="the KL in closed form, or at the draw of z as Pyro has it: the same mean, more noise"
+    )
     likelihood: LikelihoodSettings = LikelihoodSettings()
 
 
@@ -105,8 +108,11 @@ class QuadrantCVAE(VAE):
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
         q, p = self.infer(x), self.prior(x)
-        z, _ = q.rsample()
-        rate = kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).sum(1)
+        z, log_q = q.rsample()
+        if self.settings.rate == "sampled":
+            rate = log_q - p.log_prob(z)
+        else:
+            rate = kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).sum(1)
         return Terms(-self.log_likelihood(self.decode(z), x), rate.unsqueeze(1), {"z": z})
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
