@@ -206,6 +206,16 @@ def test_the_page_says_everything_of_a_recipe() -> None:
     assert "not run: no record yet" in page(files, [])
 
 
+def test_what_a_recipe_gave_with_other_settings_stays_on_the_page() -> None:
+    before, now = toy(), toy(config=toy().config | {"train": {"epochs": 2, "batch_size": 64}})
+    files = {"toys": RecipeFile.model_validate({"schema": 1, "paper": "Toys", "recipes": {"toy": now}})}
+    records = [made(before, 0, -104.0), made(now, 0, -100.5)]
+    text = page(files, records)
+    assert "- `toy` before, with `train.epochs=1`: elbo -104.00 ± 0.50 (not)." in text
+    assert "**reproduced**" in text and text.count("-104") == 1
+    assert "before, with" not in page(files, records[1:])
+
+
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
     board = ROOT / "leaderboard"
     records = record.read_all(board / "reproductions" / "records")

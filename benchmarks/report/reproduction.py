@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, judge, of_recipe
 from benchmarks.record import Record
-from benchmarks.report.notation import escape, estimate, link, number
+from benchmarks.report.notation import code, escape, estimate, link, number
+from benchmarks.report.notes import flat
+from benchmarks.report.settings import spelled
 
 HEADER = """\
 <!-- Made from the recipes and their records. Do not edit: `zoo reproduce` writes it. -->
@@ -40,7 +42,7 @@ def page(files: Mapping[str, RecipeFile], records: list[Record]) -> str:
             parts.append(f"{escape(made.read)}\n")
         rows = [row for name, recipe in made.recipes.items() for row in _rows(name, recipe, records)]
         parts.append("\n".join([COLUMNS, RULE, *rows]) + "\n")
-        parts.append("\n".join(_remarks(made.recipes)) + "\n")
+        parts.append("\n".join([*_remarks(made.recipes), *_earlier(made.recipes, records)]) + "\n")
     return "\n".join(parts)
 
 
@@ -108,6 +110,31 @@ def _remarks(recipes: Mapping[str, Recipe]) -> list[str]:
         text += f" Published in: {escape('; '.join(sorted({target.source for target in recipe.targets})))}."
         said.setdefault(text, []).append(f"`{name}`")
     return [f"- {', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
+    # What a recipe gave with other settings stays on the page: a miss is kept, and so is what was tried.
+    said = []
+    for name, recipe in recipes.items():
+        now = of_recipe(name, recipe, records)
+        before: dict[str, list[Record]] = {}
+        for made in records:
+            if made.cell.suite == name and made.status == "done" and made not in now:
+                before.setdefault(_apart(made, recipe), []).append(made)
+        for other, some in before.items():
+            found = [(target, judge(recipe, target, some)) for target in recipe.targets]
+            numbers = (f"{escape(target.name or target.metric)} {ours(one)} ({one.word})" for target, one in found)
+            said.append(f"- `{name}` before, with {other}: {', '.join(numbers)}.")
+    return said
+
+
+def _apart(made: Record, recipe: Recipe) -> str:
+    # The settings of training that a record has otherwise than the recipe has them now.
+    then, now = (dict(flat(one)) for one in (made.config, recipe.run_config(made.cell.seed).identity()))
+    names = sorted(name for name in now if name.startswith(("model.", "train.", "data.")))
+    return ", ".join(
+        code(f"{name}={spelled(then.get(name, 'none'))}") for name in names if then.get(name) != now[name]
+    )
 
 
 def _cost(recipe: Recipe) -> str:

@@ -33,8 +33,8 @@ class QuadrantSettings(Settings):
     latent: int = Field(200, ge=1, description="number of latent dimensions")
     observed: int = Field(1, ge=1, le=3, description="quadrants shown: bottom left, then top left, then top right")
     hidden: tuple[int, ...] = Field((500, 500), description="widths of each of the four networks")
-    rate: Literal["analytic", "sampled"] = Field(
-        "analytic", description="the KL in closed form, or at the draw of z as Pyro has it: the same mean, more noise"
+    rate: Literal["sampled"] | None = Field(
+        None, description="`sampled`: the KL at the draw of z, as Pyro has it: more noise; none: in closed form"
     )
     likelihood: LikelihoodSettings = LikelihoodSettings()
 
