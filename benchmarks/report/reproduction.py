@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import get_args
 
-from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, judge, of_recipe
+from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, Word, judge, of_recipe
 from benchmarks.record import Record
 from benchmarks.report.notation import code, escape, estimate, link, number
 from benchmarks.report.notes import flat
@@ -35,7 +36,9 @@ RULE = "| :-- | :-- | --: | --: | --: | :-- | :-- | :-- | --: | :-- |"
 
 def page(files: Mapping[str, RecipeFile], records: list[Record]) -> str:
     """The whole page."""
-    parts = [HEADER]
+    words = [made.word for *_, made in verdicts(files, records)]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in get_args(Word))
+    parts = [HEADER, f"Of {len(words)} published numbers: {counts}.\n"]
     for made in files.values():
         parts.append(f"## {link(made.paper, made.url)}\n")
         if made.read:
