@@ -113,7 +113,7 @@ class LowestLayer(Latents):
     def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
         draws, posteriors, _ = self.model.climb(x, centre=True)
         q, p = posteriors[0], self.model.prior_of(0, draws)
-        return kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).mean(0)
+        return q.kl(p).mean(0)
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
         codes = self.codes(x, y)

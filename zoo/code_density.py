@@ -90,9 +90,6 @@ class CodeDensity(nn.Module):
     @full_precision
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         """n codes (n, D); ``temperature`` scales the deviations of every component, not its mean."""
-        cumulative = self.weights.cumsum(0)
-        u = noise.uniform(self.weights.new_empty(n, 1)).squeeze(1)
-        # The last sum may round to less than 1, and u may lie above it.
-        k = torch.searchsorted(cumulative, u.to(cumulative.dtype)).clamp_max(len(cumulative) - 1)
+        k = noise.component(self.weights, n)
         drawn = noise.normal(self.means[k]).unsqueeze(2)
         return self.means[k] + temperature * (self.scales[k] @ drawn).squeeze(2)

@@ -110,6 +110,12 @@ class Bernoulli(Likelihood):
         return (noise.uniform(params) < torch.sigmoid(params)).to(params.dtype)
 
 
+def mean_logits(x: Tensor) -> Tensor:
+    """Logits (C, H, W) of the mean of images (B, C, H, W), where a Bernoulli decoder starts; those of pixels that never
+    change stay finite."""
+    return x.mean(0).clamp(0.001, 0.999).logit()
+
+
 class Gaussian(Likelihood):
     """Independent Gaussian pixels; ``params`` are the means, unbounded. A density, of real-valued data.
 

@@ -77,6 +77,13 @@ def index(like: Tensor, n: int) -> Tensor:
     return (uniform(like) * n).long().clamp_max(n - 1)
 
 
+def component(weights: Tensor, n: int) -> Tensor:
+    """``n`` indices, int64 (n,), drawn with probabilities ``weights`` (K,), which add up to 1."""
+    u, cumulative = uniform(weights.new_empty(n, 1)).squeeze(1), weights.cumsum(0)
+    # The last sum may round to less than 1, and u may lie above it.
+    return torch.searchsorted(cumulative, u.to(cumulative.dtype)).clamp_max(len(cumulative) - 1)
+
+
 @contextlib.contextmanager
 def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[None]:
     """Make `normal` and `uniform` a function of the example inside the block.

@@ -110,10 +110,7 @@ class _Mixture(Prior):
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()
-        u = noise.uniform(gaussians.mean.new_empty(n, 1)).squeeze(1)
-        cumulative = log_weights.exp().cumsum(0)
-        # The last sum may round to less than 1, and u may lie above it.
-        k = torch.searchsorted(cumulative, u.to(cumulative.dtype)).clamp_max(len(cumulative) - 1)
+        k = noise.component(log_weights.exp(), n)
         mean, log_variance = gaussians.mean[k], gaussians.log_variance[k]
         return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean)
 

@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -81,7 +82,8 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
     models = [runs.fresh_model(config, images.spec) for config in configs]
     if reason := why_not(configs, models):
         raise UsageError(f"these runs cannot be trained as one stack: {reason}.")
-    compute = compute.for_run(models[0], configs[0].train.model_copy(update={"compile": False}), 0)
+    # A stack captures its steps where it can, and is never compiled.
+    compute = replace(compute.for_run(models[0], configs[0].train, len(images["train"])), compiled=False)
     trainers, generators = [], []
     for config, model in zip(configs, models, strict=True):
         trainer = runs.make_trainer(config, compute.place(model), images, compute)

@@ -18,7 +18,6 @@ PER_PIXEL = math.log(2.0)
 WEIGHTS = ("alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral", "weight")
 DRAWS, DRAWN_AT_ONCE = 8192, 1024
 SLACK = 0.5  # nats
-NO_POSTERIOR = "it has no posterior, and says that it bounds nothing"
 
 
 def sum_over_pixels(subject: Subject) -> None:
@@ -38,6 +37,11 @@ def sum_over_pixels(subject: Subject) -> None:
             f"{expected:.4g}",
             "sum over channels and pixels (.flatten(1).sum(1)); a mean there weighs the rate against one pixel",
         )
+
+
+def _needs_a_bound(subject: Subject) -> None:
+    if not subject.bounds:
+        raise Inapplicable("it has no posterior, and says that it bounds nothing")
 
 
 def _grows_with_the_image(subject: Subject) -> None:
@@ -71,8 +75,7 @@ def per_image(subject: Subject) -> None:
 
 def rate_not_negative(subject: Subject) -> None:
     """The rate is a KL divergence: never negative on average."""
-    if not subject.bounds:
-        raise Inapplicable(NO_POSTERIOR)
+    _needs_a_bound(subject)
     model, (x, y) = subject.known(), subject.batch(32)
     drawn = [model.terms(x, y).rate for _ in range(64)]
     hold(
@@ -92,8 +95,7 @@ def rate_not_negative(subject: Subject) -> None:
 
 def one_bound(subject: Subject) -> None:
     """The mean of log_weights is the ELBO that terms gives."""
-    if not subject.bounds:
-        raise Inapplicable(NO_POSTERIOR)
+    _needs_a_bound(subject)
     model, (x, y) = subject.known(), subject.batch(32)
     (mean1, error1), (mean2, error2) = subject.elbo, mean_and_error(model.log_weights(x, y, 200))
     error = math.hypot(error1, error2)
@@ -111,8 +113,7 @@ def one_bound(subject: Subject) -> None:
 
 def more_samples_tighten(subject: Subject) -> None:
     """More samples tighten the bound: 1, then 5, then 50."""
-    if not subject.bounds:
-        raise Inapplicable(NO_POSTERIOR)
+    _needs_a_bound(subject)
     model, (x, y) = subject.known(), subject.batch(32)
 
     def bound(k: int, draws: int) -> tuple[float, float]:
@@ -165,8 +166,7 @@ def below_the_evidence(subject: Subject) -> None:
     enough where the posterior is no further from the prior than log(draws) nats (Chatterjee and Diaconis 2018);
     a model that claims a rate below that is held to it.
     """
-    if not subject.bounds:
-        raise Inapplicable(NO_POSTERIOR)
+    _needs_a_bound(subject)
     model, _ = _memorised(subject)
     if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli":
         raise Inapplicable("its likelihood of bits is not a Bernoulli, so that samples do not give p(x)")

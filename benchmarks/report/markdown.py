@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
-from benchmarks.report.notation import CONDITIONAL, DAGGER, code, escape, link, superscript
+from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, code, escape, link, superscript
 from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import summary
@@ -142,10 +142,7 @@ def _remarks(table: Table) -> Iterator[str]:
     if any(row.conditional for row in table.rows):
         said.append(CONDITIONAL)
     if any(column.metric == "reconstruction_loss" for column in table.head):
-        said.append(
-            "reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the "
-            "data; it is neither nats nor comparable with an ELBO."
-        )
+        said.append(NO_LIKELIHOOD)
     if any(row.label != row.variant for row in table.rows):
         said.append(f"Digits after a name tell recipes of one variant apart: {escape(recipes(table))}")
     for metric, reasons in table.skipped.items():

@@ -12,6 +12,10 @@ from benchmarks.report.compare import Estimate
 MAX_DECIMALS = 6
 DAGGER = "†"
 CONDITIONAL = f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x)."
+NO_LIKELIHOOD = (
+    "reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the data; "
+    "it is neither nats nor comparable with an ELBO."
+)
 
 
 def number(value: float, digits: int = 4) -> str:

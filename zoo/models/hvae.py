@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood
+from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
 from zoo.nets import Activation, require
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal
+from zoo.posteriors import DiagonalGaussian, gaussian
 
 
 class HVAESettings(Settings):
@@ -92,7 +92,7 @@ class HVAE(VAE):
         draws, posteriors, log_q = self.climb(x)
         rates = [log_q[level] - self.prior_of(level, draws).log_prob(draws[level]) for level in range(len(self.down))]
         top, prior = posteriors[-1], self.prior_of(len(self.down), draws)
-        rates.append(kl_diagonal(top.mean, top.log_variance, prior.mean, prior.log_variance).sum(1))
+        rates.append(top.kl(prior).sum(1))
         distortion = -self.likelihood.log_prob(self.decode(draws[0]), x)
         return Terms(distortion, torch.stack(rates[::-1], 1), {"z": torch.cat(draws[::-1], 1)})
 
@@ -138,4 +138,4 @@ class HVAE(VAE):
             glorot(self)
         if self.likelihood.name == "bernoulli":
             with torch.no_grad():
-                self.decoder[-1].bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
+                self.decoder[-1].bias.copy_(mean_logits(x).flatten())

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings
+from zoo.likelihoods import LikelihoodSettings, mean_logits
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets import Activation
@@ -108,5 +108,5 @@ class HVampVAE(Hierarchy):
         """A Bernoulli decoder starts at the mean image, and the prior from the data."""
         if self.likelihood.name == "bernoulli":
             with torch.no_grad():
-                self.decoder.both[-1].bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
+                self.decoder.both[-1].bias.copy_(mean_logits(x).flatten())
         self.prior.initialise(x)

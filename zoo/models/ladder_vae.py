@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings
+from zoo.likelihoods import LikelihoodSettings, mean_logits
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy, standard_normal
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
@@ -124,7 +124,7 @@ class LadderVAE(Hierarchy):
         """Start a dense Bernoulli decoder at the mean image."""
         if self.likelihood.name == "bernoulli" and self.settings.decoder is None:
             with torch.no_grad():
-                self.decoder[1].bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
+                self.decoder[1].bias.copy_(mean_logits(x).flatten())
 
 
 class Moments(nn.Module):

@@ -23,7 +23,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal
+from zoo.posteriors import DiagonalGaussian, gaussian
 
 REMEMBERED = 64
 HIDDEN = -1.0  # what the networks see where they are shown nothing
@@ -109,10 +109,7 @@ class QuadrantCVAE(VAE):
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
         q, p = self.infer(x), self.prior(x)
         z, log_q = q.rsample()
-        if self.settings.rate == "sampled":
-            rate = log_q - p.log_prob(z)
-        else:
-            rate = kl_diagonal(q.mean, q.log_variance, p.mean, p.log_variance).sum(1)
+        rate = log_q - p.log_prob(z) if self.settings.rate == "sampled" else q.kl(p).sum(1)
         return Terms(-self.log_likelihood(self.decode(z), x), rate.unsqueeze(1), {"z": z})
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:

@@ -49,7 +49,7 @@ from zoo.errors import UsageError
 from zoo.likelihoods import Likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
-from zoo.precision import full_precision
+from zoo.precision import full, full_precision
 
 SEED = 0
 
@@ -112,8 +112,7 @@ class RAE(VAE):
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to codes (B, D), in full precision."""
-        z = self.head(self.encoder(x))
-        return z if z.dtype == torch.float64 else z.float()
+        return full(self.head(self.encoder(x)))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B, D) to the numbers (B, C, H, W) that `SquaredError` makes pixels of."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood
+from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
@@ -95,5 +95,5 @@ class VanillaVAE(VAE):
         """Start a dense Bernoulli decoder at the mean image (as Burda et al. do), and the prior from the data."""
         with torch.no_grad():
             if self.likelihood.name == "bernoulli" and hasattr(self.decoder, "output_bias"):
-                self.decoder.output_bias.copy_(x.mean(0).clamp(0.001, 0.999).logit())
+                self.decoder.output_bias.copy_(mean_logits(x))
         self.prior.initialise(x)

@@ -15,7 +15,7 @@ from benchmarks.report.html.markup import Markup, escape, join, link, tag
 from benchmarks.report.html.payload import Json, numbers, payload
 from benchmarks.report.html.plots import RATE_DISTORTION, quality_against_cost, rate_distortion
 from benchmarks.report.html.variant import GALLERY, details, figure, first_seen, link_to
-from benchmarks.report.notation import CONDITIONAL, DAGGER
+from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD
 
 HERE = Path(__file__).parent
 STATUS = {
@@ -237,10 +237,7 @@ def _remarks(table: Json) -> Markup | None:
     if table["conditional"]:
         said.append(CONDITIONAL)
     if table["no_likelihood"]:
-        said.append(
-            "Reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the "
-            "data; it is neither nats nor comparable with an ELBO."
-        )
+        said.append(NO_LIKELIHOOD[0].upper() + NO_LIKELIHOOD[1:])
     if table["recipes"]:
         said.append(f"Digits after a name tell recipes of one variant apart: {table['recipes']}")
     lost = [
