@@ -120,7 +120,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
         # Pixel by pixel before the sum: x l and softplus(l) of a sure pixel are large and cancel.
-        return torch.addcmul(F.softplus(logits, threshold=SOFTPLUS_LINEAR), logits, x, value=-1.0).sum(1)
+        return F.softplus(logits, threshold=SOFTPLUS_LINEAR).addcmul_(logits, x, value=-1.0).sum(1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -131,7 +131,10 @@ class _CrossEntropy(torch.autograd.Function):
         logits, x = ctx.saved_tensors
         gradient = gradient.unsqueeze(1)
         of_x = -gradient * logits if ctx.needs_input_grad[1] else None
-        return (torch.sigmoid(logits) - x) * gradient, of_x
+        mean = torch.sigmoid(logits)
+        if torch.is_grad_enabled():  # somebody wants second derivatives
+            return (mean - x) * gradient, of_x
+        return mean.sub_(x).mul_(gradient), of_x
 
 
 def mean_logits(x: Tensor) -> Tensor:
