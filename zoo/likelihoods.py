@@ -120,7 +120,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(logits: Tensor, x: Tensor) -> Tensor:
         # Pixel by pixel before the sum: x l and softplus(l) of a sure pixel are large and cancel.
-        return F.softplus(logits, threshold=SOFTPLUS_LINEAR).addcmul_(logits, x, value=-1.0).sum(1)
+        return F.softplus(logits, threshold=SOFTPLUS_LINEAR).sub_(logits * x).sum(1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
