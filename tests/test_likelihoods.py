@@ -123,22 +123,6 @@ def test_bernoulli_far_logits_cost_their_size() -> None:
     torch.testing.assert_close(wrong, torch.tensor([-50.0, -50.0]))
 
 
-def cross_entropy(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
-
-
-@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0, 300.0])
-def test_bernoulli_and_its_gradient_are_the_cross_entropy_of_pytorch(scale: float) -> None:
-    logits = (scale * torch.randn(5, 1, 6, 7, dtype=torch.float64)).requires_grad_()
-    x = torch.rand(5, 1, 6, 7, dtype=torch.float64)
-    weight = torch.randn(5, dtype=torch.float64)
-    ours, theirs = build("bernoulli").log_prob(logits, x), -cross_entropy(logits, x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    (gradient,) = torch.autograd.grad((weight * ours).sum(), logits)
-    (expected,) = torch.autograd.grad((weight * theirs).sum(), logits)
-    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
-
-
 def test_bernoulli_has_second_derivatives_and_those_of_the_image() -> None:
     logits = torch.randn(2, 1, 2, 3, dtype=torch.float64, requires_grad=True)
     x = torch.rand(2, 1, 2, 3, dtype=torch.float64, requires_grad=True)

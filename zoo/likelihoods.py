@@ -8,7 +8,7 @@ harness says so.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from zoo.data.images import DataSpec
 
 LOG_2PI = math.log(2.0 * math.pi)
-# From here on softplus(l) is l, to the last digit of a float64.
-SOFTPLUS_LINEAR = 40.0
 
 
 class LikelihoodSettings(BaseModel):
@@ -100,7 +98,8 @@ class Bernoulli(Likelihood):
     @full_precision
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """The sum of x log p + (1 - x) log(1 - p), (B,); of grey x minus the cross-entropy."""
-        return -_CrossEntropy.apply(params.flatten(1), x.to(params.dtype).flatten(1))
+        x = x.to(params.dtype)
+        return -F.binary_cross_entropy_with_logits(params, x, reduction="none").flatten(1).sum(1)
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
@@ -109,32 +108,6 @@ class Bernoulli(Likelihood):
     @full_precision
     def sample(self, params: Tensor) -> Tensor:
         return (noise.uniform(params) < torch.sigmoid(params)).to(params.dtype)
-
-
-class _CrossEntropy(torch.autograd.Function):
-    # softplus(l) - x l summed over pixels, for logits and images (B, D): half the passes over the pixels that
-    # `binary_cross_entropy_with_logits` and its gradient take, which weighs where every image is decoded k times.
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, x: Tensor) -> Tensor:
-        # Pixel by pixel before the sum: x l and softplus(l) of a sure pixel are large and cancel.
-        return F.softplus(logits, threshold=SOFTPLUS_LINEAR).sub_(logits * x).sum(1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        logits, x = ctx.saved_tensors
-        gradient = gradient.unsqueeze(1)
-        of_x = -gradient * logits if ctx.needs_input_grad[1] else None
-        mean = torch.sigmoid(logits)
-        if torch.is_grad_enabled():  # somebody wants second derivatives
-            return (mean - x) * gradient, of_x
-        return mean.sub_(x).mul_(gradient), of_x
 
 
 def mean_logits(x: Tensor) -> Tensor:
