@@ -177,6 +177,7 @@ class Train(_Part):
     stopped_early: StrictBool = False
     retreats: Count = 0
     together: Count = 1
+    captured: bool = False
 
 
 class Seconds(_Part):

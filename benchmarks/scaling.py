@@ -67,7 +67,7 @@ def _trained(
         trainer._means()
         took.append(clock() - started)
     started = clock()
-    batches._order(1)
+    batches.order(1)
     order = clock() - started
     seconds = statistics.median(took[2:])
     return {

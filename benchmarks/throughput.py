@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import statistics
@@ -40,8 +41,7 @@ Loop = Callable[[RunConfig, ImageSet, Compute, Clock], float]
 
 def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
     """One epoch of the trainer as `Trainer.fit` runs it, without the validation that follows; its mean numbers."""
-    for x, y in trainer.train.epoch(epoch):
-        trainer.update(x, y)
+    for _ in trainer.steps_of(epoch):
         trainer._pause_if_due()
     means = trainer._means()
     trainer.totals.zero_()
@@ -49,23 +49,37 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
 
 
 def trainer_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock) -> float:
-    """Seconds of the trainer's steps over one epoch."""
+    """Seconds of the trainer's steps over one epoch; on a GPU over the second one, once they are captured."""
     model = build_model(config, images.spec).to(compute.device).train()
     trainer = make_trainer(config, model, images, compute.for_run(model, config.train, len(images["train"])))
+    warm = compute.device.type == "cuda"
+    if warm:
+        steps_of(trainer, 0)
     _wait(compute)
     started = clock()
-    steps_of(trainer, 0)
+    steps_of(trainer, int(warm))
     _wait(compute)
     return clock() - started
 
 
-def bare_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock) -> float:
-    """Seconds of a hand-written loop over the same steps."""
+def bare_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock, captured: bool = False) -> float:
+    """Seconds of a hand-written loop over the same steps; ``captured`` has its update as one CUDA graph."""
     model = build_model(config, images.spec).to(compute.device)
     pixels, labels = images["train"].pixels.to(compute.device), images["train"].labels
     labels = labels.to(compute.device) if model.conditional and labels is not None else None
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate, fused=True, capturable=captured)
     size, dynamic = config.train.batch_size, images.binarise == "dynamic"
+
+    def update(x: torch.Tensor, y: torch.Tensor | None) -> None:
+        with compute.autocast():
+            terms = model.terms(x, y)
+            loss = (terms.distortion + terms.rate.sum(1)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    if captured:
+        update = _as_graph(update, torch.zeros(size, *images.spec.shape, device=compute.device), labels)
     _wait(compute)
     started = clock()
     order = torch.randperm(len(pixels)).to(compute.device)
@@ -74,37 +88,53 @@ def bare_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: C
         x = pixels[index].float() / 255
         if dynamic:
             x = (torch.rand_like(x) < x).float()  # a third of what torch.bernoulli takes on a CPU
-        with compute.autocast():
-            terms = model.terms(x, None if labels is None else labels[index])
-            loss = (terms.distortion + terms.rate.sum(1)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        update(x, None if labels is None else labels[index])
     _wait(compute)
     return clock() - started
+
+
+def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor | None) -> Callable[..., None]:
+    y = None if labels is None else labels[: len(x)].clone()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            update(x, y)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        update(x, y)
+
+    def replay(new_x: torch.Tensor, new_y: torch.Tensor | None) -> None:
+        x.copy_(new_x)
+        if y is not None:
+            y.copy_(new_y)
+        graph.replay()
+
+    return replay
 
 
 def compare(
     variant: str, images: int, repeats: int, device: str, settings: list[str], clock: Clock
 ) -> dict[str, Any]:
     """One row: medians of images per second of both, and the median over repeats of trainer / bare."""
-    config = resolve(variant, "mnist", settings=[*settings, "train.epochs=1", "train.checkpoint_seconds=1e9"])
+    config = resolve(variant, "mnist", settings=[*settings, "train.epochs=2", "train.checkpoint_seconds=1e9"])
     compute = choose(device, config.train.precision)
     data = load_images(config).subset({"train": images})
     seen = len(data["train"]) // config.train.batch_size * config.train.batch_size
     loops: dict[str, Loop] = {"trainer": trainer_seconds, "bare": bare_seconds}
+    if compute.device.type == "cuda":
+        loops["bare, captured"] = functools.partial(bare_seconds, captured=True)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(repeats + 1):
         for name in loops if repeat % 2 else reversed(loops):
             seconds = loops[name](config, data, compute, clock)
             if repeat:  # the first pair warms up
                 rates[name].append(seen / seconds)
-    return {
-        "variant": variant,
-        "precision": compute.name,
-        "trainer, images/s": round(statistics.median(rates["trainer"])),
-        "bare, images/s": round(statistics.median(rates["bare"])),
-    } | _ratio("trainer / bare", rates["trainer"], rates["bare"])
+    row: dict[str, Any] = {"variant": variant, "precision": compute.name}
+    row |= {f"{name}, images/s": round(statistics.median(found)) for name, found in rates.items()}
+    for name in list(loops)[1:]:
+        row |= _ratio(f"trainer / {name}", rates["trainer"], rates[name])
+    return row
 
 
 @dataclass(frozen=True)
@@ -178,20 +208,21 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
     ]
 
 
-def at_once(hidden: int, seeds: int, device: str, clock: Clock) -> dict[str, Any]:
-    """One row: what a stack of ``seeds`` gains over one run after the other, for an MLP of that width on MNIST."""
+def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
+    """One row: what a stack of ``seeds`` costs beside one run alone, on MNIST; one after the other is ``seeds``."""
     from zoo.together import gain
 
-    settings = [f"encoder.hidden=[{hidden}]", f"decoder.hidden=[{hidden}]", "train.epochs=1"]
-    configs = [resolve("vae", "mnist", seed, settings=settings) for seed in range(seeds)]
-    times = gain(configs, choose(device, configs[0].train.precision), clock=clock)
-    return {"hidden": hidden, "seeds": seeds, "stack / one by one": round(times, 2)}
+    configs = [resolve(variant, "mnist", seed, settings=settings) for seed in range(seeds)]
+    compute = choose(device, configs[0].train.precision)
+    steps = 2000 if compute.device.type == "cuda" else 20
+    times = gain(configs, compute, steps=steps, clock=clock)
+    return {"variant": variant, "precision": compute.name, "seeds": seeds, "stack / one": round(seeds / times, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="bare,mlp,conv", help="bare loop; pythae's nets (mlp, conv); seeds at once")
-    parser.add_argument("--variants", default="vae,cvae", help="for the bare loop")
+    parser.add_argument("--variants", default="vae,cvae", help="for the bare loop, and for seeds at once")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--device", default="auto")
@@ -212,7 +243,9 @@ def main() -> None:
                 for variant in given.variants.split(",")
             ]
         elif row == "seeds":
-            tables[row] = [at_once(hidden, 8, device, clock) for hidden in (64, 400)]
+            tables[row] = [
+                at_once(variant, 8, device, given.settings, clock) for variant in given.variants.split(",")
+            ]
         else:
             images = given.images if row == "mlp" else max(128, given.images // 50)
             tables[row] = against_pythae(row, images, given.repeats, device, given.clock)
@@ -238,7 +271,8 @@ def _round(process: subprocess.Popen) -> str:
 def _ratio(name: str, ours: list[float], others: list[float]) -> dict[str, Any]:
     # Of the pair of each repeat: what disturbs a repeat disturbs both of its halves.
     ratios = [a / b for a, b in zip(ours, others, strict=True)]
-    return {name: round(statistics.median(ratios), 3), "range": f"{min(ratios):.2f} to {max(ratios):.2f}"}
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return {name: round(statistics.median(ratios), 3), name.replace(" / ", " to ") + ", range": spread}
 
 
 def _wait(compute: Compute) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_capture import DECIDED_BY_THE_HOST
 from zoo import create_model, list_models, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
@@ -66,7 +67,45 @@ def test_terms_are_those_of_the_cpu(variant: str) -> None:
     assert torch.allclose(*results, rtol=2e-3)
 
 
-@pytest.mark.parametrize("variant", ["vae", "cvae"])
+@pytest.mark.parametrize("variant", list_models())
+def test_a_captured_training_is_the_training(tmp_path: Path, variant: str) -> None:
+    settings = ["train.warmup=2", "train.schedule=cosine", "train.ema=0.9", "train.clip=50", "train.precision=float32"]
+    results = []
+    for capture in ("false", "true"):
+        more = [*settings, "train.epochs=3", "train.batch_size=64", f"train.capture={capture}"]
+        config = resolve(variant, "synthetic", settings=more)
+        results.append(train_run(config, tmp_path / capture, choose("cuda", "float32")).result)
+    assert not results[0].captured
+    assert results[1].captured == (variant not in DECIDED_BY_THE_HOST)
+    assert results[0].skipped_updates == results[1].skipped_updates
+    for name, curve in results[0].curves.items():
+        assert results[1].curves[name] == pytest.approx(curve, rel=5e-3, abs=5e-2), name
+
+
+def test_a_captured_run_that_is_stopped_ends_in_the_same_weights(tmp_path: Path) -> None:
+    settings = ["train.epochs=4", "train.batch_size=32", "train.checkpoint_seconds=0", "train.ema=0.9"]
+    config = resolve("vae", "synthetic", settings=settings)
+    whole = train_run(config, tmp_path / "whole", choose("cuda"))
+    asked = 0
+
+    def sometimes() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 7 == 0
+
+    while True:
+        try:
+            pieces = train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=sometimes)
+            break
+        except Stopped:
+            continue
+    assert whole.result.captured and pieces.result.captured and asked > 14
+    assert whole.result.curves == pieces.result.curves
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, pieces.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("variant", ["vae", "beta_vae", "cvae", "flow_vae"])
 def test_seeds_trained_at_once_are_the_runs_of_each_alone(tmp_path: Path, variant: str) -> None:
     # More steps than are run before the step is captured: most are replays.
     settings = ["train.epochs=4", "train.batch_size=64", "train.precision=float32", "train.warmup=2", "train.clip=5"]

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from zoo import together
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, train_together
-from zoo.training.capture import WARM_UP, Captured
 from zoo.training.precision import choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Diverged
@@ -144,29 +142,3 @@ def test_a_suite_trains_its_seeds_at_once_where_that_wins(tmp_path: Path, times:
         before = [line for line in said if "vae on" in line]
         train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
         assert [line for line in said[len(before) :] if line.startswith("vae on")] == []
-
-
-def test_a_captured_step_is_replayed_on_the_inputs_of_each_call() -> None:
-    captures = 0
-
-    def record(step, inputs: list[Tensor]):
-        # What a graph does: the captured call computes nothing, a replay reads and writes the captured memory.
-        nonlocal captures
-        captures += 1
-        output = torch.zeros(3)
-        return lambda: output.copy_(step(*inputs)), output
-
-    state = torch.zeros(3)
-
-    def step(x: Tensor, y: Tensor) -> Tensor:
-        return state.add_(x * y)
-
-    inputs = [(torch.randn(3), torch.randn(3)) for _ in range(WARM_UP + 4)]
-    captured = Captured(step, torch.device("cpu"), record)
-    outputs = [captured(*pair).clone() for pair in inputs]
-    kept = outputs[-2].clone()
-    captured(*inputs[0])
-    assert captures == 1
-    assert torch.equal(kept, outputs[-2])
-    sums = torch.stack([x * y for x, y in inputs]).cumsum(0)
-    assert torch.allclose(torch.stack(outputs), sums, atol=1e-6)

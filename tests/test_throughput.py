@@ -56,4 +56,5 @@ def test_a_contestant_answers_each_round_with_one_line(contestant: str) -> None:
 
 def test_the_ratio_is_that_of_the_pairs() -> None:
     # A machine that halves its speed in the last repeat halves both.
-    assert _ratio("r", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0]) == {"r": 1.5, "range": "1.50 to 1.50"}
+    given = _ratio("a / b", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0])
+    assert given == {"a / b": 1.5, "a to b, range": "1.50 to 1.50"}

@@ -268,8 +268,8 @@ def test_the_average_follows_and_is_put_back() -> None:
     torch.nn.init.zeros_(model.weight)
     average = Average(model, decay=0.5)
     torch.nn.init.ones_(model.weight)
-    for _ in range(40):
-        average.update()
+    for update in range(40):
+        average.blend(average.weight(update))
     with average.applied():
         assert model.weight.item() == pytest.approx(1.0, abs=1e-6)
         torch.nn.init.zeros_(average.tensors["weight"])

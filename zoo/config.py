@@ -76,6 +76,7 @@ class TrainConfig(Config):
     compile: Literal["auto"] | bool = Field(
         False, description="compile the losses; auto: dense networks on a CPU, where the run is long enough to pay"
     )
+    capture: bool = Field(True, description="on a GPU, a step as one CUDA graph wherever the variant allows it")
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 is after every step")
     micro_batch: int | None = Field(None, ge=1, description="examples at once, their gradients added; rounding only")
 
@@ -124,7 +125,7 @@ class RunConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""
-        free = {"train": {"checkpoint_seconds", "micro_batch"}, "evaluate": {"rows"}}
+        free = {"train": {"checkpoint_seconds", "micro_batch", "capture"}, "evaluate": {"rows"}}
         return without_later(self.model_dump(mode="json", exclude=free))
 
 

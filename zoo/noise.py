@@ -30,14 +30,14 @@ class _Keys:
 class Draw:
     """One draw from the ordinary generator, to be made again."""
 
-    fill: Callable[[Tensor], Tensor]
+    fill: Callable[..., Tensor]
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
 
-    def again(self) -> Tensor:
-        """The numbers that this draw gives now."""
-        return self.fill(torch.empty(self.shape, dtype=self.dtype, device=self.device))
+    def again(self, generator: torch.Generator | None = None) -> Tensor:
+        """The numbers that this draw gives now, from ``generator`` or from the device's own."""
+        return self.fill(torch.empty(self.shape, dtype=self.dtype, device=self.device), generator=generator)
 
 
 @dataclass

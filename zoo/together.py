@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from zoo.training.replicas import Replicas, generator_state, why_not
 from zoo.training.trainer import Diverged, Trainer
 
 TIMED_STEPS = 20
+BURSTS = 5
 
 
 def train_together(
@@ -60,20 +62,22 @@ def gain(
     steps: int = TIMED_STEPS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """How many times as fast the stack trains as one run after the other: medians of ``steps`` alternating steps."""
+    """How many times as fast the stack trains as one run after the other: medians of alternating bursts, of ``steps``
+    steps in all. The single run captures its steps where it can, as the stack does."""
     (alone, *_), _, _ = _prepared(configs[:1], compute)
     trainers, generators, compute = _prepared(configs, compute)
     stack = Replicas(trainers, generators)
     alone.model.train()
-    one, many = alone.train.epoch(0), [trainer.train.epoch(0) for trainer in trainers]
-    took: tuple[list[float], list[float]] = ([], [])
+    one, many = alone.steps_of(0), stack.steps_of(0)
     # The first steps warm up, and capture.
-    for number in range(min(steps + 2 * WARM_UP, alone.steps_per_epoch)):
-        single = _timed(compute, clock, lambda: alone.update(*next(one)))
-        stacked = _timed(compute, clock, lambda: stack.advance(many))
-        if number >= min(2 * WARM_UP, alone.steps_per_epoch - 1):
-            took[0].append(single)
-            took[1].append(stacked)
+    warm = min(2 * WARM_UP, alone.steps_per_epoch - 1)
+    burst = max(1, min(steps, alone.steps_per_epoch - warm) // BURSTS)
+    took: tuple[list[float], list[float]] = ([], [])
+    for number in range(1 + BURSTS):
+        for times, walker in zip(took, (one, many), strict=True):
+            seconds = _timed(compute, clock, walker, burst if number else warm)
+            if number:
+                times.append(seconds)
     return len(trainers) * statistics.median(took[0]) / max(statistics.median(took[1]), 1e-9)
 
 
@@ -93,9 +97,10 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
     return trainers, generators, compute
 
 
-def _timed(compute: Compute, clock: Callable[[], float], step: Callable[[], object]) -> float:
+def _timed(compute: Compute, clock: Callable[[], float], walker: Iterator[None], steps: int) -> float:
     started = clock()
-    step()
+    for _ in itertools.islice(walker, steps):
+        pass
     if compute.device.type == "cuda":
         torch.cuda.synchronize(compute.device)
     return clock() - started

@@ -87,7 +87,9 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
         elif made.status != "done":
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
-    compute = choose(device, todo[0].config.train.precision)
+    # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
+    asked = todo[0].config.train.precision
+    compute = choose(device, "float32" if asked == "auto" else asked)
     with graceful() as should_stop:
         matrix.run_all(todo, places, compute, watching(wandb_mode, places), should_stop, tell)
 

@@ -21,6 +21,7 @@ from zoo.models.base import VAE
 from zoo.quantisers import code_counts, code_use, perplexity
 
 ACTIVE_VARIANCE = 0.01
+MOST_ROWS = 1 << 16
 
 
 @dataclass
@@ -57,10 +58,12 @@ def importance_weighted(
 ) -> Tensor:
     """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
 
-    log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once: images
-    are taken few at a time before their k samples are split, so that each is encoded once where k fits.
+    log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once (on a
+    GPU as many as fit well): images are taken few at a time before their k samples are split, so that each is encoded
+    once where k fits.
     """
     wanted = min(images or batches.n, batches.n)
+    rows = max(rows, _roomy(batches.device, model.spec.dims))
     bounds = []
     for ids, x, y in _first(batches, wanted, max(1, rows // k)):
         parts = []
@@ -110,6 +113,13 @@ def mean_and_error(values: Tensor) -> Estimate:
     n = len(values)
     spread = values.double().std().item() if n > 1 else 0.0
     return Estimate(values.double().mean().item(), spread / math.sqrt(n), n)
+
+
+def _roomy(device: torch.device, dims: int) -> int:
+    """Decoder rows that a third of a GPU's free memory holds, at 64 numbers a pixel; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    return min(MOST_ROWS, torch.cuda.mem_get_info(device)[0] // (3 * 64 * 4 * dims))
 
 
 def _first(batches: Batches, n: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:

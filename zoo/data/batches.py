@@ -95,7 +95,7 @@ class Batches:
 
     def epoch(self, i: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
         """(x, y) of epoch ``i`` from batch ``start`` on: x float32 (B, C, H, W), y as ``condition`` says."""
-        order = self._order(i)
+        order = self.order(i)
         placed = order.to(self.device, non_blocking=True)
         step = self.batch_size * self.world
         lows = [min(batch * step + self.rank * self.batch_size, self.n) for batch in range(start, len(self))]
@@ -104,11 +104,28 @@ class Batches:
         for batch, piece, x in zip(range(start, len(self)), pieces, supply, strict=True):
             rows = min(step, self.n - batch * step)
             index = placed[piece]
-            if self.flip:
-                x = torch.where(self._chances(rows, (1, 1, 1), len(x)) < 0.5, x.flip(-1), x)
-            if self.binarise_on_the_fly:
-                x = (self._chances(rows, x.shape[1:], len(x)) < x).to(x.dtype)
-            yield x, None if self._y is None else self._y.index_select(0, index)
+            yield self._shown(x, rows), None if self._y is None else self._y.index_select(0, index)
+
+    def take(self, index: Tensor, generators: Sequence[torch.Generator] = ()) -> tuple[Tensor, Tensor | None]:
+        """(x, y) of the examples ``index`` (B,), as `epoch` gives them where the pictures lie on the device.
+
+        With ``generators`` there is a batch for each, ``index`` (R, B) and x (R, B, C, H, W), and each draws its own.
+        """
+        flat = index.flatten()
+        x = _floats(self._pixels.index_select(0, flat))
+        y = None if self._y is None else self._y.index_select(0, flat)
+        if generators:
+            x = x.view(*index.shape, *x.shape[1:])
+            y = None if y is None else y.view(*index.shape, *y.shape[1:])
+        return self._shown(x, index.shape[-1], generators), y
+
+    def _shown(self, x: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
+        # rows: of the whole batch, of which x may be the part of this process.
+        if self.flip:
+            x = torch.where(self._chances(rows, x, (1, 1, 1), generators) < 0.5, x.flip(-1), x)
+        if self.binarise_on_the_fly:
+            x = (self._chances(rows, x, x.shape[-3:], generators) < x).to(x.dtype)
+        return x
 
     def whole(self) -> Batches:
         """The batches of all processes together, on each of them: over the same pictures, in the same order."""
@@ -134,14 +151,17 @@ class Batches:
                     x = (noise.uniform(x) < x).to(x.dtype)
             yield index, x, None if self._y is None else self._y.index_select(0, index)
 
-    def _chances(self, rows: int, shape: Sequence[int], mine: int) -> Tensor:
+    def _chances(self, rows: int, x: Tensor, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
         # Every process draws for the whole batch and takes its rows: all stay in the same random state, and a batch
         # is the same however many share it.
-        drawn = torch.rand(rows, *shape, device=self.device)
+        if generators:
+            drawn = [torch.rand(rows, *shape, device=self.device, generator=generator) for generator in generators]
+            return torch.stack(drawn)
         low = self.rank * self.batch_size
-        return drawn[low : low + mine]
+        return torch.rand(rows, *shape, device=self.device)[low : low + len(x)]
 
-    def _order(self, i: int) -> Tensor:
+    def order(self, i: int) -> Tensor:
+        """int64 (n,) on the CPU: the examples in the order of epoch ``i``."""
         if self.shuffle_seed is None:
             return torch.arange(self.n)
         digest = hashlib.sha256(f"order {self.shuffle_seed} {i}".encode()).digest()

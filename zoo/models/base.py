@@ -41,6 +41,12 @@ class Progress(float):
         return made
 
 
+def moving(warmup: Tensor, fraction: Tensor) -> Tensor:
+    """A `Progress` that lies on the device, 0-dim: what a captured step is given, as every replay reads its own."""
+    warmup.fraction = fraction
+    return warmup
+
+
 @dataclass
 class Terms:
     """One posterior sample of the bound, per example.
@@ -209,7 +215,8 @@ def condition_vector(spec: DataSpec, y: Tensor | None, like: Tensor) -> Tensor:
     if y is None:
         raise ValueError("this model is conditional: it needs y (classes or attributes)")
     if y.dim() == 1 and spec.classes:
-        return torch.nn.functional.one_hot(y.long(), spec.classes).to(like.dtype)
+        # As `one_hot`, which waits for the device to look at y; a class that does not exist is refused here too.
+        return torch.eye(spec.classes, dtype=like.dtype, device=y.device).index_select(0, y.long())
     if y.dim() == 2 and y.shape[1] == condition_size(spec):
         return y.to(like.dtype)
     shape = tuple(y.shape)

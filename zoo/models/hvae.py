@@ -64,11 +64,14 @@ class HVAE(VAE):
 
     # ---- the two chains --------------------------------------------------------------------------------------------
 
-    def climb(self, x: Tensor, centre: bool = False) -> tuple[list[Tensor], list[DiagonalGaussian], list[Tensor]]:
-        """The draw of every layer (B, D), the lowest first, its q and its log q (B,); means with ``centre``."""
+    def climb(
+        self, x: Tensor, centre: bool = False, k: int = 1
+    ) -> tuple[list[Tensor], list[DiagonalGaussian], list[Tensor]]:
+        """The draw of every layer (k B, D), the lowest first, its q and its log q (k B,); means with ``centre``."""
         value, draws, posteriors, log_q = x.flatten(1), [], [], []
-        for net in self.up:
+        for level, net in enumerate(self.up):
             q = gaussian(net(value))
+            q = q.repeat(k) if k > 1 and level == 0 else q  # an image is encoded once, whatever k
             value, density = (q.mean, q.mean) if centre else q.rsample()
             draws.append(value)
             posteriors.append(q)
@@ -99,7 +102,7 @@ class HVAE(VAE):
     def parts(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """(k, B) each: log p(x | h) and log p(h) - log q(h | x)."""
         rows = repeat(x, k)
-        draws, _, log_q = self.climb(rows)
+        draws, _, log_q = self.climb(x, k=k)
         log_ratio = sum(self.prior_of(i, draws).log_prob(h) - log_q[i] for i, h in enumerate(draws))
         log_likelihood = self.likelihood.log_prob(self.decode(draws[0]), rows)
         return log_likelihood.view(k, len(x)), log_ratio.view(k, len(x))

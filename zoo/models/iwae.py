@@ -46,16 +46,14 @@ class IWAE(VanillaVAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         k = self.settings.k
         q = self.infer(x, y)
+        # The k samples of the batch in one draw, the sample index slow.
+        rows, log_q = q.repeat(k).rsample()
+        z, log_q, scale = rows.view(k, len(x), -1), log_q.view(k, len(x)), None
         if self.settings.gradient == "doubly":
-            z = torch.stack([q.rsample()[0] for _ in range(k)])
             # The score of q vanishes in expectation: only the path through z is left, with squared weights.
             log_q = q.detach().log_prob(z)
             z, scale = scaled_gradient(z)
-        else:
-            # One draw a sample, not one for all: the noise of an example does not depend on k or on the batch.
-            draws = [q.rsample() for _ in range(k)]
-            z, log_q, scale = torch.stack([z for z, _ in draws]), torch.stack([log_q for _, log_q in draws]), None
-        rows = z.flatten(0, 1)
+            rows = z.flatten(0, 1)
         log_likelihood = self.log_likelihood(self.decode(rows, repeat(y, k)), repeat(x, k)).view(k, len(x))
         log_ratio = self.prior.log_prob(z) - log_q
         log_w = log_likelihood + self.rate_weight(progress) * log_ratio

@@ -21,11 +21,20 @@ class Average:
         self.live = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
         self.tensors = {name: value.detach().clone() for name, value in self.live.items()}
 
+    def weight(self, updates: int) -> float:
+        """What the live weights count for in the update after ``updates`` others."""
+        return 1 - min(self.decay, (1 + updates) / (10 + updates))
+
     @torch.no_grad()
-    def update(self) -> None:
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.tensors.values()), list(self.live.values()), 1 - decay)
-        self.updates += 1
+    def blend(self, weight: float | Tensor) -> None:
+        """One update with a `weight`, a number or 0-dim on the device; it is not counted."""
+        averaged, live = list(self.tensors.values()), list(self.live.values())
+        if isinstance(weight, Tensor):
+            difference = torch._foreach_sub(live, averaged)
+            torch._foreach_mul_(difference, weight)
+            torch._foreach_add_(averaged, difference)
+        else:
+            torch._foreach_lerp_(averaged, live, weight)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -1,69 +1,161 @@
 """A step as one CUDA graph: what a small network costs on a GPU is the launching of its kernels, one by one.
 
 The first calls run as they are, on a side stream as capturing wants it, and are steps like any other; then the step is
-captured once and replayed from then on. Inputs are copied into the tensors that were captured. Nothing in the step may
-wait for the device or ask a generator for numbers (`zoo.noise.given` hands them in).
+captured once and replayed from then on. What changes from step to step is looked up on the device (`Table`), which
+also keeps what each step gave, so that a step costs the host one launch. Random numbers are drawn inside: a graph
+moves the generators that it was captured with, and draws what the step alone would draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 WARM_UP = 3
-Step = Callable[..., Tensor]
-# (step, its inputs) -> (replay it, where its output is found)
-Recorder = Callable[[Step, list[Tensor]], tuple[Callable[[], None], Tensor]]
+Step = Callable[[], None]
+# (step, the generators that it draws from besides the device's own) -> replay it
+Recorder = Callable[[Step, Sequence[torch.Generator]], Callable[[], None]]
+_WAITING = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "item"})
+_INDEXING = frozenset({"index", "index_put", "index_put_"})
+
+
+class CannotCapture(Exception):
+    """The step does something that no graph can: it waits for the device, most often."""
 
 
 class Captured:
-    """``step`` as it is on a CPU, and captured after some calls on a GPU.
+    """``step`` as it is for a few calls, and from then on a replay of what it did.
 
     Args:
-        step: takes and returns tensors, of the same shapes at every call.
+        step: everything that it reads and writes lies in the same place at every call.
         device: where it runs.
+        generators: what it draws from besides the generator of the device.
         record: what captures; None takes CUDA graphs on a GPU and captures nothing on a CPU.
     """
 
-    def __init__(self, step: Step, device: torch.device, record: Recorder | None = None) -> None:
-        self.step, self.device = step, device
+    def __init__(
+        self,
+        step: Step,
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+        record: Recorder | None = None,
+    ) -> None:
+        self.step, self.device, self.generators = step, device, generators
         self.record = record or (_cuda_graph if device.type == "cuda" else None)
+        self.forget()
+
+    def forget(self) -> None:
+        """Capture anew: what the step reads or writes lies elsewhere now."""
         self.calls = 0
-        self.inputs: list[Tensor] = []
         self.replay: Callable[[], None] | None = None
-        self.output: Tensor | None = None
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """The output of the step; a tensor of its own, which the next call leaves alone."""
-        self.calls += 1
+    def __call__(self) -> None:
+        """One step.
+
+        Raises:
+            CannotCapture: and nothing was done.
+        """
         if self.record is None:
-            return self.step(*inputs)
-        if self.calls <= WARM_UP:
-            return self._aside(inputs)
+            return self.step()
+        if self.replay is None and self.calls < WARM_UP:
+            self.calls += 1
+            return self._aside()
         if self.replay is None:
-            self.inputs = [value.clone() for value in inputs]
-            self.replay, self.output = self.record(self.step, self.inputs)
-        else:
-            for place, value in zip(self.inputs, inputs, strict=True):
-                place.copy_(value)
+            try:
+                self.replay = self.record(self.step, self.generators)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise CannotCapture(str(error)) from error
         self.replay()
-        return self.output.clone()
 
-    def _aside(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def _aside(self) -> None:
         if self.device.type != "cuda":
-            return self.step(*inputs)
+            return self.step()
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            output = self.step(*inputs)
+            self.step()
         torch.cuda.current_stream(self.device).wait_stream(stream)
-        return output
 
 
-def _cuda_graph(step: Step, inputs: list[Tensor]) -> tuple[Callable[[], None], Tensor]:
+class Table:
+    """What differs from step to step of an epoch, on the device, with a place that moves on by itself.
+
+    Args:
+        steps: of an epoch.
+        batch: examples of a step.
+        numbers: how many numbers a step is told (its learning rate, say).
+        results: how many numbers come of a step.
+    """
+
+    def __init__(self, steps: int, batch: int, numbers: int, results: int, device: torch.device) -> None:
+        self.order = torch.zeros(steps, batch, dtype=torch.int64, device=device)
+        self.schedule = torch.zeros(steps, numbers, device=device)
+        self.results = torch.zeros(steps, results, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def begin(self, order: Tensor, schedule: list[list[float]], start: int) -> None:
+        """Put in an epoch, (steps, batch) example numbers and (steps, numbers), and go to its step ``start``."""
+        self.order.copy_(order)
+        self.schedule.copy_(torch.tensor(schedule))
+        self.at.fill_(start)
+
+    def here(self) -> tuple[Tensor, Tensor]:
+        """The examples (batch,) and the numbers (numbers,) of this step."""
+        return self.order.index_select(0, self.at).squeeze(0), self.schedule.index_select(0, self.at).squeeze(0)
+
+    def leave(self, results: Tensor) -> None:
+        """Keep the results (results,) of this step and go to the next one."""
+        self.results.index_copy_(0, self.at, results.unsqueeze(0))
+        self.at += 1
+
+
+@contextlib.contextmanager
+def rehearsal(device: torch.device, watched: bool = True) -> Iterator[None]:
+    """Raise `CannotCapture` where the block waits for the device, before a graph that is half captured would.
+
+    Operations are ``watched`` one by one, which a compiled function does not bear; a GPU tells by itself of most.
+    """
+    on_gpu = device.type == "cuda"
+    before = torch.cuda.get_sync_debug_mode() if on_gpu else 0
+    if on_gpu:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with _NoWaiting() if watched else contextlib.nullcontext():
+            yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        raise CannotCapture("an operation waits for the device") from error
+    finally:
+        if on_gpu:
+            torch.cuda.set_sync_debug_mode(before)
+
+
+class _NoWaiting(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in _INDEXING and any(
+            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in _WAITING or by_mask:
+            raise CannotCapture(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = step(*inputs)
-    return graph.replay, output
+    for generator in generators:
+        graph.register_generator_state(generator)
+    # Other threads (whoever reports progress) may go on with what they do.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        step()
+    return graph.replay

@@ -19,21 +19,30 @@ from zoo.config import TrainConfig
 class Group:
     """The parameters that one loss moves, with their optimiser.
 
+    Args:
+        capturable: its steps may be captured: the learning rate is a tensor on the device.
+
     Attributes:
         skipped: 0-dim float tensor on the device, how many updates were left out for a non-finite gradient.
     """
 
-    def __init__(self, name: str, parameters: list[nn.Parameter], config: TrainConfig) -> None:
+    def __init__(
+        self, name: str, parameters: list[nn.Parameter], config: TrainConfig, capturable: bool = False
+    ) -> None:
         self.name = name
         self.parameters = parameters
         self.config = config
-        self.optimizer = make_optimizer(parameters, config)
+        self.capturable = capturable
+        self.optimizer = make_optimizer(parameters, config, **(on_device(parameters, config) if capturable else {}))
         self.fused = bool(self.optimizer.defaults.get("fused"))
         self.skipped = torch.zeros((), device=parameters[0].device)
 
-    def set_rate(self, rate: float) -> None:
+    def set_rate(self, rate: float | Tensor) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def step(self, scale: float | Tensor = 1.0) -> Tensor:
         """Unscale, clip and apply the gradients, or leave everything as it is if they are not finite.
@@ -59,9 +68,25 @@ class Group:
             self.optimizer.grad_scale = None
             self.optimizer.found_inf = found_inf
             self.optimizer.step()
+        elif self.capturable:
+            self._step_unless(found_inf)
         elif not found_inf.item():
             self.optimizer.step()
         return found_inf
+
+    @torch.no_grad()
+    def _step_unless(self, found_inf: Tensor) -> None:
+        # A step taken back on the device where it should not have been taken.
+        before = {value: value.clone() for value in self._moved()}
+        self.optimizer.step()
+        bad = found_inf > 0
+        for value in self._moved():
+            # What there was not before the first step begins at zero.
+            value.copy_(torch.where(bad, before.get(value, torch.zeros_like(value)), value))
+
+    def _moved(self) -> list[Tensor]:
+        slots = [slot for state in self.optimizer.state.values() for slot in state.values()]
+        return [*self.parameters, *(slot for slot in slots if isinstance(slot, Tensor))]
 
 
 class LossScale:
@@ -124,6 +149,14 @@ def backward(
                 parameter.grad += gradient
             elif gradient is not None or not add:
                 parameter.grad = gradient
+
+
+def on_device(parameters: list[nn.Parameter], config: TrainConfig) -> dict[str, Any]:
+    """Arguments for `make_optimizer` with which its steps can be captured."""
+    device = parameters[0].device
+    # On a CPU, where tests capture, Adam knows no such thing, and needs none.
+    more = {"capturable": True} if device.type == "cuda" else {}
+    return {"lr": torch.tensor(config.learning_rate, device=device), **more}
 
 
 def make_optimizer(parameters: list[nn.Parameter], config: TrainConfig, **more: Any) -> torch.optim.Optimizer:

@@ -25,13 +25,11 @@ from zoo.config import RunConfig
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.training.average import Average
-from zoo.training.capture import Captured
-from zoo.training.optimise import learning_rate, make_optimizer
+from zoo.training.capture import Captured, Recorder, Table
+from zoo.training.optimise import learning_rate, make_optimizer, on_device
 from zoo.training.precision import CONVOLUTIONS
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
-# The batches of an epoch, as `Batches.epoch` gives them.
-Supply = Iterator[tuple[Tensor, Tensor | None]]
 # What replicas may differ in: a sweep of the weight of the rate, the number by which a loss alone differs.
 SWEPT = ("beta",)
 
@@ -62,19 +60,25 @@ class Replicas:
         trainers: one for each replica, of the same configuration but for the seed and what may be swept, without
             folders: a stack that is stopped begins again.
         generators: the state of the random generator at the start of each replica's training, from `generator_state`.
+        record: captures steps; None is a CUDA graph, and nothing on a CPU.
 
     Raises:
         UsageError: there is nothing to train, or the batch is divided, or losses are scaled (fp16).
     """
 
-    def __init__(self, trainers: Sequence[Trainer], generators: Sequence[Tensor]) -> None:
+    def __init__(
+        self, trainers: Sequence[Trainer], generators: Sequence[Tensor], record: Recorder | None = None
+    ) -> None:
         if not trainers:
             raise UsageError("no replicas to train.")
         first = trainers[0]
         if first.divided or first.compute.scaled:
             raise UsageError("replicas train on whole batches, in float32 or bf16.")
-        self.trainers, self.generators = list(trainers), list(generators)
+        if not first.train.resident:
+            raise UsageError("replicas train on pictures that fit onto the device.")
+        self.trainers = list(trainers)
         self.device, self.config, self.compute = first.compute.device, first.config, first.compute
+        self.generators = [torch.Generator(self.device).set_state(state) for state in generators]
         self.model = first.model.train()
         self.draws: list[noise.Draw] | None = None
         self.parameters = _stacked([trainer.model for trainer in trainers], nn.Module.named_parameters)
@@ -87,12 +91,13 @@ class Replicas:
         self.leaves = [nn.Parameter(value) for value in self.parameters.values()]
         for name, leaf in zip(self.parameters, self.leaves, strict=True):
             self.parameters[name] = leaf
-        on_gpu = self.device.type == "cuda"
-        self.rate = torch.tensor(self.config.learning_rate, device=self.device) if on_gpu else None
-        more = {"lr": self.rate, "capturable": True} if on_gpu else {}
+        more = on_device(self.leaves, self.config) if record or self.device.type == "cuda" else {}
+        self.rate = more.get("lr")
         self.optimizer = make_optimizer(self.leaves, self.config, **more)
-        self.taken = 0
-        self.step = Captured(self._step, self.device)
+        # A step is told its learning rate, what counts in the average, and each replica's weight of the rate.
+        batch, replicas = first.train.batch_size, len(trainers)
+        self.table = Table(first.steps_per_epoch, replicas * batch, 2 + replicas, 4 * replicas, self.device)
+        self.step = Captured(self._step, self.device, self.generators, record)
 
     def fit(self, should_stop: Callable[[], bool] = lambda: False) -> list[Result | Diverged]:
         """Train all to the end and leave the weights that each keeps in its model.
@@ -128,56 +133,55 @@ class Replicas:
         return results
 
     def _epoch(self, epoch: int, should_stop: Callable[[], bool]) -> None:
-        supplies = [trainer.train.epoch(epoch) for trainer in self.trainers]
-        for _ in range(self.trainers[0].steps_per_epoch):
-            self.advance(supplies)
+        for _ in self.steps_of(epoch):
             if should_stop():
                 raise Stopped("stopped at the user's request; seeds that train at once begin again.")
-
-    def advance(self, supplies: list[Supply]) -> None:
-        """One step of all replicas on the next batch of each. Waits for nothing."""
-        x, y, draws = self._next(supplies)
-        weights = [float(trainer.model.rate_weight(trainer.progress())) for trainer in self.trainers]
-        self._set_rate(learning_rate(self.config, self.taken, self.trainers[0].steps))
-        self.taken += 1
-        weight = torch.tensor(weights, device=self.device)
-        rows = self.step(x, weight, *draws) if y is None else self.step(x, weight, y, *draws)
-        for trainer, row in zip(self.trainers, rows.unbind(0), strict=True):
+        rows = self.table.results.view(-1, len(self.trainers), 4)
+        for index, trainer in enumerate(self.trainers):
             if not trainer.stopped_early:
-                if trainer.average:
-                    trainer.average.update()
-                trainer._count(row[:3], row[3])
-                trainer.step += 1
+                trainer.settle(rows[:, index, :3], rows[:, index, 3])
+                trainer.step += len(rows)
 
-    def _next(self, supplies: list[Supply]) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        # Whatever a run alone draws in a step, in its order: first the batch's bits, then the posterior's noise.
-        batches, drawn = [], []
-        for index, (trainer, supply) in enumerate(zip(self.trainers, supplies, strict=True)):
-            _set_state(self.device, self.generators[index])
-            x, y = next(supply)
-            if self.draws is None:
-                state = generator_state(self.device)
-                with noise.listen() as heard, torch.no_grad(), self.compute.autocast():
-                    trainer.model.terms(x, y)
-                self.draws = heard
-                _set_state(self.device, state)
-            batches.append((x, y))
-            drawn.append([draw.again() for draw in self.draws])
-            self.generators[index] = generator_state(self.device)
-        x = torch.stack([x for x, _ in batches])
-        y = None if batches[0][1] is None else torch.stack([y for _, y in batches])
-        return x, y, [torch.stack(parts) for parts in zip(*drawn, strict=True)]
+    def steps_of(self, epoch: int) -> Iterator[None]:
+        """Take the steps of an epoch, all replicas at once, one for each item that is asked for. Waits for nothing."""
+        if self.draws is None:
+            self._listen(epoch)
+        steps, batch = self.trainers[0].steps_per_epoch, self.trainers[0].train.batch_size
+        orders = [trainer.train.order(epoch)[: steps * batch].view(steps, batch) for trainer in self.trainers]
+        self.table.begin(torch.cat(orders, 1), [self._numbers(epoch * steps + place) for place in range(steps)], 0)
+        for _ in range(steps):
+            self.step()
+            yield
 
-    def _step(self, x: Tensor, weight: Tensor, *rest: Tensor) -> Tensor:
-        """x (R, B, C, H, W), the weights of the rate (R,), y (R, B, ...) if the model is conditional, then the noise:
-        one update of all replicas. Returns (R, 4): loss, rate, distortion, and 1 where a gradient is not finite."""
-        y, draws = (rest[0], rest[1:]) if self.model.conditional else (None, rest)
+    def _numbers(self, step: int) -> list[float]:
+        first = self.trainers[0]
+        averaged = first.average.weight(step) if first.average else 0.0
+        weights = [float(trainer.model.rate_weight(trainer.progress(step))) for trainer in self.trainers]
+        return [learning_rate(self.config, step, first.steps), averaged, *weights]
+
+    def _listen(self, epoch: int) -> None:
+        # What a run alone draws in a step after its batch's bits, in its order.
+        trainer, before = self.trainers[0], generator_state(self.device)
+        x, y = next(trainer.train.epoch(epoch))
+        with noise.listen() as self.draws, torch.no_grad(), self.compute.autocast():
+            trainer.model.terms(x, y)
+        set_generator_state(self.device, before)
+
+    def _step(self) -> None:
+        """One update of all replicas. Leaves (R, 4) in the table: loss, rate, distortion, and 1 where a gradient is not
+        finite."""
+        index, numbers = self.table.here()
+        rate, averaged, weight = numbers[0], numbers[1], numbers[2:]
+        x, y = self.trainers[0].train.take(index.view(len(self.trainers), -1), self.generators)
+        drawn = [[draw.again(generator) for draw in self.draws] for generator in self.generators]
+        draws = tuple(torch.stack(parts) for parts in zip(*drawn, strict=True))
+        self._set_rate(rate)
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast():
-            distortion, rate = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
+            distortion, kl = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
                 self.parameters, self.buffers, x, y, draws
             )
-        loss = (distortion + weight.unsqueeze(1) * rate).mean(1)
+        loss = (distortion + weight.unsqueeze(1) * kl).mean(1)
         loss.sum().backward()
         with torch.no_grad():
             gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
@@ -188,8 +192,11 @@ class Replicas:
                 for gradient in gradients:
                     gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
             self.optimizer.step()
+            for trainer in self.trainers:
+                if trainer.average:
+                    trainer.average.blend(averaged)
             bad = (norm - norm).ne_(0)
-            return torch.stack([loss.detach().float(), rate.mean(1), distortion.mean(1), bad], 1)
+            self.table.leave(torch.stack([loss.float(), kl.mean(1), distortion.mean(1), bad], 1).flatten())
 
     def _terms(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor | None, draws: tuple
@@ -198,12 +205,12 @@ class Replicas:
             terms = functional_call(_Terms(self.model), _named(parameters | buffers), (x, y))
         return terms
 
-    def _set_rate(self, rate: float) -> None:
+    def _set_rate(self, rate: Tensor) -> None:
         if self.rate is not None:
-            self.rate.fill_(rate)
+            self.rate.copy_(rate)
             return
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate.item()
 
 
 class _Terms(nn.Module):
@@ -223,7 +230,7 @@ def generator_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-def _set_state(device: torch.device, state: Tensor) -> None:
+def set_generator_state(device: torch.device, state: Tensor) -> None:
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +23,16 @@ from zoo.errors import UsageError, ZooError
 from zoo.models.base import VAE, Losses, Progress
 from zoo.training import checkpoint
 from zoo.training.average import Average
+from zoo.training.capture import CannotCapture, Recorder
 from zoo.training.distributed import ALONE, World
+from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute, has_compiler
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
+log = logging.getLogger(__name__)
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
 # Examples that data-dependent initialisation is shown.
@@ -74,6 +78,7 @@ class Result:
     stopped_early: bool
     retreats: int = 0
     together: int = 1
+    captured: bool = False
     curves: dict[str, list[float]] = field(default_factory=dict)
 
 
@@ -89,6 +94,7 @@ class Trainer:
         watchers: told of progress about twice a second and after every epoch.
         should_stop: asked after every step; true writes a checkpoint and raises `Stopped`.
         world: the processes that train this run together; ``train`` and ``validation`` are this one's share.
+        record: captures steps where they can be (`can_capture`); None is a CUDA graph, and nothing on a CPU.
 
     Raises:
         UsageError: the batch is to be divided, and the variant's loss looks at the batch as a whole; the losses are to
@@ -106,14 +112,16 @@ class Trainer:
         watchers: tuple[Watcher, ...] = (),
         should_stop: Callable[[], bool] = lambda: False,
         world: World = ALONE,
+        record: Recorder | None = None,
     ) -> None:
         self.world = world
         self.model, self.train, self.validation = model, train, validation
         model.train_size = train.n
         self.config, self.compute, self.folder = config, compute, folder
         self.watchers, self.should_stop = watchers, should_stop
+        captured = bool(record or compute.device.type == "cuda") and can_capture(config, train, compute)
         self.groups = {
-            name: Group(name, parameters, config) for name, parameters in model.parameter_groups().items()
+            name: Group(name, parameters, config, captured) for name, parameters in model.parameter_groups().items()
         }
         self.average = Average(model, config.ema) if config.ema else None
         self.scale = LossScale(compute.scaled, compute.device)
@@ -149,6 +157,8 @@ class Trainer:
             # The noise of the uncompiled run: the two then differ by rounding alone.
             measured = torch.compile(_measured, options={"fallback_random": True})
         self.forward = functools.partial(measured, model)
+        self.graph = GraphSteps(self, record) if captured else None
+        self.captured = False
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -180,8 +190,49 @@ class Trainer:
         self._finish()
         return self.result()
 
+    def steps_of(self, epoch: int, start: int = 0) -> Iterator[None]:
+        """Take the steps of an epoch from its step ``start`` on, one for each item that is asked for: as replays of a
+        graph where they can be captured, which is found out at the first one."""
+        if self.graph:
+            try:
+                for _ in self.graph.steps(epoch, start):
+                    self.captured = True
+                    yield
+                return
+            except CannotCapture as reason:
+                log.info("steps are not captured: %s", reason)
+                self._settle()
+                start, self.graph, self.captured = self.graph.taken, None, False
+        for x, y in self.train.epoch(epoch, start=start):
+            self.update(x, y)
+            yield
+
     def update(self, x: Tensor, y: Tensor | None) -> None:
         """One step on one batch. Waits for nothing."""
+        row, found_inf = self.apply(x, y, self.progress(), self.rate(self.step))
+        if self.average:
+            self.average.updates += 1
+        self.rows.append(row)
+        self.skips.append(found_inf)
+        self.step += 1
+        self._count()
+
+    def apply(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        progress: Progress | Tensor,
+        rate: float | Tensor,
+        averaged: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What a step does on the device, and nothing else.
+
+        Args:
+            averaged: what the live weights count for in their average, 0-dim; None is what comes next.
+
+        Returns:
+            (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
+        """
         scale = self.scale.scale if self.compute.scaled else 1.0
         if self.divided:
             names, row = self._in_parts(x, y, scale)
@@ -189,12 +240,9 @@ class Trainer:
             if self.compute.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
             with self.compute.autocast():
-                losses, row = self.forward(x, y, self.progress())
+                losses, row = self.forward(x, y, progress)
             backward(losses, self.groups, scale)
             names = list(losses)
-        rate = learning_rate(self.config, self.step, self.steps)
-        if self.retreats:
-            rate *= RETREAT_RATE**self.retreats
         skipped = []
         for name in names:
             group = self.groups[name]
@@ -206,14 +254,19 @@ class Trainer:
         self.scale.update(found_inf)
         self.model.after_step()
         if self.average:
-            self.average.update()
-        self._count(row, found_inf)
-        self.step += 1
+            self.average.blend(self.average.weight(self.average.updates) if averaged is None else averaged)
+        return row, found_inf
 
-    def progress(self) -> Progress:
-        """How far the warm-up, and the whole training, have come."""
-        warmup = min(1.0, self.step / self.warmup_steps) if self.warmup_steps else 1.0
-        return Progress(warmup, fraction=self.step / self.steps)
+    def progress(self, step: int | None = None) -> Progress:
+        """How far the warm-up, and the whole training, have come at ``step``; None is the next one."""
+        step = self.step if step is None else step
+        warmup = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
+        return Progress(warmup, fraction=step / self.steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, lowered where the training went back."""
+        rate = learning_rate(self.config, step, self.steps)
+        return rate * RETREAT_RATE**self.retreats if self.retreats else rate
 
     @torch.no_grad()
     def validate(self) -> float:
@@ -242,6 +295,7 @@ class Trainer:
             peak_memory_bytes=max(self.peak, peak_memory(self.compute.device)),
             stopped_early=self.stopped_early,
             retreats=self.retreats,
+            captured=self.captured,
             curves=self.curves,
         )
 
@@ -294,8 +348,7 @@ class Trainer:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         self._clock = time.monotonic()
         told = self._clock
-        for x, y in self.train.epoch(epoch, start=start):
-            self.update(x, y)
+        for _ in self.steps_of(epoch, start):
             if self.watchers and time.monotonic() - told > 0.5:
                 told = time.monotonic()
                 self._tell()
@@ -335,6 +388,8 @@ class Trainer:
         seconds, retreats = self.seconds, self.retreats + 1
         skipped = {name: group.skipped.clone() for name, group in self.groups.items()}
         restore(self, self.good)
+        if self.graph:
+            self.graph.forget()
         for name, group in self.groups.items():
             group.skipped.copy_(skipped[name])
         self.seconds, self.retreats = seconds, retreats
@@ -349,19 +404,26 @@ class Trainer:
         if self.average:
             self.average = Average(self.model, self.config.ema)
 
-    def _count(self, row: Tensor, found_inf: Tensor) -> None:
-        self.rows.append(row)
-        self.skips.append(found_inf)
-        if len(self.rows) >= SETTLE_STEPS:
+    def _count(self) -> None:
+        if self.step % SETTLE_STEPS == 0:
             self._settle()
 
     def _settle(self) -> None:
+        rows, skips = None, None
         if self.rows:
-            longest = settle(torch.stack(self.rows), torch.stack(self.skips), self.totals, self.in_a_row)
-            # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
-            self.hopeless = torch.maximum(self.hopeless, (longest >= HOPELESS).float())
+            rows, skips = torch.stack(self.rows), torch.stack(self.skips)
             self.rows.clear()
             self.skips.clear()
+        elif self.graph and len(counted := self.graph.uncounted()):
+            rows, skips = counted[:, :3], counted[:, 3]
+        if rows is not None:
+            self.settle(rows, skips)
+
+    def settle(self, rows: Tensor, skips: Tensor) -> None:
+        """Count the steps of ``rows`` (n, 3) and ``skips`` (n,), as `zoo.training.tally.settle` says."""
+        longest = settle(rows, skips, self.totals, self.in_a_row)
+        # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
+        self.hopeless = torch.maximum(self.hopeless, (longest >= HOPELESS).float())
 
     def _means(self) -> dict[str, float]:
         self._settle()
