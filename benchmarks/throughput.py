@@ -164,6 +164,19 @@ OTHERS = {
         Contestant("fast", LOOP, ("--precision", "fast")),
     ),
 }
+# There every step is captured, and bf16 is what `auto` takes.
+ON_GPU = {
+    "mlp": (
+        Contestant("float32", LOOP),
+        Contestant("bf16", LOOP, HALF),
+        Contestant("bf16, compile", LOOP, HALF + COMPILED),
+    ),
+    "conv": (
+        Contestant("float32", LOOP),
+        Contestant("bf16", LOOP, HALF),
+        Contestant("fast", LOOP, ("--precision", "fast")),
+    ),
+}
 
 
 def against_pythae(network: str, images: int, repeats: int, device: str, clock: str) -> list[dict[str, Any]]:
@@ -173,7 +186,7 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
         ZooError: pythae could not be installed, or one of the processes ended.
     """
     theirs = environment_of_pythae()
-    contestants = (PYTHAE, *OTHERS[network])
+    contestants = (PYTHAE, *(ON_GPU if device == "cuda" else OTHERS)[network])
     told = ["--network", network, "--images", str(images), "--device", device]
     root = Path(__file__).resolve().parent.parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
@@ -209,14 +222,17 @@ def against_pythae(network: str, images: int, repeats: int, device: str, clock: 
 
 
 def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
-    """One row: what a stack of ``seeds`` costs beside one run alone, on MNIST; one after the other is ``seeds``."""
-    from zoo.together import gain
+    """One row: what ``seeds`` at once cost in times of one run alone, on MNIST; one after the other is ``seeds``."""
+    from zoo.together import gain, gain_beside
 
     configs = [resolve(variant, "mnist", seed, settings=settings) for seed in range(seeds)]
     compute = choose(device, configs[0].train.precision)
     steps = 2000 if compute.device.type == "cuda" else 20
-    times = gain(configs, compute, steps=steps, clock=clock)
-    return {"variant": variant, "precision": compute.name, "seeds": seeds, "stack / one": round(seeds / times, 2)}
+    row: dict[str, Any] = {"variant": variant, "precision": compute.name, "seeds": seeds}
+    row["stack / one"] = round(seeds / gain(configs, compute, steps=steps, clock=clock), 2)
+    if compute.device.type == "cuda":
+        row["streams / one"] = round(seeds / gain_beside(configs, compute, steps=steps, clock=clock), 2)
+    return row
 
 
 def main() -> None:
@@ -247,7 +263,8 @@ def main() -> None:
                 at_once(variant, 8, device, given.settings, clock) for variant in given.variants.split(",")
             ]
         else:
-            images = given.images if row == "mlp" else max(128, given.images // 50)
+            # A CPU's convolutions take a fiftieth of them.
+            images = given.images if row == "mlp" or device == "cuda" else max(128, given.images // 50)
             tables[row] = against_pythae(row, images, given.repeats, device, given.clock)
     about = {"device": environment.describe(choose(device))["device"], "threads": torch.get_num_threads()}
     about |= {"torch": torch.__version__, "clock": given.clock, "repeats": given.repeats}

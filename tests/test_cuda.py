@@ -13,7 +13,7 @@ from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.runs import load_run, train_run
-from zoo.together import train_together
+from zoo.together import train_beside, train_together
 from zoo.training.precision import choose
 from zoo.training.trainer import Stopped
 
@@ -118,6 +118,21 @@ def test_seeds_trained_at_once_are_the_runs_of_each_alone(tmp_path: Path, varian
         assert stacked.result.together == 3
         for name, curve in alone.result.curves.items():
             assert stacked.result.curves[name] == pytest.approx(curve, rel=1e-3, abs=1e-2), name
+
+
+def test_runs_beside_each_other_are_the_runs_alone(tmp_path: Path) -> None:
+    settings = ["train.epochs=6", "train.batch_size=32", "train.precision=float32", "train.warmup=2"]
+    kinds = ("vae", "iwae", "ladder_vae", "vae", "flow_vae", "cvae")
+    configs = [resolve(variant, "synthetic", seed, settings=settings) for seed, variant in enumerate(kinds)]
+    folders = [tmp_path / str(number) for number in range(len(configs))]
+    compute = choose("cuda", "float32")
+    assert train_beside(configs, folders, [compute] * len(configs)) == [True] * len(configs)
+    for number, (config, folder) in enumerate(zip(configs, folders, strict=True)):
+        alone, beside = train_run(config, tmp_path / f"alone{number}", compute), train_run(config, folder, compute)
+        assert beside.result.together == len(configs) and beside.result.captured and alone.result.captured
+        assert beside.result.curves == alone.result.curves, config.variant
+        for name, value in alone.model.state_dict().items():
+            assert torch.equal(value, beside.model.state_dict()[name]), (config.variant, name)
 
 
 def test_pictures_that_do_not_fit_are_streamed() -> None:

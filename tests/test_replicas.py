@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo import together
+from zoo import runs, together
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import finished, load_run, train_run
-from zoo.together import gain, train_together
+from zoo.together import gain, gain_beside, train_beside, train_together
 from zoo.training.precision import choose
 from zoo.training.replicas import Replicas
-from zoo.training.trainer import Diverged
+from zoo.training.trainer import Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128", "train.epochs=2"]
 FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=5.0", "train.schedule=cosine"]
@@ -75,7 +75,7 @@ def test_a_replica_that_is_lost_leaves_the_others_alone(tmp_path: Path, monkeypa
 
     class Spoilt(Replicas):
         def fit(self, should_stop):
-            self.leaves[0].data[1].view(-1)[0] = float("nan")
+            self.leaves[0].data[1, 0, 0] = float("nan")
             return super().fit(should_stop)
 
     monkeypatch.setattr(together, "Replicas", Spoilt)
@@ -142,3 +142,47 @@ def test_a_suite_trains_its_seeds_at_once_where_that_wins(tmp_path: Path, times:
         before = [line for line in said if "vae on" in line]
         train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
         assert [line for line in said[len(before) :] if line.startswith("vae on")] == []
+
+
+class OwnNoise(Trainer):
+    """A CPU's run with a random generator of its own, as every run on a GPU has."""
+
+    def __init__(self, *given, **named) -> None:
+        super().__init__(*given, **named)
+        self.generator = self.train.generator = torch.Generator().set_state(torch.get_rng_state())
+
+
+def test_runs_beside_each_other_are_the_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    ladder = resolve("ladder_vae", "synthetic", settings=["train.epochs=3", "hidden=[16,8]", "latent=4"])
+    wanted = [*configs("vae", *FULL, seeds=2), ladder, *configs("iwae", "train.patience=1", seeds=1)]
+    folders = [tmp_path / str(number) for number in range(len(wanted))]
+    assert train_beside(wanted, folders, [choose("cpu")] * len(wanted)) == [True] * len(wanted)
+    for number, (config, folder) in enumerate(zip(wanted, folders, strict=True)):
+        alone = train_run(config, tmp_path / f"alone{number}", choose("cpu"))
+        beside = train_run(config, folder, choose("cpu"))
+        assert beside.result.together == len(wanted) and alone.result.together == 1
+        assert beside.result.curves == alone.result.curves
+        for name, value in alone.model.state_dict().items():
+            assert torch.equal(value, beside.model.state_dict()[name]), name
+
+
+def test_runs_beside_each_other_go_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    wanted, asked = configs("vae", "train.epochs=4", seeds=2), 0
+
+    def after_a_while() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 20
+
+    folders = [tmp_path / "0", tmp_path / "1"]
+    with pytest.raises(Stopped):
+        train_beside(wanted, folders, [choose("cpu")] * 2, after_a_while)
+    assert all(any((folder / "checkpoints").glob("step-*")) and not finished(folder) for folder in folders)
+    assert train_beside(wanted, folders, [choose("cpu")] * 2) == [True, True]
+    for number, (config, folder) in enumerate(zip(wanted, folders, strict=True)):
+        alone = train_run(config, tmp_path / f"alone{number}", choose("cpu"))
+        assert alone.result.curves == train_run(config, folder, choose("cpu")).result.curves
+    assert train_beside(wanted, folders, [choose("cpu")] * 2) == [True, True]  # nothing is left to do
+    assert gain_beside(wanted, choose("cpu"), steps=5) > 0

@@ -7,7 +7,10 @@ harness says so.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
@@ -21,7 +24,19 @@ from zoo.precision import full, full_precision
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
 
+_stacked: ContextVar[bool] = ContextVar("zoo_likelihoods_stacked", default=False)
 LOG_2PI = math.log(2.0 * math.pi)
+
+
+@contextlib.contextmanager
+def stacked() -> Iterator[None]:
+    """Likelihoods inside the block are computed for models that `torch.func.vmap` stacks: the same but for rounding, of
+    operations that it does not take apart."""
+    token = _stacked.set(True)
+    try:
+        yield
+    finally:
+        _stacked.reset(token)
 
 
 class LikelihoodSettings(BaseModel):
@@ -99,6 +114,8 @@ class Bernoulli(Likelihood):
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """The sum of x log p + (1 - x) log(1 - p), (B,); of grey x minus the cross-entropy."""
         x = x.to(params.dtype)
+        if _stacked.get():
+            return (params * x - F.softplus(params)).flatten(1).sum(1)
         return -F.binary_cross_entropy_with_logits(params, x, reduction="none").flatten(1).sum(1)
 
     @full_precision

@@ -1,4 +1,4 @@
-"""The random numbers of a model: the ordinary generator in training, a function of the example in evaluation.
+"""The random numbers of a model: a generator in training, a function of the example in evaluation.
 
 A reported number must not depend on how the examples were batched. Drawn from a running generator it does: the
 second image of a batch of 64 gets other noise than the second batch of one. Inside `keyed` each number is a pure
@@ -35,9 +35,12 @@ class Draw:
     dtype: torch.dtype
     device: torch.device
 
-    def again(self, generator: torch.Generator | None = None) -> Tensor:
-        """The numbers that this draw gives now, from ``generator`` or from the device's own."""
-        return self.fill(torch.empty(self.shape, dtype=self.dtype, device=self.device), generator=generator)
+    def again(self, generators: Sequence[torch.Generator]) -> Tensor:
+        """The numbers that this draw gives now from each of the generators, (R, ...)."""
+        drawn = torch.empty(len(generators), *self.shape, dtype=self.dtype, device=self.device)
+        for part, generator in zip(drawn, generators, strict=True):
+            self.fill(part, generator=generator)
+        return drawn
 
 
 @dataclass
@@ -55,6 +58,7 @@ _keys: ContextVar[_Keys | None] = ContextVar("zoo_noise_keys", default=None)
 _part: ContextVar[Part | None] = ContextVar("zoo_noise_part", default=None)
 _heard: ContextVar[list[Draw] | None] = ContextVar("zoo_noise_heard", default=None)
 _given: ContextVar[Iterator[Tensor] | None] = ContextVar("zoo_noise_given", default=None)
+_source: ContextVar[torch.Generator | None] = ContextVar("zoo_noise_source", default=None)
 
 
 def normal(like: Tensor) -> Tensor:
@@ -105,6 +109,16 @@ def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[Non
 
 
 @contextlib.contextmanager
+def source(generator: torch.Generator | None) -> Iterator[None]:
+    """Make `normal` and `uniform` draw from ``generator`` inside the block; None is the device's own."""
+    token = _source.set(generator)
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+@contextlib.contextmanager
 def part_of(rows: int, start: int, stop: int, tape: list[Tensor]) -> Iterator[None]:
     """Make `normal` and `uniform` give rows ``start`` to ``stop`` of what a batch of ``rows`` would be given.
 
@@ -140,14 +154,14 @@ def given(draws: Iterable[Tensor]) -> Iterator[None]:
         _given.reset(token)
 
 
-def _drawn(fill: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+def _drawn(fill: Callable[..., Tensor], like: Tensor) -> Tensor:
     if (draws := _given.get()) is not None:
         return next(draws)
-    part, kind = _part.get(), _real(like)
+    part, kind, generator = _part.get(), _real(like), _source.get()
     if (heard := _heard.get()) is not None:
         heard.append(Draw(fill, like.shape, kind, like.device))
     if part is None:
-        return fill(torch.empty_like(like, dtype=kind))
+        return fill(torch.empty_like(like, dtype=kind), generator=generator)
     mine = part.stop - part.start
     # Some draws have several samples an example, the sample index slow; some have nothing to do with the examples.
     samples, rest = divmod(len(like), mine) if like.dim() else (0, 1)
@@ -157,9 +171,9 @@ def _drawn(fill: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         last = not rest and samples == 1 and like.dim() == 4 and not like.is_contiguous()
         if last and like.is_contiguous(memory_format=torch.channels_last):
             made = torch.empty(shape[1:], dtype=kind, device=like.device, memory_format=torch.channels_last)
-            part.tape.append(fill(made).unsqueeze(0))
+            part.tape.append(fill(made, generator=generator).unsqueeze(0))
         else:
-            part.tape.append(fill(torch.empty(shape, dtype=kind, device=like.device)))
+            part.tape.append(fill(torch.empty(shape, dtype=kind, device=like.device), generator=generator))
     whole = part.tape[part.draws]
     part.draws += 1
     return whole if rest else whole[:, part.start : part.stop].reshape(like.shape)

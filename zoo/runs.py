@@ -81,7 +81,7 @@ def train_run(
             sweep(folder / "checkpoints")
             claim(folder, config, spec, images)
         model = fresh_model(config, spec)
-        compute = _decided(folder, compute, model, config.train, len(images["train"]), world)
+        compute = decided(folder, compute, model, config.train, len(images["train"]), world)
         model = compute.place(model)
         if finished(folder):
             kept = _kept(model, folder / MODEL)
@@ -309,10 +309,14 @@ def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> 
     atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
 
 
-def _decided(
-    folder: Path, compute: Compute, model: VAE, train: TrainConfig, images: int, world: World
+def decided(
+    folder: Path, compute: Compute, model: VAE, train: TrainConfig, images: int, world: World = ALONE
 ) -> Compute:
-    # A run goes on as it began, bit for bit, also on a machine that would decide otherwise.
+    """How the run in ``folder`` computes: as it began, bit for bit, also on a machine that would decide otherwise.
+
+    Raises:
+        UsageError: it does not say how it began.
+    """
     if not compute.fast and train.compile != "auto":
         return compute.for_run(model, train, images)
     described = _describe(folder) if (folder / "run.json").exists() else {}

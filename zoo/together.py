@@ -1,4 +1,4 @@
-"""Run folders of several seeds filled by one stacked training, as if each had been trained alone."""
+"""Run folders filled by several trainings at once, as one stack or beside each other, as if each had been alone."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from zoo import runs
 from zoo.config import RunConfig
 from zoo.errors import UsageError
+from zoo.training.beside import fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
-from zoo.training.replicas import Replicas, generator_state, why_not
+from zoo.training.replicas import Replicas, why_not
 from zoo.training.trainer import Diverged, Trainer
 
 TIMED_STEPS = 20
@@ -56,6 +57,58 @@ def train_together(
         return [not isinstance(result, Diverged) for result in results]
 
 
+def train_beside(
+    configs: Sequence[RunConfig],
+    folders: Sequence[Path],
+    computes: Sequence[Compute],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[bool]:
+    """Train runs of any kind beside each other on one GPU, as `zoo.training.beside` does; as `train_together`, but that
+    a run goes on from its checkpoint, and what is finished already is left alone.
+
+    Raises:
+        UsageError: a folder holds another run, or another process is training in it.
+        Stopped: ``should_stop`` said so. The next call goes on.
+    """
+    with contextlib.ExitStack() as held:
+        trainers: dict[Path, Trainer] = {}
+        for config, folder, compute in zip(configs, folders, computes, strict=True):
+            held.enter_context(runs.locked(folder))
+            if runs.finished(folder):
+                continue
+            images = runs.load_images(config)
+            runs.claim(folder, config, images.spec, images)
+            model = runs.fresh_model(config, images.spec)
+            decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
+            rest = (folder / "checkpoints", (), should_stop)
+            trainers[folder] = runs.make_trainer(config, decided.place(model), images, decided, *rest)
+        results = fit_beside(list(trainers.values()))
+        for (folder, trainer), result in zip(trainers.items(), results, strict=True):
+            if not isinstance(result, Diverged):
+                runs.write_finished(folder, trainer.model, result)
+        return [runs.finished(folder) for folder in folders]
+
+
+def gain_beside(
+    configs: Sequence[RunConfig],
+    compute: Compute,
+    steps: int = TIMED_STEPS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """As `gain`, of the runs beside each other."""
+    trainers = []
+    for config in (configs[0], *configs):
+        images = runs.load_images(config)
+        model = runs.fresh_model(config, images.spec)
+        decided = compute.for_run(model, config.train, len(images["train"]))
+        trainers.append(runs.make_trainer(config, decided.place(model).train(), images, decided))
+        trainers[-1]._initialise()
+    alone, *others = trainers
+    walks = [on_stream(trainer.steps_of(0), compute.device) for trainer in others]
+    many = (None for _ in zip(*walks, strict=True))
+    return _gain(len(others), compute, clock, alone, many, steps)
+
+
 def gain(
     configs: Sequence[RunConfig],
     compute: Compute,
@@ -68,7 +121,13 @@ def gain(
     trainers, generators, compute = _prepared(configs, compute)
     stack = Replicas(trainers, generators)
     alone.model.train()
-    one, many = alone.steps_of(0), stack.steps_of(0)
+    return _gain(len(trainers), compute, clock, alone, stack.steps_of(0), steps)
+
+
+def _gain(
+    runs_at_once: int, compute: Compute, clock: Callable[[], float], alone: Trainer, many: Iterator[None], steps: int
+) -> float:
+    one = alone.steps_of(0)
     # The first steps warm up, and capture.
     warm = min(2 * WARM_UP, alone.steps_per_epoch - 1)
     burst = max(1, min(steps, alone.steps_per_epoch - warm) // BURSTS)
@@ -78,7 +137,7 @@ def gain(
             seconds = _timed(compute, clock, walker, burst if number else warm)
             if number:
                 times.append(seconds)
-    return len(trainers) * statistics.median(took[0]) / max(statistics.median(took[1]), 1e-9)
+    return runs_at_once * statistics.median(took[0]) / max(statistics.median(took[1]), 1e-9)
 
 
 def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trainer], list[Tensor], Compute]:
@@ -93,7 +152,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
         trainer = runs.make_trainer(config, compute.place(model), images, compute)
         trainer._initialise()
         trainers.append(trainer)
-        generators.append(generator_state(compute.device))
+        generators.append(trainer.generator.get_state() if trainer.generator else torch.get_rng_state())
     return trainers, generators, compute
 
 

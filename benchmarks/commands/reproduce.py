@@ -16,7 +16,7 @@ FAILED = 1
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("names", nargs=-1)
 @options.seeds
 @click.option("--plan", is_flag=True, help="Print each seed as one shell command and run nothing.")
 @options.runs
@@ -25,28 +25,28 @@ FAILED = 1
 @options.wandb
 @options.as_json
 def reproduce(
-    name: str | None, chosen: tuple[int, ...], plan: bool, runs: Path, board: Path, device: str, wandb_mode: str,
+    names: tuple[str, ...], chosen: tuple[int, ...], plan: bool, runs: Path, board: Path, device: str, wandb_mode: str,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Run a published recipe exactly as it is written down, and say what became of its number.
+    """Run published recipes exactly as they are written down, and say what became of their numbers.
 
-    Without NAME: list the recipes with their verdicts, and write REPRODUCTION.md again. What is done is left alone, and
-    what was interrupted goes on.
+    Without NAMES: list the recipes with their verdicts, and write REPRODUCTION.md again. What is done is left alone,
+    and what was interrupted goes on. On a GPU several recipes, and several seeds, train beside each other.
     """
     from benchmarks import matrix, record
     from benchmarks.recipe import plan as plan_recipe
     from benchmarks.recipe import recipe_named
 
     places = matrix.Places(board / "reproductions", runs)
-    if name is None:
+    if not names:
         if chosen or plan:
             raise UsageError("--seed and --plan need the name of a recipe; `zoo reproduce` lists them.")
         if board.exists():
             write_page(board, places)
-        _show(record.read_all(places.records), None, as_json)
+        _show(record.read_all(places.records), (), as_json)
         return
-    name, recipe = recipe_named(name)
-    cells = plan_recipe(name, recipe, chosen)
+    wanted = dict(recipe_named(name) for name in names)
+    cells = [planned for name, recipe in wanted.items() for planned in plan_recipe(name, recipe, chosen)]
     if plan:
         for planned in cells:
             click.echo(planned.command)
@@ -56,7 +56,7 @@ def reproduce(
         _run(todo, places, device, wandb_mode)
     write_page(board, places)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
-    _show(records, name, as_json)
+    _show(records, tuple(wanted), as_json)
     if not as_json:
         click.echo(f"\n{board / 'REPRODUCTION.md'}")
     if any(made.status != "done" for made in records):
@@ -79,6 +79,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
+    from zoo.together import train_beside
     from zoo.training.precision import choose
 
     def tell(planned: Any, made: Any) -> None:
@@ -88,18 +89,26 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
-    asked = todo[0].config.train.precision
-    compute = choose(device, "float32" if asked == "auto" else asked)
+    asked = [planned.config.train.precision for planned in todo]
+    computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
     with graceful() as should_stop:
-        matrix.run_all(todo, places, compute, watching(wandb_mode, places), should_stop, tell)
+        if len(todo) > 1 and computes[0].device.type == "cuda":
+            train_beside(
+                [planned.config for planned in todo],
+                [places.run(planned.cell) for planned in todo],
+                computes,
+                should_stop,
+            )
+        for planned, compute in zip(todo, computes, strict=True):
+            matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)
 
 
-def _show(records: list[Any], name: str | None, as_json: bool) -> None:
+def _show(records: list[Any], names: tuple[str, ...], as_json: bool) -> None:
     from benchmarks.recipe import files
     from benchmarks.report import reproduction
     from benchmarks.report.terminal import table
 
-    found = [one for one in reproduction.verdicts(files(), records) if name in (None, one[0])]
+    found = [one for one in reproduction.verdicts(files(), records) if not names or one[0] in names]
     if as_json:
         rows = [
             {
@@ -122,5 +131,5 @@ def _show(records: list[Any], name: str | None, as_json: bool) -> None:
     ]  # fmt: skip
     click.echo(table(rows, ["recipe", "metric", "published", "ours", "difference", "verdict"], width=140))
     for recipe_name, _, _, made in found:
-        if name and made.why:
+        if names and made.why:
             click.echo(f"{recipe_name}: {made.why}")

@@ -37,12 +37,12 @@ class Batches:
         batch_size: examples a batch (on this process).
         device: where ``x`` and ``y`` are wanted.
         binarise_on_the_fly: a pixel is 1 with probability byte/255, drawn anew at each visit from the
-            device's global generator; for the training split of a set prepared with ``"dynamic"``.
+            ``generator`` attribute; for the training split of a set prepared with ``"dynamic"``.
         condition: what ``y`` is: None, int64 (B,) classes, or float32 (B, A) attributes.
         shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the
             split.
         drop_last: leave out the last batch if it is not full.
-        flip: mirror each picture left to right with probability 1/2 (global generator).
+        flip: mirror each picture left to right with probability 1/2 (from ``generator`` too).
         rank, world: this process takes every ``world``-th batch-sized piece of the common order, the
             ``rank``-th.
         resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than
@@ -80,6 +80,7 @@ class Batches:
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
         self.flip = flip
+        self.generator: torch.Generator | None = None  # what is drawn from; None is the device's own
         self.rank, self.world = rank, world
         self.n = len(images)
         if self.n == 0 or (drop_last and self.n < batch_size * world):
@@ -155,10 +156,12 @@ class Batches:
         # Every process draws for the whole batch and takes its rows: all stay in the same random state, and a batch
         # is the same however many share it.
         if generators:
-            drawn = [torch.rand(rows, *shape, device=self.device, generator=generator) for generator in generators]
-            return torch.stack(drawn)
+            drawn = torch.empty(len(generators), rows, *shape, device=self.device)
+            for part, generator in zip(drawn, generators, strict=True):
+                part.uniform_(generator=generator)
+            return drawn
         low = self.rank * self.batch_size
-        return torch.rand(rows, *shape, device=self.device)[low : low + len(x)]
+        return torch.rand(rows, *shape, device=self.device, generator=self.generator)[low : low + len(x)]
 
     def order(self, i: int) -> Tensor:
         """int64 (n,) on the CPU: the examples in the order of epoch ``i``."""

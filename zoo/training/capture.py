@@ -46,6 +46,8 @@ class Captured:
         record: Recorder | None = None,
     ) -> None:
         self.step, self.device, self.generators = step, device, generators
+        # Its own: a library's scratch memory belongs to a stream, and graphs that run at once may not share it.
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.record = record or (_cuda_graph if device.type == "cuda" else None)
         self.forget()
 
@@ -67,7 +69,8 @@ class Captured:
             return self._aside()
         if self.replay is None:
             try:
-                self.replay = self.record(self.step, self.generators)
+                with self._on_its_stream():
+                    self.replay = self.record(self.step, self.generators)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -75,13 +78,19 @@ class Captured:
         self.replay()
 
     def _aside(self) -> None:
-        if self.device.type != "cuda":
-            return self.step()
-        stream = torch.cuda.Stream(self.device)
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
+        with self._on_its_stream():
             self.step()
-        torch.cuda.current_stream(self.device).wait_stream(stream)
+
+    @contextlib.contextmanager
+    def _on_its_stream(self) -> Iterator[None]:
+        if self.stream is None:
+            yield
+            return
+        callers = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(callers)
+        with torch.cuda.stream(self.stream):
+            yield
+        callers.wait_stream(self.stream)
 
 
 class Table:
@@ -156,6 +165,6 @@ def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[
     for generator in generators:
         graph.register_generator_state(generator)
     # Other threads (whoever reports progress) may go on with what they do.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         step()
     return graph.replay

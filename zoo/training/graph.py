@@ -39,7 +39,8 @@ class GraphSteps:
         self.trainer = trainer
         device = trainer.compute.device
         self.table = Table(trainer.steps_per_epoch, trainer.train.batch_size, 4, 4, device)
-        self.step = Captured(self._step, device, record=record)
+        generators = [trainer.generator] if trainer.generator else []
+        self.step = Captured(self._step, device, generators, record)
         self.rehearsed = False
         self.first, self.taken = 0, 0  # steps of this epoch that were counted, and that were taken
 

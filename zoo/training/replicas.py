@@ -23,6 +23,7 @@ from torch.func import functional_call, vmap
 from zoo import noise
 from zoo.config import RunConfig
 from zoo.errors import UsageError
+from zoo.likelihoods import stacked
 from zoo.models.base import VAE
 from zoo.training.average import Average
 from zoo.training.capture import Captured, Recorder, Table
@@ -59,7 +60,7 @@ class Replicas:
     Args:
         trainers: one for each replica, of the same configuration but for the seed and what may be swept, without
             folders: a stack that is stopped begins again.
-        generators: the state of the random generator at the start of each replica's training, from `generator_state`.
+        generators: the state of the random generator at the start of each replica's training, its device's.
         record: captures steps; None is a CUDA graph, and nothing on a CPU.
 
     Raises:
@@ -82,6 +83,9 @@ class Replicas:
         self.model = first.model.train()
         self.draws: list[noise.Draw] | None = None
         self.parameters = _stacked([trainer.model for trainer in trainers], nn.Module.named_parameters)
+        for name, value in self.parameters.items():
+            if value.dim() == 3:  # its gradient comes transposed, and is no copy where it lies so too
+                self.parameters[name] = value.transpose(1, 2).contiguous().transpose(1, 2)
         self.buffers = _stacked([trainer.model for trainer in trainers], nn.Module.named_buffers)
         for index, trainer in enumerate(trainers):
             for name, parameter in trainer.model.named_parameters():
@@ -161,11 +165,11 @@ class Replicas:
 
     def _listen(self, epoch: int) -> None:
         # What a run alone draws in a step after its batch's bits, in its order.
-        trainer, before = self.trainers[0], generator_state(self.device)
+        trainer, before = self.trainers[0], torch.get_rng_state()
         x, y = next(trainer.train.epoch(epoch))
         with noise.listen() as self.draws, torch.no_grad(), self.compute.autocast():
             trainer.model.terms(x, y)
-        set_generator_state(self.device, before)
+        torch.set_rng_state(before)
 
     def _step(self) -> None:
         """One update of all replicas. Leaves (R, 4) in the table: loss, rate, distortion, and 1 where a gradient is not
@@ -173,11 +177,10 @@ class Replicas:
         index, numbers = self.table.here()
         rate, averaged, weight = numbers[0], numbers[1], numbers[2:]
         x, y = self.trainers[0].train.take(index.view(len(self.trainers), -1), self.generators)
-        drawn = [[draw.again(generator) for draw in self.draws] for generator in self.generators]
-        draws = tuple(torch.stack(parts) for parts in zip(*drawn, strict=True))
+        draws = tuple(draw.again(self.generators) for draw in self.draws)
         self._set_rate(rate)
         self.optimizer.zero_grad(set_to_none=True)
-        with self.compute.autocast():
+        with self.compute.autocast(), stacked():
             distortion, kl = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
                 self.parameters, self.buffers, x, y, draws
             )
@@ -185,8 +188,8 @@ class Replicas:
         loss.sum().backward()
         with torch.no_grad():
             gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
-            rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]
-            norm = torch.stack([row.norm(dim=1) for row in rows]).norm(dim=0)
+            norms = torch._foreach_norm([part for gradient in gradients for part in gradient.unbind(0)])
+            norm = torch.stack(norms).view(len(gradients), -1).norm(dim=0)
             if self.config.clip is not None:
                 factor = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
                 for gradient in gradients:
@@ -223,18 +226,6 @@ class _Terms(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         terms = self.model.terms(x, y)
         return terms.distortion, terms.rate.sum(1)
-
-
-def generator_state(device: torch.device) -> Tensor:
-    """The state of the generator that training draws from on ``device``, for `Replicas`."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_generator_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 def _stacked(models: list[VAE], named: Callable) -> dict[str, Tensor]:

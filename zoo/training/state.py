@@ -30,8 +30,8 @@ def capture(trainer: Trainer) -> State:
     tensors |= {"totals": trainer.totals, "in_a_row": trainer.in_a_row, "hopeless": trainer.hopeless}
     tensors |= {"scale": trainer.scale.scale, "good": trainer.scale.good, "rng/cpu": torch.get_rng_state()}
     device = trainer.compute.device
-    if device.type == "cuda":
-        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    if trainer.generator is not None:
+        tensors["rng/cuda"] = trainer.generator.get_state()
     values = {
         "step": trainer.step,
         "seconds": trainer.seconds,
@@ -87,8 +87,8 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.stopped_early = values["stopped_early"]
     # Last: whatever was drawn while building the model must not count.
     torch.set_rng_state(tensors["rng/cpu"])
-    if "rng/cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng/cuda"], device)
+    if "rng/cuda" in tensors and trainer.generator is not None:
+        trainer.generator.set_state(tensors["rng/cuda"])
 
 
 def _restore_optimizer(group: Group, tensors: dict[str, Tensor], name: str) -> None:

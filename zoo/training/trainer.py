@@ -130,6 +130,9 @@ class Trainer:
         if self.divided and model.couples_batch:
             name = type(model).__name__
             raise UsageError(f"{name} looks at each batch as a whole, and cannot be trained on parts of one.")
+        # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
+        self.generator = _like_the_device_s(compute.device) if compute.device.type == "cuda" else None
+        train.generator = self.generator
         self.steps_per_epoch = len(train)
         self.steps = config.epochs * self.steps_per_epoch
         self.warmup_steps = config.warmup * self.steps_per_epoch
@@ -169,6 +172,12 @@ class Trainer:
             Diverged: too many updates in a row had no finite gradient, and going back did not help.
             Stopped: ``should_stop`` said so.
         """
+        for _ in self.run():
+            pass
+        return self.result()
+
+    def run(self) -> Iterator[None]:
+        """`fit`, one step for each item that is asked for: who trains several runs beside each other asks in turn."""
         resumed = self.resume()
         if not resumed:
             self._initialise()
@@ -182,13 +191,12 @@ class Trainer:
             self.good = copied(capture(self))
         while self.step < self.steps and not self.stopped_early:
             try:
-                self._epoch()
+                yield from self._epoch()
             except _Hopeless as reason:
                 self._retreat(str(reason))
         if self.best is not None and not math.isfinite(self.best_elbo):
             raise Diverged("no validation that could be kept had a finite ELBO.")
         self._finish()
-        return self.result()
 
     def steps_of(self, epoch: int, start: int = 0) -> Iterator[None]:
         """Take the steps of an epoch from its step ``start`` on, one for each item that is asked for: as replays of a
@@ -239,7 +247,7 @@ class Trainer:
         else:
             if self.compute.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
-            with self.compute.autocast():
+            with noise.source(self.generator), self.compute.autocast():
                 losses, row = self.forward(x, y, progress)
             backward(losses, self.groups, scale)
             names = list(losses)
@@ -344,7 +352,7 @@ class Trainer:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _epoch(self) -> None:
+    def _epoch(self) -> Iterator[None]:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         self._clock = time.monotonic()
         told = self._clock
@@ -354,6 +362,7 @@ class Trainer:
                 self._tell()
             if self.step % self.steps_per_epoch:
                 self._pause_if_due()
+            yield
         self._end_epoch(epoch)
         if self.step < self.steps and not self.stopped_early:
             self._pause_if_due()
@@ -370,6 +379,7 @@ class Trainer:
             share = (high - low) / len(x)
             with (
                 noise.part_of(len(x) * self.world.size, first + low, first + high, tape),
+                noise.source(self.generator),
                 self.compute.autocast(),
             ):
                 losses, part = self.forward(x[rows], None if y is None else y[rows], self.progress())
@@ -399,7 +409,7 @@ class Trainer:
     def _initialise(self) -> None:
         shown = itertools.islice(self.train.whole().epoch(0), -(-SHOWN_FIRST // self.config.batch_size))
         x, y = zip(*shown, strict=True)
-        with torch.no_grad():
+        with torch.no_grad(), noise.source(self.generator):
             self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
         if self.average:
             self.average = Average(self.model, self.config.ema)
@@ -499,7 +509,8 @@ class Trainer:
     def _finish(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
-        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
+        with noise.source(self.generator):
+            self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
     def _snapshot(self) -> dict[str, Tensor]:
@@ -509,6 +520,10 @@ class Trainer:
 
 class _Hopeless(Exception):
     pass
+
+
+def _like_the_device_s(device: torch.device) -> torch.Generator:
+    return torch.Generator(device).set_state(torch.cuda.get_rng_state(device))
 
 
 def _measured(
