@@ -114,6 +114,7 @@ def train(
 @click.option("--datasets", multiple=True, help="Only these data sets.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
 @options.seeds
+@options.sweep
 @click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
 @click.option("--jobs", default="auto", show_default=True, help="Cells at once; auto: one on a GPU, a core each else.")
@@ -128,8 +129,8 @@ def train(
 @options.as_json
 def bench(
     suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
-    plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float, worker: int | None, runs: Path,
-    board: Path, device: str, wandb_mode: str, as_json: bool,
+    sweep: str | None, plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float,
+    worker: int | None, runs: Path, board: Path, device: str, wandb_mode: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Run every cell of a suite that is not done yet, then write the board."""
     from benchmarks import matrix
@@ -141,7 +142,10 @@ def bench(
         raise UsageError("give --seeds N or --seed K, not both.")
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
-    cells = matrix.plan(wanted, _split(variants), _split(datasets), tuple(range(seeds)) if seeds else chosen)
+    every = tuple(range(seeds)) if seeds else chosen
+    cells = matrix.plan(wanted, _split(variants), _split(datasets), every, options.swept(sweep))
+    if sweep:
+        _check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
         if as_json:
@@ -497,6 +501,14 @@ def _described(name: str) -> dict[str, Any]:
         raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
     kind, described = named[fold(name)]
     return {"kind": kind} | {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+
+
+def _check_settings(cells: list[Any]) -> None:
+    # What was asked for on the command line is said to be wrong before anything is trained.
+    from zoo.models import check_settings
+
+    for planned in cells:
+        check_settings(planned.config.variant, planned.config.model)
 
 
 def _echo_table(rows: Any, headers: Any) -> None:

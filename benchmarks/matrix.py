@@ -55,19 +55,24 @@ def plan(
     variants: tuple[str, ...] = (),
     datasets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
+    sweep: tuple[str, ...] = (),
 ) -> list[Planned]:
     """The cells of a suite, seeds outermost, so that a matrix that is cut short has every variant once.
 
-    ``variants`` (any registered, not only the suite's), ``datasets`` and ``seeds`` replace the suite's own.
+    ``variants`` (any registered, not only the suite's), ``datasets``, ``seeds`` and ``sweep`` (texts ``path=value``, a
+    cell each) replace the suite's own.
     """
     planned = []
     for seed in seeds or suite.seeds:
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
-                config = suite.config(variant, dataset, seed)
-                words = ["zoo", "bench", suite.name, "--variants", config.variant]
-                words += ["--datasets", config.data.asked, "--seed", str(seed)]
-                planned.append(Planned(record.cell_of(config, suite.name, suite.version), config, shlex.join(words)))
+                for setting in sweep or suite.settings or (None,):
+                    config = suite.config(variant, dataset, seed, (setting,) if setting else ())
+                    words = ["zoo", "bench", suite.name, "--variants", config.variant]
+                    words += ["--datasets", config.data.asked, "--seed", str(seed)]
+                    words += ["--sweep", setting] if setting else []
+                    cell = record.cell_of(config, suite.name, suite.version)
+                    planned.append(Planned(cell, config, shlex.join(words)))
     return planned
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,16 +35,24 @@ class Suite(Config):
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     defaults: dict[str, dict[str, Any]] = {}
     overrides: dict[str, dict[str, dict[str, Any]]] = {}
+    sweep: dict[str, tuple[bool | int | float | str, ...]] = Field(
+        {}, max_length=1, description="one setting and its values, each of which is a cell of its own"
+    )
 
     @property
     def group(self) -> str:
         return f"{self.name}@{self.version}"
 
-    def config(self, variant: str, dataset: str, seed: int) -> RunConfig:
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The values of the sweep, each as a text ``path=value``."""
+        return tuple(f"{path}={json.dumps(value)}" for path, values in self.sweep.items() for value in values)
+
+    def config(self, variant: str, dataset: str, seed: int, settings: tuple[str, ...] = ()) -> RunConfig:
         """The configuration of one cell."""
         name, entry = registry().variant(variant)
         layers = [self.defaults, {"train": entry.train}, self.overrides.get(name, {})]
-        return resolve(name, dataset, seed, layers)
+        return resolve(name, dataset, seed, layers, settings)
 
 
 @functools.cache

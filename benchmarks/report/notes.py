@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from benchmarks.report.notation import listed
-from benchmarks.report.tables import Table
+from benchmarks.report.tables import Table, flat
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 FEW = 4  # values that are told apart; of more, the range
@@ -61,12 +59,3 @@ def recipes(table: Table) -> str:
         for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
             text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in apart) + "."
     return text.strip()
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """A nested configuration as (``a.b.c``, leaf) pairs, in its order."""
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from flat(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value

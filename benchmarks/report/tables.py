@@ -7,7 +7,7 @@ with one recipe (the configuration without its seed); a column is one metric wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ TITLES = {
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 #: Settings that no number depends on, which `RunConfig.identity` leaves out too.
-NEUTRAL = (("train", "checkpoint_seconds"), ("train", "micro_batch"), ("evaluate", "rows"))
+NEUTRAL = (("train", "checkpoint_seconds"), ("train", "micro_batch"), ("train", "capture"), ("evaluate", "rows"))
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
@@ -261,12 +261,31 @@ def _rows(records: list[Record]) -> tuple[list[Row], list[Record]]:
             # The same seed of the same recipe is the same experiment done again, not a second sample.
             superseded.append(seeds[record.cell.seed])
         seeds[record.cell.seed] = record
-    names = [variant for variant, _ in by_recipe]
     rows = []
     for (variant, key), seeds in sorted(by_recipe.items()):
-        label = variant if names.count(variant) == 1 else f"{variant} ({key[:6]})"
+        others = {other: next(iter(found.values())) for (name, other), found in by_recipe.items() if name == variant}
+        label = variant if len(others) == 1 else f"{variant} ({_what_differs(key, others)})"
         rows.append(Row(variant, label, [seeds[seed] for seed in sorted(seeds)]))
     return rows, in_order(superseded)
+
+
+def _what_differs(key: str, recipes: dict[str, Record]) -> str:
+    # ``k=5`` where the recipes differ in that alone, as those of a sweep do; else the beginning of the key.
+    settings = {other: dict(flat(record.config)) for other, record in recipes.items()}
+    names = {name for one in settings.values() for name in one} - {"seed"} - {".".join(place) for place in NEUTRAL}
+    apart = [name for name in names if len({repr(one.get(name)) for one in settings.values()}) > 1]
+    if len(apart) != 1:
+        return key[:6]
+    return f"{apart[0].removeprefix('model.')}={settings[key].get(apart[0])}"
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested configuration as (``a.b.c``, leaf) pairs, in its order."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
 
 
 def _column(name: str, metric: Metric) -> Column:

@@ -34,12 +34,20 @@ def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) 
 
 def build(entry: VariantEntry, spec: DataSpec, settings: Mapping[str, Any]) -> VAE:
     """The variant of ``entry`` for data like ``spec``; ``settings`` are complete but for the class's own defaults."""
-    variant = entry.load()
+    return entry.load()(spec, _checked(entry, settings))
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where the registered variant has no such settings; nothing is built."""
+    _checked(registry().variant(name)[1], settings)
+
+
+def _checked(entry: VariantEntry, settings: Mapping[str, Any]) -> Any:
+    kind = entry.load().Settings
     try:
-        checked = variant.Settings.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        raise setting_error(error, variant.Settings) from None
-    return variant(spec, checked)
+        raise setting_error(error, kind) from None
 
 
 def data_spec(name: str, binarise: str = "auto") -> DataSpec:
