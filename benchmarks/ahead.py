@@ -1,8 +1,10 @@
-"""Before the cells of a suite run one by one: those that differ in nothing but the seed are trained at once.
+"""Before the cells of a suite run one by one: those that differ in nothing but the seed, or the weight of the rate, are
+trained at once.
 
-A stacked training (`zoo.together`) leaves finished runs in the cells' folders, and each cell then evaluates and
-records its own. Only where that is faster, from a few steps of both ways at the start, and only on a GPU: on a CPU the
-seeds are processes, a core each (`benchmarks.workers`), which stacking does not beat.
+As one stack, or on a stream each where they cannot be stacked or it is slower (`zoo.together`): either leaves finished
+runs in the cells' folders, and each cell then evaluates and records its own. Only where that is faster than one after
+the other, from a few steps of all ways at the start, and only on a GPU: on a CPU the seeds are processes, a core each
+(`benchmarks.workers`), which stacking does not beat.
 """
 
 from __future__ import annotations
@@ -15,19 +17,20 @@ from zoo.errors import UsageError
 from zoo.files import canonical_json
 
 WORTH = 1.1
+STACK, STREAMS = "as one stack", "on a stream each"
 
 
 def groups(cells: Sequence[Planned], places: Places) -> list[list[Planned]]:
-    """The cells that nobody has begun, in lots of two or more that differ in the seed alone."""
+    """The cells that nobody has begun, in lots of two or more that differ in the seed and what may be swept alone."""
     from zoo.runs import finished
+    from zoo.training.replicas import common
 
     lots: dict[str, list[Planned]] = {}
     for planned in cells:
         folder = places.run(planned.cell)
         begun = finished(folder) or any((folder / "checkpoints").glob("*"))
         if not begun and not done(planned, places):
-            key = planned.config.model_copy(update={"seed": 0}).identity()
-            lots.setdefault(canonical_json(key), []).append(planned)
+            lots.setdefault(canonical_json(common(planned.config)), []).append(planned)
     return [lot for lot in lots.values() if len(lot) > 1]
 
 
@@ -37,31 +40,46 @@ def train_ahead(
     compute: Any,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
-    gain: Callable[..., float] | None = None,
+    stacked: Callable[..., float] | None = None,
+    beside: Callable[..., float] | None = None,
 ) -> None:
-    """Train each of `groups` as one stack where that wins, and say of each how it is trained.
+    """Train each of `groups` in the way that wins, and say of each which that is.
 
-    ``gain`` stands for `zoo.together.gain` in tests. Whatever fails here is left to the cells, which run alone.
+    ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is left to
+    the cells, which run alone.
     """
     import torch
 
     from zoo import together
     from zoo.runs import Busy
 
+    measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
-        name = f"{lot[0].config.variant} on {lot[0].config.data.name}"
-        configs = [planned.config for planned in lot]
+        configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
+        name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
+        gains: dict[str, float] = {}
+        reasons = []
         try:
-            times = (gain or together.gain)(configs, compute)
-            if times < WORTH:
-                say(f"{name}: {len(lot)} seeds one by one; at once they would train {times:.2f} times as fast")
+            for way, measure in measures.items():
+                try:
+                    gains[way] = measure(configs, compute)
+                except UsageError as error:
+                    reasons.append(str(error))
+            reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
+            if not gains:
+                say(f"{name} one by one{reason}")
                 continue
-            say(f"{name}: {len(lot)} seeds at once, {times:.1f} times as fast as one by one")
-            together.train_together(configs, [places.run(planned.cell) for planned in lot], compute, should_stop)
+            way, times = max(gains.items(), key=lambda found: found[1])
+            if times < WORTH:
+                say(f"{name} one by one; {way} they would train {times:.2f} times as fast{reason}")
+                continue
+            say(f"{name} at once, {way} {times:.1f} times as fast as one by one{reason}")
+            if way == STACK:
+                together.train_together(configs, folders, compute, should_stop)
+            else:
+                together.train_beside(configs, folders, [compute] * len(lot), should_stop)
         except Busy:
             continue
-        except UsageError as error:
-            say(f"{name}: {len(lot)} seeds one by one. {error}")
         except torch.OutOfMemoryError:
-            say(f"{name}: {len(lot)} seeds one by one; together they do not fit into memory")
+            say(f"{name} one by one; together they do not fit into memory")
             torch.cuda.empty_cache()

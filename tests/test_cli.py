@@ -96,6 +96,31 @@ def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_is_a_cell_a_value_and_a_row_that_says_so(zoo, tmp_path: Path) -> None:
+    words = ("bench", "smoke", "--variants", "beta_vae", "--sweep", "beta=1,8")
+    code, out, _ = zoo(*words, "--plan")
+    assert (code, out.splitlines()) == (
+        0, [f"zoo bench smoke --variants beta_vae --datasets synthetic --seed 0 --sweep beta={beta}" for beta in (1, 8)]
+    )  # fmt: skip
+    assert zoo(*words, "--wandb", "disabled", "--jobs", "1")[0] == 0
+    made = [json.loads(path.read_text()) for path in (tmp_path / "leaderboard" / "records").rglob("*.json")]
+    rates = {record["config"]["model"]["beta"]: record["metrics"]["rate"]["value"] for record in made}
+    assert rates.keys() == {1, 8} and rates[8] < rates[1]
+    board = (tmp_path / "leaderboard" / "README.md").read_text()
+    assert "beta_vae (beta=1)" in board and "beta_vae (beta=8)" in board
+    assert zoo(*words, "--plan", "--missing")[1] == ""
+
+
+def test_a_suite_with_a_sweep_has_a_cell_a_value() -> None:
+    from benchmarks.matrix import plan
+    from benchmarks.suite import suite_named
+
+    suite = suite_named("importance")
+    assert [planned.config.model["k"] for planned in plan(suite)] == [1, 5, 50]
+    assert [planned.config.model["k"] for planned in plan(suite, sweep=("k=7",))] == [7]
+    assert {planned.command.rsplit(" ", 1)[1] for planned in plan(suite)} == {"k=1", "k=5", "k=50"}
+
+
 def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path: Path) -> None:
     words = ("bench", "smoke", "--variants", "vae,cvae", "--wandb", "disabled", "--jobs", "1")
     code, out, err = zoo(*words)

@@ -140,8 +140,8 @@ def data_of(parsed: click.Context) -> list[str]:
         return []
     if "data" in given and given["data"]:
         return [given["data"]]
-    if parsed.command.name == "reproduce" and given["name"]:
-        return [recipe_named(given["name"])[1].dataset]
+    if parsed.command.name == "reproduce" and given["names"]:
+        return [recipe_named(name)[1].dataset for name in given["names"]]
     if "suite" in given:
         return [*(given.get("datasets") or suite_named(given["suite"]).datasets)]
     return []
@@ -167,7 +167,7 @@ def resolve_all(parsed: click.Context) -> None:
         cells = matrix.plan(suite_named(given["suite"]), chosen, tuple(given.get("datasets") or ()), (0,))
         configs = [planned.config for planned in cells]
     elif parsed.command.name == "reproduce":
-        configs = [recipe_named(given["name"])[1].run_config(0)]
+        configs = [recipe_named(name)[1].run_config(0) for name in given["names"]]
     elif "variant" in given:
         configs = [resolve(given["variant"], given["data"], given["seed"], settings=given["settings"])]
     for config in configs:

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from zoo import likelihoods
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LIKELIHOODS, DiscretisedLogistic, Likelihood, LikelihoodSettings, make_likelihood
 
@@ -138,9 +139,14 @@ def test_bernoulli_maps_over_stacked_models() -> None:
     def loss(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return log_prob(logits, x).sum()
 
-    stacked = torch.func.vmap(torch.func.grad(loss))(logits, x)
     alone = torch.stack([torch.func.grad(loss)(one, other) for one, other in zip(logits, x, strict=True)])
-    torch.testing.assert_close(stacked, alone)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(logits, x), alone)
+    plain = torch.func.vmap(log_prob)(logits, x)
+    with likelihoods.stacked():
+        torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(logits, x), alone)
+        torch.testing.assert_close(torch.func.vmap(log_prob)(logits, x), plain)
+        far = torch.tensor([[[[90.0, -90.0]]]])
+        assert log_prob(far, torch.zeros_like(far)).item() == pytest.approx(-90.0)
 
 
 def test_grey_pixel_costs_at_least_log_two() -> None:

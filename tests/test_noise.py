@@ -61,3 +61,17 @@ def test_the_wrong_number_of_rows_is_refused() -> None:
 def test_half_types_give_float32(dtype: torch.dtype) -> None:
     expected = torch.float64 if dtype is torch.float64 else torch.float32
     assert noise.normal(torch.empty(2, 2, dtype=dtype)).dtype is expected
+
+
+def test_a_source_is_what_is_drawn_from_and_nothing_else_moves() -> None:
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(3)
+    wanted = [noise.normal(torch.empty(4, 5)), noise.uniform(torch.empty(3))]
+    before = torch.get_rng_state()
+    with noise.source(generator):
+        found = [noise.normal(torch.empty(4, 5)), noise.uniform(torch.empty(3))]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert torch.equal(before, torch.get_rng_state())
+    with noise.source(generator), noise.part_of(6, 2, 4, []):
+        part = noise.normal(torch.empty(2, 5))
+    torch.testing.assert_close(part, noise.normal(torch.empty(6, 5))[2:4])

@@ -122,28 +122,6 @@ def test_the_gain_is_measured_without_moving_anything(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "0", wanted[0], tmp_path / "alone")
 
 
-@pytest.mark.parametrize("times", [3.0, 0.5])
-def test_a_suite_trains_its_seeds_at_once_where_that_wins(tmp_path: Path, times: float) -> None:
-    from benchmarks.ahead import train_ahead
-    from benchmarks.matrix import Places, plan
-    from benchmarks.suite import suite_named
-
-    places = Places(tmp_path / "board", tmp_path / "runs")
-    cells = plan(suite_named("smoke"), ("vae", "vq_vae"), ("synthetic",), (0, 1))
-    said: list[str] = []
-    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
-    wins = times > 1
-    assert [finished(places.run(planned.cell)) for planned in cells] == [
-        wins and planned.config.variant == "vae" for planned in cells
-    ]
-    assert sum("at once, 3.0 times" in line for line in said) == (2 if wins else 0)
-    assert sum("one by one" in line and "losses of its own" in line for line in said) == (1 if wins else 0)
-    if wins:
-        before = [line for line in said if "vae on" in line]
-        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, gain=lambda configs, compute: times)
-        assert [line for line in said[len(before) :] if line.startswith("vae on")] == []
-
-
 class OwnNoise(Trainer):
     """A CPU's run with a random generator of its own, as every run on a GPU has."""
 
@@ -186,3 +164,44 @@ def test_runs_beside_each_other_go_on_after_a_stop(tmp_path: Path, monkeypatch: 
         assert alone.result.curves == train_run(config, folder, choose("cpu")).result.curves
     assert train_beside(wanted, folders, [choose("cpu")] * 2) == [True, True]  # nothing is left to do
     assert gain_beside(wanted, choose("cpu"), steps=5) > 0
+
+
+@pytest.mark.parametrize(
+    ("stack", "streams", "wins"), [(3.0, 2.0, "as one stack"), (1.5, 2.0, "on a stream each"), (0.5, 0.9, None)]
+)
+def test_a_suite_trains_its_seeds_in_the_way_that_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: float, streams: float, wins: str | None
+) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    cells = plan(suite_named("smoke"), ("vae", "vq_vae"), ("synthetic",), (0, 1))
+    said: list[str] = []
+
+    def stacked(configs, compute):
+        if configs[0].variant == "vq_vae":
+            raise UsageError("these runs cannot be trained as one stack: VQVAE has losses of its own.")
+        return stack
+
+    ways = dict(stacked=stacked, beside=lambda configs, compute: streams)
+    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, **ways)
+    assert [finished(places.run(planned.cell)) for planned in cells] == [bool(wins)] * 4
+    ours, others = (next(line for line in said if line.startswith(f"{name} on")) for name in ("vae", "vq_vae"))
+    assert "losses of its own" in others and ("on a stream each" in others)
+    assert (wins or "one by one") in ours and len(said) == 2
+    if wins:
+        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, **ways)
+        assert len(said) == 2  # nothing is left to train
+
+
+def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
+    from benchmarks.ahead import groups
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+
+    cells = plan(suite_named("smoke"), ("beta_vae",), ("synthetic",), (0, 1), ("beta=1", "beta=4"))
+    (lot,) = groups(cells, Places(tmp_path / "board", tmp_path / "runs"))
+    assert [(planned.config.seed, planned.config.model["beta"]) for planned in lot] == [(0, 1), (0, 4), (1, 1), (1, 4)]

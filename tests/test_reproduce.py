@@ -258,6 +258,8 @@ def test_reproduce_trains_evaluates_judges_and_leaves_what_is_done(
         assert written == page(recipe.files(), record.read_all(path.parent.parent))
         assert zoo("reproduce", "--json")[1] == zoo("reproduce", "toy", "--json")[1]
         assert zoo("reproduce", "nonsense")[0] == 2
+        assert zoo("reproduce", "toy", "nonsense")[0] == 2
+        assert zoo("reproduce", "toy", "toy", "--plan")[1] == "zoo reproduce toy --seed 0\n"
     finally:
         monkeypatch.undo()
         recipe.files.cache_clear()

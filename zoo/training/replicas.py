@@ -35,11 +35,15 @@ from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 SWEPT = ("beta",)
 
 
+def common(config: RunConfig) -> dict:
+    """What the runs of a stack have in common: the identity of a run but for its seed and what may be swept."""
+    return config.model_copy(update={"seed": 0, "model": _fixed(config)}).identity()
+
+
 def why_not(configs: Sequence[RunConfig], models: Sequence[VAE]) -> str | None:
     """Why these runs cannot be one stack; None if they can."""
     first, kind = configs[0], type(models[0])
-    common = first.model_copy(update={"seed": 0, "model": _fixed(first)}).identity()
-    if any(c.model_copy(update={"seed": 0, "model": _fixed(c)}).identity() != common for c in configs):
+    if any(common(config) != common(first) for config in configs):
         return f"they differ in more than the seed and {' or '.join(SWEPT)}"
     if kind.losses is not VAE.losses or kind.parameter_groups is not VAE.parameter_groups:
         return f"{kind.__name__} has losses of its own"
