@@ -89,7 +89,8 @@ class VAEGAN(VanillaVAE):
         self.eval()
         logits, images = [], []
         device = self.calibration.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # From that seed alone, also where a run on a GPU has a source of its own.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), noise.source(None):
             torch.manual_seed(SEED)
             for x, y in batches:
                 logits.append(self.decode(self.infer(x, y).rsample()[0], y).flatten().double())
