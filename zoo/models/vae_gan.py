@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
