@@ -127,13 +127,14 @@ class OwnNoise(Trainer):
 
     def __init__(self, *given, **named) -> None:
         super().__init__(*given, **named)
-        self.generator = self.train.generator = torch.Generator().set_state(torch.get_rng_state())
+        self.draw_from(torch.Generator().set_state(torch.get_rng_state()))
 
 
 def test_runs_beside_each_other_are_the_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "Trainer", OwnNoise)
-    ladder = resolve("ladder_vae", "synthetic", settings=["train.epochs=3", "hidden=[16,8]", "latent=4"])
-    wanted = [*configs("vae", *FULL, seeds=2), ladder, *configs("iwae", "train.patience=1", seeds=1)]
+    more = [resolve(variant, "synthetic", settings=["train.epochs=2"]) for variant in ("ladder_vae", "vq_vae")]
+    vamp = configs("vae", "prior.name=vamp", "prior.components=5", seeds=1)
+    wanted = [*configs("vae", *FULL, seeds=2), *more, *vamp, *configs("iwae", "train.patience=1", seeds=1)]
     folders = [tmp_path / str(number) for number in range(len(wanted))]
     assert train_beside(wanted, folders, [choose("cpu")] * len(wanted)) == [True] * len(wanted)
     for number, (config, folder) in enumerate(zip(wanted, folders, strict=True)):

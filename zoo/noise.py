@@ -81,6 +81,11 @@ def index(like: Tensor, n: int) -> Tensor:
     return (uniform(like) * n).long().clamp_max(n - 1)
 
 
+def rows(n: int, count: int, device: torch.device) -> Tensor:
+    """``count`` numbers from 0 to ``n`` - 1, int64, for what is not of any example: training alone asks for them."""
+    return torch.randint(n, (count,), device=device, generator=_source.get())
+
+
 def component(weights: Tensor, n: int) -> Tensor:
     """``n`` indices, int64 (n,), drawn with probabilities ``weights`` (K,), which add up to 1."""
     u, cumulative = uniform(weights.new_empty(n, 1)).squeeze(1), weights.cumsum(0)

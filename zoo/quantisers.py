@@ -16,6 +16,7 @@ import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from zoo import noise
 from zoo.precision import full_precision
 
 # Vectors that a codebook is started from.
@@ -151,7 +152,7 @@ class VectorQuantiser(Quantiser):
         # resumed run would not be the same run.
         hot = torch.zeros(len(rows), self.codes, dtype=rows.dtype, device=rows.device)
         hot.scatter_(1, codes.reshape(-1, 1), 1.0)
-        candidates = rows[torch.randint(len(rows), (self.codes,), device=rows.device)]
+        candidates = rows[noise.rows(len(rows), self.codes, rows.device)]
         counts, sums = hot.sum(0), hot.T @ rows
         if self._observed is not None:
             counts, sums = counts + self._observed[0], sums + self._observed[1]

@@ -6,7 +6,7 @@ in `VAE.losses`. A reported ELBO never carries a training weight: `VAE.terms` kn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,9 +41,10 @@ class Progress(float):
         return made
 
 
-def moving(warmup: Tensor, fraction: Tensor) -> Tensor:
-    """A `Progress` that lies on the device, 0-dim: what a captured step is given, as every replay reads its own."""
-    warmup.fraction = fraction
+def moving(warmup: Tensor, fraction: Tensor, stage: Hashable) -> Tensor:
+    """A `Progress` that lies on the device, 0-dim: what a captured step is given, as every replay reads its own; with
+    the `VAE.stage` that it was captured in."""
+    warmup.fraction, warmup.stage = fraction, stage
     return warmup
 
 
@@ -166,6 +167,15 @@ class VAE(nn.Module):
         """q(z | x) where it is one diagonal Gaussian over the whole code, else None: what the aggregate posterior's
         density is summed from."""
         return None
+
+    def stage(self, progress: float | Tensor) -> Hashable:
+        """Which of several losses training minimises at ``progress``, for a variant that trains one part after another
+        and decides by it in `losses`. A captured step is captured once in each; it hands the stage on."""
+        return None
+
+    def stage_of(self, progress: float | Tensor) -> Hashable:
+        """`stage`, or what a captured step says that it is."""
+        return progress.stage if isinstance(progress, Tensor) and hasattr(progress, "stage") else self.stage(progress)
 
     def rate_weight(self, progress: float | Tensor) -> float | Tensor:
         """The weight of the rate in training. The warm-up alone, unless a variant has a beta."""

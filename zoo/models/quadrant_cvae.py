@@ -114,12 +114,15 @@ class QuadrantCVAE(VAE):
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The guess's loss while the warm-up lasts, minus the bound afterwards."""
-        if progress < 1:
+        if self.stage_of(progress) == "guess":
             with torch.no_grad():
                 terms = self.terms(x)
             return Losses({"guess": -self.log_likelihood(self.guessed(x), x).mean()}, terms)
         terms = self.terms(x)
         return Losses({"vae": -terms.elbo.mean()}, terms)
+
+    def stage(self, progress: float | Tensor) -> str:
+        return "guess" if progress < 1 else "vae"
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         p = self.prior(x).repeat(k)

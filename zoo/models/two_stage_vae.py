@@ -142,9 +142,8 @@ class TwoStageVAE(VanillaVAE):
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The first stage's own bound, then the rate under the second; both where nobody says how far training is."""
-        fraction = getattr(progress, "fraction", None)
-        fits_first = fraction is None or fraction < self.settings.first_stage
-        fits_second = fraction is None or not fits_first
+        stage = self.stage_of(progress)
+        fits_first, fits_second = stage != "second", stage != "first"
         for module in self.first:
             # What the second stage learns from are codes as they are evaluated, and statistics stay as they are.
             module.train(self.training and fits_first)
@@ -158,6 +157,12 @@ class TwoStageVAE(VanillaVAE):
             terms = self.whole(Terms(terms.distortion.detach(), terms.rate.detach(), z))
             losses["second"] = terms.rate.sum(1).mean()
         return Losses(losses, terms)
+
+    def stage(self, progress: float | Tensor) -> str:
+        fraction = getattr(progress, "fraction", None)
+        if fraction is None:
+            return "both"
+        return "first" if fraction < self.settings.first_stage else "second"
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with z and u drawn together."""

@@ -31,7 +31,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
@@ -90,8 +89,7 @@ class VAEGAN(VanillaVAE):
         self.eval()
         logits, images = [], []
         device = self.calibration.device
-        # From that seed alone, also where a run on a GPU has a source of its own.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), noise.source(None):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(SEED)
             for x, y in batches:
                 logits.append(self.decode(self.infer(x, y).rsample()[0], y).flatten().double())

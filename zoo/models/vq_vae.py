@@ -87,9 +87,8 @@ class VQVAE(VAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """Distortion and commitment for the autoencoder, then the rate for the prior; both where nobody says how far
         the training is."""
-        fraction = getattr(progress, "fraction", None)
-        fits_codes = fraction is None or fraction < self.settings.prior_from
-        fits_prior = fraction is None or not fits_codes
+        stage = self.stage_of(progress)
+        fits_codes, fits_prior = stage != "prior", stage != "codes"
         with contextlib.nullcontext() if fits_codes else torch.no_grad():
             z = self.encode(x)
             q = self.quantiser(z)
@@ -104,6 +103,12 @@ class VQVAE(VAE):
             terms.rate = -self.prior.log_prob(q.codes).unsqueeze(1)
             losses["prior"] = terms.rate.mean()
         return Losses(losses, terms)
+
+    def stage(self, progress: float | Tensor) -> str:
+        fraction = getattr(progress, "fraction", None)
+        if fraction is None:
+            return "both"
+        return "codes" if fraction < self.settings.prior_from else "prior"
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {

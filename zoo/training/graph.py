@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,9 +40,9 @@ class GraphSteps:
         self.trainer = trainer
         device = trainer.compute.device
         self.table = Table(trainer.steps_per_epoch, trainer.train.batch_size, 4, 4, device)
-        generators = [trainer.generator] if trainer.generator else []
-        self.step = Captured(self._step, device, generators, record)
-        self.rehearsed = False
+        self.record = record
+        self.captured: dict[Hashable, Captured] = {}  # of each stage
+        self.stages: list[Hashable] = []  # of each step of this epoch
         self.first, self.taken = 0, 0  # steps of this epoch that were counted, and that were taken
 
     def steps(self, epoch: int, start: int) -> Iterator[None]:
@@ -51,12 +52,14 @@ class GraphSteps:
             CannotCapture: before a step that was not taken.
         """
         self._begin(epoch, start)
-        if not self.rehearsed:
-            self._rehearse()
-            self._begin(epoch, start)
         trainer = self.trainer
         while self.taken < trainer.steps_per_epoch:
-            self.step()
+            stage = self.stages[self.taken]
+            if stage not in self.captured:
+                trainer._settle()
+                self._rehearse(stage)
+                self._begin(epoch, self.taken)
+            self.captured[stage]()
             self.taken += 1
             if trainer.average:
                 trainer.average.updates += 1
@@ -72,37 +75,41 @@ class GraphSteps:
 
     def forget(self) -> None:
         """The tensors of the trainer lie elsewhere now."""
-        self.step.forget()
+        for captured in self.captured.values():
+            captured.forget()
 
     def _begin(self, epoch: int, start: int) -> None:
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         order = trainer.train.order(epoch)[: steps * trainer.train.batch_size].view(steps, -1)
         averaged = trainer.average.updates - start if trainer.average else 0
-        schedule = []
+        schedule, self.stages = [], []
         for place in range(steps):
             progress = trainer.progress(epoch * steps + place)
             weight = trainer.average.weight(averaged + place) if trainer.average and place >= start else 0.0
             rate = trainer.rate(epoch * steps + place)
+            self.stages.append(trainer.model.stage(progress))
             schedule.append([float(progress), progress.fraction, rate, weight])
         self.table.begin(order, schedule, start)
         self.first = self.taken = start
 
-    def _step(self) -> None:
+    def _step(self, stage: Hashable) -> None:
         index, numbers = self.table.here()
         warmup, fraction, rate, weight = numbers.unbind(0)
         x, y = self.trainer.train.take(index)
-        row, found_inf = self.trainer.apply(x, y, moving(warmup, fraction), rate, weight)
+        row, found_inf = self.trainer.apply(x, y, moving(warmup, fraction, stage), rate, weight)
         self.table.leave(torch.cat([row, found_inf.view(1)]))
 
-    def _rehearse(self) -> None:
+    def _rehearse(self, stage: Hashable) -> None:
         # A whole step, taken back: what waits for the device raises here, where nothing is lost by it.
-        trainer = self.trainer
+        trainer, device = self.trainer, self.trainer.compute.device
         before = copied(capture(trainer))
         try:
             if trainer.compute.compiled:
-                self._step()  # the compiler waits for the device as much as it likes
-            with rehearsal(trainer.compute.device, watched=not trainer.compute.compiled):
-                self._step()
+                self._step(stage)  # the compiler waits for the device as much as it likes
+            with rehearsal(device, watched=not trainer.compute.compiled):
+                self._step(stage)
         finally:
             restore(trainer, before)
-        self.rehearsed = True
+            self.forget()
+        generators = [trainer.generator] if trainer.generator else []
+        self.captured[stage] = Captured(functools.partial(self._step, stage), device, generators, self.record)

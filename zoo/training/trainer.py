@@ -131,8 +131,7 @@ class Trainer:
             name = type(model).__name__
             raise UsageError(f"{name} looks at each batch as a whole, and cannot be trained on parts of one.")
         # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
-        self.generator = _like_the_device_s(compute.device) if compute.device.type == "cuda" else None
-        train.generator = self.generator
+        self.draw_from(_like_the_device_s(compute.device) if compute.device.type == "cuda" else None)
         self.steps_per_epoch = len(train)
         self.steps = config.epochs * self.steps_per_epoch
         self.warmup_steps = config.warmup * self.steps_per_epoch
@@ -197,6 +196,12 @@ class Trainer:
         if self.best is not None and not math.isfinite(self.best_elbo):
             raise Diverged("no validation that could be kept had a finite ELBO.")
         self._finish()
+
+    def draw_from(self, generator: torch.Generator | None) -> None:
+        """Take the training's random numbers from ``generator``, and what is drawn at its start from where the
+        process's generators are now, whoever draws from them in between. None is the process's own, as it goes."""
+        self.generator = self.train.generator = generator
+        self.began = _process_state(self.compute.device) if generator else None
 
     def steps_of(self, epoch: int, start: int = 0) -> Iterator[None]:
         """Take the steps of an epoch from its step ``start`` on, one for each item that is asked for: as replays of a
@@ -407,6 +412,8 @@ class Trainer:
         self._clock = self.saved = time.monotonic()
 
     def _initialise(self) -> None:
+        if self.began:
+            _put_back(self.began, self.compute.device)
         shown = itertools.islice(self.train.whole().epoch(0), -(-SHOWN_FIRST // self.config.batch_size))
         x, y = zip(*shown, strict=True)
         with torch.no_grad(), noise.source(self.generator):
@@ -509,8 +516,7 @@ class Trainer:
     def _finish(self) -> None:
         if self.best is not None:
             self.model.load_state_dict(self.best)
-        with noise.source(self.generator):
-            self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
+        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
     def _snapshot(self) -> dict[str, Tensor]:
@@ -520,6 +526,16 @@ class Trainer:
 
 class _Hopeless(Exception):
     pass
+
+
+def _process_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _put_back(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
 
 
 def _like_the_device_s(device: torch.device) -> torch.Generator:
