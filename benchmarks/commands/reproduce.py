@@ -93,6 +93,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
     with graceful() as should_stop:
         if len(todo) > 1 and computes[0].device.type == "cuda":
+            click.echo(f"{len(todo)} runs train beside each other; then each is evaluated", err=True)
             train_beside(
                 [planned.config for planned in todo],
                 [places.run(planned.cell) for planned in todo],
