@@ -54,6 +54,7 @@ def plain(**changes: Any) -> dict[str, Any]:
         "train": {
             "steps": 100, "epochs": 3, "best_epoch": 2, "skipped_updates": 0, "images_per_second": 1e4,
             "peak_memory_bytes": 10**8, "stopped_early": False, "retreats": 0, "together": 1,
+            "captured": False,
         },
         "seconds": {"setup": 1.0, "train": 10.0, "evaluate": 2.0, "figures": 0.5, "total": 13.5},
         "curves": {"epoch": [1, 2, 3], "validation_elbo": [-120.0, -100.0, -91.0]},

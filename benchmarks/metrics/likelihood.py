@@ -63,7 +63,8 @@ def importance_weighted(
     once where k fits.
     """
     wanted = min(images or batches.n, batches.n)
-    rows = max(rows, _roomy(batches.device, model.spec.dims))
+    if batches.device.type == "cuda":
+        rows = max(rows, _roomy(batches.device, model.spec.dims))
     bounds = []
     for ids, x, y in _first(batches, wanted, max(1, rows // k)):
         parts = []
@@ -116,9 +117,7 @@ def mean_and_error(values: Tensor) -> Estimate:
 
 
 def _roomy(device: torch.device, dims: int) -> int:
-    """Decoder rows that a third of a GPU's free memory holds, at 64 numbers a pixel; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0
+    """Decoder rows that a third of a GPU's free memory holds, at 64 numbers a pixel."""
     return min(MOST_ROWS, torch.cuda.mem_get_info(device)[0] // (3 * 64 * 4 * dims))
 
 
