@@ -146,6 +146,10 @@ def _identity(config: dict) -> dict:
 
 
 def test_the_orders_of_the_papers_hold_in_what_is_committed(records: list[record.Record]) -> None:
+    # Burda et al. (2016): more importance samples in training are better; k = 1 is the VAE.
+    swept = [one for one in records if one.cell.suite == "importance"]
+    nll = {one.config["model"]["k"]: one.metrics["nll_iwae_1000"].value for one in swept}
+    assert nll.keys() == {1, 5, 50} and nll[50] < nll[5] < nll[1]
     # Tomczak and Welling (2018): the VampPrior is better than the standard normal, by 2.0 nats as published.
     made = {one.cell.suite: one for one in record.read_all(BOARD / "reproductions" / "records")}
     standard, vamp = (made[f"{name}_2x300_short"].metrics["nll_iwae_5000"].value for name in ("standard", "vamp"))
