@@ -234,7 +234,11 @@ def test_a_recipe_is_a_row_and_its_settings_are_named() -> None:
     pair = [make("a", 0), make("a", 1), make("a", 2, settings={"train": {"learning_rate": 0.5}})]
     rows = shown(pair)
     assert len(rows) == 2 and {row["seeds"] for row in rows.values()} == {"0, 1", "2"}
-    assert "train.learning_rate = 0.5" in board(pair, {}) and "seed = " not in board(pair, {})
+    # One setting stands in the name; of several there is the beginning of a key there, and a line below the table.
+    assert "a (train.learning_rate=0.5)" in rows and "Digits after a name" not in board(pair, {})
+    two = [*pair[:2], make("a", 2, settings={"train": {"learning_rate": 0.5, "epochs": 3}})]
+    assert "train.learning_rate = 0.5" in board(two, {}) and "seed = " not in board(two, {})
+    assert not any("=" in name for name in shown(two))
 
 
 def test_what_decides_no_number_makes_no_recipe() -> None:

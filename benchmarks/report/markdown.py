@@ -143,8 +143,8 @@ def _remarks(table: Table) -> Iterator[str]:
         said.append(CONDITIONAL)
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(NO_LIKELIHOOD)
-    if any(row.label != row.variant for row in table.rows):
-        said.append(f"Digits after a name tell recipes of one variant apart: {escape(recipes(table))}")
+    if told := recipes(table):
+        said.append(f"Digits after a name tell recipes of one variant apart: {escape(told)}")
     for metric, reasons in table.skipped.items():
         said.append(f"{escape(metric)} was measured for none: skip: {escape('; '.join(reasons))}.")
     if said:

@@ -49,9 +49,10 @@ def _filled(words: str, numbers: list[str]) -> str:
 
 
 def recipes(table: Table) -> str:
-    """How the recipes of a variant differ: the settings that are not the same in all of them."""
+    """How the recipes of a variant differ: the settings that are not the same in all of them; empty where the labels
+    say so themselves."""
     text = ""
-    for variant in sorted({row.variant for row in table.rows if row.label != row.variant}):
+    for variant in sorted({row.variant for row in table.rows if row.label != row.variant and "=" not in row.label}):
         rows = [row for row in table.rows if row.variant == variant]
         settings = [dict(flat(row.records[0].config)) for row in rows]
         names = sorted({name for one in settings for name in one} - {"seed"})
