@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from zoo.training.beside import fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
 from zoo.training.replicas import Replicas, why_not
-from zoo.training.trainer import Diverged, Trainer
+from zoo.training.trainer import Diverged, Result, Trainer
 
 TIMED_STEPS = 20
 BURSTS = 5
@@ -50,11 +50,8 @@ def train_together(
         trainers, generators, compute = _prepared(configs, compute)
         for config, folder in zip(configs, folders, strict=True):
             runs.claim(folder, config, images.spec, images)
-        results = Replicas(trainers, generators).fit(should_stop)
-        for folder, trainer, result in zip(folders, trainers, results, strict=True):
-            if not isinstance(result, Diverged):
-                runs.write_finished(folder, trainer.model, result)
-        return [not isinstance(result, Diverged) for result in results]
+        _leave(folders, trainers, Replicas(trainers, generators).fit(should_stop))
+        return [runs.finished(folder) for folder in folders]
 
 
 def train_beside(
@@ -82,11 +79,14 @@ def train_beside(
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
             trainers[folder] = runs.make_trainer(config, decided.place(model), images, decided, *rest)
-        results = fit_beside(list(trainers.values()))
-        for (folder, trainer), result in zip(trainers.items(), results, strict=True):
-            if not isinstance(result, Diverged):
-                runs.write_finished(folder, trainer.model, result)
+        _leave(trainers, trainers.values(), fit_beside([*trainers.values()]))
         return [runs.finished(folder) for folder in folders]
+
+
+def _leave(folders: Iterable[Path], trainers: Iterable[Trainer], results: Iterable[Result | Diverged]) -> None:
+    for folder, trainer, result in zip(folders, trainers, results, strict=True):
+        if not isinstance(result, Diverged):
+            runs.write_finished(folder, trainer.model, result)
 
 
 def gain_beside(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from benchmarks.report.notation import listed
-from benchmarks.report.tables import Table, flat
+from benchmarks.report.tables import Table, apart
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 FEW = 4  # values that are told apart; of more, the range
@@ -54,9 +54,7 @@ def recipes(table: Table) -> str:
     text = ""
     for variant in sorted({row.variant for row in table.rows if row.label != row.variant and "=" not in row.label}):
         rows = [row for row in table.rows if row.variant == variant]
-        settings = [dict(flat(row.records[0].config)) for row in rows]
-        names = sorted({name for one in settings for name in one} - {"seed"})
-        apart = [name for name in names if len({repr(one.get(name)) for one in settings}) > 1]
+        names, settings = apart([row.records[0].config for row in rows])
         for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
-            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in apart) + "."
+            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in names) + "."
     return text.strip()

@@ -8,8 +8,8 @@ from typing import get_args
 from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, Word, judge, of_recipe
 from benchmarks.record import Record
 from benchmarks.report.notation import code, escape, estimate, link, number
-from benchmarks.report.notes import flat
 from benchmarks.report.settings import spelled
+from benchmarks.report.tables import flat
 
 HEADER = """\
 <!-- Made from the recipes and their records. Do not edit: `zoo reproduce` writes it. -->

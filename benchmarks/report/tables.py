@@ -7,7 +7,7 @@ with one recipe (the configuration without its seed); a column is one metric wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -271,12 +271,19 @@ def _rows(records: list[Record]) -> tuple[list[Row], list[Record]]:
 
 def _what_differs(key: str, recipes: dict[str, Record]) -> str:
     # ``k=5`` where the recipes differ in that alone, as those of a sweep do; else the beginning of the key.
-    settings = {other: dict(flat(record.config)) for other, record in recipes.items()}
-    names = {name for one in settings.values() for name in one} - {"seed"} - {".".join(place) for place in NEUTRAL}
-    apart = [name for name in names if len({repr(one.get(name)) for one in settings.values()}) > 1]
-    if len(apart) != 1:
+    names, settings = apart([record.config for record in recipes.values()])
+    if len(names) != 1:
         return key[:6]
-    return f"{apart[0].removeprefix('model.')}={settings[key].get(apart[0])}"
+    (name,), ours = names, settings[[*recipes].index(key)]
+    return f"{name.removeprefix('model.')}={ours.get(name)}"
+
+
+def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The names of the settings that are not the same in all of ``configs``, sorted, less the seed and what decides no
+    number; and each of the configurations as a flat dictionary."""
+    settings = [dict(flat(config)) for config in configs]
+    names = {name for one in settings for name in one} - {"seed", *(".".join(place) for place in NEUTRAL)}
+    return [name for name in sorted(names) if len({repr(one.get(name)) for one in settings}) > 1], settings
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

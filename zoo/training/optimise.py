@@ -38,11 +38,7 @@ class Group:
         self.skipped = torch.zeros((), device=parameters[0].device)
 
     def set_rate(self, rate: float | Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        set_rate(self.optimizer, rate)
 
     def step(self, scale: float | Tensor = 1.0) -> Tensor:
         """Unscale, clip and apply the gradients, or leave everything as it is if they are not finite.
@@ -149,6 +145,15 @@ def backward(
                 parameter.grad += gradient
             elif gradient is not None or not add:
                 parameter.grad = gradient
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
+    """Put the learning rate where the optimiser has it: on the device if that is where `on_device` laid it."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate.item() if isinstance(rate, Tensor) else rate
 
 
 def on_device(parameters: list[nn.Parameter], config: TrainConfig) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from zoo.likelihoods import stacked
 from zoo.models.base import VAE
 from zoo.training.average import Average
 from zoo.training.capture import Captured, Recorder, Table
-from zoo.training.optimise import learning_rate, make_optimizer, on_device
+from zoo.training.optimise import make_optimizer, on_device, set_rate
 from zoo.training.precision import CONVOLUTIONS
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
@@ -100,7 +100,6 @@ class Replicas:
         for name, leaf in zip(self.parameters, self.leaves, strict=True):
             self.parameters[name] = leaf
         more = on_device(self.leaves, self.config) if record or self.device.type == "cuda" else {}
-        self.rate = more.get("lr")
         self.optimizer = make_optimizer(self.leaves, self.config, **more)
         # A step is told its learning rate, what counts in the average, and each replica's weight of the rate.
         batch, replicas = first.train.batch_size, len(trainers)
@@ -165,7 +164,7 @@ class Replicas:
         first = self.trainers[0]
         averaged = first.average.weight(step) if first.average else 0.0
         weights = [float(trainer.model.rate_weight(trainer.progress(step))) for trainer in self.trainers]
-        return [learning_rate(self.config, step, first.steps), averaged, *weights]
+        return [first.rate(step), averaged, *weights]
 
     def _listen(self, epoch: int) -> None:
         # What a run alone draws in a step after its batch's bits, in its order.
@@ -182,7 +181,7 @@ class Replicas:
         rate, averaged, weight = numbers[0], numbers[1], numbers[2:]
         x, y = self.trainers[0].train.take(index.view(len(self.trainers), -1), self.generators)
         draws = tuple(draw.again(self.generators) for draw in self.draws)
-        self._set_rate(rate)
+        set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast(), stacked():
             distortion, kl = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
@@ -211,13 +210,6 @@ class Replicas:
         with noise.given(draws):
             terms = functional_call(_Terms(self.model), _named(parameters | buffers), (x, y))
         return terms
-
-    def _set_rate(self, rate: Tensor) -> None:
-        if self.rate is not None:
-            self.rate.copy_(rate)
-            return
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate.item()
 
 
 class _Terms(nn.Module):

@@ -426,15 +426,12 @@ class Trainer:
             self._settle()
 
     def _settle(self) -> None:
-        rows, skips = None, None
         if self.rows:
-            rows, skips = torch.stack(self.rows), torch.stack(self.skips)
+            self.settle(torch.stack(self.rows), torch.stack(self.skips))
             self.rows.clear()
             self.skips.clear()
         elif self.graph and len(counted := self.graph.uncounted()):
-            rows, skips = counted[:, :3], counted[:, 3]
-        if rows is not None:
-            self.settle(rows, skips)
+            self.settle(counted[:, :3], counted[:, 3])
 
     def settle(self, rows: Tensor, skips: Tensor) -> None:
         """Count the steps of ``rows`` (n, 3) and ``skips`` (n,), as `zoo.training.tally.settle` says."""

@@ -13,10 +13,10 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.html.pictures import Picture, pictures
-from benchmarks.report.notes import flat, notes, recipes
+from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import extent, leaders
-from benchmarks.report.tables import COSTS, Column, Gap, Row, Table, tables
+from benchmarks.report.tables import COSTS, Column, Gap, Row, Table, flat, tables
 
 Json = dict[str, Any]
 
