@@ -15,6 +15,7 @@ from zoo.registry import NOT_YAML, parse_yaml, plain, registry
 Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
 HELD_OUT = "held_out"
+ROWS = 4096
 #: Settings that came after the first records, with their defaults as JSON has them: left out of a run's identity at
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
@@ -99,7 +100,7 @@ class EvaluateConfig(Config):
     )
     anomaly: tuple[str, ...] = Field((), description=f"data sets that are outliers; '{HELD_OUT}': the class left out")
     cas: int = Field(0, ge=0, description="class-conditional samples that a classifier learns from; 0 leaves it out")
-    rows: int = Field(4096, ge=1, description="decoder rows at once; no number depends on it")
+    rows: int = Field(ROWS, ge=1, description="decoder rows at once; no number depends on it")
 
     @field_validator("inception", "latent", mode="before")
     @classmethod

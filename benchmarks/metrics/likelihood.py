@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate
 from zoo import noise
+from zoo.config import ROWS
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.quantisers import code_counts, code_use, perplexity
@@ -59,11 +60,11 @@ def importance_weighted(
     """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
 
     log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once (on a
-    GPU as many as fit well): images are taken few at a time before their k samples are split, so that each is encoded
-    once where k fits.
+    GPU as many as fit well, unless fewer than `ROWS` are asked for): images are taken few at a time before their k
+    samples are split, so that each is encoded once where k fits.
     """
     wanted = min(images or batches.n, batches.n)
-    if batches.device.type == "cuda":
+    if batches.device.type == "cuda" and rows >= ROWS:
         rows = max(rows, _roomy(batches.device, model.spec.dims))
     bounds = []
     for ids, x, y in _first(batches, wanted, max(1, rows // k)):
