@@ -16,6 +16,7 @@ from torch import nn
 
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
+from zoo.training import subnormal
 
 HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
@@ -147,4 +148,6 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
             precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision == "fp16" and place.type == "cpu":
         raise UsageError("train.precision=fp16 needs a GPU; on a CPU use float32 or bf16.")
+    if place.type == "cpu":
+        subnormal.start_threads()
     return Compute(place, HALVES[precision], fast=fast)

@@ -25,6 +25,7 @@ from zoo.config import RunConfig
 from zoo.errors import UsageError
 from zoo.likelihoods import stacked
 from zoo.models.base import VAE
+from zoo.training import subnormal
 from zoo.training.average import Average
 from zoo.training.capture import Captured, Recorder, Table
 from zoo.training.optimise import make_optimizer, on_device, set_rate
@@ -157,7 +158,8 @@ class Replicas:
         orders = [trainer.train.order(epoch)[: steps * batch].view(steps, batch) for trainer in self.trainers]
         self.table.begin(torch.cat(orders, 1), [self._numbers(epoch * steps + place) for place in range(steps)], 0)
         for _ in range(steps):
-            self.step()
+            with subnormal.as_zero(self.device):
+                self.step()
             yield
 
     def _numbers(self, step: int) -> list[float]:

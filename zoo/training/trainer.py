@@ -21,7 +21,7 @@ from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import VAE, Losses, Progress
-from zoo.training import checkpoint
+from zoo.training import checkpoint, subnormal
 from zoo.training.average import Average
 from zoo.training.capture import CannotCapture, Recorder
 from zoo.training.distributed import ALONE, World
@@ -246,6 +246,12 @@ class Trainer:
         Returns:
             (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
         """
+        with subnormal.as_zero(self.compute.device):
+            return self._applied(x, y, progress, rate, averaged)
+
+    def _applied(
+        self, x: Tensor, y: Tensor | None, progress: Progress | Tensor, rate: float | Tensor, averaged: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         scale = self.scale.scale if self.compute.scaled else 1.0
         if self.divided:
             names, row = self._in_parts(x, y, scale)
@@ -539,9 +545,7 @@ def _like_the_device_s(device: torch.device) -> torch.Generator:
     return torch.Generator(device).set_state(torch.cuda.get_rng_state(device))
 
 
-def _measured(
-    model: VAE, x: Tensor, y: Tensor | None, progress: Progress
-) -> tuple[dict[str, Tensor], Tensor]:
+def _measured(model: VAE, x: Tensor, y: Tensor | None, progress: Progress) -> tuple[dict[str, Tensor], Tensor]:
     # The losses of the groups, and `_row`: one function, so that it is compiled as one.
     losses = model.losses(x, y, progress)
     return dict(losses), _row(losses)
