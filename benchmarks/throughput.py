@@ -1,28 +1,31 @@
 """How fast the trainer is beside a bare loop of the same step, and beside pythae: `python -m benchmarks.throughput`.
 
-Everybody trains the same network on the same images with the same batch size. The bare loop is what one would write
-by hand: index, binarise, forward, backward, fused Adam, and nothing else; it runs in one process with the trainer.
-pythae runs in an environment of its own (`benchmarks.peers`), each of our ways beside it in another process. All of
-them alternate, because two shared cores drift by a quarter over minutes: the median of the ratios of the repeats is
-the number to quote, and no images per second.
+Everybody trains the same network on the same images of MNIST with the same batch size. The bare loop is what one would
+write by hand: index, binarise, forward, backward, fused Adam, and nothing else; it runs in one process with the
+trainer. pythae runs in an environment of its own (`benchmarks.peers`), each of our ways beside it in another process.
+All of them alternate, because two shared cores drift by a quarter over minutes: the median of the ratios of the repeats
+is the number to quote, and no images per second. Everybody trains on from repeat to repeat, the first `--warm` of which
+do not count: a run that has trained for a while is slower on a CPU (`zoo.training.subnormal`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import environment
@@ -31,12 +34,12 @@ from benchmarks.report import terminal
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
 from zoo.errors import ZooError
-from zoo.runs import build_model, load_images, make_trainer
+from zoo.runs import build_model, load_grey, load_images, make_trainer
+from zoo.training import subnormal
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
 
 Clock = Callable[[], float]
-Loop = Callable[[RunConfig, ImageSet, Compute, Clock], float]
 
 
 def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
@@ -48,22 +51,16 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
     return means
 
 
-def trainer_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock) -> float:
-    """Seconds of the trainer's steps over one epoch; on a GPU over the second one, once they are captured."""
+def trainer_epochs(config: RunConfig, images: ImageSet, compute: Compute) -> Callable[[], None]:
+    """The trainer's steps, an epoch more at each call."""
     model = build_model(config, images.spec).to(compute.device).train()
     trainer = make_trainer(config, model, images, compute.for_run(model, config.train, len(images["train"])))
-    warm = compute.device.type == "cuda"
-    if warm:
-        steps_of(trainer, 0)
-    _wait(compute)
-    started = clock()
-    steps_of(trainer, int(warm))
-    _wait(compute)
-    return clock() - started
+    epochs = itertools.count()
+    return lambda: steps_of(trainer, next(epochs)) and None
 
 
-def bare_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: Clock, captured: bool = False) -> float:
-    """Seconds of a hand-written loop over the same steps; ``captured`` has its update as one CUDA graph."""
+def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured: bool = False) -> Callable[[], None]:
+    """A hand-written loop over the same steps; ``captured`` has its update as one CUDA graph."""
     model = build_model(config, images.spec).to(compute.device)
     pixels, labels = images["train"].pixels.to(compute.device), images["train"].labels
     labels = labels.to(compute.device) if model.conditional and labels is not None else None
@@ -80,17 +77,18 @@ def bare_seconds(config: RunConfig, images: ImageSet, compute: Compute, clock: C
 
     if captured:
         update = _as_graph(update, torch.zeros(size, *images.spec.shape, device=compute.device), labels)
-    _wait(compute)
-    started = clock()
-    order = torch.randperm(len(pixels)).to(compute.device)
-    for low in range(0, len(order) - size + 1, size):
-        index = order[low : low + size]
-        x = pixels[index].float() / 255
-        if dynamic:
-            x = (torch.rand_like(x) < x).float()  # a third of what torch.bernoulli takes on a CPU
-        update(x, None if labels is None else labels[index])
-    _wait(compute)
-    return clock() - started
+
+    @subnormal.as_zero(compute.device)
+    def epoch() -> None:
+        order = torch.randperm(len(pixels)).to(compute.device)
+        for low in range(0, len(order) - size + 1, size):
+            index = order[low : low + size]
+            x = pixels[index].float() / 255
+            if dynamic:
+                x = (torch.rand_like(x) < x).float()  # a third of what torch.bernoulli takes on a CPU
+            update(x, None if labels is None else labels[index])
+
+    return epoch
 
 
 def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor | None) -> Callable[..., None]:
@@ -114,22 +112,28 @@ def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor
 
 
 def compare(
-    variant: str, images: int, repeats: int, device: str, settings: list[str], clock: Clock
+    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
 ) -> dict[str, Any]:
-    """One row: medians of images per second of both, and the median over repeats of trainer / bare."""
-    config = resolve(variant, "mnist", settings=[*settings, "train.epochs=2", "train.checkpoint_seconds=1e9"])
+    """One row: medians of images per second of both, and the median over repeats of trainer / bare. ``rounds`` are
+    those that do not count, and those that do."""
+    warm, repeats = rounds
+    epochs = f"train.epochs={warm + repeats}"
+    config = resolve(variant, "mnist", settings=[*settings, epochs, "train.checkpoint_seconds=1e9"])
     compute = choose(device, config.train.precision)
     data = load_images(config).subset({"train": images})
     seen = len(data["train"]) // config.train.batch_size * config.train.batch_size
-    loops: dict[str, Loop] = {"trainer": trainer_seconds, "bare": bare_seconds}
+    loops = {"trainer": trainer_epochs(config, data, compute), "bare": bare_epochs(config, data, compute)}
     if compute.device.type == "cuda":
-        loops["bare, captured"] = functools.partial(bare_seconds, captured=True)
+        loops["bare, captured"] = bare_epochs(config, data, compute, captured=True)
     rates: dict[str, list[float]] = {name: [] for name in loops}
-    for repeat in range(repeats + 1):
+    for repeat in range(warm + repeats):
         for name in loops if repeat % 2 else reversed(loops):
-            seconds = loops[name](config, data, compute, clock)
-            if repeat:  # the first pair warms up
-                rates[name].append(seen / seconds)
+            _wait(compute)
+            started = clock()
+            loops[name]()
+            _wait(compute)
+            if repeat >= warm:
+                rates[name].append(seen / (clock() - started))
     row: dict[str, Any] = {"variant": variant, "precision": compute.name}
     row |= {f"{name}, images/s": round(statistics.median(found)) for name, found in rates.items()}
     for name in list(loops)[1:]:
@@ -179,32 +183,36 @@ ON_GPU = {
 }
 
 
-def against_pythae(network: str, images: int, repeats: int, device: str, clock: str) -> list[dict[str, Any]]:
+def against_pythae(network: str, images: int, rounds: tuple[int, int], device: str, clock: str) -> list[dict[str, Any]]:
     """A row for each way to train ``network``, ours and a bare loop's: medians beside pythae's, and peak memory.
+    ``rounds`` are those that do not count, and those that do.
 
     Raises:
         ZooError: pythae could not be installed, or one of the processes ended.
     """
     theirs = environment_of_pythae()
     contestants = (PYTHAE, *(ON_GPU if device == "cuda" else OTHERS)[network])
-    told = ["--network", network, "--images", str(images), "--device", device]
+    warm, repeats = rounds
     root = Path(__file__).resolve().parent.parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     env["TQDM_DISABLE"] = "1"
     found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in contestants}
     with contextlib.ExitStack() as stack:
+        pictures = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "pictures.npy"
+        np.save(pictures, load_grey(resolve("vae", "mnist"))["train"].pixels[:images].numpy())
+        told = ["--network", network, "--pictures", str(pictures), "--device", device]
         processes = {}
         for contestant in contestants:
             python = str(theirs) if contestant is PYTHAE else sys.executable
             command = [python, "-m", contestant.module, *told, *contestant.options]
             process = subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             processes[contestant.name] = stack.enter_context(process)
-        for repeat in range(repeats + 1):
+        for repeat in range(warm + repeats):
             for name in processes if repeat % 2 else reversed(processes):
                 line = _round(processes[name])
                 if not line:
-                    raise ZooError(f"the process of {name} ended before its {repeats + 1} rounds.")
-                if repeat:
+                    raise ZooError(f"the process of {name} ended before its {warm + repeats} rounds.")
+                if repeat >= warm:
                     found[name].append(json.loads(line))
     rates = {name: [1 / line[clock] for line in lines] for name, lines in found.items()}
     peaks = {name: round(max(line["peak"] for line in lines) / 2**20) for name, lines in found.items()}
@@ -241,6 +249,7 @@ def main() -> None:
     parser.add_argument("--variants", default="vae,cvae", help="for the bare loop, and for seeds at once")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--warm", type=int, default=1, help="repeats before those that count")
     parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--clock", choices=("wall", "processor"), default="wall",
@@ -255,19 +264,18 @@ def main() -> None:
     for row in given.rows.split(","):
         if row == "bare":
             tables[row] = [
-                compare(variant, given.images, given.repeats, device, given.settings, clock)
+                compare(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
                 for variant in given.variants.split(",")
             ]
         elif row == "seeds":
-            tables[row] = [
-                at_once(variant, 8, device, given.settings, clock) for variant in given.variants.split(",")
-            ]
+            tables[row] = [at_once(variant, 8, device, given.settings, clock) for variant in given.variants.split(",")]
         else:
             # A CPU's convolutions take a fiftieth of them.
             images = given.images if row == "mlp" or device == "cuda" else max(128, given.images // 50)
-            tables[row] = against_pythae(row, images, given.repeats, device, given.clock)
+            tables[row] = against_pythae(row, images, (given.warm, given.repeats), device, given.clock)
     about = {"device": environment.describe(choose(device))["device"], "threads": torch.get_num_threads()}
-    about |= {"torch": torch.__version__, "clock": given.clock, "repeats": given.repeats}
+    about |= {"torch": torch.__version__, "clock": given.clock}
+    about |= {"images": given.images, "warm": given.warm, "repeats": given.repeats}
     if given.json:
         print(json.dumps({"about": about} | tables, indent=2))
         return

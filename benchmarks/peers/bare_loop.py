@@ -15,6 +15,7 @@ from zoo.training.precision import choose
 
 
 def main() -> None:
+    torch.set_flush_denormal(True)  # before anything starts threads, which take it over
     given = rounds.arguments()
     if given.network != "mlp":
         raise UsageError("the bare loop knows the MLP alone.")
@@ -25,7 +26,7 @@ def main() -> None:
     decoder = nn.Sequential(nn.Linear(latent, 512), nn.ReLU(), nn.Linear(512, pixels), nn.Sigmoid())
     both = nn.ModuleList([encoder, decoder]).to(place.device)
     optimizer = torch.optim.Adam(both.parameters(), lr=rounds.LEARNING_RATE, fused=True)
-    pictures = rounds.pictures(given.images).flatten(1).to(place.device).float() / 255
+    pictures = rounds.pictures(given).flatten(1).to(place.device).float() / 255
 
     def loss_of(x: Tensor) -> Tensor:
         mean, log_variance = encoder(x).float().chunk(2, 1)
@@ -37,9 +38,9 @@ def main() -> None:
     step = torch.compile(loss_of) if given.compile == "yes" else loss_of
 
     def epoch() -> float:
-        order = torch.randperm(given.images).to(place.device)
+        order = torch.randperm(len(pictures)).to(place.device)
         losses = []
-        for low in range(0, given.images - given.batch + 1, given.batch):
+        for low in range(0, len(pictures) - given.batch + 1, given.batch):
             with place.autocast():
                 loss = step(pictures[order[low : low + given.batch]])
             optimizer.zero_grad()
@@ -48,7 +49,7 @@ def main() -> None:
             losses.append(loss.detach())
         return torch.stack(losses).mean().item()
 
-    rounds.serve(epoch, given.images, given.device)
+    rounds.serve(epoch, len(pictures), given.device)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ def main() -> None:
         nets = {"encoder": Encoder_Conv_VAE_MNIST(config), "decoder": Decoder_Conv_AE_MNIST(config)}
     torch.manual_seed(0)
     # As its TrainingPipeline does: the whole set as float32 in [0, 1].
-    pictures = rounds.pictures(given.images).float() / 255
+    pictures = rounds.pictures(given).float() / 255
     with tempfile.TemporaryDirectory() as folder:
         trainer = BaseTrainer(
             model=VAE(config, **nets),
-            train_dataset=BaseDataset(pictures, torch.ones(given.images)),
+            train_dataset=BaseDataset(pictures, torch.ones(len(pictures))),
             training_config=BaseTrainerConfig(
                 output_dir=folder,
                 per_device_train_batch_size=given.batch,
@@ -39,7 +39,7 @@ def main() -> None:
         )
         trainer.prepare_training()
         epochs = iter(range(1, 1 << 30))
-        rounds.serve(lambda: float(trainer.train_step(next(epochs))), given.images, given.device)
+        rounds.serve(lambda: float(trainer.train_step(next(epochs))), len(pictures), given.device)
 
 
 if __name__ == "__main__":

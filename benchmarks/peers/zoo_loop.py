@@ -27,15 +27,15 @@ def main() -> None:
         compile=given.compile == "yes",
         checkpoint_seconds=1e9,
     )
-    compute = choose(given.device, given.precision).for_run(model, config, given.images)
-    images = Images(rounds.pictures(given.images))
+    images = Images(rounds.pictures(given))
+    compute = choose(given.device, given.precision).for_run(model, config, len(images))
     batches = Batches(images, batch_size=given.batch, device=compute.device, shuffle_seed=0)
     trainer = Trainer(compute.place(model), batches, batches, config, compute)
     trainer.model.train()
     epochs = itertools.count()
     # pythae's loss has no constant of the Gaussian.
     constant = 0.5 * networks.SPEC.dims * math.log(2 * math.pi)
-    rounds.serve(lambda: -steps_of(trainer, next(epochs))["elbo"] - constant, given.images, given.device)
+    rounds.serve(lambda: -steps_of(trainer, next(epochs))["elbo"] - constant, len(images), given.device)
 
 
 if __name__ == "__main__":
