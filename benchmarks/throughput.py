@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -91,6 +92,15 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
     return epoch
 
 
+def _with_subnormals(epoch: Callable[[], None]) -> Callable[[], None]:
+    # As the trainer would be without `zoo.training.subnormal`; of its own thread alone, others keep how they started.
+    def slower() -> None:
+        with mock.patch.object(subnormal, "as_zero", lambda device: contextlib.nullcontext()):
+            epoch()
+
+    return slower
+
+
 def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor | None) -> Callable[..., None]:
     y = None if labels is None else labels[: len(x)].clone()
     stream = torch.cuda.Stream()
@@ -125,6 +135,8 @@ def compare(
     loops = {"trainer": trainer_epochs(config, data, compute), "bare": bare_epochs(config, data, compute)}
     if compute.device.type == "cuda":
         loops["bare, captured"] = bare_epochs(config, data, compute, captured=True)
+    else:
+        loops["subnormals"] = _with_subnormals(trainer_epochs(config, data, compute))
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(warm + repeats):
         for name in loops if repeat % 2 else reversed(loops):
@@ -281,7 +293,7 @@ def main() -> None:
         return
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     for rows in tables.values():
-        print("\n" + terminal.table([list(row.values()) for row in rows], list(rows[0]), width=140))
+        print("\n" + terminal.table([list(row.values()) for row in rows], list(rows[0]), width=170))
 
 
 def _round(process: subprocess.Popen) -> str:
