@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from zoo.models.base import Losses, Progress
 from zoo.runs import load_run, locked, train_run
 from zoo.training import checkpoint
 from zoo.training.average import Average
-from zoo.training.optimise import Group, LossScale, backward, learning_rate
+from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
 from zoo.training.trainer import Diverged, Stopped
 
@@ -204,10 +205,12 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_an_update_with_a_bad_gradient_changes_nothing(optimizer: str, bad: float) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e20])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_an_update_with_a_bad_gradient_changes_nothing(optimizer: str, bad: float, clip: float | None) -> None:
+    # The square of 1e20 is infinite: Adam would never move that weight again.
     parameter = torch.nn.Parameter(torch.randn(5))
-    group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=1.0))
+    group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=clip))
     parameter.grad = torch.ones(5)
     group.step()
     before, state = parameter.detach().clone(), {k: v.clone() for k, v in group.optimizer.state[parameter].items()}
@@ -219,6 +222,41 @@ def test_an_update_with_a_bad_gradient_changes_nothing(optimizer: str, bad: floa
     parameter.grad = torch.ones(5)
     group.step()
     assert not torch.equal(parameter, before)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e9])
+def test_a_gradient_of_any_finite_size_moves_the_weights(size: float) -> None:
+    parameter = torch.nn.Parameter(torch.ones(5))
+    group = Group("g", [parameter], TrainConfig(epsilon=0.1 * size))
+    parameter.grad = torch.full((5,), size)
+    group.step()
+    assert group.skipped == 0
+    assert (parameter < 1).all()
+
+
+def test_lean_adam_is_pytorch_s_bit_for_bit() -> None:
+    # Also where a gradient is missing, an update is skipped, and the state comes from elsewhere.
+    torch.manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(n)) for n in (7, 3, 40)] for _ in range(2))
+    lean, adam = LeanAdam(ours, lr=0.1, fused=True), torch.optim.Adam(theirs, lr=0.1, fused=True)
+    for step in range(12):
+        if step == 6:
+            state = copy.deepcopy(adam.state_dict())
+            lean.load_state_dict(copy.deepcopy(state))
+            adam.load_state_dict(state)
+        for optimizer in (lean, adam):
+            optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(float(step == 4))
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        if step in (2, 8):
+            ours[1].grad = theirs[1].grad = None
+        lean.step()
+        adam.step()
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
+            assert all(torch.equal(lean.state[a][slot], adam.state[b][slot]) for slot in adam.state[b])
 
 
 def test_clipping_bounds_the_norm_and_leaves_small_gradients() -> None:
