@@ -20,9 +20,9 @@ def main() -> None:
     logging.disable(logging.INFO)
     config = VAEConfig(input_dim=(1, 28, 28), latent_dim=16, reconstruction_loss="mse")
     nets = {}
+    torch.manual_seed(0)
     if given.network == "conv":
         nets = {"encoder": Encoder_Conv_VAE_MNIST(config), "decoder": Decoder_Conv_AE_MNIST(config)}
-    torch.manual_seed(0)
     # As its TrainingPipeline does: the whole set as float32 in [0, 1].
     pictures = rounds.pictures(given).float() / 255
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 from zoo.config import TrainConfig
 
@@ -40,6 +39,7 @@ class Group:
         self.optimizer = make_optimizer(parameters, config, **(on_device(parameters, config) if capturable else {}))
         self.fused = bool(self.optimizer.defaults.get("fused"))
         self.skipped = torch.zeros((), device=parameters[0].device)
+        self.taken, self.left_out = torch.zeros(()), torch.ones(())
 
     def set_rate(self, rate: float | Tensor) -> None:
         set_rate(self.optimizer, rate)
@@ -54,19 +54,17 @@ class Group:
         if not isinstance(scale, float) or scale != 1.0:
             torch._foreach_div_(gradients, scale)
         clip, by_direction = self.config.clip, self.config.optimizer == "adamnormgrad"
-        plain = clip is None and not by_direction and gradients[0].device.type == "cpu"
-        if plain and all(map(Tensor.is_contiguous, gradients)):
-            # Squares overflow where norms do, and take half of the time on the threads of a CPU.
-            size = torch.stack([torch.dot(flat, flat) for flat in (part.view(-1) for part in gradients)]).sum()
-        else:
-            norms = torch._foreach_norm(gradients)
-            size = torch.linalg.vector_norm(torch.stack(norms))
-        found_inf = (size - size).ne_(0)  # 1 for a size that is not finite: inf - inf and nan - nan are nan
+        on_host = gradients[0].device.type == "cpu" and not self.capturable
+        if on_host and clip is None and not by_direction and all(map(Tensor.is_contiguous, gradients)):
+            return self._step_from_host(gradients)
+        norms = torch._foreach_norm(gradients)
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        found_inf = (norm - norm).ne_(0)  # 1 for a norm that is not finite: inf - inf and nan - nan are nan
         if by_direction:
             # Tomczak and Welling (2018): Adam is shown the direction of every tensor's gradient alone.
             torch._foreach_div_(gradients, [part.clamp_min(1e-12) for part in norms])
         if clip is not None:
-            torch._foreach_mul_(gradients, (clip / (size + 1e-6)).clamp(max=1.0))
+            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
         self.skipped += found_inf
         if self.fused:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, found_inf
@@ -76,6 +74,17 @@ class Group:
         elif not found_inf.item():
             self.optimizer.step()
         return found_inf
+
+    def _step_from_host(self, gradients: list[Tensor]) -> Tensor:
+        # A CPU's numbers are the host's without a wait. Squares overflow where norms do, and take half of their time.
+        flat = [gradient.view(-1) for gradient in gradients]
+        if math.isfinite(sum(torch.dot(part, part).item() for part in flat)):
+            if self.fused:
+                self.optimizer.grad_scale = self.optimizer.found_inf = None
+            self.optimizer.step()
+            return self.taken
+        self.skipped += 1
+        return self.left_out
 
     @torch.no_grad()
     def _step_unless(self, found_inf: Tensor) -> None:
@@ -110,9 +119,12 @@ class LeanAdam(torch.optim.Adam):
             return
         means, squares, steps = self._slots
         beta1, beta2 = group["betas"]
-        given = {name: group[name] for name in ("lr", "eps", "weight_decay", "maximize", "amsgrad", "fused")}
-        given |= {"beta1": beta1, "beta2": beta2} | {name: getattr(self, name, None) for name in SKIPPING}
-        adam(group["params"], gradients, means, squares, [], steps, **given)
+        given = {name: group[name] for name in ("lr", "eps", "weight_decay", "maximize", "amsgrad")}
+        given |= {name: getattr(self, name, None) for name in SKIPPING}
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(group["params"], gradients, means, squares, [], steps, beta1=beta1, beta2=beta2, **given)
+        if given["found_inf"] is not None:
+            torch._foreach_sub_(steps, [given["found_inf"]] * len(steps))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
