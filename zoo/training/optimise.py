@@ -102,8 +102,8 @@ class Group:
 
 
 class LeanAdam(torch.optim.Adam):
-    """PyTorch's fused Adam of one group of parameters, which are looked up once and not at every step: a thirtieth of a
-    small network's step on a CPU."""
+    """PyTorch's fused Adam of one group of parameters on a CPU. Its tensors are looked up once, not at every step, and
+    its parameters have one number of steps together: that saves a twentieth of a small network's step."""
 
     _slots: tuple[list[Tensor], ...] | None = None
 
@@ -112,23 +112,32 @@ class LeanAdam(torch.optim.Adam):
         (group,) = self.param_groups
         gradients = [parameter.grad for parameter in group["params"]]
         if self._slots is None or any(gradient is None for gradient in gradients):
-            super().step()
-            states = [self.state[parameter] for parameter in group["params"]]
-            if all(states):
-                self._slots = tuple([state[slot] for state in states] for slot in ("exp_avg", "exp_avg_sq", "step"))
+            self._step_as_ever(group["params"])
             return
         means, squares, steps = self._slots
         beta1, beta2 = group["betas"]
         given = {name: group[name] for name in ("lr", "eps", "weight_decay", "maximize", "amsgrad")}
         given |= {name: getattr(self, name, None) for name in SKIPPING}
-        torch._foreach_add_(steps, 1)
+        steps[0] += 1
         torch._fused_adam_(group["params"], gradients, means, squares, [], steps, beta1=beta1, beta2=beta2, **given)
         if given["found_inf"] is not None:
-            torch._foreach_sub_(steps, [given["found_inf"]] * len(steps))
+            steps[0] -= given["found_inf"]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._slots = None
+
+    def _step_as_ever(self, parameters: list[nn.Parameter]) -> None:
+        if self._slots:
+            for parameter in parameters:
+                self.state[parameter]["step"] = self.state[parameter]["step"].clone()
+        super().step()
+        states = [self.state[parameter] for parameter in parameters]
+        self._slots = None
+        if all(states) and len({state["step"].item() for state in states}) == 1:
+            for state in states:
+                state["step"] = states[0]["step"]
+            self._slots = tuple([state[slot] for state in states] for slot in ("exp_avg", "exp_avg_sq", "step"))
 
 
 class LossScale:
@@ -215,7 +224,7 @@ def make_optimizer(parameters: list[nn.Parameter], config: TrainConfig, **more: 
     common = dict(lr=config.learning_rate, weight_decay=config.weight_decay, eps=config.epsilon) | more
     if config.optimizer in ("adam", "adamnormgrad"):
         # Decoupled decay is what people mean by weight decay with Adam; without decay the two are the same.
-        lean = LeanAdam if parameters[0].device.type == "cpu" else torch.optim.Adam
+        lean = LeanAdam if parameters[0].device.type == "cpu" and not more else torch.optim.Adam
         kind = torch.optim.AdamW if config.weight_decay else lean
         return kind(parameters, betas=config.betas, fused=True, **common)
     if config.optimizer == "adamax":
