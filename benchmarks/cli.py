@@ -117,7 +117,7 @@ def train(
 @options.sweep
 @click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
-@click.option("--jobs", default="auto", show_default=True, help="Cells at once; auto: one on a GPU, a core each else.")
+@click.option("--jobs", default="auto", show_default=True, help="Processes; auto: one on a GPU, a core each else.")
 @click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where cells run.")
 @click.option("--address", default="auto", show_default=True, help="Of the Ray cluster: auto, local or HOST:PORT.")
 @click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="On Ray, such as 0.25; 0: a core.")
@@ -361,6 +361,7 @@ def _fail(sentence: str, code: int) -> None:
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
     from benchmarks import attempts, matrix, workers
     from benchmarks.interrupt import graceful
+    from zoo.training.precision import choose
     from zoo.training.trainer import Stopped
 
     count = workers.how_many(jobs, device, len(todo))
@@ -371,6 +372,8 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
         except matrix.DeviceLost as error:
             click.echo(f"    {error} Another process takes the rest.", err=True)
     with graceful() as should_stop:
+        if count > 1:  # before there are workers, who would each measure what pays while the others disturb it
+            _train_ahead(cells, places, choose(device, cells[0].config.train.precision), should_stop)
         spare = len(todo) * attempts.DEATHS
         codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))
         if should_stop():
@@ -382,7 +385,7 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
 def _run(
     cells: list[Any], places: Any, device: str, wandb_mode: str, orphaned: Callable[[], bool] | None = None
 ) -> None:
-    from benchmarks import ahead, matrix
+    from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from benchmarks.workers import HARNESS
@@ -393,9 +396,16 @@ def _run(
         # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
         harness = os.environ.get(HARNESS) if orphaned else None
         stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
-        if compute.device.type == "cuda":
-            ahead.train_ahead(cells, places, compute, stop, lambda said: click.echo(said, err=True))
+        if not orphaned:
+            _train_ahead(cells, places, compute, stop)
         matrix.run_all(cells, places, compute, watching(wandb_mode, places), stop, _teller(cells), harness)
+
+
+def _train_ahead(cells: list[Any], places: Any, compute: Any, should_stop: Callable[[], bool]) -> None:
+    from benchmarks import ahead
+
+    if compute.device.type == "cuda":
+        ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
 
 
 def _run_on_ray(

@@ -12,7 +12,7 @@ from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, gain_beside, train_beside, train_together
-from zoo.training.precision import choose
+from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Diverged, Stopped, Trainer
 
@@ -206,3 +206,24 @@ def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
     cells = plan(suite_named("smoke"), ("beta_vae",), ("synthetic",), (0, 1), ("beta=1", "beta=4"))
     (lot,) = groups(cells, Places(tmp_path / "board", tmp_path / "runs"))
     assert [(planned.config.seed, planned.config.model["beta"]) for planned in lot] == [(0, 1), (0, 4), (1, 1), (1, 4)]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_on_a_gpu_cells_are_trained_ahead_once_whoever_evaluates_them(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import ahead, cli, matrix, workers
+    from benchmarks.suite import suite_named
+    from zoo.training import precision
+
+    happened = []
+    monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
+    monkeypatch.setattr(ahead, "train_ahead", lambda *_: happened.append("ahead"))
+    monkeypatch.setattr(matrix, "run_all", lambda *_: happened.append("cells"))
+    monkeypatch.setattr(workers, "run", lambda arguments, count, *_: happened.append(f"{count} workers") or [0] * count)
+    cells = matrix.plan(suite_named("quick"))
+    places = matrix.Places(tmp_path / "board", tmp_path / "runs")
+    cli._run_all(cells, cells, places, "cuda", "disabled", str(jobs))
+    assert happened == ["ahead", "cells" if jobs == 1 else "3 workers"]
+    cli._run(cells, places, "cuda", "disabled", orphaned=lambda: False)  # what each of the workers does
+    assert happened[2:] == ["cells"]
