@@ -70,8 +70,7 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
 
     def update(x: torch.Tensor, y: torch.Tensor | None) -> None:
         with compute.autocast():
-            terms = model.terms(x, y)
-            loss = (terms.distortion + terms.rate.sum(1)).mean()
+            loss = sum(model.losses(x, y).values())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
