@@ -1,6 +1,6 @@
 """One optimiser a parameter group, and an update that a non-finite gradient cannot reach.
 
-Whether the gradient is finite is decided on the device: a fused optimiser is told through its ``found_inf`` flag to
+On a GPU whether the gradient is finite is decided there: a fused optimiser is told through its ``found_inf`` flag to
 leave everything as it is, so no step waits for the host.
 """
 
