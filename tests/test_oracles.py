@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.metrics import likelihood
 from benchmarks.metrics.likelihood import bound, importance_weighted
 from zoo import create_model, noise
 from zoo.config import resolve
@@ -221,6 +222,19 @@ def test_no_number_depends_on_the_batch() -> None:
     for rows in (1, 3, 7, 49):
         assert torch.allclose(importance_weighted(model, subset, k=7, seed=3, rows=rows), tight, atol=1e-4)
     assert not torch.allclose(bound(model, subset, seed=4, batch_size=64).elbo, elbo, atol=1e-4)
+
+
+def test_a_chunk_fits_into_the_cache_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = wrong(data()).float(), []
+    dims = model.spec.dims
+    inner = model.log_weights
+    monkeypatch.setattr(model, "log_weights", lambda x, y, k: held.append(k * len(x)) or inner(x, y, k))
+    monkeypatch.setattr(likelihood, "CACHED", 20 * dims)
+    for k, rows, most in ((7, 4096, 20), (7, 5, 5), (64, 4096, 20)):
+        importance_weighted(model, batches(16), k=k, seed=0, rows=rows)
+        assert most // 2 < max(held) <= most
+        assert sum(held) == 16 * k
+        held.clear()
 
 
 def test_an_image_keeps_its_noise_in_any_company() -> None:

@@ -100,7 +100,7 @@ class EvaluateConfig(Config):
     )
     anomaly: tuple[str, ...] = Field((), description=f"data sets that are outliers; '{HELD_OUT}': the class left out")
     cas: int = Field(0, ge=0, description="class-conditional samples that a classifier learns from; 0 leaves it out")
-    rows: int = Field(ROWS, ge=1, description="decoder rows at once; no number depends on it")
+    rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
 
     @field_validator("inception", "latent", mode="before")
     @classmethod
