@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from zoo import runs
 from zoo.config import resolve
 from zoo.data.batches import Batches
-from zoo.data.images import Images
+from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
 from zoo.models.iwae import k_sample_loss
 from zoo.training.precision import choose
@@ -34,6 +34,8 @@ EXTREMES = {
 
 class Said(torch.nn.Module):
     """A model whose log-weights are said to it."""
+
+    spec = DataSpec(shape=(1, 1, 1), support="binary")
 
     def __init__(self, log_weights: Tensor) -> None:
         super().__init__()
