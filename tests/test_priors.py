@@ -313,3 +313,23 @@ def test_vamp_says_what_it_needs() -> None:
     )
     with pytest.raises(UsageError, match="diagonal"):
         prior.log_prob(torch.randn(1, 2))
+
+
+def test_while_weights_are_unchanged_pseudo_inputs_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = Model(2, components=5), Model(2, components=5)
+    z = torch.randn(7, 2)
+    calls = []
+    components = VampPrior.components
+    monkeypatch.setattr(VampPrior, "components", lambda prior: calls.append(prior) or components(prior))
+    with torch.no_grad():
+        expected = [one.prior.log_prob(z) for one in (model, other)]
+        calls.clear()
+        with priors.unchanged():
+            for _ in range(3):
+                assert torch.equal(model.prior.log_prob(z), expected[0])
+                assert torch.equal(other.prior.log_prob(z), expected[1])
+        assert calls == [model.prior, other.prior]
+        model.layer.weight += 1
+        assert not torch.allclose(model.prior.log_prob(z), expected[0])
+        with priors.unchanged():  # nothing is left of the block before
+            assert not torch.allclose(model.prior.log_prob(z), expected[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -19,6 +21,20 @@ from zoo.precision import full, full_precision
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
+
+
+_found: ContextVar[dict[Prior, tuple[Tensor, Tensor]] | None] = ContextVar("zoo_priors_found", default=None)
+
+
+@contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    """No weight changes inside the block, and nobody asks for a gradient: what a prior computes of its weights alone,
+    such as the posteriors of pseudo-inputs, it computes once."""
+    token = _found.set({})
+    try:
+        yield
+    finally:
+        _found.reset(token)
 
 
 class PriorSettings(BaseModel):
@@ -105,8 +121,14 @@ class _Mixture(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log sum_k w_k N(z; m_k, v_k)."""
-        gaussians, log_weights = self.components()
-        return _log_mixture(z, gaussians.mean, gaussians.log_variance, log_weights)
+        found = _found.get()
+        factors = None if found is None else found.get(self)
+        if factors is None:
+            gaussians, log_weights = self.components()
+            factors = _factors(gaussians.mean, gaussians.log_variance, log_weights)
+        if found is not None:
+            found[self] = factors
+        return _log_mixture(z, *factors)
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()
@@ -120,15 +142,19 @@ _HELD = 1 << 22
 
 
 @full_precision
-def _log_mixture(z: Tensor, mean: Tensor, log_variance: Tensor, log_weights: Tensor) -> Tensor:
+def _factors(mean: Tensor, log_variance: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     # The squares expanded, so that one matrix product does them. In float32 they would cancel where components are
     # narrow; in float64 a component of the smallest variance there is, exp(-20), keeps its density to 1e-5.
     precision = torch.exp(-log_variance.double())
     mean = mean.double()
     factors = torch.cat([-0.5 * precision, mean * precision], 1).T
-    constant = -0.5 * (mean.square() * precision + log_variance + LOG_2PI).sum(1) + log_weights
+    return factors, -0.5 * (mean.square() * precision + log_variance + LOG_2PI).sum(1) + log_weights
+
+
+@full_precision
+def _log_mixture(z: Tensor, factors: Tensor, constant: Tensor) -> Tensor:
     logs = []
-    for piece in z.reshape(-1, z.shape[-1]).split(max(1, _HELD // len(mean))):
+    for piece in z.reshape(-1, z.shape[-1]).split(max(1, _HELD // len(constant))):
         rows = piece.double()
         terms = torch.addmm(constant, torch.cat([rows.square(), rows], 1), factors)
         logs.append(terms.to(z.dtype).logsumexp(-1))

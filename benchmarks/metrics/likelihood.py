@@ -19,6 +19,7 @@ from zoo import noise
 from zoo.config import ROWS
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
+from zoo.priors import unchanged
 from zoo.quantisers import code_counts, code_use, perplexity
 
 ACTIVE_VARIANCE = 0.01
@@ -41,6 +42,7 @@ class Bound:
 
 
 @torch.no_grad()
+@unchanged()
 def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
     """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
     distortion, rate, aux = [], [], {}
@@ -56,6 +58,7 @@ def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bou
 
 
 @torch.no_grad()
+@unchanged()
 def importance_weighted(
     model: VAE, batches: Batches, k: int, seed: int, rows: int, images: int | None = None
 ) -> Tensor:
