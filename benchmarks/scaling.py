@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.metrics.likelihood import importance_weighted
 from benchmarks.report import terminal
-from zoo.config import TrainConfig
+from zoo.config import ROWS, TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.models import create_model
@@ -35,7 +35,6 @@ LATENTS = (8, 32, 128, 512)
 SAMPLES = (1, 16, 64, 256)
 CONVOLUTIONS = {"name": "conv", "channels": (32, 64), "hidden": (256,)}
 EVALUATED = 128
-ROWS = 4096
 
 
 def rows(compute: Compute, repeats: int, clock: Callable[[], float]) -> Iterator[dict[str, Any]]:
