@@ -359,11 +359,15 @@ def _fail(sentence: str, code: int) -> None:
 
 
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
-    from benchmarks import attempts, matrix, workers
+    from benchmarks import ahead, attempts, matrix, workers
     from benchmarks.interrupt import graceful
     from zoo.training.precision import choose
     from zoo.training.trainer import Stopped
 
+    compute = choose(device, cells[0].config.train.precision)
+    if compute.device.type == "cuda":  # here: workers would each measure what pays while the others disturb it
+        with graceful() as should_stop:
+            ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
     count = workers.how_many(jobs, device, len(todo))
     if count == 1:
         try:
@@ -372,8 +376,6 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
         except matrix.DeviceLost as error:
             click.echo(f"    {error} Another process takes the rest.", err=True)
     with graceful() as should_stop:
-        if count > 1:  # before there are workers, who would each measure what pays while the others disturb it
-            _train_ahead(cells, places, choose(device, cells[0].config.train.precision), should_stop)
         spare = len(todo) * attempts.DEATHS
         codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))
         if should_stop():
@@ -396,16 +398,7 @@ def _run(
         # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
         harness = os.environ.get(HARNESS) if orphaned else None
         stop = (lambda: should_stop() or orphaned()) if orphaned else should_stop
-        if not orphaned:
-            _train_ahead(cells, places, compute, stop)
         matrix.run_all(cells, places, compute, watching(wandb_mode, places), stop, _teller(cells), harness)
-
-
-def _train_ahead(cells: list[Any], places: Any, compute: Any, should_stop: Callable[[], bool]) -> None:
-    from benchmarks import ahead
-
-    if compute.device.type == "cuda":
-        ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
 
 
 def _run_on_ray(

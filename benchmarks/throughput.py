@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -43,6 +44,7 @@ from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
 
 Clock = Callable[[], float]
+Epoch = Callable[[], object]
 
 
 def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
@@ -54,15 +56,15 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
     return means
 
 
-def trainer_epochs(config: RunConfig, images: ImageSet, compute: Compute) -> Callable[[], None]:
+def trainer_epochs(config: RunConfig, images: ImageSet, compute: Compute) -> Epoch:
     """The trainer's steps, an epoch more at each call."""
     model = build_model(config, images.spec).to(compute.device).train()
     trainer = make_trainer(config, model, images, compute.for_run(model, config.train, len(images["train"])))
     epochs = itertools.count()
-    return lambda: steps_of(trainer, next(epochs)) and None
+    return lambda: steps_of(trainer, next(epochs))
 
 
-def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured: bool = False) -> Callable[[], None]:
+def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured: bool = False) -> Epoch:
     """A hand-written loop over the same steps; ``captured`` has its update as one CUDA graph."""
     model = build_model(config, images.spec).to(compute.device)
     pixels, labels = images["train"].pixels.to(compute.device), images["train"].labels
@@ -93,7 +95,7 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
     return epoch
 
 
-def _with_subnormals(epoch: Callable[[], None]) -> Callable[[], None]:
+def _with_subnormals(epoch: Epoch) -> Epoch:
     # As the trainer would be without `zoo.training.subnormal`; of its own thread alone, others keep how they started.
     def slower() -> None:
         with mock.patch.object(subnormal, "as_zero", lambda device: contextlib.nullcontext()):
@@ -141,12 +143,9 @@ def compare(
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(warm + repeats):
         for name in loops if repeat % 2 else reversed(loops):
-            _wait(compute)
-            started = clock()
-            loops[name]()
-            _wait(compute)
+            seconds = _timed(loops[name], compute, clock)
             if repeat >= warm:
-                rates[name].append(seen / (clock() - started))
+                rates[name].append(seen / seconds)
     row: dict[str, Any] = {"variant": variant, "precision": compute.name}
     row |= {f"{name}, images/s": round(statistics.median(found)) for name, found in rates.items()}
     for name in list(loops)[1:]:
@@ -257,23 +256,23 @@ def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: C
 
 
 def k_samples(variant: str, repeats: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
-    """One row: the 64-sample bound of 128 images of MNIST, in chunks as large as `CACHED` says beside 4096 rows."""
+    """One row: the 64-sample bound of 128 images of MNIST, in chunks as large as `CACHED` says beside 4096 rows; of a
+    CPU, elsewhere the two are the same."""
     config = resolve(variant, "mnist", settings=settings)
     data = load_images(config)
     compute = choose(device)
     model = build_model(config, data.spec).to(compute.device).eval()
     condition = condition_of(model, data.spec)
     batches = Batches(data["test"], batch_size=512, drop_last=False, device=compute.device, condition=condition)
-    seconds: dict[int, list[float]] = {likelihood.CACHED: [], 1 << 40: []}
+    rates: dict[int, list[float]] = {likelihood.CACHED: [], 1 << 40: []}
     for repeat in range(repeats + 1):
-        for cached, took in seconds.items():
+        for cached, found in rates.items():
             with mock.patch.object(likelihood, "CACHED", cached):
-                started = clock()
-                likelihood.importance_weighted(model, batches, 64, 0, ROWS, 128)
-                _wait(compute)
+                bound = functools.partial(likelihood.importance_weighted, model, batches, 64, 0, ROWS, 128)
+                seconds = _timed(bound, compute, clock)
             if repeat:
-                took.append(1 / (clock() - started))
-    ours, theirs = seconds.values()
+                found.append(1 / seconds)
+    ours, theirs = rates.values()
     return {"variant": variant} | _ratio("cached / 4096", ours, theirs)
 
 
@@ -337,6 +336,14 @@ def _ratio(name: str, ours: list[float], others: list[float]) -> dict[str, Any]:
     ratios = [a / b for a, b in zip(ours, others, strict=True)]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     return {name: round(statistics.median(ratios), 3), name.replace(" / ", " to ") + ", range": spread}
+
+
+def _timed(work: Callable[[], object], compute: Compute, clock: Clock) -> float:
+    _wait(compute)
+    started = clock()
+    work()
+    _wait(compute)
+    return clock() - started
 
 
 def _wait(compute: Compute) -> None:

@@ -122,13 +122,11 @@ class _Mixture(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         """log sum_k w_k N(z; m_k, v_k)."""
         found = _found.get()
-        factors = None if found is None else found.get(self)
-        if factors is None:
+        found = {} if found is None else found
+        if self not in found:
             gaussians, log_weights = self.components()
-            factors = _factors(gaussians.mean, gaussians.log_variance, log_weights)
-        if found is not None:
-            found[self] = factors
-        return _log_mixture(z, *factors)
+            found[self] = _factors(gaussians.mean, gaussians.log_variance, log_weights)
+        return _log_mixture(z, *found[self])
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()

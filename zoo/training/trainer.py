@@ -222,7 +222,8 @@ class Trainer:
 
     def update(self, x: Tensor, y: Tensor | None) -> None:
         """One step on one batch. Waits for nothing."""
-        row, found_inf = self.apply(x, y, self.progress(), self.rate(self.step))
+        with subnormal.as_zero(self.compute.device):
+            row, found_inf = self.apply(x, y, self.progress(), self.rate(self.step))
         if self.average:
             self.average.updates += 1
         self.rows.append(row)
@@ -246,12 +247,6 @@ class Trainer:
         Returns:
             (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
         """
-        with subnormal.as_zero(self.compute.device):
-            return self._applied(x, y, progress, rate, averaged)
-
-    def _applied(
-        self, x: Tensor, y: Tensor | None, progress: Progress | Tensor, rate: float | Tensor, averaged: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
         scale = self.scale.scale if self.compute.scaled else 1.0
         if self.divided:
             names, row = self._in_parts(x, y, scale)
