@@ -44,7 +44,7 @@ from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
 
 Clock = Callable[[], float]
-Epoch = Callable[[], object]
+Epoch = Callable[[], Any]
 
 
 def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
@@ -160,10 +160,17 @@ class Contestant:
     name: str
     module: str
     options: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
 
 PYTHAE = Contestant("pythae", "benchmarks.peers.pythae_loop")
 LOOP, BARE = "benchmarks.peers.zoo_loop", "benchmarks.peers.bare_loop"
+VARIANT = "benchmarks.peers.variant_loop"
+# A tunable that changes nothing, and by which the environment says how malloc is to behave.
+KEPT, AS_IT_COMES = (
+    Contestant("kept", VARIANT),
+    Contestant("as it comes", VARIANT, env=(("GLIBC_TUNABLES", "glibc.malloc.perturb=0"),)),
+)
 COMPILED, HALF = ("--compile", "yes"), ("--precision", "bf16")
 OTHERS = {
     "mlp": (
@@ -204,20 +211,60 @@ def against_pythae(network: str, images: int, rounds: tuple[int, int], device: s
     """
     theirs = environment_of_pythae()
     contestants = (PYTHAE, *(ON_GPU if device == "cuda" else OTHERS)[network])
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = Path(folder) / "pictures.npy"
+        np.save(pictures, load_grey(resolve("vae", "mnist"))["train"].pixels[:images].numpy())
+        told = ["--network", network, "--pictures", str(pictures), "--device", device]
+        found = _in_turn(contestants, told, rounds, theirs)
+    rates = {name: [1 / line[clock] for line in lines] for name, lines in found.items()}
+    return [
+        {
+            "network": network,
+            "loop": name,
+            "images/s": round(statistics.median(rates[name])),
+            "loss": round(found[name][-1]["loss"], 2),
+            "peak MB": _peak(found[name]),
+        }
+        | _ratio("loop / pythae", rates[name], rates[PYTHAE.name])
+        for name in rates
+    ]
+
+
+def against_malloc(
+    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: str
+) -> dict[str, Any]:
+    """One row: training on MNIST with what is freed kept (`zoo.training.memory`), beside malloc as it comes."""
+    told = ["--variant", variant, "--images", str(images), "--device", device]
+    for setting in settings:
+        told += ["--set", setting]
+    found = _in_turn((KEPT, AS_IT_COMES), told, rounds)
+    row: dict[str, Any] = {"variant": variant}
+    row |= _ratio("kept / as it comes", *([1 / line[clock] for line in lines] for lines in found.values()))
+    row |= {f"{name}, pages an image": round(lines[-1]["pages"]) for name, lines in found.items()}
+    return row | {f"{name}, peak MB": _peak(lines) for name, lines in found.items()}
+
+
+def _in_turn(
+    contestants: tuple[Contestant, ...], told: list[str], rounds: tuple[int, int], theirs: Path | None = None
+) -> dict[str, list[dict[str, float]]]:
+    """What each answers in the rounds that count, by its name; every other round in the opposite order.
+
+    Raises:
+        ZooError: one of the processes ended.
+    """
     warm, repeats = rounds
     root = Path(__file__).resolve().parent.parent
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     env["TQDM_DISABLE"] = "1"
     found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in contestants}
     with contextlib.ExitStack() as stack:
-        pictures = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "pictures.npy"
-        np.save(pictures, load_grey(resolve("vae", "mnist"))["train"].pixels[:images].numpy())
-        told = ["--network", network, "--pictures", str(pictures), "--device", device]
         processes = {}
         for contestant in contestants:
             python = str(theirs) if contestant is PYTHAE else sys.executable
             command = [python, "-m", contestant.module, *told, *contestant.options]
-            process = subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                command, env=env | dict(contestant.env), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
             processes[contestant.name] = stack.enter_context(process)
         for repeat in range(warm + repeats):
             for name in processes if repeat % 2 else reversed(processes):
@@ -226,19 +273,11 @@ def against_pythae(network: str, images: int, rounds: tuple[int, int], device: s
                     raise ZooError(f"the process of {name} ended before its {warm + repeats} rounds.")
                 if repeat >= warm:
                     found[name].append(json.loads(line))
-    rates = {name: [1 / line[clock] for line in lines] for name, lines in found.items()}
-    peaks = {name: round(max(line["peak"] for line in lines) / 2**20) for name, lines in found.items()}
-    return [
-        {
-            "network": network,
-            "loop": name,
-            "images/s": round(statistics.median(rates[name])),
-            "loss": round(found[name][-1]["loss"], 2),
-            "peak MB": peaks[name],
-        }
-        | _ratio("loop / pythae", rates[name], rates[PYTHAE.name])
-        for name in processes
-    ]
+    return found
+
+
+def _peak(lines: list[dict[str, float]]) -> int:
+    return round(max(line["peak"] for line in lines) / 2**20)
 
 
 def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
@@ -278,7 +317,7 @@ def k_samples(variant: str, repeats: int, device: str, settings: list[str], cloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="bare,mlp,conv", help="bare; pythae's nets: mlp, conv; evaluation; seeds")
+    parser.add_argument("--rows", default="bare,mlp,conv", help="bare; pythae's nets: mlp, conv; memory; evaluation; seeds")
     parser.add_argument("--variants", default="vae,cvae", help="for all but pythae's nets")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
     parser.add_argument("--repeats", type=int, default=7)
@@ -303,6 +342,11 @@ def main() -> None:
         elif row == "evaluation":
             tables[row] = [
                 k_samples(variant, given.repeats, device, given.settings, clock)
+                for variant in given.variants.split(",")
+            ]
+        elif row == "memory":
+            tables[row] = [
+                against_malloc(variant, given.images, (given.warm, given.repeats), device, given.settings, given.clock)
                 for variant in given.variants.split(",")
             ]
         elif row == "seeds":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -43,18 +44,23 @@ def pictures(given: argparse.Namespace) -> Tensor:
 def serve(train: Callable[[], float], images: int, device: str) -> None:
     """Run ``train`` (one epoch; returns its mean loss) for every line on the standard input, and answer with a line.
 
-    A line holds the seconds of the clock and of the processor for each image, the loss, and the peak memory in bytes
-    since the first round began.
+    A line holds the seconds of the clock and of the processor for each image, the pages of memory that the system made
+    for it, the loss, and the peak memory in bytes since the first round began.
     """
     place = torch.device(device)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr  # a library that prints does not spoil the answers
     reset_peak(place)
     for _ in sys.stdin:
-        wall, processor = time.perf_counter(), time.process_time()
+        pages, wall, processor = _pages(), time.perf_counter(), time.process_time()
         loss = train()
         if place.type == "cuda":
             torch.cuda.synchronize(place)
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
-        line = {"wall": wall / images, "processor": processor / images, "loss": loss, "peak": peak_memory(place)}
+        line = {"wall": wall / images, "processor": processor / images, "pages": (_pages() - pages) / images}
+        line |= {"loss": loss, "peak": peak_memory(place)}
         print(json.dumps(line), file=answers, flush=True)
+
+
+def _pages() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -16,7 +16,7 @@ from torch import nn
 
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
-from zoo.training import subnormal
+from zoo.training import memory, subnormal
 
 HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
@@ -150,4 +150,5 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
         raise UsageError("train.precision=fp16 needs a GPU; on a CPU use float32 or bf16.")
     if place.type == "cpu":
         subnormal.start_threads()
+        memory.keep_freed()
     return Compute(place, HALVES[precision], fast=fast)
