@@ -317,7 +317,8 @@ def k_samples(variant: str, repeats: int, device: str, settings: list[str], cloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="bare,mlp,conv", help="bare; pythae's nets: mlp, conv; memory; evaluation; seeds")
+    rows = "bare; pythae's nets: mlp, conv; memory; evaluation; seeds"
+    parser.add_argument("--rows", default="bare,mlp,conv", help=rows)
     parser.add_argument("--variants", default="vae,cvae", help="for all but pythae's nets")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
     parser.add_argument("--repeats", type=int, default=7)

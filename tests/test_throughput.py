@@ -48,6 +48,14 @@ def test_the_loss_is_pythae_s_but_for_a_constant() -> None:
     assert torch.allclose(-terms.elbo - constant, error + kl, rtol=1e-4)
 
 
+def test_a_variant_trains_in_rounds_too() -> None:
+    command = [sys.executable, "-m", "benchmarks.peers.variant_loop", "--variant", "vae", "--images", "256"]
+    done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert first.keys() == second.keys()
+    assert 100 < second["loss"] < first["loss"] < 600
+
+
 @pytest.mark.parametrize("contestant", ["zoo_loop", "bare_loop"])
 def test_a_contestant_answers_each_round_with_one_line(contestant: str, tmp_path: Path) -> None:
     np.save(tmp_path / "pictures.npy", pictures(256).numpy())
@@ -55,7 +63,7 @@ def test_a_contestant_answers_each_round_with_one_line(contestant: str, tmp_path
     command += ["--pictures", str(tmp_path / "pictures.npy")]
     done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
     first, second = (json.loads(line) for line in done.stdout.splitlines())
-    assert first.keys() == second.keys() == {"wall", "processor", "loss", "peak"}
+    assert first.keys() == second.keys() == {"wall", "processor", "pages", "loss", "peak"}
     assert 15 < second["loss"] < first["loss"] < 20  # it trains, and everybody's loss is the same one
     assert second["peak"] >= first["peak"] > 0
 

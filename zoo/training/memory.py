@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-
 # Of malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER, KEPT = -1, 1 << 30
