@@ -91,6 +91,19 @@ class Recipe(Config):
         return resolve(self.variant, self.dataset, seed, [self.config], [f"{path}={seed}" for path in self.seeded])
 
 
+class Order(Config):
+    """Two numbers of a paper of which one is the smaller: a claim that holds or not whatever the level of both.
+
+    Attributes:
+        smaller, larger: RECIPE, or RECIPE/TARGET where a recipe has several targets.
+        by: how far apart ours have to be at least.
+    """
+
+    smaller: str
+    larger: str
+    by: float = Field(0.0, ge=0.0)
+
+
 class RecipeFile(Config):
     """One file: the recipes of a paper."""
 
@@ -100,6 +113,25 @@ class RecipeFile(Config):
     read: str = Field("", description="what was read of it, or of re-implementations")
     common: dict[str, Any] = Field({}, description="anchors for the recipes below; nothing reads it")
     recipes: dict[str, Recipe]
+    orders: tuple[Order, ...] = ()
+
+    def end(self, name: str) -> tuple[str, Recipe, Target]:
+        """The recipe and the target that an end of an order names."""
+        recipe, _, target = name.partition("/")
+        found = self.recipes[recipe]
+        (one,) = (one for one in found.targets if target in ("", one.name or one.metric))
+        return recipe, found, one
+
+    @model_validator(mode="after")
+    def _orders(self) -> RecipeFile:
+        for order in self.orders:
+            try:
+                smaller, larger = (self.end(name)[2].value for name in (order.smaller, order.larger))
+            except (KeyError, ValueError):
+                raise ValueError(f"orders name one target each: {order.smaller}, {order.larger}") from None
+            if not smaller < larger:
+                raise ValueError(f"published, {order.smaller} is not smaller than {order.larger}")
+        return self
 
 
 @functools.cache
@@ -182,6 +214,27 @@ def judge(recipe: Recipe, target: Target, records: list[Record]) -> Judgement:
     missing = sorted(set(recipe.seeds) - {made.cell.seed for made in done})
     why = f"seeds {', '.join(map(str, missing))} are missing" if missing else ""
     return Judgement(word=word, ours=ours, difference=difference, why=why)
+
+
+class OrderJudgement(Config):
+    """What became of an order. Gaps are the larger one minus the smaller one, ours None where either was not run."""
+
+    word: Literal["holds", "does not hold", "not run"]
+    published: float
+    ours: float | None = None
+
+
+def judge_order(made: RecipeFile, order: Order, records: list[Record]) -> OrderJudgement:
+    """Whether our numbers, means over the seeds that are done, stand in the published order, far enough apart."""
+    ends = [made.end(name) for name in (order.smaller, order.larger)]
+    published = ends[1][2].value - ends[0][2].value
+    values = [judge(recipe, target, of_recipe(name, recipe, records)).ours for name, recipe, target in ends]
+    smaller, larger = values
+    if smaller is None or larger is None:
+        return OrderJudgement(word="not run", published=published)
+    gap = larger.value - smaller.value
+    holds = gap > 0 and gap >= order.by
+    return OrderJudgement(word="holds" if holds else "does not hold", published=published, ours=gap)
 
 
 def scaled(one: Estimate, factor: float) -> Estimate:

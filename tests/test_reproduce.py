@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cli, recipe, record
-from benchmarks.recipe import Recipe, RecipeFile, Target, judge, of_recipe, recipes
+from benchmarks.recipe import Recipe, RecipeFile, Target, judge, judge_order, of_recipe, recipes
 from benchmarks.report.reproduction import page
 from tests.conftest import ROOT
 from zoo.data.images import SPLITS
@@ -117,6 +117,35 @@ def test_a_record_of_another_configuration_is_not_the_recipe_s() -> None:
     assert of_recipe("toy", new, records) == of_recipe("toy", toy(version="2"), records) == []
 
 
+def pair(by: float = 0.0, **more) -> RecipeFile:
+    better, worse = toy(), toy(targets=[TARGET.model_copy(update={"value": -99.0, "band": (-100.0, -98.0)})])
+    orders = [{"smaller": "better", "larger": "worse", "by": by} | more]
+    said = {"schema": 1, "paper": "Toys", "recipes": {"better": better, "worse": worse}, "orders": orders}
+    return RecipeFile.model_validate(said)
+
+
+@pytest.mark.parametrize(
+    ("larger", "by", "word"),
+    [(-97.0, 0.0, "holds"), (-97.0, 3.0, "holds"), (-97.0, 3.1, "does not hold"), (-100.0, 0.0, "does not hold")],
+)
+def test_an_order_holds_where_the_gap_is_large_enough(larger: float, by: float, word: str) -> None:
+    files = pair(by)
+    records = [made(toy(), value=-100.0, name="better"), made(toy(), value=larger, name="worse")]
+    found = judge_order(files, files.orders[0], records)
+    assert (found.word, found.published, found.ours) == (word, 1.0, larger + 100.0)
+    assert judge_order(files, files.orders[0], records[:1]).word == "not run"
+    text = page({"toys": files}, records)
+    row = next(line for line in text.splitlines() if line.startswith("| `better` | `worse` |"))
+    assert word in row
+    assert f"Of 1 orders among them: {int(word == 'holds')} hold, {int(word != 'holds')} do not, 0 not run." in text
+
+
+def test_an_order_names_two_targets_in_the_published_order() -> None:
+    for more in ({"larger": "none"}, {"larger": "worse/nll"}, {"smaller": "worse", "larger": "better"}):
+        with pytest.raises(ValueError, match="orders name one target each|is not smaller"):
+            pair(**more)
+
+
 def test_bands_that_make_no_sense_are_refused() -> None:
     for band, near in (((2.0, 1.0), None), ((1.0, 2.0), (1.5, 3.0))):
         with pytest.raises(ValueError, match="band"):
@@ -153,6 +182,17 @@ def test_bands_hold_the_published_value() -> None:
     for name, one in recipes().items():
         for target in one.targets:
             assert target.band[0] <= target.value <= target.band[1], name
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_what_a_recipe_trains_by_stands_in_the_recipe(name: str) -> None:
+    # A registry's entry has training defaults of its own; none may slip into what a paper did.
+    from zoo.config import TrainConfig
+
+    one, usual = RUNNABLE[name], TrainConfig().model_dump()
+    train = one.run_config(0).train.model_dump()
+    slipped = {key for key, value in train.items() if value != usual[key]} - one.config["train"].keys()
+    assert not slipped
 
 
 def test_seeded_settings_take_the_seed() -> None:

@@ -134,3 +134,7 @@ def _show(records: list[Any], names: tuple[str, ...], as_json: bool) -> None:
     for recipe_name, _, _, made in found:
         if names and made.why:
             click.echo(f"{recipe_name}: {made.why}")
+    for order, made in reproduction.order_verdicts(files(), records):
+        if made.ours is not None:
+            said = f"{order.smaller} below {order.larger} by {made.ours:.3g}, published {made.published:.3g}"
+            click.echo(f"{said}: {made.word}")

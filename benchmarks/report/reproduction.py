@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
-from benchmarks.recipe import Judgement, Recipe, RecipeFile, Target, Word, judge, of_recipe
+from benchmarks.recipe import (
+    Judgement,
+    Order,
+    OrderJudgement,
+    Recipe,
+    RecipeFile,
+    Target,
+    Word,
+    judge,
+    judge_order,
+    of_recipe,
+)
 from benchmarks.record import Record
 from benchmarks.report.notation import code, escape, estimate, link, number
 from benchmarks.report.settings import spelled
@@ -22,7 +33,8 @@ it as published and writes this page; given no name it lists them all.
 **Verdicts** are rules fixed before a run. *reproduced*: the mean over seeds lies in the recipe's pass band; *close*: in
 its wider band; *not*: outside of both, and a number that is too good is outside as well; *not run*: there is no
 record, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
-paper says so below its table, and its verdict is that of what was run.
+paper says so below its table, and its verdict is that of what was run. An *order* says of two numbers which is the
+smaller, as published, and how far apart ours have to be; both are of the same test images.
 
 **Marks** on a published number: R read in the source that is named, 2 read at second hand, B quoted by others.
 `mean ± e`: e is the standard error over test images; `[s, n seeds]` the spread over training seeds. Test bits are drawn
@@ -32,19 +44,26 @@ the device, evaluation included; the estimate is made beforehand.
 
 COLUMNS = "| recipe | what | published | ours | difference | pass band | verdict | device | hours | estimate |"
 RULE = "| :-- | :-- | --: | --: | --: | :-- | :-- | :-- | --: | :-- |"
+ORDER_WORDS = {"holds": "hold", "does not hold": "do not", "not run": "not run"}
+ORDERS = "| smaller | larger | gap published | ours | at least | order |\n| :-- | :-- | --: | --: | --: | :-- |"
 
 
 def page(files: Mapping[str, RecipeFile], records: list[Record]) -> str:
     """The whole page."""
     words = [made.word for *_, made in verdicts(files, records)]
     counts = ", ".join(f"{words.count(word)} {word}" for word in get_args(Word))
-    parts = [HEADER, f"Of {len(words)} published numbers: {counts}.\n"]
+    orders = [one.word for _, one in order_verdicts(files, records)]
+    held = ", ".join(f"{orders.count(word)} {said}" for word, said in ORDER_WORDS.items())
+    parts = [HEADER, f"Of {len(words)} published numbers: {counts}. Of {len(orders)} orders among them: {held}.\n"]
     for made in files.values():
         parts.append(f"## {link(made.paper, made.url)}\n")
         if made.read:
             parts.append(f"{escape(made.read)}\n")
         rows = [row for name, recipe in made.recipes.items() for row in _rows(name, recipe, records)]
         parts.append("\n".join([COLUMNS, RULE, *rows]) + "\n")
+        if made.orders:
+            judged = [_order(order, judge_order(made, order, records)) for order in made.orders]
+            parts.append("\n".join([ORDERS, *judged]) + "\n")
         parts.append("\n".join([*_remarks(made.recipes), *_earlier(made.recipes, records)]) + "\n")
     return "\n".join(parts)
 
@@ -59,6 +78,11 @@ def verdicts(
             own = of_recipe(name, recipe, records)
             found += [(name, recipe, target, judge(recipe, target, own)) for target in recipe.targets]
     return found
+
+
+def order_verdicts(files: Mapping[str, RecipeFile], records: list[Record]) -> list[tuple[Order, OrderJudgement]]:
+    """What became of every order."""
+    return [(order, judge_order(made, order, records)) for made in files.values() for order in made.orders]
 
 
 def published(target: Target) -> str:
@@ -101,6 +125,14 @@ def _rows(name: str, recipe: Recipe, records: list[Record]) -> list[str]:
         )
         rows.append(f"| {' | '.join(cells)} |")
     return rows
+
+
+def _order(order: Order, made: OrderJudgement) -> str:
+    gap = "–" if made.ours is None else number(made.ours, 3)
+    least = number(order.by, 2) if order.by else "more than 0"
+    word = f"**{made.word}**" if made.word == "holds" else made.word
+    ends = (code(order.smaller.replace("/", ": ")), code(order.larger.replace("/", ": ")))
+    return f"| {' | '.join((*ends, number(made.published, 3), gap, least, word))} |"
 
 
 def _remarks(recipes: Mapping[str, Recipe]) -> list[str]:
