@@ -52,6 +52,7 @@ def train_ahead(
 
     from zoo import together
     from zoo.runs import Busy
+    from zoo.training.capture import CannotCapture
 
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
@@ -80,6 +81,8 @@ def train_ahead(
                 together.train_beside(configs, folders, [compute] * len(lot), should_stop)
         except Busy:
             continue
+        except CannotCapture as error:
+            say(f"{name} one by one; together their steps cannot be captured: {error}")
         except torch.OutOfMemoryError:
             say(f"{name} one by one; together they do not fit into memory")
             torch.cuda.empty_cache()

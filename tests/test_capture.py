@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests import tape
 from zoo import list_models, runs, together
 from zoo.config import resolve
-from zoo.models.base import Progress
+from zoo.models.base import Progress, moving
 from zoo.training.average import Average
 from zoo.training.capture import WARM_UP, CannotCapture, Captured, Table, rehearsal
 from zoo.training.precision import choose
@@ -52,6 +54,34 @@ def assert_same(one: runs.Run, other: runs.Run) -> None:
         # rounding.
         apart = (other.model.state_dict()[name].float() - value.float()).abs()
         assert apart.max() <= 1e-3 and apart.mean() <= 1e-5, (name, apart.max(), apart.mean())
+
+
+class OneDevice(TorchDispatchMode):
+    """Raises where an operation has a tensor that does not lie on the device ``meta``."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs, made)):
+            assert not isinstance(value, Tensor) or value.device.type == "meta", f"{func} has a tensor of the host"
+        return made
+
+
+@pytest.mark.parametrize("variant", sorted({*list_models()} - DECIDED_BY_THE_HOST))
+def test_a_step_on_a_device_has_nothing_from_the_host(variant: str) -> None:
+    # A copy from the host waits for the device: no graph can hold it, and each step pays for it.
+    config = resolve(variant, "synthetic", settings=["train.batch_size=64"])
+    model = runs.build_model(config, runs.load_images(config).spec).train().to("meta")
+    model.train_size = 512
+    x = torch.zeros(64, 1, 28, 28, device="meta")
+    y = torch.zeros(64, dtype=torch.int64, device="meta") if model.conditional else None
+    for progress in (Progress(0.0, 0.0), Progress(1.0, 0.9)):
+        numbers = torch.zeros(2, device="meta").unbind(0)
+        groups = model.parameter_groups()
+        with OneDevice():
+            losses = model.losses(x, y, moving(*numbers, model.stage(progress)))
+            for name, loss in losses.items():
+                torch.autograd.grad(loss, groups[name], retain_graph=True, allow_unused=True)
+            model.after_step()
 
 
 @pytest.mark.parametrize("variant", sorted({*list_models()} - ON_A_GPU_ALONE))

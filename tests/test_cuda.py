@@ -23,7 +23,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 @pytest.mark.parametrize("variant", list_models())
 @pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
 def test_every_variant_trains_with_amp(tmp_path: Path, variant: str, precision: str) -> None:
-    config = resolve(variant, "synthetic", settings=["train.epochs=2", f"train.precision={precision}"])
+    # Statistics of batch normalisation move by a twentieth a step: nvae_lite's need some steps until they are any.
+    length = ["train.epochs=4", "train.batch_size=32"] if variant == "nvae_lite" else ["train.epochs=2"]
+    config = resolve(variant, "synthetic", settings=[*length, f"train.precision={precision}"])
     run = train_run(config, tmp_path, choose("cuda", precision))
     assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
     assert run.result.skipped_updates <= 2
@@ -70,6 +72,10 @@ def test_terms_are_those_of_the_cpu(variant: str) -> None:
 @pytest.mark.parametrize("variant", list_models())
 def test_a_captured_training_is_the_training(tmp_path: Path, variant: str) -> None:
     settings = ["train.warmup=2", "train.schedule=cosine", "train.ema=0.9", "train.clip=50", "train.precision=float32"]
+    if variant == "ladder_vae":
+        # Biases before a batch normalisation have a gradient that is rounding alone, of which Adam makes whole steps:
+        # the two are apart by more than the tolerance when weights are by 1e-7, unless the steps are small.
+        settings.append("train.learning_rate=1e-4")
     results = []
     for capture in ("false", "true"):
         more = [*settings, "train.epochs=3", "train.batch_size=64", f"train.capture={capture}"]
@@ -107,8 +113,10 @@ def test_a_captured_run_that_is_stopped_ends_in_the_same_weights(tmp_path: Path)
 
 @pytest.mark.parametrize("variant", ["vae", "beta_vae", "cvae", "flow_vae"])
 def test_seeds_trained_at_once_are_the_runs_of_each_alone(tmp_path: Path, variant: str) -> None:
-    # More steps than are run before the step is captured: most are replays.
+    # More steps than are run before the step is captured: most are replays. Small ones: at the usual rate weights that
+    # are apart by 1e-7 end as far from each other as is allowed here.
     settings = ["train.epochs=4", "train.batch_size=64", "train.precision=float32", "train.warmup=2", "train.clip=5"]
+    settings.append("train.learning_rate=1e-4")
     configs = [resolve(variant, "synthetic", seed, settings=settings) for seed in range(3)]
     folders = [tmp_path / f"s{config.seed}" for config in configs]
     assert train_together(configs, folders, choose("cuda", "float32")) == [True] * 3

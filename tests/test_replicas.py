@@ -14,7 +14,7 @@ from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, gain_beside, train_beside, train_together
 from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas
-from zoo.training.trainer import Diverged, Stopped, Trainer
+from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128", "train.epochs=2"]
 FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=5.0", "train.schedule=cosine"]
@@ -196,6 +196,51 @@ def test_a_suite_trains_its_seeds_in_the_way_that_wins(
     if wins:
         train_ahead(cells, places, choose("cpu"), lambda: False, said.append, **ways)
         assert len(said) == 2  # nothing is left to train
+
+
+def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp_path: Path) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+    from zoo.training.capture import CannotCapture
+
+    def refuses(configs, compute):
+        raise CannotCapture("an operation waits for the device")
+
+    said: list[str] = []
+    cells = plan(suite_named("smoke"), ("vae",), ("synthetic",), (0, 1))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, refuses, refuses)
+    (line,) = said
+    assert line.endswith("one by one; together their steps cannot be captured: an operation waits for the device")
+
+
+def test_many_runs_are_trained_beside_each_other_in_lots() -> None:
+    from zoo.training import beside
+
+    now: set[int] = set()
+    most: list[int] = []
+
+    class Walk:
+        compute = Compute(torch.device("cpu"))
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def run(self):
+            now.add(self.number)
+            for _ in range(3):
+                most.append(len(now))
+                yield
+            now.discard(self.number)
+
+        def result(self):
+            return Result(self.number, 0, 0, 0, 0.0, 0.0, 0, False)
+
+    found = beside.fit_beside([Walk(number) for number in range(2 * beside.AT_ONCE + 3)])
+    assert [one.steps for one in found] == list(range(2 * beside.AT_ONCE + 3))
+    assert max(most) == beside.AT_ONCE
+    assert [one.together for one in found[-4:]] == [beside.AT_ONCE, 3, 3, 3]
 
 
 def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:

@@ -44,14 +44,18 @@ def aggregate(z: Tensor, q: DiagonalGaussian, examples: int, estimator: Estimato
         examples: N, how many there are in the data; at least B.
     """
     log_densities = log_normal(z.unsqueeze(1), q.mean.unsqueeze(0), q.log_variance.unsqueeze(0))
-    weights = log_weights(len(z), max(examples, len(z)), estimator).to(log_densities)
+    # Made where they are used: a copy from the host would wait for the device, and no graph could hold it.
+    weights = log_weights(len(z), max(examples, len(z)), estimator, z.device).to(log_densities)
     joint = torch.logsumexp(log_densities.sum(2) + weights, 1)
     return Aggregate(joint, torch.logsumexp(log_densities + weights.unsqueeze(2), 1))
 
 
-def log_weights(batch: int, examples: int, estimator: Estimator) -> Tensor:
+def log_weights(
+    batch: int, examples: int, estimator: Estimator, device: torch.device | str | None = None
+) -> Tensor:
     """(B, B) log-weights of q(. | x_j) in the estimate of q at the draw of example i; each row's weights sum to one."""
     if estimator == "mws" or batch == 1:
-        return torch.full((batch, batch), -math.log(batch))
-    others = torch.full((batch, batch), math.log((examples - 1) / (examples * (batch - 1))), dtype=torch.float64)
+        return torch.full((batch, batch), -math.log(batch), device=device)
+    other = math.log((examples - 1) / (examples * (batch - 1)))
+    others = torch.full((batch, batch), other, dtype=torch.float64, device=device)
     return others.fill_diagonal_(-math.log(examples))

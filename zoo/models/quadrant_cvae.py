@@ -115,9 +115,11 @@ class QuadrantCVAE(VAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The guess's loss while the warm-up lasts, minus the bound afterwards."""
         if self.stage_of(progress) == "guess":
+            # Before what needs no gradient: up to PyTorch 2.9 autocast keeps the weights that it cast without one.
+            guess = -self.log_likelihood(self.guessed(x), x).mean()
             with torch.no_grad():
                 terms = self.terms(x)
-            return Losses({"guess": -self.log_likelihood(self.guessed(x), x).mean()}, terms)
+            return Losses({"guess": guess}, terms)
         terms = self.terms(x)
         return Losses({"vae": -terms.elbo.mean()}, terms)
 

@@ -14,13 +14,23 @@ import torch
 
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
+# PyTorch has 32 streams and hands them out in turn. A run takes one to be queued on and one a stage to be captured on,
+# and two graphs with one stream have one scratch memory, which may not be used at once.
+AT_ONCE = 10
+
 
 def fit_beside(trainers: Sequence[Trainer]) -> list[Result | Diverged]:
-    """`Trainer.fit` of all, a step of each in turn. On a GPU, for a CPU's runs share one random generator.
+    """`Trainer.fit` of all, a step of each in turn, `AT_ONCE` of them and then the next ones. On a GPU, for a CPU's
+    runs share one random generator.
 
     Raises:
-        Stopped: every run that was not at its end has written its checkpoint.
+        Stopped: every run that had begun and was not at its end has written its checkpoint.
     """
+    lots = [trainers[low : low + AT_ONCE] for low in range(0, len(trainers), AT_ONCE)]
+    return [result for lot in lots for result in _fit_lot(lot)]
+
+
+def _fit_lot(trainers: Sequence[Trainer]) -> list[Result | Diverged]:
     walks = [on_stream(trainer.run(), trainer.compute.device) for trainer in trainers]
     results: dict[int, Result | Diverged] = {}
     stopped: Stopped | None = None

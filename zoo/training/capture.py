@@ -21,6 +21,7 @@ Step = Callable[[], None]
 # (step, the generators that it draws from besides the device's own) -> replay it
 Recorder = Callable[[Step, Sequence[torch.Generator]], Callable[[], None]]
 _WAITING = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "item"})
+_COPYING = frozenset({"_to_copy", "copy_"})
 _INDEXING = frozenset({"index", "index_put", "index_put_"})
 
 
@@ -157,13 +158,18 @@ class _NoWaiting(TorchDispatchMode):
         )
         if name in _WAITING or by_mask:
             raise CannotCapture(f"{name} waits for the device")
-        return func(*args, **(kwargs or {}))
+        made = func(*args, **(kwargs or {}))
+        here = {value.device.type for value in (*args[:2], made) if isinstance(value, Tensor)}
+        if name in _COPYING and len(here) > 1:
+            raise CannotCapture(f"{name} goes from one device to another, and waits for it")
+        return made
 
 
 def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
+    if hasattr(graph, "register_generator_state"):  # newer ones find out by themselves
+        for generator in generators:
+            graph.register_generator_state(generator)
     # Other threads (whoever reports progress) may go on with what they do.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         step()

@@ -143,14 +143,16 @@ class LeanAdam(torch.optim.Adam):
 class LossScale:
     """The dynamic loss scale of fp16 training, with all of its state in plain numbers on the device.
 
-    Doubles after 2000 good steps in a row, halves after a bad one (as torch.amp.GradScaler does).
+    Doubles after 2000 good steps in a row, halves after a bad one (as torch.amp.GradScaler does). It begins low: a loss
+    here is in nats, hundreds of them, and the gradient of a last bias is a sum over all pixels.
     """
 
     GROWTH_INTERVAL = 2000
+    FIRST = 2.0**7
 
     def __init__(self, enabled: bool, device: torch.device) -> None:
         self.enabled = enabled
-        self.scale = torch.tensor(2.0**10 if enabled else 1.0, device=device)
+        self.scale = torch.tensor(self.FIRST if enabled else 1.0, device=device)
         self.good = torch.zeros((), device=device)
 
     def update(self, found_inf: Tensor) -> None:

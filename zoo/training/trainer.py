@@ -512,6 +512,7 @@ class Trainer:
             watcher.epoch(row | {"step": float(self.step)})
 
     def _finish(self) -> None:
+        self.graph = None  # what it captured is let go now, and not when somebody collects garbage
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
