@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -31,14 +30,12 @@ import numpy as np
 import torch
 
 from benchmarks import environment
-from benchmarks.metrics import likelihood
 from benchmarks.peers.environment import python as environment_of_pythae
 from benchmarks.report import terminal
-from zoo.config import ROWS, RunConfig, resolve
-from zoo.data.batches import Batches
+from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
 from zoo.errors import ZooError
-from zoo.runs import build_model, condition_of, load_grey, load_images, make_trainer
+from zoo.runs import build_model, load_grey, load_images, make_trainer
 from zoo.training import subnormal
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
@@ -294,30 +291,9 @@ def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: C
     return row
 
 
-def k_samples(variant: str, repeats: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
-    """One row: the 64-sample bound of 128 images of MNIST, in chunks as large as `CACHED` says beside 4096 rows; of a
-    CPU, elsewhere the two are the same."""
-    config = resolve(variant, "mnist", settings=settings)
-    data = load_images(config)
-    compute = choose(device)
-    model = build_model(config, data.spec).to(compute.device).eval()
-    condition = condition_of(model, data.spec)
-    batches = Batches(data["test"], batch_size=512, drop_last=False, device=compute.device, condition=condition)
-    rates: dict[int, list[float]] = {likelihood.CACHED: [], 1 << 40: []}
-    for repeat in range(repeats + 1):
-        for cached, found in rates.items():
-            with mock.patch.object(likelihood, "CACHED", cached):
-                bound = functools.partial(likelihood.importance_weighted, model, batches, 64, 0, ROWS, 128)
-                seconds = _timed(bound, compute, clock)
-            if repeat:
-                found.append(1 / seconds)
-    ours, theirs = rates.values()
-    return {"variant": variant} | _ratio("cached / 4096", ours, theirs)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    rows = "bare; pythae's nets: mlp, conv; memory; evaluation; seeds"
+    rows = "bare; pythae's nets: mlp, conv; memory; seeds"
     parser.add_argument("--rows", default="bare,mlp,conv", help=rows)
     parser.add_argument("--variants", default="vae,cvae", help="for all but pythae's nets")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
@@ -338,11 +314,6 @@ def main() -> None:
         if row == "bare":
             tables[row] = [
                 compare(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
-                for variant in given.variants.split(",")
-            ]
-        elif row == "evaluation":
-            tables[row] = [
-                k_samples(variant, given.repeats, device, given.settings, clock)
                 for variant in given.variants.split(",")
             ]
         elif row == "memory":

@@ -229,7 +229,7 @@ def test_a_chunk_fits_into_the_cache_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -
     dims = model.spec.dims
     inner = model.log_weights
     monkeypatch.setattr(model, "log_weights", lambda x, y, k: held.append(k * len(x)) or inner(x, y, k))
-    monkeypatch.setattr(likelihood, "CACHED", 20 * dims)
+    monkeypatch.setattr(likelihood, "HELD", 20 * dims)
     for k, rows, most in ((7, 4096, 20), (7, 5, 5), (64, 4096, 20)):
         importance_weighted(model, batches(16), k=k, seed=0, rows=rows)
         assert most // 2 < max(held) <= most

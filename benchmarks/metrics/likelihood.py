@@ -24,8 +24,8 @@ from zoo.quantisers import code_counts, code_use, perplexity
 
 ACTIVE_VARIANCE = 0.01
 MOST_ROWS = 1 << 16
-# Numbers of a picture-sized tensor that stay in a core's cache: 2 MB.
-CACHED = 1 << 19
+# Numbers of a picture-sized tensor that a CPU holds at once: 16 MB.
+HELD = 1 << 22
 
 
 @dataclass
@@ -65,12 +65,12 @@ def importance_weighted(
     """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
 
     log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once: on a
-    CPU as many as its cache holds, on a GPU as many as fit well unless fewer than `ROWS` are asked for. Images are
+    CPU no more than `HELD` says, on a GPU as many as fit well unless fewer than `ROWS` are asked for. Images are
     taken few at a time before their k samples are split, so that each is encoded once where k fits.
     """
     wanted = min(images or batches.n, batches.n)
     if batches.device.type == "cpu":
-        rows = max(1, min(rows, CACHED // model.spec.dims))
+        rows = max(1, min(rows, HELD // model.spec.dims))
     elif rows >= ROWS:
         rows = max(rows, _roomy(batches.device, model.spec.dims))
     bounds = []
