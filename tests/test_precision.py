@@ -94,7 +94,9 @@ def test_losses_are_compiled_where_it_is_asked_for_or_pays(
     weights = sum(parameter.numel() for parameter in dense.parameters())
     enough = int(precision.COMPILE_FROM / (6 * weights)) + 1
     config = TrainConfig(compile=asked, epochs=1)
-    for model, images, pays in ((dense, enough, True), (dense, enough - 2, False), (convolutional, enough, False)):
+    tries = [(dense, enough, True), (dense, enough - 2, False), (convolutional, enough, False)]
+    tries.append((create_model("iwae", k=50), enough // 30, True))
+    for model, images, pays in tries:
         compiled = choose("cpu").for_run(model, config, images).compiled
         assert compiled == (asked is True or (asked == "auto" and pays and compiler))
 

@@ -94,6 +94,7 @@ class VAE(nn.Module):
             them.
         measures: what `measure` gives, by name: the unit and the better direction.
         train_size: how many examples there are to train on; the trainer says so before the first step.
+        decodings: how many times a training step decodes each example.
 
     Args:
         spec: shape and support of the data, and what a conditional model may be given.
@@ -110,6 +111,7 @@ class VAE(nn.Module):
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     train_size: int | None = None
     centres: int = 1
+    decodings: int = 1
 
     @property
     def couples_batch(self) -> bool:

@@ -53,6 +53,7 @@ class HVAE(VAE):
         self.likelihood = make_likelihood(settings.likelihood, spec)
         channels, *size = spec.shape
         self.output = (self.likelihood.channels(channels), *size)
+        self.decodings = settings.k
         below = [spec.dims, *sizes[:-1]]
         nets = list(zip(below, settings.hidden, sizes, strict=True))
         act = settings.activation

@@ -42,6 +42,7 @@ class IWAE(VanillaVAE):
         super().__init__(spec, settings)
         if settings.gradient == "doubly" and (settings.posterior.name != "diagonal" or settings.bound != "iwae"):
             raise UsageError("gradient=doubly is for bound=iwae and a diagonal posterior.")
+        self.decodings = settings.k
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         k = self.settings.k

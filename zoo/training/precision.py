@@ -22,7 +22,8 @@ HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 #: Operations of a training from which compiling it pays. A core does 1e11 of them a second, compiling takes half a
-#: minute, and a dense network then trains a tenth faster: that is even after five minutes, and this is twice as long.
+#: minute, and a dense network then trains a tenth faster (two fifths with 50 samples an image): that is even after five
+#: minutes, and this is twice as long.
 COMPILE_FROM = 6e13
 
 
@@ -69,8 +70,9 @@ class Compute:
         elif self.fast and self.device.type == "cuda":
             decided = replace(decided, channels_last=convolutional)
         if train.compile == "auto":
-            # Three products of each weight with each image; of dense layers, which is what is compiled by this rule.
-            operations = 6.0 * sum(p.numel() for p in model.parameters()) * images * train.epochs
+            # Three products of each weight with each decoding; of dense layers, which is what is compiled by this rule.
+            decoded = images * train.epochs * getattr(model, "decodings", 1)
+            operations = 6.0 * sum(p.numel() for p in model.parameters()) * decoded
             pays = operations >= COMPILE_FROM and not convolutional and self.device.type == "cpu"
             decided = replace(decided, compiled=pays and has_compiler())
         return decided
