@@ -47,6 +47,11 @@ class Target(Config):
     band: Band
     near: Band | None = None
 
+    @property
+    def label(self) -> str:
+        """What it is called among the targets of its recipe."""
+        return self.name or self.metric
+
     @model_validator(mode="after")
     def _bands(self) -> Target:
         low, high = self.band
@@ -119,7 +124,7 @@ class RecipeFile(Config):
         """The recipe and the target that an end of an order names."""
         recipe, _, target = name.partition("/")
         found = self.recipes[recipe]
-        (one,) = (one for one in found.targets if target in ("", one.name or one.metric))
+        (one,) = (one for one in found.targets if target in ("", one.label))
         return recipe, found, one
 
     @model_validator(mode="after")
@@ -228,8 +233,7 @@ def judge_order(made: RecipeFile, order: Order, records: list[Record]) -> OrderJ
     """Whether our numbers, means over the seeds that are done, stand in the published order, far enough apart."""
     ends = [made.end(name) for name in (order.smaller, order.larger)]
     published = ends[1][2].value - ends[0][2].value
-    values = [judge(recipe, target, of_recipe(name, recipe, records)).ours for name, recipe, target in ends]
-    smaller, larger = values
+    smaller, larger = (judge(recipe, target, of_recipe(name, recipe, records)).ours for name, recipe, target in ends)
     if smaller is None or larger is None:
         return OrderJudgement(word="not run", published=published)
     gap = larger.value - smaller.value

@@ -6,14 +6,13 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from zoo.training import memory
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is not glibc's")
-ROOT = Path(__file__).parent.parent
 # The activations of a step, 32 tensors of 4 MiB, made and freed: 32,768 pages of 4 KiB.
 STEPS = """
 import resource, torch

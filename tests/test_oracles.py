@@ -224,7 +224,7 @@ def test_no_number_depends_on_the_batch() -> None:
     assert not torch.allclose(bound(model, subset, seed=4, batch_size=64).elbo, elbo, atol=1e-4)
 
 
-def test_a_chunk_fits_into_the_cache_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_holds_no_more_rows_at_once_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     model, held = wrong(data()).float(), []
     dims = model.spec.dims
     inner = model.log_weights

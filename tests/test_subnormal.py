@@ -6,12 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import ROOT
 from zoo.config import resolve
 from zoo.runs import fresh_model, load_images, make_trainer
 from zoo.training import subnormal
@@ -103,7 +103,6 @@ with subnormal.as_zero(torch.device("cpu")):
     print(torch.get_num_threads(), (small * 1e-10).count_nonzero().item())
 print(subnormal.flushed())
 """
-    root = Path(__file__).parent.parent
-    env = os.environ | {"PYTHONPATH": str(root)}
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["4", "0", "False"]

@@ -278,10 +278,10 @@ def test_each_loss_moves_its_own_group_only() -> None:
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_many_good_steps() -> None:
     scale = LossScale(True, torch.device("cpu"))
     scale.update(torch.tensor(1.0))
-    assert scale.scale == LossScale.FIRST / 2
+    assert scale.scale == 2.0**6
     for _ in range(LossScale.GROWTH_INTERVAL):
         scale.update(torch.tensor(0.0))
-    assert scale.scale == LossScale.FIRST
+    assert scale.scale == 2.0**7
 
 
 def test_a_scaled_step_equals_an_unscaled_one() -> None:

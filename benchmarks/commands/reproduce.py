@@ -126,7 +126,7 @@ def _show(records: list[Any], names: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     rows = [
-        [recipe_name, target.name or target.metric, reproduction.published(target), reproduction.ours(made),
+        [recipe_name, target.label, reproduction.published(target), reproduction.ours(made),
          reproduction.difference(made), made.word]
         for recipe_name, _, target, made in found
     ]  # fmt: skip

@@ -113,7 +113,7 @@ def _rows(name: str, recipe: Recipe, records: list[Record]) -> list[str]:
         low, high = target.band
         cells = (
             f"`{name}`" if recipe.blocked else f"`zoo reproduce {name}`",
-            f"{escape(recipe.title)}: {escape(target.name or target.metric)}",
+            f"{escape(recipe.title)}: {escape(target.label)}",
             published(target),
             ours(made),
             difference(made),
@@ -158,7 +158,7 @@ def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
                 before.setdefault(_apart(made, recipe), []).append(made)
         for other, some in before.items():
             found = [(target, judge(recipe, target, some)) for target in recipe.targets]
-            numbers = (f"{escape(target.name or target.metric)} {ours(one)} ({one.word})" for target, one in found)
+            numbers = (f"{escape(target.label)} {ours(one)} ({one.word})" for target, one in found)
             said.append(f"- `{name}` before, with {other}: {', '.join(numbers)}.")
     return said
 

@@ -159,9 +159,10 @@ class _NoWaiting(TorchDispatchMode):
         if name in _WAITING or by_mask:
             raise CannotCapture(f"{name} waits for the device")
         made = func(*args, **(kwargs or {}))
-        here = {value.device.type for value in (*args[:2], made) if isinstance(value, Tensor)}
-        if name in _COPYING and len(here) > 1:
-            raise CannotCapture(f"{name} goes from one device to another, and waits for it")
+        if name in _COPYING:
+            here = {value.device.type for value in (*args[:2], made) if isinstance(value, Tensor)}
+            if len(here) > 1:
+                raise CannotCapture(f"{name} goes from one device to another, and waits for it")
         return made
 
 

@@ -2,7 +2,7 @@
 the whole process did.
 
 glibc gives freed memory back to the system after nearly every step, and the next step has each page made and zeroed
-anew: a fifth of the time of a training whose activations take some megabytes. `keep_freed` ends that.
+anew: up to a seventh of the time of a training whose activations take some megabytes. `keep_freed` ends that.
 """
 
 from __future__ import annotations
