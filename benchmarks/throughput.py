@@ -126,9 +126,7 @@ def compare(
 ) -> dict[str, Any]:
     """One row: medians of images per second of both, and the median over repeats of trainer / bare. ``rounds`` are
     those that do not count, and those that do."""
-    warm, repeats = rounds
-    epochs = f"train.epochs={warm + repeats}"
-    config = resolve(variant, "mnist", settings=[*settings, epochs, "train.checkpoint_seconds=1e9"])
+    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_endless(rounds)])
     compute = choose(device, config.train.precision)
     data = load_images(config).subset({"train": images})
     seen = len(data["train"]) // config.train.batch_size * config.train.batch_size
@@ -137,17 +135,49 @@ def compare(
         loops["bare, captured"] = bare_epochs(config, data, compute, captured=True)
     else:
         loops["subnormals"] = _with_subnormals(trainer_epochs(config, data, compute))
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for repeat in range(warm + repeats):
-        for name in loops if repeat % 2 else reversed(loops):
-            seconds = _timed(loops[name], compute, clock)
-            if repeat >= warm:
-                rates[name].append(seen / seconds)
+    took = _alternately(loops, rounds, compute, clock)
+    rates = {name: [seen / seconds for seconds in found[rounds[0] :]] for name, found in took.items()}
     row: dict[str, Any] = {"variant": variant, "precision": compute.name}
     row |= {f"{name}, images/s": round(statistics.median(found)) for name, found in rates.items()}
     for name in list(loops)[1:]:
         row |= _ratio(f"trainer / {name}", rates["trainer"], rates[name])
     return row
+
+
+def against_uncompiled(
+    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
+) -> dict[str, Any]:
+    """One row: the trainer on MNIST with its losses compiled beside itself without, and what compiling took."""
+    data, loops = None, {}
+    for name, compiled in (("compiled", "true"), ("as it is", "false")):
+        told = [*settings, f"train.compile={compiled}", *_endless(rounds)]
+        config = resolve(variant, "mnist", settings=told)
+        compute = choose(device, config.train.precision)
+        data = data or load_images(config).subset({"train": images})
+        loops[name] = trainer_epochs(config, data, compute)
+    took = _alternately(loops, rounds, compute, clock)
+    first = took["compiled"][0]
+    kept = {name: found[rounds[0] :] for name, found in took.items()}
+    steps = len(data["train"]) // config.train.batch_size
+    row: dict[str, Any] = {"variant": variant, "precision": compute.name}
+    row |= {f"{name}, ms a step": round(1000 * statistics.median(found) / steps, 2) for name, found in kept.items()}
+    row |= _ratio("compiled / as it is", *([1 / seconds for seconds in found] for found in kept.values()))
+    return row | {"compiling, s": round(first - statistics.median(kept["compiled"]), 1)}
+
+
+def _endless(rounds: tuple[int, int]) -> tuple[str, ...]:
+    return f"train.epochs={sum(rounds)}", "train.checkpoint_seconds=1e9"
+
+
+def _alternately(
+    loops: dict[str, Epoch], rounds: tuple[int, int], compute: Compute, clock: Clock
+) -> dict[str, list[float]]:
+    # Seconds of each loop in each round, with those that do not count; every other round in the opposite order.
+    took: dict[str, list[float]] = {name: [] for name in loops}
+    for repeat in range(sum(rounds)):
+        for name in loops if repeat % 2 else reversed(loops):
+            took[name].append(_timed(loops[name], compute, clock))
+    return took
 
 
 @dataclass(frozen=True)
@@ -293,7 +323,7 @@ def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: C
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    rows = "bare; pythae's nets: mlp, conv; memory; seeds"
+    rows = "bare; pythae's nets: mlp, conv; compile; memory; seeds"
     parser.add_argument("--rows", default="bare,mlp,conv", help=rows)
     parser.add_argument("--variants", default="vae,cvae", help="for all but pythae's nets")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
@@ -314,6 +344,11 @@ def main() -> None:
         if row == "bare":
             tables[row] = [
                 compare(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
+                for variant in given.variants.split(",")
+            ]
+        elif row == "compile":
+            tables[row] = [
+                against_uncompiled(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
                 for variant in given.variants.split(",")
             ]
         elif row == "memory":

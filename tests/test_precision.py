@@ -119,6 +119,50 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding_and_goes_on_compiled(
     again = train_run(config, tmp_path / "whole", choose("cpu"))
     assert again.compute == whole.compute
     monkeypatch.setattr(trainer, "has_compiler", lambda: False)
-    assert train_run(config, tmp_path / "whole", choose("cpu")).result.steps == whole.result.steps, "it is only loaded"
+    assert train_run(config, tmp_path / "whole", choose("cpu")).compute == whole.compute, "it is only loaded"
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         train_run(resolve("vae", "synthetic", settings=["train.compile=true"]), tmp_path / "new", choose("cpu"))
+
+
+def _fails(function: object, **how: object) -> object:
+    # As torch.compile, of which the compiler fails when half of the function has run.
+    from torch._dynamo.exc import TorchDynamoException
+
+    def call(*args: object) -> None:
+        torch.rand(3)
+        raise TorchDynamoException("no Python.h\nand more")
+
+    return call
+
+
+def test_a_run_whose_compiler_fails_is_the_run_that_was_never_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = ["train.epochs=1", "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=2"]
+    config = resolve("vae", "synthetic", settings=options)
+    plain = train_run(config, tmp_path / "plain", choose("cpu"))
+    monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
+    monkeypatch.setattr(precision, "has_compiler", lambda: True)
+    monkeypatch.setattr(trainer, "has_compiler", lambda: True)
+    monkeypatch.setattr(torch, "compile", _fails)
+    with caplog.at_level("INFO"):
+        run = train_run(config, tmp_path / "run", choose("cpu"))
+    assert [line for line in caplog.messages if "cannot be compiled (no Python.h)" in line]
+    assert run.compute == plain.compute and run.compute.name == "float32"
+    for name, weights in plain.model.state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], weights), name
+    assert train_run(config, tmp_path / "run", choose("cpu")).compute.name == "float32", "it remembers"
+    asked = resolve("vae", "synthetic", settings=[*options, "train.compile=true"])
+    with pytest.raises(UsageError, match=r"cannot be compiled \(no Python.h\); train.compile=false"):
+        train_run(asked, tmp_path / "asked", choose("cpu"))
+
+
+def test_a_run_that_began_compiled_goes_on_where_there_is_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["train.epochs=1", "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=2"]
+    config = resolve("vae", "synthetic", settings=options)
+    monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
+    monkeypatch.setattr(precision, "has_compiler", lambda: True)
+    monkeypatch.setattr(trainer, "has_compiler", lambda: False)
+    assert train_run(config, tmp_path, choose("cpu")).compute.name == "float32"

@@ -86,6 +86,9 @@ def test_later_layers_win_and_leave_the_others() -> None:
 def test_what_does_not_change_a_result_does_not_change_its_identity() -> None:
     base = resolve("vae")
     assert resolve("vae", settings=["train.checkpoint_seconds=1", "evaluate.rows=7"]).identity() == base.identity()
+    for compiled in ("true", "false", "auto"):
+        assert resolve("vae", settings=[f"train.compile={compiled}"]).identity() == base.identity()
+    assert base.identity()["train"]["compile"] is False, "as in the keys of the first records"
     assert resolve("vae", settings=["train.epochs=7"]).identity() != base.identity()
     assert resolve("vae", seed=1).identity() != base.identity()
     assert RunConfig.model_validate(base.model_dump()) == base

@@ -17,7 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,13 @@ def train_run(
             checkpoint.clear(folder / "checkpoints")  # by whoever was killed before it came to that
             return Run(config, model.eval(), images, compute, kept)
         rest = (folder / "checkpoints", watchers, should_stop, world)
-        result = make_trainer(config, model, images, compute, *rest).fit()
+        trainer = make_trainer(config, model, images, compute, *rest)
+        result = trainer.fit()
         if world.first:
+            if trainer.compute != compute:  # it could not be compiled
+                _remember(folder, trainer.compute)
             write_finished(folder, model, result)
-        return Run(config, model, images, compute, result)
+        return Run(config, model, images, trainer.compute, result)
 
 
 def fresh_model(config: RunConfig, spec: DataSpec) -> VAE:
@@ -312,25 +315,32 @@ def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> 
 def decided(
     folder: Path, compute: Compute, model: VAE, train: TrainConfig, images: int, world: World = ALONE
 ) -> Compute:
-    """How the run in ``folder`` computes: as it began, bit for bit, also on a machine that would decide otherwise.
+    """How the run in ``folder`` computes: as it began, also on a machine that would decide otherwise.
 
     Raises:
         UsageError: it does not say how it began.
     """
-    if not compute.fast and train.compile != "auto":
-        return compute.for_run(model, train, images)
+    found = compute.for_run(model, train, images)
+    compiling = train.compile == "auto" and compute.device.type == "cpu"
+    if not compute.fast and not compiling:
+        return found
     described = _describe(folder) if (folder / "run.json").exists() else {}
-    if "compute" in described:
-        try:
-            return compute.decided(described["compute"])
-        except (KeyError, TypeError):
-            raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
-    compute = compute.for_run(model, train, images)
-    if world.first:
-        described["compute"] = compute.decision()
-        atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
-        log.info("this run computes in %s on this machine", compute.name)
-    return compute
+    if "compute" not in described:
+        if world.first:
+            _remember(folder, found)
+            if compute.fast or found.compiled:
+                log.info("this run computes in %s on this machine", found.name)
+        return found
+    try:
+        begun = compute.decided(described["compute"])
+    except (KeyError, TypeError):
+        raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
+    return begun if compute.fast else replace(found, compiled=begun.compiled)
+
+
+def _remember(folder: Path, compute: Compute) -> None:
+    described = (_describe(folder) if (folder / "run.json").exists() else {}) | {"compute": compute.decision()}
+    atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
 
 
 def _describe(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings")
     given = parser.parse_args()
     endless = ["train.epochs=1048576", "train.checkpoint_seconds=1e9"]
-    config = resolve(given.variant, "mnist", settings=[*given.settings, *endless])
+    config = resolve(given.variant, "mnist", settings=["train.compile=false", *given.settings, *endless])
     compute = choose(given.device, config.train.precision)
     images = load_images(config).subset({"train": given.images})
     epoch = trainer_epochs(config, images, compute)

@@ -27,7 +27,13 @@ TITLES = {
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 #: Settings that no number depends on, which `RunConfig.identity` leaves out too.
-NEUTRAL = (("train", "checkpoint_seconds"), ("train", "micro_batch"), ("train", "capture"), ("evaluate", "rows"))
+NEUTRAL = (
+    ("train", "checkpoint_seconds"),
+    ("train", "micro_batch"),
+    ("train", "capture"),
+    ("train", "compile"),
+    ("evaluate", "rows"),
+)
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",

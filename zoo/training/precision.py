@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import re
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,17 @@ from torch import nn
 
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
+from zoo.models.base import VAE
 from zoo.training import memory, subnormal
+from zoo.training.compiled import has_compiler
 
 HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-#: Operations of a training from which compiling it pays. A core does 1e11 of them a second, compiling takes half a
-#: minute, and a dense network then trains a tenth faster (two fifths with 50 samples an image): that is even after five
-#: minutes, and this is twice as long.
-COMPILE_FROM = 6e13
+#: Operations of a training from which compiling it pays. A core does 1e11 of them a second, compiling takes up to half
+#: a minute, and a dense network then trains a twentieth to three quarters faster: at the worst that is even after some
+#: eight minutes, at the best after one.
+COMPILE_FROM = 3e13
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Compute:
         more = [word for word, is_so in (("channels last", self.channels_last), ("compiled", self.compiled)) if is_so]
         return ", ".join([name, *more])
 
-    def for_run(self, model: nn.Module, train: TrainConfig, images: int) -> Compute:
+    def for_run(self, model: VAE, train: TrainConfig, images: int) -> Compute:
         """What ``fast`` comes to for ``model``, and whether it is compiled when it is trained on ``images`` images.
 
         Both are rules and no race between two ways at the start: the same command on the same machine gives the same
@@ -71,10 +71,10 @@ class Compute:
             decided = replace(decided, channels_last=convolutional)
         if train.compile == "auto":
             # Three products of each weight with each decoding; of dense layers, which is what is compiled by this rule.
-            decoded = images * train.epochs * getattr(model, "decodings", 1)
-            operations = 6.0 * sum(p.numel() for p in model.parameters()) * decoded
-            pays = operations >= COMPILE_FROM and not convolutional and self.device.type == "cpu"
-            decided = replace(decided, compiled=pays and has_compiler())
+            operations = 6.0 * sum(p.numel() for p in model.parameters()) * images * train.epochs * model.decodings
+            # Compiled, the gradient of one of several losses costs what that of all of them does.
+            gains = self.device.type == "cpu" and not convolutional and len(model.parameter_groups()) == 1
+            decided = replace(decided, compiled=gains and operations >= COMPILE_FROM and has_compiler())
         return decided
 
     def decision(self) -> dict[str, Any]:
@@ -104,12 +104,6 @@ class Compute:
         if self.half is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
-
-
-@functools.cache
-def has_compiler() -> bool:
-    """Whether what torch.compile writes for a processor can be compiled here: a C++ compiler is there."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +24,12 @@ from zoo.models.base import VAE, Losses, Progress
 from zoo.training import checkpoint, subnormal
 from zoo.training.average import Average
 from zoo.training.capture import CannotCapture, Recorder
+from zoo.training.compiled import Compiled, has_compiler
 from zoo.training.distributed import ALONE, World
 from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
-from zoo.training.precision import Compute, has_compiler
+from zoo.training.precision import Compute
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
@@ -151,14 +152,15 @@ class Trainer:
         self.best: dict[str, Tensor] | None = None
         self.best_elbo, self.best_epoch, self.waited = -float("inf"), 0, 0
         self.stopped_early = False
-        measured = _measured
+        self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
         if compute.compiled:
-            if compute.device.type == "cpu" and not has_compiler():
+            give_up = self._not_compiled if config.compile == "auto" else None
+            if compute.device.type == "cuda" or has_compiler():
+                self.forward = functools.partial(Compiled(_measured, give_up), model)
+            elif give_up:
+                give_up("there is no C++ compiler any more")
+            else:
                 raise UsageError("a compiled training needs a C++ compiler (g++ or clang++), and there is none.")
-            torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
-            # The noise of the uncompiled run: the two then differ by rounding alone.
-            measured = torch.compile(_measured, options={"fallback_random": True})
-        self.forward = functools.partial(measured, model)
         self.graph = GraphSteps(self, record) if captured else None
         self.captured = False
 
@@ -373,6 +375,10 @@ class Trainer:
         if self.step < self.steps and not self.stopped_early:
             self._pause_if_due()
 
+    def _not_compiled(self, reason: str) -> None:
+        log.info("%s: the losses are trained as they are", reason)
+        self.compute = replace(self.compute, compiled=False)
+
     def _in_parts(self, x: Tensor, y: Tensor | None, scale: float | Tensor) -> tuple[list[str], Tensor]:
         # The same gradient as of the whole batch at once, but for rounding: every part has the noise of its rows.
         names: list[str] = []
@@ -541,7 +547,9 @@ def _like_the_device_s(device: torch.device) -> torch.Generator:
     return torch.Generator(device).set_state(torch.cuda.get_rng_state(device))
 
 
-def _measured(model: VAE, x: Tensor, y: Tensor | None, progress: Progress) -> tuple[dict[str, Tensor], Tensor]:
+def _measured(
+    model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
     # The losses of the groups, and `_row`: one function, so that it is compiled as one.
     losses = model.losses(x, y, progress)
     return dict(losses), _row(losses)

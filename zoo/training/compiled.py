@@ -1,0 +1,77 @@
+"""The losses of a step compiled, and as they are where the compiler fails."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.errors import UsageError
+from zoo.models.base import VAE, Progress, moving
+
+
+@functools.cache
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, without which torch.compile can do nothing for a processor."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++"))
+
+
+class Compiled:
+    """A function of a model's losses, compiled when it is first called, with the noise of the function that is not: the
+    two differ by rounding alone.
+
+    Args:
+        measured: of model, images, labels and progress; whatever it returns.
+        give_up: told in a sentence why it cannot be compiled, when that is found out; from then on ``measured`` is
+            called as it is. None raises in its place.
+        backend: what compiles it.
+
+    Raises:
+        UsageError: when called: it cannot be compiled, and there is no ``give_up``.
+    """
+
+    def __init__(
+        self,
+        measured: Callable[..., Any],
+        give_up: Callable[[str], None] | None = None,
+        backend: str | Callable[..., Any] = "inductor",
+    ) -> None:
+        def at(
+            model: VAE, x: Tensor, y: Tensor | None, warmup: Tensor, fraction: Tensor | None, stage: Hashable
+        ) -> Any:
+            return measured(model, x, y, moving(warmup, fraction, stage))
+
+        self._measured, self._give_up, self._given_up = measured, give_up, False
+        torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
+        options = {"fallback_random": True} if backend == "inductor" else None
+        self._compiled = torch.compile(at, backend=backend, options=options)
+
+    def __call__(self, model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor) -> Any:
+        from torch._dynamo.exc import TorchDynamoException
+
+        if self._given_up:
+            return self._measured(model, x, y, progress)
+        drawn = torch.get_rng_state() if self._give_up else None
+        try:
+            return self._compiled(model, x, y, *_on_device(model, x, progress))
+        except TorchDynamoException as error:
+            reason = f"the losses cannot be compiled ({(str(error).splitlines() or [''])[0].rstrip('.')})"
+            if drawn is None or self._give_up is None:
+                raise UsageError(f"{reason}; train.compile=false trains them as they are.") from error
+        torch.set_rng_state(drawn)  # part of it may have run
+        self._give_up(reason)
+        self._given_up = True
+        return self._measured(model, x, y, progress)
+
+
+def _on_device(model: VAE, x: Tensor, progress: Progress | Tensor) -> tuple[Tensor, Tensor | None, Hashable]:
+    # A compiler takes a float for a constant, and compiles each step of a warm-up anew; a tensor it takes as it comes.
+    if isinstance(progress, Tensor):
+        return progress, progress.fraction, progress.stage
+    fraction = None if progress.fraction is None else x.new_full((), progress.fraction, dtype=torch.float32)
+    return x.new_full((), progress, dtype=torch.float32), fraction, model.stage(progress)
