@@ -23,8 +23,6 @@ from zoo.training.replicas import Replicas
 from zoo.training.trainer import Stopped, Trainer
 
 CPU = torch.device("cpu")
-# Which rows are labelled is the host's decision at every step.
-DECIDED_BY_THE_HOST = {"m2"}
 # Trained by Adamax, whose steps only a GPU takes without asking the host: `tests/test_cuda.py` has it.
 ON_A_GPU_ALONE = {"nvae_lite"}
 ALL_THAT_MOVES = ["train.warmup=1.6", "train.schedule=cosine", "train.ema=0.9", "train.clip=50", "train.epochs=3"]
@@ -66,14 +64,14 @@ class OneDevice(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize("variant", sorted({*list_models()} - DECIDED_BY_THE_HOST))
+@pytest.mark.parametrize("variant", list_models())
 def test_a_step_on_a_device_has_nothing_from_the_host(variant: str) -> None:
     # A copy from the host waits for the device: no graph can hold it, and each step pays for it.
     config = resolve(variant, "synthetic", settings=["train.batch_size=64"])
     model = runs.build_model(config, runs.load_images(config).spec).train().to("meta")
     model.train_size = 512
     x = torch.zeros(64, 1, 28, 28, device="meta")
-    y = torch.zeros(64, dtype=torch.int64, device="meta") if model.conditional else None
+    y = torch.zeros(64, dtype=torch.int64, device="meta") if model.conditional or model.supervised else None
     for progress in (Progress(0.0, 0.0), Progress(1.0, 0.9)):
         numbers = torch.zeros(2, device="meta").unbind(0)
         groups = model.parameter_groups()
@@ -92,7 +90,7 @@ def test_a_captured_training_is_the_training(tmp_path: Path, taped: None, varian
         runs.train_run(config, tmp_path / str(at), choose("cpu")) for at, config in enumerate((free, config))
     )
     assert not one.result.captured
-    assert other.result.captured == (variant not in DECIDED_BY_THE_HOST)
+    assert other.result.captured
     assert one.result.steps == other.result.steps > 2 * WARM_UP
     assert_same(one, other)
 

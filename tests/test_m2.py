@@ -65,7 +65,12 @@ def test_a_label_takes_its_column_and_minus_one_takes_none() -> None:
     assert model.losses(x, y)["vae"].item() == pytest.approx(expected.item(), abs=2e-3)
     nobody = torch.full((4,), -1)
     assert model.losses(x, nobody)["vae"].item() == pytest.approx(-model.terms(x).elbo.mean().item(), abs=2e-3)
-    assert torch.isfinite(model.losses(x, torch.zeros(4))["vae"])
+    everybody = torch.tensor([2, 1, 0, 1])
+    labelled, recognised = (-part[range(4), everybody].mean() for part in (bounds, log_q))
+    expected = 0.75 * -model.terms(x).elbo.mean() + 0.25 * labelled + 2.0 * recognised
+    assert model.losses(x, everybody)["vae"].item() == pytest.approx(expected.item(), abs=2e-3)
+    # A batch in parts would have other shares of labels in each.
+    assert model.couples_batch
 
 
 def test_renaming_the_classes_renames_everything_and_changes_no_bound() -> None:

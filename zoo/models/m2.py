@@ -5,8 +5,9 @@ https://arxiv.org/abs/1406.5298.
 Official code: https://github.com/dpkingma/nips14-ssl.
 Where we differ: every class is enumerated, with one draw of z each, as the paper says. Its sum over all labelled and
 unlabelled examples is written with means: (1 - r) mean U + r mean L + alpha mean of -log q(y | x), r being the share
-of labelled examples among all; a batch may then hold more of them than the data has. What is reported is the bound
-on log p(x) of an image whose class nobody tells.
+of labelled examples among all; a batch may then hold more of them than the data has. Labelled examples are enumerated
+as well, and L is the part of their own class, at its draw of z: the host need not know which examples they are. What is
+reported is the bound on log p(x) of an image whose class nobody tells.
 """
 
 from __future__ import annotations
@@ -99,32 +100,43 @@ class M2(VAE):
 
     # ---- the contract ----------------------------------------------------------------------------------------------
 
+    @property
+    def couples_batch(self) -> bool:
+        # Its means are over the labelled and over the unlabelled examples, of which each part has other shares.
+        return True
+
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
         """The bound -U(x), the class summed out; groups of the rate are y and z. ``y`` is not looked at."""
+        return self._summed(*self._enumerated(x))
+
+    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
+        """As `VAE.losses`, of (B,) classes ``y`` that are -1 where nobody knows one."""
+        weight = self.rate_weight(progress)
+        log_q, distortion, rate = self._enumerated(x)
+        terms = self._summed(log_q, distortion, rate)
+        unlabelled = terms.distortion + weight * terms.rate.sum(1)
+        if y is None:
+            return Losses({"vae": unlabelled.mean()}, terms)
+        known = y >= 0
+        own = y.clamp_min(0).long().unsqueeze(1)
+        # log p(y) is a constant that no gradient sees, and L has it.
+        labelled = (distortion + weight * (rate + math.log(self.spec.classes))).gather(1, own).squeeze(1)
+        recognised = -log_q.gather(1, own).squeeze(1)
+        # Of a batch without a label there is U alone; of one that is all labels, the U of all of it.
+        r = self.settings.labelled * known.any()
+        loss = (1 - r) * _mean_of(unlabelled, ~known | known.all()) + r * _mean_of(labelled, known)
+        return Losses({"vae": loss + self.settings.alpha * _mean_of(recognised, known)}, terms)
+
+    def _enumerated(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # (B, K) each: log q(y | x), and `bound` of every class.
         log_q = self.log_classes(x)
         every = torch.eye(self.spec.classes, dtype=log_q.dtype, device=x.device).expand(len(x), -1, -1)
-        distortion, rate = self.bound(x, every)
+        return log_q, *self.bound(x, every)
+
+    def _summed(self, log_q: Tensor, distortion: Tensor, rate: Tensor) -> Terms:
         q = log_q.exp()
         of_class = (q * (log_q + math.log(self.spec.classes))).sum(1)
         return Terms((q * distortion).sum(1), torch.stack([of_class, (q * rate).sum(1)], 1))
-
-    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        weight = self.rate_weight(progress)
-        known = torch.zeros(len(x), dtype=torch.bool, device=x.device) if y is None else y >= 0
-        # Which rows are labelled is known to the host after one wait; ten decodings of each are dearer than that.
-        if not known.any():
-            terms = self.terms(x)
-            return Losses({"vae": (terms.distortion + weight * terms.rate.sum(1)).mean()}, terms)
-        terms = self.terms(x[~known] if not known.all() else x)
-        unlabelled = (terms.distortion + weight * terms.rate.sum(1)).mean()
-        shown, classes = x[known], y[known].long()
-        one_hot = F.one_hot(classes, self.spec.classes).to(x.dtype)
-        distortion, rate = self.bound(shown, one_hot.unsqueeze(1))
-        # log p(y) is a constant that no gradient sees, and L has it.
-        labelled = (distortion + weight * (rate + math.log(self.spec.classes))).mean()
-        recognised = F.nll_loss(self.log_classes(shown), classes)
-        r = self.settings.labelled
-        return Losses({"vae": (1 - r) * unlabelled + r * labelled + self.settings.alpha * recognised}, terms)
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with (y, z) drawn from q together."""
@@ -167,3 +179,8 @@ class M2(VAE):
         known = y >= 0
         wrong = self.log_classes(x).argmax(1) != y
         return {"classification_error": wrong[known].double()}
+
+
+def _mean_of(values: Tensor, rows: Tensor) -> Tensor:
+    # The mean of those rows, 0 where there is none; without asking the device how many there are.
+    return torch.where(rows, values, 0.0).sum() / rows.sum().clamp_min(1)
