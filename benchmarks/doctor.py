@@ -32,10 +32,18 @@ def examine() -> dict[str, dict[str, Any]]:
 def _device() -> dict[str, Any]:
     import torch
 
+    from zoo.training.compiled import has_compiler
+    from zoo.training.precision import choose, multiplies_bf16
+
     found: dict[str, Any] = {"cpu": environment.cpu_name(), "threads": torch.get_num_threads()}
     for index in range(torch.cuda.device_count()):
         found[f"cuda:{index}"] = torch.cuda.get_device_name(index)
-    found["a run would use"] = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = choose()
+    found["a run would use"] = f"{chosen.device.type}, {chosen.name}"
+    if chosen.device.type == "cpu":
+        bf16 = "yes: train.precision=fast trains in it" if multiplies_bf16() else "no: train.precision=fast is float32"
+        compiled = "yes: long trainings of dense networks are compiled" if has_compiler() else "no: nothing is compiled"
+        found |= {"multiplies bf16": bf16, "C++ compiler": compiled}
     return found
 
 

@@ -16,6 +16,7 @@ import torch
 from benchmarks import cli
 from benchmarks.catalogue import listed
 from tests.conftest import ROOT
+from zoo.training.compiled import has_compiler
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
@@ -297,6 +298,9 @@ def test_doctor_looks_at_everything(zoo) -> None:
     found = json.loads(zoo("doctor", "--json")[1])
     assert set(found) == {"package", "device", "registry", "assets", "wandb"}
     assert found["package"]["torch"] and "mnist" in found["assets"]
+    assert found["device"]["a run would use"].split(",")[0] in ("cpu", "cuda")
+    if found["device"]["a run would use"].startswith("cpu"):
+        assert found["device"]["C++ compiler"].startswith("yes" if has_compiler() else "no")
 
 
 def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
