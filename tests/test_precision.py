@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from zoo import create_model
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import load_run, train_run
 from zoo.training import precision, trainer
+from zoo.training.compiled import Compiled
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
@@ -124,19 +129,30 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding_and_goes_on_compiled(
         train_run(resolve("vae", "synthetic", settings=["train.compile=true"]), tmp_path / "new", choose("cpu"))
 
 
-def _fails(function: object, **how: object) -> object:
-    # As torch.compile, of which the compiler fails when half of the function has run.
-    from torch._dynamo.exc import TorchDynamoException
+class _NoPython(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, loss: torch.Tensor) -> torch.Tensor:
+        return loss.clone()
 
-    def call(*args: object) -> None:
-        torch.rand(3)
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
         raise TorchDynamoException("no Python.h\nand more")
+
+
+def _fails(where: str, function: Callable[..., Any], **how: object) -> Callable[..., Any]:
+    # As torch.compile, of which the compiler fails when the function has run, or on the way back.
+    def call(*args: object) -> Any:
+        losses, row = function(*args)
+        if where == "forward":
+            raise TorchDynamoException("no Python.h\nand more")
+        return {name: _NoPython.apply(loss) for name, loss in losses.items()}, row
 
     return call
 
 
+@pytest.mark.parametrize("where", ["forward", "backward"])
 def test_a_run_whose_compiler_fails_is_the_run_that_was_never_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = ["train.epochs=1", "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=2"]
     config = resolve("vae", "synthetic", settings=options)
@@ -144,7 +160,7 @@ def test_a_run_whose_compiler_fails_is_the_run_that_was_never_compiled(
     monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
     monkeypatch.setattr(precision, "has_compiler", lambda: True)
     monkeypatch.setattr(trainer, "has_compiler", lambda: True)
-    monkeypatch.setattr(torch, "compile", _fails)
+    monkeypatch.setattr(torch, "compile", partial(_fails, where))
     with caplog.at_level("INFO"):
         run = train_run(config, tmp_path / "run", choose("cpu"))
     assert [line for line in caplog.messages if "cannot be compiled (no Python.h)" in line]
@@ -155,6 +171,25 @@ def test_a_run_whose_compiler_fails_is_the_run_that_was_never_compiled(
     asked = resolve("vae", "synthetic", settings=[*options, "train.compile=true"])
     with pytest.raises(UsageError, match=r"cannot be compiled \(no Python.h\); train.compile=false"):
         train_run(asked, tmp_path / "asked", choose("cpu"))
+
+
+def test_a_step_that_is_taken_again_leaves_what_no_gradient_moves_as_one_step_does() -> None:
+    model, reasons = create_model("cvae", latent=2), []
+    compiled = Compiled(lambda model, *args: None, reasons.append)
+
+    def step() -> float:
+        model.seen += 1
+        drawn = torch.rand(()).item()
+        if not reasons:
+            raise TorchDynamoException("no Python.h")
+        return drawn
+
+    torch.manual_seed(0)
+    once = torch.rand(()).item()
+    torch.manual_seed(0)
+    before = model.seen.clone()
+    assert compiled.attempt(model, step) == once
+    assert torch.equal(model.seen, before + 1) and len(reasons) == 1
 
 
 def test_a_run_that_began_compiled_goes_on_where_there_is_no_compiler(

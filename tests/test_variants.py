@@ -180,8 +180,8 @@ def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
         expected = plain.losses(x, y, progress)
         torch.manual_seed(0)
         found = compiled(traced, x, y, progress)
-        # A stage is compiled once, however its warm-up goes on. What has several losses is compiled when it is asked for
-        # alone, and PyTorch 2.6 compiles vae_gan at each step.
+        # A stage is compiled once, however its warm-up goes on. What has several losses is compiled when somebody asks
+        # for it; PyTorch 2.6 compiles vae_gan at each step.
         once = compilations.setdefault(traced.stage(progress), backend.frame_count)
         assert backend.frame_count == once or len(plain.parameter_groups()) > 1, fraction
         assert found.keys() == expected.keys()

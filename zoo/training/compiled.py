@@ -6,13 +6,15 @@ import functools
 import os
 import shutil
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from zoo.errors import UsageError
 from zoo.models.base import VAE, Progress, moving
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -27,12 +29,9 @@ class Compiled:
 
     Args:
         measured: of model, images, labels and progress; whatever it returns.
-        give_up: told in a sentence why it cannot be compiled, when that is found out; from then on ``measured`` is
+        give_up: told in a sentence why it cannot be compiled, when a step finds that out; from then on ``measured`` is
             called as it is. None raises in its place.
         backend: what compiles it.
-
-    Raises:
-        UsageError: when called: it cannot be compiled, and there is no ``give_up``.
     """
 
     def __init__(
@@ -52,21 +51,36 @@ class Compiled:
         self._compiled = torch.compile(at, backend=backend, options=options)
 
     def __call__(self, model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor) -> Any:
-        from torch._dynamo.exc import TorchDynamoException
-
         if self._given_up:
             return self._measured(model, x, y, progress)
+        return self._compiled(model, x, y, *_on_device(model, x, progress))
+
+    def attempt(self, model: VAE, step: Callable[[], T]) -> T:
+        """``step()``, which calls this with ``model`` and goes back through what it gave; once more where the compiler
+        fails in either, as if it had not been asked.
+
+        Raises:
+            UsageError: it fails, and there is no ``give_up``.
+        """
+        if self._given_up:
+            return step()
+        from torch._dynamo.exc import TorchDynamoException
+
+        # Nothing to go back to is kept where nobody goes back: on a GPU it would be captured.
         drawn = torch.get_rng_state() if self._give_up else None
+        buffers = [buffer.clone() for buffer in model.buffers()] if self._give_up else []
         try:
-            return self._compiled(model, x, y, *_on_device(model, x, progress))
+            return step()
         except TorchDynamoException as error:
             reason = f"the losses cannot be compiled ({(str(error).splitlines() or [''])[0].rstrip('.')})"
-            if drawn is None or self._give_up is None:
+            if self._give_up is None or drawn is None:
                 raise UsageError(f"{reason}; train.compile=false trains them as they are.") from error
-        torch.set_rng_state(drawn)  # part of it may have run
+        torch.set_rng_state(drawn)
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
         self._give_up(reason)
         self._given_up = True
-        return self._measured(model, x, y, progress)
+        return step()
 
 
 def _on_device(model: VAE, x: Tensor, progress: Progress | Tensor) -> tuple[Tensor, Tensor | None, Hashable]:

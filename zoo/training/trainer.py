@@ -153,10 +153,12 @@ class Trainer:
         self.best_elbo, self.best_epoch, self.waited = -float("inf"), 0, 0
         self.stopped_early = False
         self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
+        self.compiled: Compiled | None = None
         if compute.compiled:
             give_up = self._not_compiled if config.compile == "auto" else None
             if compute.device.type == "cuda" or has_compiler():
-                self.forward = functools.partial(Compiled(_measured, give_up), model)
+                self.compiled = Compiled(_measured, give_up)
+                self.forward = functools.partial(self.compiled, model)
             elif give_up:
                 give_up("there is no C++ compiler any more")
             else:
@@ -250,15 +252,8 @@ class Trainer:
             (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
         """
         scale = self.scale.scale if self.compute.scaled else 1.0
-        if self.divided:
-            names, row = self._in_parts(x, y, scale)
-        else:
-            if self.compute.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            with noise.source(self.generator), self.compute.autocast():
-                losses, row = self.forward(x, y, progress)
-            backward(losses, self.groups, scale)
-            names = list(losses)
+        find = functools.partial(self._gradients, x, y, progress, scale)
+        names, row = self.compiled.attempt(self.model, find) if self.compiled else find()
         skipped = []
         for name in names:
             group = self.groups[name]
@@ -374,6 +369,19 @@ class Trainer:
         self._end_epoch(epoch)
         if self.step < self.steps and not self.stopped_early:
             self._pause_if_due()
+
+    def _gradients(
+        self, x: Tensor, y: Tensor | None, progress: Progress | Tensor, scale: float | Tensor
+    ) -> tuple[list[str], Tensor]:
+        # The groups that have a gradient now, and `_row`.
+        if self.divided:
+            return self._in_parts(x, y, scale)
+        if self.compute.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with noise.source(self.generator), self.compute.autocast():
+            losses, row = self.forward(x, y, progress)
+        backward(losses, self.groups, scale)
+        return list(losses), row
 
     def _not_compiled(self, reason: str) -> None:
         log.info("%s: the losses are trained as they are", reason)
