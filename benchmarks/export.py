@@ -104,12 +104,10 @@ def _measured(record: Record | None) -> list[str]:
 
 
 def _told(train: dict[str, Any]) -> dict[str, Any]:
-    from benchmarks.report.tables import NEUTRAL
-    from zoo.config import TrainConfig
+    from zoo.config import NEUTRAL, TrainConfig
 
     usual = TrainConfig().model_dump(mode="json")
-    free = {name for section, name in NEUTRAL if section == "train"}
-    return {key: value for key, value in train.items() if key not in free and value != usual.get(key)}
+    return {key: value for key, value in train.items() if f"train.{key}" not in NEUTRAL and value != usual.get(key)}
 
 
 def _record(run: Path) -> Record | None:

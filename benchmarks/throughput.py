@@ -126,7 +126,7 @@ def compare(
 ) -> dict[str, Any]:
     """One row: medians of images per second of both, and the median over repeats of trainer / bare. ``rounds`` are
     those that do not count, and those that do."""
-    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_endless(rounds)])
+    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_lasting(rounds)])
     compute = choose(device, config.train.precision)
     data = load_images(config).subset({"train": images})
     seen = len(data["train"]) // config.train.batch_size * config.train.batch_size
@@ -148,13 +148,14 @@ def against_uncompiled(
     variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
 ) -> dict[str, Any]:
     """One row: the trainer on MNIST with its losses compiled beside itself without, and what compiling took."""
-    data, loops = None, {}
-    for name, compiled in (("compiled", "true"), ("as it is", "false")):
-        told = [*settings, f"train.compile={compiled}", *_endless(rounds)]
-        config = resolve(variant, "mnist", settings=told)
-        compute = choose(device, config.train.precision)
-        data = data or load_images(config).subset({"train": images})
-        loops[name] = trainer_epochs(config, data, compute)
+    configs = {
+        name: resolve(variant, "mnist", settings=[*settings, f"train.compile={compiled}", *_lasting(rounds)])
+        for name, compiled in (("compiled", "true"), ("as it is", "false"))
+    }
+    config = configs["compiled"]
+    compute = choose(device, config.train.precision)
+    data = load_images(config).subset({"train": images})
+    loops = {name: trainer_epochs(one, data, compute) for name, one in configs.items()}
     took = _alternately(loops, rounds, compute, clock)
     first = took["compiled"][0]
     kept = {name: found[rounds[0] :] for name, found in took.items()}
@@ -165,7 +166,7 @@ def against_uncompiled(
     return row | {"compiling, s": round(first - statistics.median(kept["compiled"]), 1)}
 
 
-def _endless(rounds: tuple[int, int]) -> tuple[str, ...]:
+def _lasting(rounds: tuple[int, int]) -> tuple[str, ...]:
     return f"train.epochs={sum(rounds)}", "train.checkpoint_seconds=1e9"
 
 
@@ -339,16 +340,12 @@ def main() -> None:
     given = parser.parse_args()
     clock = {"wall": time.perf_counter, "processor": time.process_time}[given.clock]
     device = choose(given.device).device.type
+    of_a_variant = {"bare": compare, "compile": against_uncompiled}
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in given.rows.split(","):
-        if row == "bare":
+        if row in of_a_variant:
             tables[row] = [
-                compare(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
-                for variant in given.variants.split(",")
-            ]
-        elif row == "compile":
-            tables[row] = [
-                against_uncompiled(variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
+                of_a_variant[row](variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
                 for variant in given.variants.split(",")
             ]
         elif row == "memory":

@@ -16,6 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 from zoo import create_model
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
+from zoo.models.base import Progress
 from zoo.runs import load_run, train_run
 from zoo.training import precision, trainer
 from zoo.training.compiled import Compiled
@@ -188,7 +189,7 @@ def test_a_step_that_is_taken_again_leaves_what_no_gradient_moves_as_one_step_do
     once = torch.rand(()).item()
     torch.manual_seed(0)
     before = model.seen.clone()
-    assert compiled.attempt(model, step) == once
+    assert compiled.attempt(model, Progress(1.0), step) == once
     assert torch.equal(model.seen, before + 1) and len(reasons) == 1
 
 

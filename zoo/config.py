@@ -16,6 +16,10 @@ Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
 HELD_OUT = "held_out"
 ROWS = 4096
+#: Settings that no number depends on, but for rounding: no part of a run's identity.
+NEUTRAL = frozenset(
+    {"train.checkpoint_seconds", "train.micro_batch", "train.capture", "train.compile", "evaluate.rows"}
+)
 #: Settings that came after the first records, with their defaults as JSON has them: left out of a run's identity at
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
@@ -126,19 +130,21 @@ class RunConfig(Config):
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""
-        free = {"train": {"checkpoint_seconds", "micro_batch", "capture"}, "evaluate": {"rows"}}
-        decisive = self.model_dump(mode="json", exclude=free)
-        decisive["train"]["compile"] = False  # rounding only, and what the keys of the first records say
-        return without_later(decisive)
+        found = decisive(self.model_dump(mode="json"))
+        found["train"]["compile"] = False  # as the keys of the first records have it
+        return found
 
 
-def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped `RunConfig` less the settings of `LATER` that have their default."""
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A dumped `RunConfig` less the settings of `NEUTRAL`, and those of `LATER` that have their default."""
     kept = dict(config)
-    for section, later in LATER.items():
-        if isinstance(kept.get(section), Mapping):
+    for section, settings in kept.items():
+        if isinstance(settings, Mapping):
+            later = LATER.get(section, {})
             kept[section] = {
-                name: value for name, value in kept[section].items() if name not in later or value != later[name]
+                name: value
+                for name, value in settings.items()
+                if f"{section}.{name}" not in NEUTRAL and (name not in later or value != later[name])
             }
     return kept
 

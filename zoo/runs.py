@@ -339,7 +339,7 @@ def decided(
 
 
 def _remember(folder: Path, compute: Compute) -> None:
-    described = (_describe(folder) if (folder / "run.json").exists() else {}) | {"compute": compute.decision()}
+    described = _describe(folder) | {"compute": compute.decision()}
     atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
 
 

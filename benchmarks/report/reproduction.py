@@ -20,7 +20,8 @@ from benchmarks.recipe import (
 from benchmarks.record import Record
 from benchmarks.report.notation import code, escape, estimate, link, number
 from benchmarks.report.settings import spelled
-from benchmarks.report.tables import NEUTRAL, flat
+from benchmarks.report.tables import flat
+from zoo.config import NEUTRAL
 
 HEADER = """\
 <!-- Made from the recipes and their records. Do not edit: `zoo reproduce` writes it. -->
@@ -166,8 +167,7 @@ def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
 def _apart(made: Record, recipe: Recipe) -> str:
     # The settings of training that a record has otherwise than the recipe has them now.
     then, now = (dict(flat(one)) for one in (made.config, recipe.run_config(made.cell.seed).identity()))
-    neutral = {".".join(place) for place in NEUTRAL}
-    names = sorted(name for name in now.keys() - neutral if name.startswith(("model.", "train.", "data.")))
+    names = sorted(name for name in now.keys() - NEUTRAL if name.startswith(("model.", "train.", "data.")))
     return ", ".join(
         code(f"{name}={spelled(then.get(name, 'none'))}") for name in names if then.get(name) != now[name]
     )

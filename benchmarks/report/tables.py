@@ -15,7 +15,7 @@ from benchmarks.catalogue import explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
-from zoo.config import without_later
+from zoo.config import NEUTRAL, decisive
 
 Identity = tuple[tuple[str, Any], ...]
 
@@ -26,14 +26,6 @@ TITLES = {
     "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
-#: Settings that no number depends on, which `RunConfig.identity` leaves out too.
-NEUTRAL = (
-    ("train", "checkpoint_seconds"),
-    ("train", "micro_batch"),
-    ("train", "capture"),
-    ("train", "compile"),
-    ("evaluate", "rows"),
-)
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
@@ -176,11 +168,7 @@ def recipe(record: Record) -> str:
 
     They are equal for the seeds of one thing.
     """
-    config = {name: value for name, value in record.config.items() if name != "seed"}
-    for section, name in NEUTRAL:
-        if isinstance(config.get(section), dict):
-            config[section] = {key: value for key, value in config[section].items() if key != name}
-    return cell_key(without_later(config))
+    return cell_key(decisive({name: value for name, value in record.config.items() if name != "seed"}))
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -288,7 +276,7 @@ def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[st
     """The names of the settings that are not the same in all of ``configs``, sorted, less the seed and what decides no
     number; and each of the configurations as a flat dictionary."""
     settings = [dict(flat(config)) for config in configs]
-    names = {name for one in settings for name in one} - {"seed", *(".".join(place) for place in NEUTRAL)}
+    names = {name for one in settings for name in one} - {"seed", *NEUTRAL}
     return [name for name in sorted(names) if len({repr(one.get(name)) for one in settings}) > 1], settings
 
 

@@ -29,8 +29,8 @@ class Compiled:
 
     Args:
         measured: of model, images, labels and progress; whatever it returns.
-        give_up: told in a sentence why it cannot be compiled, when a step finds that out; from then on ``measured`` is
-            called as it is. None raises in its place.
+        give_up: told in a sentence why it cannot be compiled, when a step finds that out; from then on steps are to
+            call ``measured``. None raises in its place.
         backend: what compiles it.
     """
 
@@ -45,42 +45,43 @@ class Compiled:
         ) -> Any:
             return measured(model, x, y, moving(warmup, fraction, stage))
 
-        self._measured, self._give_up, self._given_up = measured, give_up, False
+        self._give_up = give_up
+        self._stages: set[Hashable] = set()  # of which a step has worked
         torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
         options = {"fallback_random": True} if backend == "inductor" else None
         self._compiled = torch.compile(at, backend=backend, options=options)
 
     def __call__(self, model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor) -> Any:
-        if self._given_up:
-            return self._measured(model, x, y, progress)
         return self._compiled(model, x, y, *_on_device(model, x, progress))
 
-    def attempt(self, model: VAE, step: Callable[[], T]) -> T:
-        """``step()``, which calls this with ``model`` and goes back through what it gave; once more where the compiler
-        fails in either, as if it had not been asked.
+    def attempt(self, model: VAE, progress: Progress | Tensor, step: Callable[[], T]) -> T:
+        """``step()``, which calls this with ``model`` and goes back through what it gave. Where the compiler fails in
+        either, which it does at the first step of a stage, ``step()`` once more, as if it had not been asked.
 
         Raises:
             UsageError: it fails, and there is no ``give_up``.
         """
-        if self._given_up:
+        stage = model.stage_of(progress)
+        if stage in self._stages:
             return step()
         from torch._dynamo.exc import TorchDynamoException
 
         # Nothing to go back to is kept where nobody goes back: on a GPU it would be captured.
-        drawn = torch.get_rng_state() if self._give_up else None
         buffers = [buffer.clone() for buffer in model.buffers()] if self._give_up else []
+        drawn = torch.get_rng_state()
         try:
-            return step()
+            found = step()
         except TorchDynamoException as error:
             reason = f"the losses cannot be compiled ({(str(error).splitlines() or [''])[0].rstrip('.')})"
-            if self._give_up is None or drawn is None:
+            if self._give_up is None:
                 raise UsageError(f"{reason}; train.compile=false trains them as they are.") from error
-        torch.set_rng_state(drawn)
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        self._give_up(reason)
-        self._given_up = True
-        return step()
+            torch.set_rng_state(drawn)
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            self._give_up(reason)
+            found = step()
+        self._stages.add(stage)
+        return found
 
 
 def _on_device(model: VAE, x: Tensor, progress: Progress | Tensor) -> tuple[Tensor, Tensor | None, Hashable]:

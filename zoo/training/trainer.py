@@ -253,7 +253,7 @@ class Trainer:
         """
         scale = self.scale.scale if self.compute.scaled else 1.0
         find = functools.partial(self._gradients, x, y, progress, scale)
-        names, row = self.compiled.attempt(self.model, find) if self.compiled else find()
+        names, row = self.compiled.attempt(self.model, progress, find) if self.compiled else find()
         skipped = []
         for name in names:
             group = self.groups[name]
@@ -386,6 +386,7 @@ class Trainer:
     def _not_compiled(self, reason: str) -> None:
         log.info("%s: the losses are trained as they are", reason)
         self.compute = replace(self.compute, compiled=False)
+        self.compiled, self.forward = None, functools.partial(_measured, self.model)
 
     def _in_parts(self, x: Tensor, y: Tensor | None, scale: float | Tensor) -> tuple[list[str], Tensor]:
         # The same gradient as of the whole batch at once, but for rounding: every part has the noise of its rows.
