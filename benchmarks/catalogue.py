@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of `zoo list metrics`. In a name K is any number and OUTLIERS any name."""
+    """One line of `zoo list metrics`. In a name K is any number and OUTLIERS any name. ``over``: which part of its
+    identity says how many it is over, for the scores of codes."""
 
     name: str
     unit: str
     better: str | None
     needs: str
     summary: str
+    over: str | None = None
 
     def matches(self, name: str) -> bool:
         """Whether a recorded metric is this one."""
@@ -64,32 +66,39 @@ METRICS = (
     ),
     Listed("psnr", "dB", "higher", "", "peak signal-to-noise ratio of reconstructions"),
     Listed("ssim", "", "higher", "", "structural similarity of reconstructions"),
-    Listed("mig", "", "higher", "factors", "mutual information gap"),
-    Listed("sap_discrete", "", "higher", "factors", "separated predictability, linear SVM on one code"),
-    Listed("sap_continuous", "", "higher", "factors", "separated predictability, squared correlation"),
-    Listed("modularity", "", "higher", "factors", "each code informs about one factor"),
-    Listed("explicitness_train", "", "higher", "factors", "explicitness on the codes it was fitted on"),
-    Listed("explicitness_test", "", "higher", "factors", "factors can be read off linearly (ROC-AUC)"),
+    Listed("mig", "", "higher", "factors", "mutual information gap", "n_train"),
+    Listed("sap_discrete", "", "higher", "factors", "separated predictability, linear SVM on one code", "n_test"),
+    Listed("sap_continuous", "", "higher", "factors", "separated predictability, squared correlation", "n_train"),
+    Listed("modularity", "", "higher", "factors", "each code informs about one factor", "n_train"),
+    Listed("explicitness_train", "", None, "factors", "explicitness on the codes it was fitted on", "n_train"),
+    Listed("explicitness_test", "", "higher", "factors", "factors can be read off linearly (ROC-AUC)", "n_test"),
     *(
-        Listed(name + suffix, "", "higher", "factors", summary)
+        Listed(name + suffix, "", better, "factors", summary, over)
         for suffix in ("@hist-gbt", "")
-        for name, summary in (
-            ("disentanglement", "DCI: each code matters for one factor"),
-            ("completeness", "DCI: each factor is carried by one code"),
-            ("informativeness_train", "DCI: accuracy on the codes it was fitted on"),
-            ("informativeness_test", "DCI: factors are predictable from the code"),
+        for name, better, summary, over in (
+            ("disentanglement", "higher", "DCI: each code matters for one factor", "n_train"),
+            ("completeness", "higher", "DCI: each factor is carried by one code", "n_train"),
+            ("informativeness_train", None, "DCI: accuracy on the codes it was fitted on", "n_train"),
+            ("informativeness_test", "higher", "DCI: factors are predictable from the code", "n_test"),
         )
     ),
-    Listed("beta_vae_score", "", "higher", "interventions", "linear classifier names the fixed factor"),
-    Listed("beta_vae_score_train", "", "higher", "interventions", "the same on its training points"),
-    Listed("factor_vae_score", "", "higher", "interventions", "majority vote names the fixed factor"),
-    Listed("factor_vae_score_train", "", "higher", "interventions", "the same on its training votes"),
-    Listed("factor_vae_active", "", "higher", "interventions", "codes that are not pruned as constant"),
-    Listed("irs", "", "higher", "factors", "interventional robustness"),
-    Listed("gaussian_total_correlation", "", "lower", "factors", "dependence between codes, in nats"),
-    Listed("gaussian_wasserstein_correlation", "", "lower", "factors", "dependence between codes"),
-    Listed("gaussian_wasserstein_correlation_norm", "", "lower", "factors", "the same over the total variance"),
-    Listed("mutual_info_score", "", "lower", "factors", "mean mutual information of pairs of codes"),
+    *(
+        Listed(name, "", better, "interventions", summary, over)
+        for name, better, summary, over in (
+            ("beta_vae_score", "higher", "linear classifier names the fixed factor", "points_evaluation"),
+            ("beta_vae_score_train", None, "the same on its training points", "points_train"),
+            ("factor_vae_score", "higher", "majority vote names the fixed factor", "points_evaluation"),
+            ("factor_vae_score_train", None, "the same on its training votes", "points_train"),
+            ("factor_vae_active", None, "codes that are not pruned as constant", "n_variance"),
+        )
+    ),
+    Listed("irs", "", "higher", "factors", "interventional robustness", "n_train"),
+    Listed("gaussian_total_correlation", "", "lower", "factors", "dependence between codes, in nats", "n_train"),
+    Listed("gaussian_wasserstein_correlation", "", "lower", "factors", "dependence between codes", "n_train"),
+    Listed(
+        "gaussian_wasserstein_correlation_norm", "", "lower", "factors", "the same over the total variance", "n_train"
+    ),
+    Listed("mutual_info_score", "", "lower", "factors", "mean mutual information of pairs of codes", "n_train"),
 )
 
 
@@ -102,9 +111,9 @@ def distance_of(extractor: str) -> str:
     return f"fid{extractor.removeprefix('inception')}" if inception else f"fd_{extractor}"
 
 
-def listed(name: str) -> bool:
-    """Whether a recorded metric is in the catalogue."""
-    return any(metric.matches(name) for metric in METRICS)
+def listed(name: str) -> Listed | None:
+    """The line of a recorded metric, if it is in the catalogue."""
+    return next((metric for metric in METRICS if metric.matches(name)), None)
 
 
 def explains(skipped: str, metric: str) -> bool:
@@ -115,7 +124,7 @@ def explains(skipped: str, metric: str) -> bool:
 
 def family(name: str) -> str:
     """Under which name a record says why it lacks a metric, where it says it once for several: ``fid`` for ``kid``."""
-    metric = next((metric for metric in METRICS if metric.matches(name)), None)
+    metric = listed(name)
     if metric is None:
         return name
     if metric.needs in DISENTANGLEMENT:

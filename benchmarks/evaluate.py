@@ -16,7 +16,7 @@ from benchmarks.factors import disentanglement
 from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
-from benchmarks.metrics.features import Estimate, entry
+from benchmarks.metrics.features import Estimate, entry, mean_and_error
 from benchmarks.pictures import generate, to_bytes
 from benchmarks.representation import batches_of, represented
 from zoo.config import EvaluateConfig
@@ -112,7 +112,7 @@ def _bounds(
     bound = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, config.nll_images)
     out.metrics[f"nll_iwae_{k}"] = _metric(-bound, unit, "lower", split | {"k": k, "images": len(bound)})
     if support == "8-bit" and kind is not None:
-        bits = kind.bits_per_dim(-bound, model.spec.dims)
+        bits = kind.bits_per_dim(-bound, model.predicted)
         out.metrics["bits_per_dim"] = _metric(bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
     else:
         out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
@@ -156,4 +156,4 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
 
 
 def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:
-    return entry(likelihood.mean_and_error(values), better, identity, unit)
+    return entry(mean_and_error(values), better, identity, unit)

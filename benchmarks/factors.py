@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.catalogue import listed
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
 from zoo.data.images import Images
@@ -26,7 +27,7 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
     are not factors: a code that separates ten digits is not thereby disentangled.
     """
     from benchmarks.metrics.codes import Codes, FactorSpace, Undefined
-    from benchmarks.metrics.disentanglement import METRICS, score_codes, score_space
+    from benchmarks.metrics.disentanglement import score_codes, score_space
 
     config, images = run.config.evaluate, run.images
     shown = images[config.split]
@@ -48,18 +49,19 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
         else:
             train, test = images["train"].subset(n_train), shown.subset(n_test)
             varying = (train.factors != train.factors[0]).any(0)
+            if not varying.any():
+                raise Undefined(f"needs a factor that varies, and none does in {len(train)} training images")
             names = [name for name, kept in zip(shown.factor_names, varying.tolist(), strict=True) if kept]
             factors = [part.factors[:, varying].numpy() for part in (train, test)]
             codes = Codes(_codes(run, train), factors[0], _codes(run, test), factors[1], names)
             scores = score_codes(codes, strict=False)
     except Undefined as reason:
         return {}, {"disentanglement": str(reason)}
-    better = {score: metric.better for metric in METRICS.values() for score in metric.scores}
     kind = {"factor_kind": shown.factor_kind}
-    metrics = {
-        name: entry(Estimate(value, None, n_test), better[name], scores.identity[name] | kind)
-        for name, value in scores.items()
-    }
+    metrics = {}
+    for name, value in scores.items():
+        known, identity = listed(name), scores.identity[name]
+        metrics[name] = entry(Estimate(value, None, identity[known.over]), known.better, identity | kind)
     return metrics, scores.skipped
 
 

@@ -36,11 +36,14 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
             skipped[name] = reason
             continue
         from benchmarks.metrics.extractors import make_extractor
-        from benchmarks.metrics.quality import image_quality
+        from benchmarks.metrics.quality import FEWEST, image_quality
 
         if fake is None or real is None:
             grey = load_grey(run.config)
             real = grey[config.split].pixels[: config.quality_samples]
+            if len(real) < FEWEST:
+                skipped[name] = f"needs at least {FEWEST} images, and there are {len(real)}"
+                continue
             fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
         made = make_extractor(extractor, run.compute.device)
         metrics |= image_quality(fake, real, made, f"{grey.name}-{config.split}", config.split, parts)
@@ -90,7 +93,7 @@ def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]
         rebuilt.append(run.model.reconstruct(x, y).clamp(0, 1))
         if sum(map(len, shown)) >= config.quality_samples:
             break
-    found = reconstruction_quality(torch.cat(shown), torch.cat(rebuilt))
+    found = reconstruction_quality(*(torch.cat(parts)[: config.quality_samples] for parts in (shown, rebuilt)))
     for metric in found.values():
         metric["identity"] = metric["identity"] | {"split": config.split}
     return found, {}

@@ -28,15 +28,28 @@ from pydantic import (
     model_validator,
 )
 
+from benchmarks.catalogue import listed
 from zoo.config import RunConfig
 from zoo.errors import ZooError
 from zoo.files import atomic_write, canonical_json
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_BYTES = 5_000_000
 
+
+def _sizes_of_scores(content: dict[str, Any]) -> dict[str, Any]:
+    # Schema 1 gave every score of codes the size of the test sample that was asked for, and to those on the training
+    # sample a better direction. What each is over stands in its identity.
+    metrics = {}
+    for name, metric in content.get("metrics", {}).items():
+        known = listed(name)
+        n = metric.get("identity", {}).get(known.over) if known else None
+        metrics[name] = metric if n is None else metric | {"n": n, "better": known.better}
+    return content | {"metrics": metrics}
+
+
 #: schema n -> a function that turns the JSON of schema n into that of schema n + 1.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _sizes_of_scores}
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
 
@@ -210,7 +223,7 @@ class Environment(_Part):
 class Record(_Part):
     """One cell. If it is not ``done`` it says why in ``reason``, and may lack any part it never reached."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = SCHEMA
+    schema_: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     status: Literal["done", "failed", "diverged"]
     reason: str | None = None
     log_tail: list[str] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.codes import Undefined
-from benchmarks.metrics.features import entry
+from benchmarks.metrics.features import entry, mean_and_error
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.runs import Run, condition_of
@@ -67,7 +67,7 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
         except Undefined as error:
             skipped[name] = str(error)
             continue
-        metrics[name] = entry(likelihood.mean_and_error(right), "higher", common | identity)
+        metrics[name] = entry(mean_and_error(right), "higher", common | identity)
     return metrics, skipped
 
 

@@ -147,6 +147,43 @@ class OtherWeights(VanillaVAE):
         return (log_likelihood + log_prior - log_q).view(k, len(x))
 
 
+class FixedBeta(BetaVAE):
+    """The weight in both bounds alike, and read once, when the model is made."""
+
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.beta = settings.beta
+
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion, self.beta * terms.rate)
+
+    def log_weights(self, x, y=None, k=1):
+        z, log_q = self.infer(x, y).repeat(k).rsample()
+        log_likelihood = self.likelihood.log_prob(self.decode(z, y), repeat(x, k))
+        return (log_likelihood + self.beta * (self.prior.log_prob(z) - log_q)).view(k, len(x))
+
+
+class DetachedPenalty(BetaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        terms = self.terms(x, y)
+        loss = terms.distortion + terms.rate.sum(1) + self.settings.beta * terms.rate.detach().square().sum(1)
+        return Losses({"vae": loss.mean()}, terms)
+
+
+class IdleGroup(VanillaVAE):
+    def parameter_groups(self):
+        decoder = {id(parameter) for parameter in self.decoder.parameters()}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
+        return {"vae": rest, "decoder": list(self.decoder.parameters())}
+
+
+class CodeOfTheBatch(VanillaVAE):
+    def represent(self, x, y=None):
+        code = super().represent(x, y)
+        return code - code.mean(0) if len(x) > 1 else code
+
+
 class NeedsNoClass(ConditionalVAE):
     def infer(self, x, y=None):
         return super().infer(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)

@@ -52,7 +52,7 @@ def make(variant: str, seed: int = 0, *, numbers: Any = (), settings: Any = (), 
         value, stderr, more = (*given_, None, {})[:3] if isinstance(given_, tuple) else (given_, None, {})
         measured[name] = metric(name, value, stderr, **(more or {}))
     content: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         "cell": {
             "suite": "quick", "version": "1", "variant": variant, "dataset": "mnist", "seed": seed,

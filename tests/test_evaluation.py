@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,10 +14,13 @@ from benchmarks import classification
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _say_what_is_missing, evaluate
 from benchmarks.factors import disentanglement
+from benchmarks.metrics.codes import Codes, FactorSpace
+from benchmarks.metrics.disentanglement import score_codes, score_space
+from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
-from zoo.data.images import ImageSet
+from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.shapes import load_shapes
 from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError
@@ -108,9 +113,73 @@ def test_a_map_of_codes_is_not_scored_number_by_number(tmp_path: Path, monkeypat
     )  # fmt: skip
 
 
+SIZES = (3, 4, 2)
+
+
+def planted(folder: Path, n_train: int, n_test: int, intervenes: bool, *settings: str) -> Run:
+    """A run whose pictures hold the values of their factors, and whose code reads them off."""
+
+    def render(factors: np.ndarray) -> np.ndarray:
+        pictures = np.zeros((len(factors), 1, 28, 28), np.uint8)
+        pictures[:, 0, 0, : len(SIZES)] = 51 * factors
+        return pictures
+
+    def split(n: int, seed: int) -> Images:
+        factors = np.random.default_rng(seed).integers(0, SIZES, (n, len(SIZES)))
+        return Images(render(factors), None, factors, ("a", "b", "c"), SIZES, "exact")
+
+    made = run(folder, "vae", "synthetic", *settings)
+    splits = {"train": split(n_train, 0), "validation": split(8, 1), "test": split(n_test, 2)}
+    spec = DataSpec((1, 28, 28), "8-bit")
+    made.images = ImageSet("planted", splits, spec, render=render if intervenes else None)
+    made.model.represent = lambda x, y=None: (5 * x).round().flatten(1)[:, : len(SIZES)]
+    return made
+
+
+@pytest.mark.parametrize("intervenes", [True, False])
+def test_a_code_that_is_the_factors_gets_the_scores_of_one(tmp_path: Path, intervenes: bool) -> None:
+    made = planted(tmp_path, 300, 90, intervenes, "evaluate.factor_images=200", "evaluate.seed=3")
+    metrics, skipped = disentanglement(made)
+    if intervenes:
+        expected = score_space(FactorSpace(SIZES, ("a", "b", "c"), np.asarray), seed=3, n_train=200, n_test=100)
+        assert metrics["factor_vae_score"]["value"] == metrics["beta_vae_score"]["value"] == 1
+        assert metrics["factor_vae_score"]["n"] == 5000 and metrics["factor_vae_active"]["value"] == len(SIZES)
+    else:
+        parts = (made.images["train"].factors[:200], made.images["test"].factors)
+        train, test = (part.numpy() for part in parts)
+        expected = score_codes(Codes(train.astype(np.float32), train, test.astype(np.float32), test))
+        assert "factor_vae_score" not in metrics
+    assert {name: metric["value"] for name, metric in metrics.items()} == pytest.approx(dict(expected))
+    assert set(skipped) == set(expected.skipped) and metrics["mig"]["value"] > 0.9
+    sizes = (metrics["mig"]["n"], metrics["informativeness_test@hist-gbt"]["n"], metrics["explicitness_train"]["n"])
+    assert sizes == (200, 100 if intervenes else 90, 200)
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_test", "asked", "said"),
+    [(300, 1, 200, "z_test has 1 sample"), (300, 90, 1, "none does in 1 training images")],
+)
+def test_too_few_codes_are_left_out_in_a_sentence(tmp_path, n_train: int, n_test: int, asked: int, said: str) -> None:
+    metrics, skipped = disentanglement(planted(tmp_path, n_train, n_test, False, f"evaluate.factor_images={asked}"))
+    assert not metrics and said in skipped["disentanglement"]
+
+
+def test_too_few_pictures_are_left_out_in_a_sentence(tmp_path: Path) -> None:
+    metrics, skipped = sample_quality(run(tmp_path, "vae", "synthetic", "evaluate.quality_samples=5"))
+    assert not metrics and skipped["fd_digits"] == "needs at least 6 images, and there are 5"
+
+
+@pytest.mark.parametrize(("variant", "settings"), [("vae", []), ("quadrant_cvae", ["observed=1"])])
+def test_bits_are_of_the_numbers_that_are_predicted(tmp_path: Path, variant: str, settings: list[str]) -> None:
+    found = evaluate(run(tmp_path, variant, "synthetic", "data.binarise=none", "evaluate.factor_images=0", *settings))
+    numbers = 28 * 28 * (3 if settings else 4) // 4
+    bits, nll = found.metrics["bits_per_dim"], found.metrics["nll_iwae_2"]
+    assert bits["value"] == pytest.approx(nll["value"] / (numbers * math.log(2))) and bits["unit"] == "bits/dim"
+    assert bits["stderr"] == pytest.approx(nll["stderr"] / (numbers * math.log(2)))
+
+
 def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:
     from benchmarks.representation import _colours
-    from zoo.data.images import Images
 
     factors = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 0], [0, 1], [0, 2]])
     images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), None, factors, ("rare", "even"), (2, 3), "exact")

@@ -28,7 +28,7 @@ CONFIG = {"variant": "vae", "data": {"name": "mnist"}, "train": {"lr": 0.001, "e
 def plain(**changes: Any) -> dict[str, Any]:
     """The JSON of a complete record, written out by hand from the schema."""
     content = {
-        "schema": 1,
+        "schema": 2,
         "status": "done",
         "reason": None,
         "log_tail": [],
@@ -240,7 +240,7 @@ BROKEN = {
     "long number": b'{"schema": ' + b"1" * 10_000 + b"}",
     "no schema": b"{}",
     "schema as text": b'{"schema": "1"}',
-    "newer": json.dumps(plain(schema=2)).encode(),
+    "newer": json.dumps(plain(schema=records.SCHEMA + 1)).encode(),
     "older": json.dumps(plain(schema=0)).encode(),
     "true": json.dumps(plain(schema=True)).encode(),
     "huge": json.dumps(plain()).encode() + b" " * records.MAX_BYTES,
@@ -275,21 +275,40 @@ def test_a_record_that_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="has schema 2, and this vae-zoo reads up to 1: update it"):
-        parse(plain(schema=2, field_of_the_future=1))
+    with pytest.raises(ZooError, match="has schema 3, and this vae-zoo reads up to 2: update it"):
+        parse(plain(schema=3, field_of_the_future=1))
 
 
 def test_an_older_schema_goes_through_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     def rename(content: dict[str, Any]) -> dict[str, Any]:
         return {**{k: v for k, v in content.items() if k != "benchmark"}, "cell": content["benchmark"]}
 
-    assert records.MIGRATIONS == {}
     monkeypatch.setitem(records.MIGRATIONS, 0, rename)
     old = plain(schema=0)
     old["benchmark"] = old.pop("cell")
     assert parse(old) == parse(plain())
-    with pytest.raises(ZooError, match="cannot be brought from schema 0 to 1"):
+    with pytest.raises(ZooError, match="cannot be brought from schema 0 to 2"):
         parse(plain(schema=0))
+
+
+def test_scores_of_schema_1_are_told_how_many_they_are_over() -> None:
+    identity = {"n_train": 40, "n_test": 20, "latents": 4}
+    points = {"points_train": 10_000, "points_evaluation": 5_000}
+    metrics = {
+        "mig": {"value": 0.1, "n": 5000, "better": "higher", "identity": identity},
+        "informativeness_test@hist-gbt": {"value": 0.2, "n": 5000, "better": "higher", "identity": identity},
+        "explicitness_train": {"value": 0.3, "n": 5000, "better": "higher", "identity": identity},
+        "beta_vae_score": {"value": 0.4, "n": 5000, "better": "higher", "identity": points},
+        "elbo": {"value": -90.0, "n": 10_000, "better": "higher", "identity": {"split": "test"}},
+    }
+    found = parse(plain(schema=1, metrics=metrics, skipped={})).metrics
+    assert {name: (metric.n, metric.better) for name, metric in found.items()} == {
+        "mig": (40, "higher"),
+        "informativeness_test@hist-gbt": (20, "higher"),
+        "explicitness_train": (40, None),
+        "beta_vae_score": (5000, "higher"),
+        "elbo": (10_000, "higher"),
+    }
 
 
 # --- many ---

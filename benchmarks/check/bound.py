@@ -14,8 +14,6 @@ from zoo.data.images import DataSpec
 from zoo.models.base import VAE
 
 PER_PIXEL = math.log(2.0)
-#: settings that weigh something in training, beside those whose description says that they are a weight
-WEIGHTS = ("alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral", "weight")
 DRAWS, DRAWN_AT_ONCE = 8192, 1024
 SLACK = 0.5  # nats
 
@@ -131,30 +129,31 @@ def more_samples_tighten(subject: Subject) -> None:
 
 
 def no_training_weight(subject: Subject) -> None:
-    """No weight of training is in what terms reports."""
+    """No weight of training is in what terms and log_weights report."""
     model, (x, y) = subject.known(), subject.batch(16)
-    fields = type(model.settings).model_fields
-    weights = [key for key, field in fields.items() if key in WEIGHTS or "weight of" in (field.description or "")]
 
-    def elbo(model: VAE) -> Tensor:
-        with noise.keyed(0, ids(16)):
-            return model.terms(x, y).elbo
+    def reported(model: VAE) -> dict[str, Tensor]:
+        with noise.keyed(0, ids(16)), torch.no_grad():
+            found = {"the ELBO of terms": model.terms(x, y).elbo}
+        if subject.bounds:
+            with noise.keyed(0, ids(16), range(2)), torch.no_grad():
+                found["the mean of log_weights"] = model.log_weights(x, y, 2)
+        return found
 
-    expected, settings = elbo(model), model.settings
-    for key in weights:
-        model.settings = settings.model_copy(update={key: 10.0})
-        _same(elbo(model), expected, f"setting `{key}`")
-    model.settings = settings
+    expected = reported(model)
+    for key, value, weighed in subject.reweighed():
+        _same(reported(weighed), expected, f"setting `{key}` is {value:g}")
     model.rate_weight = lambda progress: 10.0
-    _same(elbo(model), expected, "rate_weight()")
+    _same(reported(model), expected, "rate_weight() is 10")
 
 
-def _same(found: Tensor, expected: Tensor, weight: str) -> None:
-    hold(
-        torch.equal(found, expected),
-        f"the ELBO of terms goes from {expected.mean():.2f} to {found.mean():.2f} nats when {weight} is 10",
-        "weigh in losses() (rate_weight() is made for it): the reported ELBO has every weight at 1",
-    )
+def _same(found: dict[str, Tensor], expected: dict[str, Tensor], when: str) -> None:
+    for what, value in found.items():
+        hold(
+            torch.equal(value, expected[what]),
+            f"{what} goes from {expected[what].mean():.2f} to {value.mean():.2f} nats when {when}",
+            "weigh in losses() (rate_weight() is made for it): the reported ELBO has every weight at 1",
+        )
 
 
 @torch.no_grad()

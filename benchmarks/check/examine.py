@@ -30,6 +30,7 @@ PROPERTIES: dict[str, Property] = {
         shapes.pictures_in_range,
         gradients.groups_share_out,
         gradients.losses_reach_their_groups,
+        gradients.weights_weigh,
         gradients.half_precision,
         repeatable.evaluation_mode,
         repeatable.deterministic,

@@ -36,14 +36,19 @@ def losses_reach_their_groups(subject: Subject) -> None:
     """Each loss is a scalar whose gradient reaches its whole group; losses() itself moves nothing."""
     model, (x, y) = subject.trainable(), subject.batch(32)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    torch.manual_seed(5)
-    losses = model.losses(x, y, 1.0)
+    losses = _losses_of(model, x, y, 1.0)
     hold(
         isinstance(losses, Losses) and len(losses) > 0,
         f"losses() returns a {type(losses).__name__}{'' if losses else ' without a loss'}",
         "return zoo.models.base.Losses({'vae': loss}, terms)",
     )
     groups = model.parameter_groups()
+    idle = groups.keys() - losses.keys() - _losses_of(model, x, y, 0.0).keys()
+    hold(
+        not idle,
+        f"the group '{min(idle, default='')}' has no loss, so it is never trained",
+        "give losses() one for each group, at the beginning of the warm-up or at its end",
+    )
     for key, parameter in model.named_parameters():
         hold(
             parameter.grad is None,
@@ -81,26 +86,47 @@ def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Paramet
     for group, loss in losses.items():
         members = groups[group]
         gradients = torch.autograd.grad(loss, members, retain_graph=True, allow_unused=True)
-        dead = [
-            names[id(parameter)]
-            for parameter, gradient in zip(members, gradients, strict=True)
-            if gradient is None or not gradient.abs().sum() > 0
-        ]
+        found = {names[id(one)]: gradient for one, gradient in zip(members, gradients, strict=True)}
+        dead = [name for name, gradient in found.items() if gradient is None or not gradient.any()]
         hold(
             not dead,
             f"{_listed(dead)} given no gradient by the loss '{group}', so training leaves it as it is",
             "use it in losses(), take a .detach() away, make it a buffer, or remove it",
         )
-        bad = [
-            names[id(parameter)]
-            for parameter, gradient in zip(members, gradients, strict=True)
-            if not torch.isfinite(gradient).all()
-        ]
+        bad = [name for name, gradient in found.items() if not torch.isfinite(gradient).all()]
         hold(
             not bad,
             f"{_listed(bad)} given a gradient that is not finite by the loss '{group}'",
             "look for a square root or a logarithm at zero",
         )
+
+
+def weights_weigh(subject: Subject) -> None:
+    """Every weight of training changes the gradient of some loss."""
+    x, y = subject.shown(32)
+
+    def gradients(model: VAE) -> list[Tensor]:
+        model.requires_grad_(True).train()
+        groups, found = model.parameter_groups(), []
+        for group, loss in _losses_of(model, x, y, 1.0).items():
+            made = torch.autograd.grad(loss, groups[group], retain_graph=True, allow_unused=True)
+            found += [gradient for gradient in made if gradient is not None]
+        return found
+
+    as_it_is = gradients(subject.known())
+    for key, value, model in subject.reweighed():
+        changed = gradients(model)
+        same = len(changed) == len(as_it_is) and all(map(torch.allclose, changed, as_it_is))
+        hold(
+            not same,
+            f"setting `{key}` weighs nothing: with {value:g} the gradient of every loss is as it was",
+            "let what it weighs reach the parameters: look for a .detach(), or a loss that leaves it out",
+        )
+
+
+def _losses_of(model: VAE, x: Tensor, y: Tensor | None, progress: float) -> Losses:
+    torch.manual_seed(5)
+    return model.losses(x, y, progress)
 
 
 def half_precision(subject: Subject) -> None:

@@ -88,11 +88,11 @@ def batches(subject: Subject) -> None:
     model, (x, y) = subject.known(), subject.batch(64)
     whole = _pieces(model, x, y, 64)
     for size in (1, 7):
-        for name, one, other in zip(("distortion", "rate"), whole, _pieces(model, x, y, size), strict=True):
-            apart = _apart(one, other)
+        for name, found in _pieces(model, x, y, size).items():
+            apart = _apart(whole[name], found)
             hold(
-                torch.allclose(one, other, **NEAR),
-                f"the {name} of an image changes by up to {apart:.3g} nats with the batch it is in (of {size} or 64)",
+                torch.allclose(whole[name], found, **NEAR),
+                f"the {name} of an image changes by up to {apart:.3g} with the batch it is in (of {size} or 64)",
                 "take no mean, sum or normalisation over the batch in evaluation, and draw noise of shape (B, ...) by "
                 "zoo.noise",
             )
@@ -178,15 +178,20 @@ def _apart(one: Tensor, other: Tensor) -> float:
     return (one - other).abs().max().item() if one.numel() else 0.0
 
 
-def _pieces(model: VAE, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-    distortion, rate = [], []
+def _pieces(model: VAE, x: Tensor, y: Tensor | None, size: int) -> dict[str, Tensor]:
+    """What is reported of each image, asked for in batches of ``size``, by name."""
+    found: dict[str, list[Tensor]] = {}
     for start in range(0, len(x), size):
         piece = slice(start, start + size)
+        shown = x[piece], None if y is None else y[piece]
         with noise.keyed(3, ids(len(x))[piece]):
-            terms = model.terms(x[piece], None if y is None else y[piece])
-        distortion.append(terms.distortion)
-        rate.append(terms.rate)
-    return torch.cat(distortion), torch.cat(rate)
+            terms = model.terms(*shown)
+            answers = {"distortion": terms.distortion, "rate": terms.rate}
+            answers |= {"code": model.represent(*shown), "reconstruction": model.reconstruct(*shown)}
+            answers |= model.measure(*shown)
+        for name, value in answers.items():
+            found.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in found.items()}
 
 
 @contextlib.contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +18,7 @@ from zoo.config import TrainConfig, merge
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
+from zoo.errors import UsageError
 from zoo.models import build
 from zoo.models.base import VAE
 from zoo.registry import VariantEntry, registry
@@ -37,6 +41,10 @@ LARGEST = {
     "groups_per_scale": 2,
     "expansion": 2,
 }
+# Settings that weigh something in training, beside those whose description says that they are a weight; and what they
+# are set to, the first that a variant takes.
+WEIGHTS = ("alpha", "beta", "capacity", "commitment", "gamma", "lambda_", "pixel", "spectral", "weight")
+OTHER_WEIGHTS = (0.0, 10.0)
 KNOWN_STEPS, KNOWN_IMAGES = 10, 64
 TINY_STEPS, TINY_IMAGES = 50, 8
 
@@ -84,10 +92,32 @@ class Subject:
         """`known` in training mode."""
         return self.known().requires_grad_(True).train()
 
+    def reweighed(self) -> Iterator[tuple[str, float, VAE]]:
+        """For every setting that is a weight of training: its name, another value, and `known` built with that."""
+        known = self.known()
+        for path, value in weights(known.settings):
+            for other in OTHER_WEIGHTS:
+                nested: Any = other
+                for key in reversed(path):
+                    nested = {key: nested}
+                if other == value:
+                    continue
+                with contextlib.suppress(UsageError), torch.random.fork_rng(devices=[]):
+                    model = self.make(**nested)
+                    model.load_state_dict(known.state_dict())
+                    model.train_size = known.train_size
+                    yield ".".join(path), other, model.requires_grad_(False).eval()
+                    break
+
     def batch(self, n: int = 16, start: int = 0) -> tuple[Tensor, Tensor | None]:
         """x (n, 1, 28, 28) of bits and, for a conditional variant, the classes (n,)."""
         x, y = digits()
         return x[start : start + n], y[start : start + n] if self.conditional else None
+
+    def shown(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """`batch` as training has it: with the classes for a variant that learns from them, too."""
+        x, y = digits()
+        return x[:n], y[:n] if self.conditional or self.entry.load().supervised else None
 
     @functools.cached_property
     def elbo(self) -> tuple[float, float]:
@@ -144,6 +174,16 @@ def cut(settings: BaseModel) -> dict[str, Any]:
         elif isinstance(value, tuple) and any(isinstance(item, int) and item > most for item in value):
             small[key] = [min(item, most) for item in value]
     return small
+
+
+def weights(settings: BaseModel, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Where the weights of training are among the settings, at any depth, and what they are."""
+    for key, field in type(settings).model_fields.items():
+        value = getattr(settings, key)
+        if isinstance(value, BaseModel):
+            yield from weights(value, (*above, key))
+        elif isinstance(value, float) and (key in WEIGHTS or re.search("weight of|weighs", field.description or "")):
+            yield (*above, key), value
 
 
 @functools.cache

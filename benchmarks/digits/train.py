@@ -11,7 +11,9 @@ it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
+from collections.abc import Iterator
 
 import click
 import torch
@@ -26,32 +28,35 @@ from zoo.data.mnist import load_mnist
 from zoo.files import atomic_write
 
 BATCH, EPOCHS, RATE = 250, 8, 4e-3
+WEIGHT_DECAY, LABEL_SMOOTHING = 0.05, 0.05
+SHIFT = 2  # pixels
 
 
-def train(pixels: Tensor, labels: Tensor, seed: int = 0, epochs: int = EPOCHS) -> DigitClassifier:
+def train(
+    pixels: Tensor, labels: Tensor, seed: int = 0, epochs: int = EPOCHS, steps: int | None = None
+) -> DigitClassifier:
     """Fit the classifier to uint8 images (N, 1, 28, 28) and labels (N,) with AdamW and a one-cycle rate.
 
-    Batches of `BATCH`, or of all images where they are fewer.
+    Batches of `BATCH`, or of all images where they are fewer; ``steps`` of them instead of whole ``epochs``, if given.
     """
     size = min(BATCH, len(pixels))
     torch.manual_seed(seed)
     model = DigitClassifier()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
-    steps = len(pixels) // size * epochs
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    steps = len(pixels) // size * epochs if steps is None else steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     with tqdm(total=steps, unit="step", disable=None) as bar:
-        for _ in range(epochs):
-            for index in stoppable(torch.randperm(len(pixels))[: steps // epochs * size].view(-1, size)):
-                grey = _shift(pixels[index]).float() / 255
-                binary = torch.rand(size, 1, 1, 1) < 0.5
-                x = torch.where(binary, (torch.rand_like(grey) < grey).float(), grey)
-                loss = F.cross_entropy(model(x), labels[index], label_smoothing=0.05)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                bar.update()
-                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        for index in stoppable(itertools.islice(_batches(len(pixels), size), steps)):
+            grey = _shift(pixels[index]).float() / 255
+            binary = torch.rand(size, 1, 1, 1) < 0.5
+            x = torch.where(binary, (torch.rand_like(grey) < grey).float(), grey)
+            loss = F.cross_entropy(model(x), labels[index], label_smoothing=LABEL_SMOOTHING)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.update()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     return model.eval()
 
 
@@ -62,7 +67,13 @@ def accuracy(model: DigitClassifier, x: Tensor, labels: Tensor) -> float:
     return float((guesses == labels).double().mean())
 
 
-def _shift(images: Tensor, reach: int = 2) -> Tensor:
+def _batches(n: int, size: int) -> Iterator[Tensor]:
+    """Indices of one batch after the other, epoch after epoch without end, each in an order of its own."""
+    while True:
+        yield from torch.randperm(n)[: n // size * size].view(-1, size)
+
+
+def _shift(images: Tensor, reach: int = SHIFT) -> Tensor:
     # One shift a batch, of at most two pixels: cheap, and enough to gain two tenths of a percent.
     down, right = (int(torch.randint(-reach, reach + 1, ())) for _ in range(2))
     return images.roll((down, right), (2, 3))

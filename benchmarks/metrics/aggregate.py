@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Undefined
-from benchmarks.metrics.features import Estimate
+from benchmarks.metrics.features import Estimate, mean_and_error
 
 LOG_2PI = math.log(2 * math.pi)
 ELEMENTS = 1 << 19  # of a block of log-densities: small enough for a processor's cache
@@ -65,9 +65,4 @@ def total_correlation(
         joint.append(torch.logsumexp(total.double(), 1) - math.log(n))
         product.append(alone)
     log_q, log_product = torch.cat(joint), torch.cat(product)
-    return _mean(log_q - log_product), _mean(given - log_q)
-
-
-def _mean(values: Tensor) -> Estimate:
-    stderr = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Estimate(values.mean().item(), stderr, len(values))
+    return mean_and_error(log_q - log_product), mean_and_error(given - log_q)

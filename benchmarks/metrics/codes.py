@@ -34,8 +34,8 @@ class Codes:
     that need classes see a measured factor in 20 equal-frequency bins, cut on the training sample.
 
     Raises:
-        UsageError: not finite, not two-dimensional, shapes that do not fit, fewer than two samples, constant
-        factor.
+        UsageError: not finite, not two-dimensional, shapes that do not fit.
+        Undefined: fewer than two samples, a constant factor.
     """
 
     z_train: np.ndarray
@@ -52,7 +52,7 @@ class Codes:
             if len(z) != len(factors):
                 raise UsageError(f"z_{part} has {len(z)} rows but factors_{part} has {len(factors)}")
             if len(z) < 2:
-                raise UsageError(f"z_{part} has {len(z)} sample(s); a score needs at least two")
+                raise Undefined(f"z_{part} has {len(z)} sample(s); a score needs at least two")
         for kind, what in (("z", "latents"), ("factors", "factors")):
             train, test = (getattr(self, f"{kind}_{part}").shape[1] for part in ("train", "test"))
             if train != test:
@@ -65,7 +65,7 @@ class Codes:
         object.__setattr__(self, "factor_names", names)
         for k, name in enumerate(names):
             if (self.factors_train[:, k] == self.factors_train[0, k]).all():
-                raise UsageError(f"factor '{name}' has a single value in factors_train: leave it out")
+                raise Undefined(f"factor '{name}' has a single value in factors_train: leave it out")
 
     @cached_property
     def constant_latents(self) -> list[int]:

@@ -25,14 +25,17 @@ def gaussian_total_correlation(codes: Codes) -> dict[str, float]:
     Scale-free: a collapsed latent that copies a factor faintly counts in full.
 
     Raises:
-        Undefined: a constant latent, or latents that are exact combinations of others (it is not finite).
+        Undefined: a constant latent, latents that are exact combinations of others, or no more codes than latents
+            (it is not finite).
     """
     if codes.constant_latents:
         raise Undefined(f"gaussian_total_correlation is not finite: latent {codes.constant_latents[0]} is constant")
     covariance = _covariance(codes)
-    sign, log_det = np.linalg.slogdet(covariance)
-    if sign <= 0 or not np.isfinite(log_det):
+    scale = np.sqrt(np.diag(covariance))
+    # Of a singular matrix rounding leaves a determinant that is as often positive as not: the rank tells.
+    if np.linalg.matrix_rank(covariance / np.outer(scale, scale), hermitian=True) < len(scale):
         raise Undefined("gaussian_total_correlation is not finite: the latents' covariance is singular")
+    log_det = np.linalg.slogdet(covariance)[1]
     return {"gaussian_total_correlation": float(0.5 * (np.log(np.diag(covariance)).sum() - log_det))}
 
 

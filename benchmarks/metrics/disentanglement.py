@@ -51,7 +51,6 @@ class Metric:
     scores: tuple[str, ...]
     compute: Callable[..., dict[str, float]]
     source: str
-    better: str = "higher"
     needs: frozenset[str] = frozenset({"factors"})
     settings: Mapping[str, Plain] = field(default_factory=dict)
     slow: bool = False
@@ -150,7 +149,6 @@ METRICS: dict[str, Metric] = {
             ("gaussian_total_correlation",),
             gaussian_total_correlation,
             "Locatello et al. 2019, arXiv:1811.12359",
-            better="lower",
             needs=frozenset(),
         ),
         Metric(
@@ -158,7 +156,6 @@ METRICS: dict[str, Metric] = {
             ("gaussian_wasserstein_correlation", "gaussian_wasserstein_correlation_norm"),
             gaussian_wasserstein_correlation,
             "Locatello et al. 2019, arXiv:1811.12359",
-            better="lower",
             needs=frozenset(),
         ),
         Metric(
@@ -166,7 +163,6 @@ METRICS: dict[str, Metric] = {
             ("mutual_info_score",),
             mutual_info_score,
             "Locatello et al. 2019, arXiv:1811.12359",
-            better="lower",
             needs=frozenset(),
             settings={"bins": BINS},
         ),

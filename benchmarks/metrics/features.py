@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,12 @@ def entry(
 ) -> dict[str, Any]:
     """A metric in the format of a record."""
     return estimate._asdict() | {"unit": unit, "better": better, "identity": identity}
+
+
+def mean_and_error(values: Tensor) -> Estimate:
+    """Mean of (n,) values and its standard error, s / sqrt(n), in float64; no error where there is one value."""
+    n, values = len(values), values.double()
+    return Estimate(values.mean().item(), values.std().item() / math.sqrt(n) if n > 1 else None, n)
 
 
 def as_features(features: Any, name: str = "features") -> Features:

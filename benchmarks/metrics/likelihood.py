@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics.features import Estimate
 from zoo import noise
 from zoo.config import ROWS
 from zoo.data.batches import Batches
@@ -34,7 +33,6 @@ class Bound:
 
     distortion: Tensor
     rate: Tensor
-    aux: dict[str, Tensor]
 
     @property
     def elbo(self) -> Tensor:
@@ -45,16 +43,13 @@ class Bound:
 @unchanged()
 def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
     """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
-    distortion, rate, aux = [], [], {}
+    distortion, rate = [], []
     for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             terms = model.terms(x, y)
         distortion.append(terms.distortion.double().cpu())
         rate.append(terms.rate.double().sum(1).cpu())
-        for name, value in terms.aux.items():
-            aux.setdefault(name, []).append(value.detach().cpu())
-    joined = {name: torch.cat(values) for name, values in aux.items() if values[0].dim() > 0}
-    return Bound(torch.cat(distortion), torch.cat(rate), joined)
+    return Bound(torch.cat(distortion), torch.cat(rate))
 
 
 @torch.no_grad()
@@ -115,13 +110,6 @@ def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> 
 def active_units(representation: Tensor) -> int:
     """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016)."""
     return int((representation.double().var(0) > ACTIVE_VARIANCE).sum())
-
-
-def mean_and_error(values: Tensor) -> Estimate:
-    """Mean of (n,) values and its standard error, s / sqrt(n); an error of 0 where there is one value."""
-    n = len(values)
-    spread = values.double().std().item() if n > 1 else 0.0
-    return Estimate(values.double().mean().item(), spread / math.sqrt(n), n)
 
 
 def _roomy(device: torch.device, dims: int) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics.features import Estimate, Features, as_pair
+from benchmarks.metrics.features import Estimate, Features, as_pair, mean_and_error
 from zoo.errors import UsageError
 
 ROWS = 1024  # rows of a distance matrix held at a time: 1024 x 50,000 float64 are 400 MB
@@ -28,7 +28,8 @@ def kernel_distance(
     Returns the estimate and the standard deviation over subsets (the number usually printed beside a KID).
     The standard error is the delete-d jackknife's, std * sqrt(size / (n - size)), with the mean of 1 / (n -
     size) over the two sets, plus that of averaging a finite number of subsets; it covers the draw of both
-    sets. ``size`` defaults to 1000, or half of the smaller set where that is less. The value has no bias, so
+    sets, and is too wide where the two distributions agree (what it adds up vanishes there) or one set is many times
+    the other. ``size`` defaults to 1000, or half of the smaller set where that is less. The value has no bias, so
     it is below zero now and then when the distributions agree. Raises UsageError for features that `as_pair`
     refuses, and for a size that is not in 2 .. n - 1.
     """
@@ -85,10 +86,10 @@ def manifold_quality(fake: Any, real: Any, k: int = 3, coverage_k: int = 5) -> d
         reached |= (distances <= radii[:, None]).any(0)
         nearest = torch.minimum(nearest, distances.amin(0))
     return {
-        "precision": _mean(torch.cat(inside)),
-        "recall": _mean(reached),
-        "density": _mean(torch.cat(counts) / coverage_k),
-        "coverage": _mean(nearest <= real_coverage_radii),
+        "precision": mean_and_error(torch.cat(inside)),
+        "recall": mean_and_error(reached),
+        "density": mean_and_error(torch.cat(counts) / coverage_k),
+        "coverage": mean_and_error(nearest <= real_coverage_radii),
     }
 
 
@@ -136,8 +137,3 @@ def _cubic(x: Features, y: Features) -> Tensor:
 
 def _cubic_diagonal(x: Features) -> Tensor:
     return (x.square().sum(1) / x.shape[1] + 1) ** 3
-
-
-def _mean(values: Tensor) -> Estimate:
-    values = values.double()
-    return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5), len(values))

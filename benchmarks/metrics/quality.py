@@ -16,6 +16,7 @@ from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from zoo.errors import UsageError
 
 SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
+FEWEST = COVERAGE_K + 1  # images on each side: each needs so many neighbours
 
 
 def image_quality(
@@ -49,9 +50,9 @@ def image_quality(
     if fake.shape[1:] != real.shape[1:]:
         shapes = f"{_shape(fake)} and the real ones {_shape(real)}"
         raise UsageError(f"the generated images are {shapes}; they must have one shape.")
-    if min(len(fake), len(real)) <= COVERAGE_K:
+    if min(len(fake), len(real)) < FEWEST:
         counts = f"{len(fake)} and {len(real)}"
-        raise UsageError(f"sample quality needs at least {COVERAGE_K + 1} images on each side, not {counts}.")
+        raise UsageError(f"sample quality needs at least {FEWEST} images on each side, not {counts}.")
     identity = {**extractor.identity, "n": len(fake), "reference_n": len(real), "reference": _hash(real)}
     if split is not None:
         identity["split"] = split
@@ -76,7 +77,7 @@ def image_quality(
         # Density is not better when it is higher: past the reference's own it means samples huddled at the
         # modes.
         better = None if name == "density" else "higher"
-        result[name + suffix] = entry(estimate._replace(n=len(fake)), better, {**identity, "k": k})
+        result[name + suffix] = entry(estimate, better, {**identity, "k": k})
     return result
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics.features import Estimate, entry
+from benchmarks.metrics.features import entry, mean_and_error
 from zoo.errors import UsageError
 
 PSNR_LIMIT = 100.0  # dB; an exact copy would have infinity, which no record can hold
@@ -72,6 +72,4 @@ def _ssim(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _entry(values: Tensor, unit: str, identity: dict[str, Any]) -> dict[str, Any]:
-    n = len(values)
-    estimate = Estimate(float(values.mean()), float(values.std() / n**0.5) if n > 1 else None, n)
-    return entry(estimate, "higher", {"implementation": "torchmetrics", **identity}, unit)
+    return entry(mean_and_error(values), "higher", {"implementation": "torchmetrics", **identity}, unit)
