@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from torch import Tensor
 
 from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.quality import image_quality
+from zoo.data.folder import eight_bits
 from zoo.errors import UsageError
+from zoo.files import BROKEN_NPZ
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -51,7 +52,8 @@ def load_images(path: str | Path) -> Tensor:
     """uint8 (N, C, H, W) of a folder of pictures (sorted by name, not recursive) or of an npz of uint8
     images.
 
-    Pictures are grey only if all are; others become RGB. The npz holds one array, or one named ``images`` or
+    Pictures are grey only if all are; others become RGB, and what is transparent has the colour
+    that lies beneath. The npz holds one array, or one named ``images`` or
     ``arr_0``, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3. Raises UsageError for anything else.
     """
     path = Path(path).expanduser()
@@ -72,7 +74,8 @@ def _load_folder(folder: Path) -> Tensor:
     pictures: list[np.ndarray] = []
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file) as opened:
+                image = eight_bits(opened, opened.format)
                 grey = image.mode in ("1", "L")
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
         except Exception as error:
@@ -100,7 +103,7 @@ def _load_npz(path: Path) -> Tensor:
                     f"{path} holds {len(names)} arrays, none of them called 'images' or 'arr_0'."
                 )
             array = file[name]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except BROKEN_NPZ as error:
         raise UsageError(f"{path} is not a readable npz file: {error}.") from error
     if array.dtype != np.uint8:
         raise UsageError(f"{path} holds {array.dtype} numbers; images must be uint8.")

@@ -7,7 +7,6 @@ if wanted ``factor_names`` (F,) and ``metrics`` (names, used where none are give
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.metrics import disentanglement
 from benchmarks.metrics.codes import Codes
 from benchmarks.metrics.disentanglement import Scores, score_codes
 from zoo.errors import UsageError
+from zoo.files import BROKEN_NPZ
 
 ARRAYS = ("z_train", "factors_train", "z_test", "factors_test")
 
@@ -65,5 +65,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if missing:
                 raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
             return {name: file[name] for name in (*ARRAYS, "factor_names", "metrics") if name in file}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as problem:
+    except BROKEN_NPZ as problem:
         raise UsageError(f"{path} is not an npz of plain numbers: {str(problem).splitlines()[0]}") from problem

@@ -77,6 +77,18 @@ def test_a_run_goes_on_as_it_began_on_a_machine_that_would_decide_otherwise(
     assert not all(torch.equal(a[name], value) for name, value in float32.model.state_dict().items())
 
 
+def test_the_number_format_that_auto_began_with_is_kept(tmp_path: Path) -> None:
+    config = resolve("vae", "synthetic", settings=["train.epochs=1", "encoder.hidden=[8]", "train.checkpoint_seconds=0"])
+    other = replace(choose("cpu"), half=torch.bfloat16)  # as auto has it on a GPU
+    with pytest.raises(Stopped):
+        train_run(config, tmp_path / "auto", other, should_stop=lambda: True)
+    assert train_run(config, tmp_path / "auto", choose("cpu")).compute == other
+    asked = config.model_copy(update={"train": config.train.model_copy(update={"precision": "float32"})})
+    with pytest.raises(Stopped):
+        train_run(asked, tmp_path / "asked", choose("cpu"), should_stop=lambda: True)
+    assert train_run(asked, tmp_path / "asked", choose("cpu")).compute.name == "float32"
+
+
 def test_a_decision_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     cpu = choose("cpu", "fast")
     with pytest.raises(UsageError, match="fp16"):

@@ -96,6 +96,15 @@ def test_replicas_that_stop_early_keep_their_best(tmp_path: Path) -> None:
         assert trainer.validate() == pytest.approx(max(curve), rel=1e-5)
 
 
+def test_a_run_that_has_ended_is_there_whatever_comes_to_the_others(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    wanted = [*configs("vae", "train.epochs=1", seeds=1), *configs("vae", "train.epochs=4", seeds=1)]
+    asked = iter([False] * 10 + [True] * 99)
+    with pytest.raises(Stopped):
+        train_beside(wanted, [tmp_path / "0", tmp_path / "1"], [choose("cpu")] * 2, lambda: next(asked))
+    assert finished(tmp_path / "0") and not finished(tmp_path / "1")
+
+
 @pytest.mark.parametrize(
     ("variant", "change", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import signal
@@ -20,12 +21,14 @@ from zoo import list_models
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
-from zoo.runs import load_run, locked, train_run
+from zoo.models.vae import VanillaVAE
+from zoo.runs import fresh_model, load_images, load_run, locked, make_trainer, train_run
+from zoo.together import train_together
 from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
-from zoo.training.trainer import Diverged, Stopped
+from zoo.training.trainer import Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
 FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=1.0", "train.schedule=cosine", "train.checkpoint_seconds=0"]
@@ -136,6 +139,15 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
         run(tmp_path, "train.epochs=1")
 
 
+def test_a_folder_that_cannot_be_locked_is_trained_in_with_a_warning(tmp_path: Path, monkeypatch, caplog) -> None:
+    def unknown(*args) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    assert run(tmp_path, "train.epochs=1").result.steps == 8
+    assert "nothing else may be at work in it" in caplog.text
+
+
 def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:
     # A learning rate that ruins the model after some epochs: the best epoch is not the last.
     made = run(tmp_path, "train.epochs=12", "train.learning_rate=0.05", "train.patience=3")
@@ -145,13 +157,79 @@ def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
         assert len(validation) == made.result.best_epoch + 3
 
 
+def validations(monkeypatch: pytest.MonkeyPatch, *elbos: float) -> None:
+    """What the validations of the next run find, one after the other."""
+    found = iter(elbos)
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(found))
+
+
+def test_weights_from_before_the_end_of_the_warm_up_are_not_kept(tmp_path: Path, monkeypatch) -> None:
+    options = ["train.warmup=2", "train.epochs=4"]
+    validations(monkeypatch, -1.0, -4.0, -3.0, -5.0)
+    assert run(tmp_path / "a", *options).result.best_epoch == 3
+    validations(monkeypatch, -1.0, -2.0, -3.0, -4.0)  # the first of the whole objective at the end of the second
+    assert run(tmp_path / "b", *options).result.best_epoch == 2
+    validations(monkeypatch, -1.0, -4.0)
+    assert run(tmp_path / "c", "train.warmup=3", "train.epochs=2").result.best_epoch == 2
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("best", 3), ("last", 5)])
+def test_patience_waits_for_a_better_bound_whatever_is_kept(tmp_path: Path, monkeypatch, keep: str, kept: int) -> None:
+    validations(monkeypatch, -1.0, -9.0, -4.0, -6.0, -5.0, -7.0)
+    found = run(tmp_path, f"train.keep={keep}", "train.warmup=2", "train.patience=2", "train.epochs=6").result
+    assert (found.epochs, found.best_epoch, found.stopped_early) == (5, kept, True)
+
+
+def test_validation_and_checkpoints_are_no_time_of_training(tmp_path: Path, monkeypatch) -> None:
+    now, validate = [0.0], Trainer.validate
+
+    def slow(self: Trainer) -> float:
+        now[0] += 1000
+        return validate(self)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Trainer, "validate", slow)
+    assert run(tmp_path / "a", "train.epochs=3", "train.checkpoint_seconds=100").result.seconds == 0
+    config = resolve("vae", "synthetic", settings=settings("train.epochs=3"))
+    train_together([config], [tmp_path / "b"], choose("cpu"))
+    assert train_run(config, tmp_path / "b", choose("cpu")).result.seconds == 0
+
+
+def test_a_batch_that_is_not_finite_leaves_running_statistics_as_they_were(tmp_path: Path) -> None:
+    config = resolve("ladder_vae", "synthetic", settings=["train.epochs=1", "train.batch_size=32"])
+    images = load_images(config)
+    trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    trainer.model.train()
+    x, y = next(trainer.train.epoch(0))
+    trainer.update(x, y)
+    before = copy.deepcopy(trainer.model.state_dict())
+    spoilt = x.clone()
+    spoilt[0] = torch.inf
+    trainer.update(spoilt, y)
+    counted = [name for name in before if name.endswith("num_batches_tracked")]
+    assert any(name.endswith("running_mean") for name in before)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items()
+               if name not in counted)  # fmt: skip
+    trainer.update(x, y)
+    assert not same(trainer.model.state_dict(), before)
+
+
+def test_large_pictures_are_shown_to_the_initialisation_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(VanillaVAE, "initialise", lambda self, x, y: shown.append(len(x)))
+    run(tmp_path / "a", "train.epochs=0")
+    monkeypatch.setattr("zoo.training.trainer.SHOWN_NUMBERS", 100 * 28 * 28)
+    run(tmp_path / "b", "train.epochs=0")
+    assert shown == [512, 128]  # whole batches of 64
+
+
 def test_validation_does_not_move_training(tmp_path: Path) -> None:
     run(tmp_path / "often", "train.epochs=4", "train.keep=last")
     run(tmp_path / "once", "train.epochs=4", "train.keep=last", "train.validate_every=4")
     assert same(weights(tmp_path / "often"), weights(tmp_path / "once"))
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     count = 0
 
     def after(n: int):
@@ -173,7 +251,28 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> No
         found = checkpoint.latest(newer.parent)
         assert found is not None
         assert found[1]["step"] == int(older.stem.split("-")[1])
-        assert len(found[2]) == 1
+        assert len(caplog.messages) == 1 and str(newer) in caplog.messages[0]
+        caplog.clear()
+    run(tmp_path / "cut", *options)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_no_reason_to_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options, asked = [*FULL, "train.epochs=2"], iter([False] * 9 + [True])
+    run(tmp_path / "whole", *options)
+    with pytest.raises(Stopped):
+        run(tmp_path / "cut", *options, should_stop=lambda: next(asked))
+    there = sorted((tmp_path / "cut" / "checkpoints").iterdir())
+
+    def gone(path: Path, framework: str) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch, pytest.raises(ZooError, match=r"cannot be read now \(Stale file handle\)"):
+        patch.setattr(checkpoint, "safe_open", gone)
+        run(tmp_path / "cut", *options)
+    assert sorted((tmp_path / "cut" / "checkpoints").iterdir()) == there
     run(tmp_path / "cut", *options)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zoo.errors import UsageError
 from zoo.registry import NOT_YAML, parse_yaml, plain, registry
 
+SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Length = Annotated[float, Field(ge=0)]
 Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
 HELD_OUT = "held_out"
@@ -29,7 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
 
 
 class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Config):
@@ -37,7 +40,9 @@ class DataConfig(Config):
 
     name: str = "mnist"
     binarise: Literal["auto", "dynamic", "threshold", "none"] = "auto"
-    test_bits_seed: int = Field(777, ge=0, description="validation and test bits are drawn once from this seed")
+    test_bits_seed: int = Field(
+        777, ge=0, lt=SEEDS, description="validation and test bits are drawn once from this seed"
+    )
     options: dict[str, Any] = Field({}, description="given to the data set's loading function")
 
     @property
@@ -59,12 +64,12 @@ class TrainConfig(Config):
     batch_size: int = Field(128, ge=1)
     optimizer: Literal["adam", "adamax", "rmsprop", "adamnormgrad"] = "adam"
     learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "cosine", "stages"] = "constant"
     final_learning_rate: float = Field(0.0, ge=0, description="where the cosine ends")
-    stages: tuple[tuple[float, float], ...] = Field(
+    stages: tuple[tuple[Length, Length], ...] = Field(
         (), description="of `stages`: how many epochs at which learning rate, one after the other; the last goes on"
     )
     warmup: float = Field(0.0, ge=0, description="epochs over which the weight of the rate rises from 0 to 1")
@@ -85,12 +90,20 @@ class TrainConfig(Config):
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 is after every step")
     micro_batch: int | None = Field(None, ge=1, description="examples at once, their gradients added; rounding only")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if (self.schedule == "stages") != bool(self.stages):
+            raise ValueError("schedule=stages and the stages come together")
+        if self.optimizer == "adamnormgrad" and self.clip is not None:
+            raise ValueError("adamnormgrad is shown directions alone: clip has nothing to clip")
+        return self
+
 
 class EvaluateConfig(Config):
     """How the numbers are measured. ``seed`` fixes the posterior noise, example by example."""
 
     split: Literal["validation", "test"] = "test"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS)
     nll_samples: int = Field(64, ge=0, description="k of the importance-weighted bound; 0 leaves it out")
     nll_images: int | None = Field(None, ge=1, description="only the first so many images for the k-sample bound")
     quality_samples: int = Field(10_000, ge=0, description="samples for the Frechet distances; 0 leaves them out")
@@ -126,7 +139,7 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS)
 
     def identity(self) -> dict[str, Any]:
         """The part that decides the result: what a record is keyed by."""

@@ -92,7 +92,7 @@ def train_run(
         result = trainer.fit()
         if world.first:
             if trainer.compute != compute:  # it could not be compiled
-                _remember(folder, trainer.compute)
+                remember(folder, trainer.compute)
             write_finished(folder, model, result)
         return Run(config, model, images, trainer.compute, result)
 
@@ -267,6 +267,8 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"another process is at work in {folder}.") from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): nothing else may be at work in it.", folder, error.strerror)
         yield
 
 
@@ -288,7 +290,13 @@ def _loaded(name: str, options: str) -> ImageSet:
     excluded = None if EXCLUDE in known else given.pop(EXCLUDE, None)
     if unknown := given.keys() - known:
         raise UsageError(f"data set '{name}' has no option {', '.join(sorted(unknown))}.")
-    images = loader(**entry.options | given)
+    try:
+        images = loader(**entry.options | given)
+    except (TypeError, ValueError) as error:
+        if not given:
+            raise
+        said = f"{canonical_json(given)}: {' '.join(str(error).split()).rstrip('.')}"
+        raise UsageError(f"data set '{name}' cannot be made with the options {said}.") from None
     return images if excluded is None else without_class(images, excluded)
 
 
@@ -321,13 +329,13 @@ def decided(
         UsageError: it does not say how it began.
     """
     found = compute.for_run(model, train, images)
-    compiling = train.compile == "auto" and compute.device.type == "cpu"
-    if not compute.fast and not compiling:
+    any_precision, any_compile = train.precision in ("auto", "fast"), train.compile == "auto"
+    if not any_precision and not any_compile:
         return found
     described = _describe(folder) if (folder / "run.json").exists() else {}
     if "compute" not in described:
         if world.first:
-            _remember(folder, found)
+            remember(folder, found)
             if compute.fast or found.compiled:
                 log.info("this run computes in %s on this machine", found.name)
         return found
@@ -335,10 +343,15 @@ def decided(
         begun = compute.decided(described["compute"])
     except (KeyError, TypeError):
         raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
-    return begun if compute.fast else replace(found, compiled=begun.compiled)
+    if any_precision:
+        found = replace(found, half=begun.half, channels_last=begun.channels_last)
+    if any_compile and compute.device.type == "cpu":
+        found = replace(found, compiled=begun.compiled)
+    return found
 
 
-def _remember(folder: Path, compute: Compute) -> None:
+def remember(folder: Path, compute: Compute) -> None:
+    """Write into the description of the run in ``folder`` how it computes, for `decided`."""
     described = _describe(folder) | {"compute": compute.decision()}
     atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
 

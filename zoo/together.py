@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,7 +50,10 @@ def train_together(
         trainers, generators, compute = _prepared(configs, compute)
         for config, folder in zip(configs, folders, strict=True):
             runs.claim(folder, config, images.spec, images)
-        _leave(folders, trainers, Replicas(trainers, generators).fit(should_stop))
+            runs.remember(folder, compute)
+        results = Replicas(trainers, generators).fit(should_stop)
+        for folder, trainer, result in zip(folders, trainers, results, strict=True):
+            _leave(folder, trainer, result)
         return [runs.finished(folder) for folder in folders]
 
 
@@ -68,7 +71,7 @@ def train_beside(
         Stopped: ``should_stop`` said so. The next call goes on.
     """
     with contextlib.ExitStack() as held:
-        trainers: dict[Path, Trainer] = {}
+        trainers: dict[Trainer, Path] = {}
         for config, folder, compute in zip(configs, folders, computes, strict=True):
             held.enter_context(runs.locked(folder))
             if runs.finished(folder):
@@ -78,15 +81,14 @@ def train_beside(
             model = runs.fresh_model(config, images.spec)
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
-            trainers[folder] = runs.make_trainer(config, decided.place(model), images, decided, *rest)
-        _leave(trainers, trainers.values(), fit_beside([*trainers.values()]))
+            trainers[runs.make_trainer(config, decided.place(model), images, decided, *rest)] = folder
+        fit_beside([*trainers], lambda trainer, result: _leave(trainers[trainer], trainer, result))
         return [runs.finished(folder) for folder in folders]
 
 
-def _leave(folders: Iterable[Path], trainers: Iterable[Trainer], results: Iterable[Result | Diverged]) -> None:
-    for folder, trainer, result in zip(folders, trainers, results, strict=True):
-        if not isinstance(result, Diverged):
-            runs.write_finished(folder, trainer.model, result)
+def _leave(folder: Path, trainer: Trainer, result: Result | Diverged) -> None:
+    if not isinstance(result, Diverged):
+        runs.write_finished(folder, trainer.model, result)
 
 
 def gain_beside(

@@ -4,7 +4,8 @@
     folder/factors.csv           optional: what is known of each image, its name in the first column
     folder/CLASS/*.png           without it, where every image lies one folder down, that folder is its class
 
-A file's split is a function of its name alone, so that it never moves when others come or go.
+A file's split is a function of its name alone, so that it never moves when others come or go. So is its place in the
+split, which has nothing to do with the order of names: the first n images are any n, and not those of the first class.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def load_folder(
         raise UsageError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)}).")
     names = [name for name, _, _ in stats]
     splits = {split: [] for split in SPLITS}
-    for name in names:
+    for name in sorted(names, key=_place):
         splits[split_of(name, validation, test)].append(name)
     empty = [split for split in SPLITS if not splits[split]]
     if empty:
@@ -104,20 +105,34 @@ def load_folder(
 
 def split_of(name: str, validation: float = 0.1, test: float = 0.1) -> str:
     """The split of a file: its name's hash as a number in [0, 1), the test images first."""
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+    place = _place(name)
     return "test" if place < test else "validation" if place < test + validation else "train"
+
+
+def _place(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def decode_image(path: Path, size: int, channels: int, resize: str = "bilinear") -> np.ndarray:
     """One image as uint8 (channels, size, size): upright, the middle square, antialiased."""
     with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            # Pillow would cut 16 bits off at 255 instead of scaling them.
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        upright = eight_bits(ImageOps.exif_transpose(image), image.format)
         square = ImageOps.fit(upright.convert("L" if channels == 1 else "RGB"), (size, size), FILTERS[resize])
     pixels = np.asarray(square)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def eight_bits(image: Image.Image, form: str | None) -> Image.Image:
+    """The picture, of the file format ``form``, with 8 bits a channel: what Pillow would cut off at 255 is scaled.
+
+    Raises:
+        ValueError: its pixels have 32 bits, of which nobody knows what is white.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PPM"):  # which has 16 bits at most
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have 32 bits; save it with 8 or 16")
+    return image
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,22 +49,33 @@ def mapped_pixels(
     place = cache_dir() / folder
     path = place / f"{fingerprint(recipe)[:16]}.u8"
     note = path.with_suffix(".json")
-    place.mkdir(parents=True, exist_ok=True)
-    with open(place / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        digest = _whole(path, note, shape)
-        if digest is None:
-            for left in place.glob(f".{path.name}.*.part"):  # of a build that was killed
-                left.unlink()
-            note.unlink(missing_ok=True)
-            with atomic_path(path) as part:
-                array = np.memmap(part, np.uint8, "w+", shape=shape)
-                fill(array)
-                array.flush()
-                digest = sha256_file(part)
-            facts = {**recipe, **(about or {}), "shape": list(shape), "sha256": digest}
-            atomic_write(note, json.dumps(facts, indent=1) + "\n")
+    # Without the lock first: a cache may be another's, to read and not to write.
+    digest = _whole(path, note, shape)
+    if digest is None:
+        place.mkdir(parents=True, exist_ok=True)
+        with open(place / ".lock", "w") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks: whoever is last has the same bytes
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            digest = _whole(path, note, shape) or _built(path, note, shape, fill, {**recipe, **(about or {})})
     return np.memmap(path, np.uint8, "r", shape=shape), digest
+
+
+def _built(
+    path: Path, note: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None], facts: Mapping[str, Any]
+) -> str:
+    for left in path.parent.glob(f".{path.name}.*.part"):  # of a build that was killed
+        left.unlink()
+    note.unlink(missing_ok=True)
+    with atomic_path(path) as part:
+        with open(part, "rb+") as file:
+            # A map is written to without a word of the system: a disk that is too small has to say so now.
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        array = np.memmap(part, np.uint8, "r+", shape=shape)
+        fill(array)
+        array.flush()
+        digest = sha256_file(part)
+    atomic_write(note, json.dumps({**facts, "shape": list(shape), "sha256": digest}, indent=1) + "\n")
+    return digest
 
 
 def decode_all(

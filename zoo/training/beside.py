@@ -8,7 +8,7 @@ recipes, and each is, bit for bit, the run that it is alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -19,18 +19,23 @@ from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 AT_ONCE = 10
 
 
-def fit_beside(trainers: Sequence[Trainer]) -> list[Result | Diverged]:
+def fit_beside(
+    trainers: Sequence[Trainer], ended: Callable[[Trainer, Result | Diverged], None] = lambda trainer, result: None
+) -> list[Result | Diverged]:
     """`Trainer.fit` of all, a step of each in turn, `AT_ONCE` of them and then the next ones. On a GPU, for a CPU's
-    runs share one random generator.
+    runs share one random generator. ``ended`` is told of each when it is at its end, so that nothing that comes to the
+    others takes its result.
 
     Raises:
         Stopped: every run that had begun and was not at its end has written its checkpoint.
     """
     lots = [trainers[low : low + AT_ONCE] for low in range(0, len(trainers), AT_ONCE)]
-    return [result for lot in lots for result in _fit_lot(lot)]
+    return [result for lot in lots for result in _fit_lot(lot, ended)]
 
 
-def _fit_lot(trainers: Sequence[Trainer]) -> list[Result | Diverged]:
+def _fit_lot(
+    trainers: Sequence[Trainer], ended: Callable[[Trainer, Result | Diverged], None]
+) -> list[Result | Diverged]:
     walks = [on_stream(trainer.run(), trainer.compute.device) for trainer in trainers]
     results: dict[int, Result | Diverged] = {}
     stopped: Stopped | None = None
@@ -48,6 +53,8 @@ def _fit_lot(trainers: Sequence[Trainer]) -> list[Result | Diverged]:
             except Stopped as asked:
                 stopped = asked
             open_ones.discard(index)
+            if index in results:
+                ended(trainers[index], results[index])
     if stopped:
         raise stopped
     return [results[index] for index in range(len(trainers))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import zlib
@@ -23,9 +24,14 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.files import atomic_path
 
+log = logging.getLogger(__name__)
 PATTERN = "step-*.safetensors"
 GOOD = "good-*.safetensors"
 KEPT = 2
+
+
+class Unreachable(ZooError):
+    """A file that is there and cannot be read now: nothing is known of what it holds."""
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -46,10 +52,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the state of a file that `write` made.
 
     Raises:
+        Unreachable: the system does not let it be read (a disk that went away, too many open files).
         ZooError: the file is truncated, damaged, or something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open(path, "rb"), safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state = json.loads(header["state"])
@@ -58,7 +65,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         intact = int(header["crc"]) == _checksum(tensors)
     except FileNotFoundError:
         raise ZooError(f"{path} is not there.") from None
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError, RuntimeError) as error:
+    except OSError as error:
+        raise Unreachable(f"{path} cannot be read now ({error.strerror or type(error).__name__}).") from None
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, RuntimeError) as error:
         raise ZooError(f"{path} is not a readable checkpoint ({type(error).__name__}).") from None
     if not intact:
         raise ZooError(f"{path} is damaged: its tensors do not have the checksum it states.")
@@ -106,16 +115,23 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] | None:
-    """The newest readable checkpoint of a folder and the reasons why newer ones were passed over; None if none."""
-    refused = []
+def latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint of a folder that is whole, None if there is none. What is damaged is passed over, and said.
+
+    Raises:
+        Unreachable: one cannot be read now; what it holds may be newer than what can.
+    """
+    damaged = False
     for path in sorted(folder.glob(PATTERN), reverse=True):
         try:
-            tensors, state = read(path)
+            return read(path)
+        except Unreachable:
+            raise
         except ZooError as error:
-            refused.append(str(error))
-            continue
-        return tensors, state, refused
+            damaged = True
+            log.warning("%s", error)
+    if damaged:
+        log.warning("no checkpoint in %s is whole: the training starts again.", folder)
     return None
 
 

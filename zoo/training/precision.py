@@ -147,4 +147,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     if place.type == "cpu":
         subnormal.start_threads()
         memory.keep_freed()
+    else:
+        # float32 means float32, and the same run the same numbers: neither is what cuDNN does by itself.
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
     return Compute(place, HALVES[precision], fast=fast)

@@ -54,8 +54,8 @@ def why_not(configs: Sequence[RunConfig], models: Sequence[VAE]) -> str | None:
     if any(isinstance(module, wrong) for model in models for module in model.modules()):
         return "stacked convolutions are slower than one model after the other"
     train = first.train
-    if train.optimizer != "adam" or train.micro_batch is not None:
-        return "only Adam on whole batches is stacked"
+    if train.optimizer != "adam" or train.micro_batch is not None or train.compile is True:
+        return "only Adam on whole batches, not compiled, is stacked"
     return None
 
 
@@ -116,18 +116,22 @@ class Replicas:
         Raises:
             Stopped: ``should_stop`` said so after a step. Nothing is kept.
         """
-        started = time.monotonic()
+        seconds = 0.0
         lost: dict[int, Diverged] = {}
         first = self.trainers[0]
         for epoch in range(self.config.epochs):
+            began = time.monotonic()
             self._epoch(epoch, should_stop)
+            first._settle()
+            first.totals.sum().item()  # waits for the device
+            seconds += time.monotonic() - began
             for index, trainer in enumerate(self.trainers):
                 if index in lost or trainer.stopped_early:
                     continue
                 if not trainer._means() or trainer.in_a_row.item() or trainer.totals[-1].item() < first.steps_per_epoch:
                     lost[index] = Diverged(f"a number of replica {index} was not finite in epoch {epoch + 1}.")
                     continue
-                trainer.seconds = time.monotonic() - started
+                trainer.seconds, trainer._clock = seconds, time.monotonic()
                 trainer._end_epoch(epoch)
             if all(index in lost or trainer.stopped_early for index, trainer in enumerate(self.trainers)):
                 break

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zoo.training.trainer import Trainer
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
+VALUES = ("step", "seconds", "best_elbo", "best_epoch", "highest", "waited", "stopped_early", "retreats")
 
 
 def capture(trainer: Trainer) -> State:
@@ -32,17 +33,10 @@ def capture(trainer: Trainer) -> State:
     device = trainer.compute.device
     if trainer.generator is not None:
         tensors["rng/cuda"] = trainer.generator.get_state()
-    values = {
-        "step": trainer.step,
-        "seconds": trainer.seconds,
+    values = {name: getattr(trainer, name) for name in VALUES} | {
         "peak": max(trainer.peak, peak_memory(device)),
         "curves": {name: list(points) for name, points in trainer.curves.items()},
-        "best_elbo": trainer.best_elbo,
-        "best_epoch": trainer.best_epoch,
-        "waited": trainer.waited,
-        "stopped_early": trainer.stopped_early,
         "averaged": trainer.average.updates if trainer.average else 0,
-        "retreats": trainer.retreats,
     }
     return tensors, values
 
@@ -80,11 +74,11 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
     trainer.scale.scale.copy_(tensors["scale"])
     trainer.scale.good.copy_(tensors["good"])
-    trainer.step, trainer.seconds, trainer.peak = values["step"], values["seconds"], values["peak"]
+    # A checkpoint of before there was a highest ELBO apart from the one that is kept has that one.
+    for name in VALUES:
+        setattr(trainer, name, values["best_elbo" if name == "highest" and name not in values else name])
+    trainer.peak = values["peak"]
     trainer.curves = {name: list(points) for name, points in values["curves"].items()}
-    trainer.waited, trainer.retreats = values["waited"], values.get("retreats", 0)
-    trainer.best_elbo, trainer.best_epoch = values["best_elbo"], values["best_epoch"]
-    trainer.stopped_early = values["stopped_early"]
     # Last: whatever was drawn while building the model must not count.
     torch.set_rng_state(tensors["rng/cpu"])
     if "rng/cuda" in tensors and trainer.generator is not None:

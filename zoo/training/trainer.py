@@ -15,6 +15,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo import noise
 from zoo.config import TrainConfig
@@ -36,8 +37,8 @@ from zoo.training.tally import LOGGED, UNBOUNDED, settle
 log = logging.getLogger(__name__)
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
-# Examples that data-dependent initialisation is shown.
-SHOWN_FIRST = 4096
+# Examples that data-dependent initialisation is shown, and how many numbers they may have in all.
+SHOWN_FIRST, SHOWN_NUMBERS = 4096, 4096 * 3 * 64 * 64
 # A run whose updates are skipped this many times in a row will not recover by waiting. It goes back to the last epoch
 # that ended well and on with a lower rate, a few times; a run that still fails has diverged.
 HOPELESS = 100
@@ -125,6 +126,11 @@ class Trainer:
             name: Group(name, parameters, config, captured) for name, parameters in model.parameter_groups().items()
         }
         self.average = Average(model, config.ema) if config.ema else None
+        # What a forward pass moves, and an update that is skipped has to leave as it was.
+        self.statistics = [
+            value for module in model.modules() if isinstance(module, _BatchNorm)
+            for value in (module.running_mean, module.running_var) if value is not None
+        ]  # fmt: skip
         self.scale = LossScale(compute.scaled, compute.device)
         self.micro_batch = min(config.micro_batch or train.batch_size, train.batch_size)
         self.divided = self.micro_batch < train.batch_size or world.size > 1
@@ -150,7 +156,8 @@ class Trainer:
         self._clock = self.saved = time.monotonic()
         self.curves: dict[str, list[float]] = {}
         self.best: dict[str, Tensor] | None = None
-        self.best_elbo, self.best_epoch, self.waited = -float("inf"), 0, 0
+        self.best_elbo, self.best_epoch = -float("inf"), 0
+        self.highest, self.waited = -float("inf"), 0  # which patience compares with, whatever is kept
         self.stopped_early = False
         self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
         self.compiled: Compiled | None = None
@@ -252,6 +259,7 @@ class Trainer:
             (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
         """
         scale = self.scale.scale if self.compute.scaled else 1.0
+        before = [value.clone() for value in self.statistics]
         find = functools.partial(self._gradients, x, y, progress, scale)
         names, row = self.compiled.attempt(self.model, progress, find) if self.compiled else find()
         skipped = []
@@ -263,6 +271,8 @@ class Trainer:
             skipped.append(group.step(scale))
         found_inf = skipped[0] if len(skipped) == 1 else torch.stack(skipped).amax()
         self.scale.update(found_inf)
+        for value, old in zip(self.statistics, before, strict=True):
+            value.copy_(torch.where(found_inf > 0, old, value))
         self.model.after_step()
         if self.average:
             self.average.blend(self.average.weight(self.average.updates) if averaged is None else averaged)
@@ -328,7 +338,8 @@ class Trainer:
         """Take up the newest readable checkpoint of the folder; false if there is none.
 
         Raises:
-            ZooError: what it holds is not the state of such a run, or the processes of the run found different ones.
+            ZooError: it cannot be read now, or what it holds is not the state of such a run, or the processes of the
+                run found different ones.
         """
         found = checkpoint.latest(self.folder) if self.folder else None
         step = found[1].get("step") if found else -1
@@ -337,7 +348,7 @@ class Trainer:
             raise ZooError(f"the processes of this run do not see the same checkpoints in {self.folder}.")
         if found is None:
             return False
-        tensors, values, _ = found
+        tensors, values = found
         try:
             restore(self, (tensors, values))
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
@@ -430,7 +441,8 @@ class Trainer:
     def _initialise(self) -> None:
         if self.began:
             _put_back(self.began, self.compute.device)
-        shown = itertools.islice(self.train.whole().epoch(0), -(-SHOWN_FIRST // self.config.batch_size))
+        most = max(1, min(SHOWN_FIRST, SHOWN_NUMBERS // self.model.spec.dims))
+        shown = itertools.islice(self.train.whole().epoch(0), -(-most // self.config.batch_size))
         x, y = zip(*shown, strict=True)
         with torch.no_grad(), noise.source(self.generator):
             self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
@@ -509,15 +521,16 @@ class Trainer:
             elbo = self.validate()
             # Where there is no bound it is minus the loss, and goes by no other name.
             row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
-            warm = self.step >= self.warmup_steps
-            keep_last = self.config.keep == "last"
-            if elbo > self.best_elbo or math.isnan(self.best_elbo) or self.best is None or keep_last:
-                self.best_elbo, self.best_epoch, self.waited = elbo, epoch + 1, 0
+            # Before the warm-up is over the objective still moves: what was best of another one is neither kept nor
+            # waited for.
+            moving = self.step < self.warmup_steps or self.best_epoch * self.steps_per_epoch < self.warmup_steps
+            better = moving or self.best is None or elbo > self.highest or math.isnan(self.highest)
+            if better or self.config.keep == "last":
+                self.best_elbo, self.best_epoch = elbo, epoch + 1
                 self.best = self._snapshot()
-            elif warm:
-                # Before the warm-up is over the objective still moves: waiting then says nothing.
-                self.waited += 1
-                self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
+            self.highest = elbo if better else self.highest
+            self.waited = 0 if better else self.waited + 1
+            self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
             self.curves.setdefault(name, []).append(value)
@@ -525,6 +538,7 @@ class Trainer:
             self.good = copied(capture(self))
         for watcher in self.watchers:
             watcher.epoch(row | {"step": float(self.step)})
+        self._clock = time.monotonic()
 
     def _finish(self) -> None:
         self.graph = None  # what it captured is let go now, and not when somebody collects garbage
