@@ -141,6 +141,16 @@ def test_glorot_s_weights_are_bounded_and_the_bias_is_the_mean_image() -> None:
     assert torch.allclose(torch.sigmoid(model.decoder.output.bias), x.mean(0).flatten().clamp(0.001, 0.999))
 
 
+def test_glorot_s_weights_leave_flows_the_identity_that_they_begin_as() -> None:
+    model = iwae(initial="glorot", posterior={"name": "spline"}, prior={"name": "flow"})
+    started = copy.deepcopy(model)
+    model.initialise(bits(50))
+    for part in ("posterior", "prior"):
+        before = getattr(started, part).state_dict()
+        assert all(torch.equal(value, before[key]) for key, value in getattr(model, part).state_dict().items())
+    assert not torch.equal(model.head.weight, started.head.weight)
+
+
 def test_stages_are_the_schedule_of_burda() -> None:
     stages = [[3**i, round(1e-3 * 10 ** (-i / 7), 7)] for i in range(8)]
     config = TrainConfig(epochs=3280, schedule="stages", stages=stages)

@@ -67,7 +67,9 @@ class IWAE(VanillaVAE):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         if self.settings.initial == "glorot":
-            glorot(self)
+            # Not the networks of a flow, which begin as the identity.
+            for part in (self.encoder, self.head, self.decoder):
+                glorot(part)
         super().initialise(x, y)
 
 
