@@ -23,6 +23,7 @@ from zoo.errors import UsageError
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
+from zoo.priors import PriorSettings
 from zoo.registry import registry
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
@@ -101,6 +102,22 @@ def test_double_precision_stays_double(name: str) -> None:
     terms = model.terms(x.double(), y)
     assert terms.distortion.dtype == terms.rate.dtype == torch.float64
     assert not model.bounds or model.log_weights(x.double(), y, 2).dtype == torch.float64
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "planar"])
+@every_variant
+def test_a_vamp_prior_is_refused_when_it_is_asked_for_or_can_be_trained(name: str, posterior: str) -> None:
+    fields = registry().variants[name].load().Settings.model_fields
+    if "prior" not in fields or fields["prior"].annotation is not PriorSettings:
+        pytest.skip("its prior is not one of `zoo.priors`")
+    asked = {"prior": {"name": "vamp"}, "posterior": {"name": posterior}}
+    try:
+        model = make(name, **{key: value for key, value in asked.items() if key in fields})
+    except UsageError as error:
+        assert "prior.name=vamp" in str(error)
+        assert posterior != "diagonal" or subject(name).conditional
+        return
+    assert all(torch.isfinite(loss) for loss in model.losses(*batch(model)).values())
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------
