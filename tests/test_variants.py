@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from torch._dynamo.testing import CompileCounter
 from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
 from zoo import create_model, list_models, noise
-from zoo.config import TrainConfig
+from zoo.config import TrainConfig, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
@@ -25,8 +26,10 @@ from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
 from zoo.priors import PriorSettings
 from zoo.registry import registry
+from zoo.runs import train_run
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
+from zoo.training.precision import choose
 
 NAMES = list_models()
 BUILT_IN = [name for name in NAMES if registry().variants[name].origin == "built-in"]
@@ -207,6 +210,39 @@ def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
             assert found[group].requires_grad == loss.requires_grad
         plain.after_step()
         traced.after_step()
+
+
+@every_variant
+def test_what_a_stage_says_that_it_trains_is_what_has_a_loss_in_it(name: str) -> None:
+    model = make(name).train()
+    x, y = batch(model, 4)
+    found = set()
+    for progress in (Progress(0.0, 0.0), Progress(0.5, 0.3), Progress(1.0, 0.99), Progress(1.0)):
+        groups = set(model.losses(x, y, progress))
+        assert groups == set(model.trained_in(model.stage(progress)))
+        found |= groups
+    assert found == set(model.parameter_groups())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("quadrant_cvae", ["train.warmup=0"], "'guess' of quadrant_cvae"),
+        ("quadrant_cvae", ["train.warmup=2"], "'vae' of quadrant_cvae"),
+        ("vq_vae", ["prior_from=0"], "prior_from"),
+        ("vq_vae", ["prior_from=1"], "prior_from"),
+        ("vq_vae", ["prior_from=0.999"], "'prior' of vq_vae"),
+        ("two_stage_vae", ["first_stage=0"], "first_stage"),
+        ("two_stage_vae", ["first_stage=1"], "first_stage"),
+    ],
+)
+def test_a_training_that_leaves_a_part_as_it_began_is_refused(
+    name: str, settings: list[str], said: str, tmp_path: Path
+) -> None:
+    config = resolve(name, "synthetic", settings=["train.epochs=2", *settings])
+    with pytest.raises(UsageError, match=said):
+        train_run(config, tmp_path, choose("cpu"))
+    assert not (tmp_path / "run.json").exists()
 
 
 @pytest.mark.parametrize("width", [28, 56])

@@ -12,6 +12,7 @@ shown part): the board marks it and ranks it apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -125,6 +126,9 @@ class QuadrantCVAE(VAE):
 
     def stage(self, progress: float | Tensor) -> str:
         return "guess" if progress < 1 else "vae"
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return (stage,)
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         p = self.prior(x).repeat(k)

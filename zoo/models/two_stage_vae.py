@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -64,7 +65,7 @@ class TwoStageSettings(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     posterior: PosteriorSettings = PosteriorSettings()
     second: SecondStageSettings = SecondStageSettings()
-    first_stage: float = Field(0.5, ge=0, le=1, description="share of training for the first stage; the rest: second")
+    first_stage: float = Field(0.5, gt=0, lt=1, description="share of training for the first stage; the rest: second")
     #: what the first stage is trained with; the second stage is there to learn a better one
     prior: ClassVar[PriorSettings] = PriorSettings(name="standard")
 
@@ -163,6 +164,9 @@ class TwoStageVAE(VanillaVAE):
         if fraction is None:
             return "both"
         return "first" if fraction < self.settings.first_stage else "second"
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return ("first", "second") if stage == "both" else (stage,)
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with z and u drawn together."""

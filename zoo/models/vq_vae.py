@@ -17,6 +17,7 @@ both terms exact. Every posterior sample is the same one, so the k-sample bound 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -38,7 +39,7 @@ class VQSettings(Settings):
     hidden: int = Field(32, ge=1, description="channels inside a residual block")
     quantiser: QuantiserSettings = QuantiserSettings()
     prior: CodePriorSettings = CodePriorSettings()
-    prior_from: float = Field(0.6, ge=0, le=1, description="share of training after which only the prior is trained")
+    prior_from: float = Field(0.6, gt=0, lt=1, description="share of training after which only the prior is trained")
     likelihood: LikelihoodSettings = LikelihoodSettings()
 
 
@@ -109,6 +110,9 @@ class VQVAE(VAE):
         if fraction is None:
             return "both"
         return "codes" if fraction < self.settings.prior_from else "prior"
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return {"codes": ("vae",), "prior": ("prior",)}.get(stage, ("vae", "prior"))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {
