@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,11 +16,13 @@ from torch._dynamo.testing import CompileCounter
 
 from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
+from benchmarks.report.settings import settings_class
 from zoo import create_model, list_models, noise
-from zoo.config import TrainConfig, resolve
+from zoo.config import TrainConfig, parse_setting, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
+from zoo.models import check_settings
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
@@ -74,6 +76,31 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
     assert missing <= optional, f"settings that the entry does not state: {sorted(missing - optional)}"
     for key in set(entry.settings) - {"latent"}:
         assert getattr(stated, key) == kind.model_fields[key].get_default(), f"'{key}' has two defaults"
+
+
+def sizes(settings: BaseModel) -> Iterator[tuple[str, Any]]:
+    """The settings that are tuples of whole numbers, dotted, at any depth, with zeros in place of the numbers."""
+
+    def zeros(value: Any) -> Any:
+        return [zeros(one) for one in value] if isinstance(value, tuple) else 0
+
+    def whole(annotation: Any) -> bool:
+        return any(one is int or whole(one) for one in get_args(annotation))
+
+    for key, field in type(settings).model_fields.items():
+        value, inner = getattr(settings, key), settings_class(field.annotation)
+        if inner is not None:
+            yield from ((f"{key}.{path}", wrong) for path, wrong in sizes(value or inner()))
+        elif isinstance(value, tuple) and whole(field.annotation):
+            yield key, zeros(value) or [0]
+
+
+@every_variant
+def test_a_layer_without_a_unit_is_refused(name: str) -> None:
+    kind = registry().variants[name].load().Settings
+    for path, wrong in sizes(kind.model_validate(registry().variants[name].settings)):
+        with pytest.raises(UsageError, match=path):
+            check_settings(name, parse_setting(f"{path}={wrong}")["model"])
 
 
 @pytest.mark.parametrize("spec", [DIGITS, COLOUR], ids=["digits", "colour"])

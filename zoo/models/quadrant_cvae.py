@@ -23,6 +23,7 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
+from zoo.nets import Width
 from zoo.nets.mlp import chain
 from zoo.posteriors import DiagonalGaussian, gaussian
 
@@ -33,7 +34,7 @@ HIDDEN = -1.0  # what the networks see where they are shown nothing
 class QuadrantSettings(Settings):
     latent: int = Field(200, ge=1, description="number of latent dimensions")
     observed: int = Field(1, ge=1, le=3, description="quadrants shown: bottom left, then top left, then top right")
-    hidden: tuple[int, ...] = Field((500, 500), description="widths of each of the four networks")
+    hidden: tuple[Width, ...] = Field((500, 500), description="widths of each of the four networks")
     rate: Literal["sampled"] | None = Field(
         None, description="`sampled`: the KL at the draw of z, as Pyro has it: more noise; none: in closed form"
     )

@@ -33,7 +33,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import Gaussian, LikelihoodSettings
 from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaVAE
-from zoo.nets import Activation, DecoderSettings, EncoderSettings
+from zoo.nets import Activation, DecoderSettings, EncoderSettings, Width
 from zoo.nets.mlp import dense
 from zoo.posteriors import LOG_VARIANCE_BOUND, DiagonalGaussian, PosteriorSettings
 from zoo.precision import full
@@ -55,7 +55,7 @@ class SecondStageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: tuple[int, ...] = Field((256, 256, 256), min_length=1)
+    hidden: tuple[Width, ...] = Field((256, 256, 256), min_length=1)
     activation: Activation = "relu"
 
 

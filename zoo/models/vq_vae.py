@@ -29,12 +29,15 @@ from zoo.code_prior import CodePrior, CodePriorSettings
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of
+from zoo.nets import Width
 from zoo.quantisers import Quantised, QuantiserSettings, code_counts, make_quantiser, perplexity
 
 
 class VQSettings(Settings):
     latent: int = Field(16, ge=1, description="numbers in a code's vector (fsq: has one for each of its levels)")
-    channels: tuple[int, ...] = Field((16, 32), min_length=1, description="channels of each halving of the resolution")
+    channels: tuple[Width, ...] = Field(
+        (16, 32), min_length=1, description="channels of each halving of the resolution"
+    )
     residual: int = Field(1, ge=0, description="residual blocks at the lowest resolution, in each network")
     hidden: int = Field(32, ge=1, description="channels inside a residual block")
     quantiser: QuantiserSettings = QuantiserSettings()
