@@ -62,7 +62,11 @@ ACTIVATIONS = {
 def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) -> nn.Module:
     """The encoder for images of ``spec``, with ``condition`` numbers beside them; it has ``.features``."""
     require(settings.name == "mlp" or settings.activation != "gated", "activation=gated is for dense networks.")
-    if settings.timm or settings.name == "timm":
+    named = bool(settings.timm)
+    require(named or not settings.pretrained, "encoder.pretrained=yes needs encoder.timm=NAME, such as resnet18.")
+    if named or settings.name == "timm":
+        name = settings.name
+        require(name in ("mlp", "timm"), f"encoder.timm stands in place of encoder.name={name}: give one of the two.")
         from zoo.nets.backbone import TimmEncoder
 
         return TimmEncoder(settings, spec.shape, condition)
