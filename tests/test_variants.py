@@ -212,6 +212,17 @@ def test_beta_weighs_the_rate_in_training_only() -> None:
 
 
 @every_variant
+def test_a_step_decodes_as_often_as_it_says(name: str) -> None:
+    model, rows = make(name), []
+    if len(model.parameter_groups()) > 1:
+        pytest.skip("nobody asks how often one of several losses decodes")
+    decode = model.decode
+    model.decode = lambda z, *rest: rows.append(len(z)) or decode(z, *rest)
+    model.losses(*batch(model, 4))
+    assert sum(rows) == 4 * model.decodings
+
+
+@every_variant
 def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
     # With the compiler's front alone: that is what the code of a variant can stop.
     plain, traced = (make(name).train() for _ in range(2))

@@ -79,6 +79,8 @@ def train_run(
         model = fresh_model(config, spec)
         if not finished(folder):
             check_stages(config, model, len(images["train"]))
+            if world.first:
+                compare_labels(config, model, images)
         if world.first:
             sweep(folder)
             sweep(folder / "checkpoints")
@@ -107,6 +109,18 @@ def check_stages(config: RunConfig, model: VAE, images: int) -> None:
             f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
             f"({train.warmup:g}) or train.epochs ({train.epochs})."
         )
+
+
+def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
+    """Warn where a supervised model is told another share of labelled examples than it will be shown."""
+    told, labels = getattr(model.settings, "labelled", None), images["train"].labels
+    if not model.supervised or told is None or labels is None:
+        return
+    # Those that are shown their label come again with it: what has none is every image once.
+    once = int((labels < 0).sum()) or len(labels)
+    shown = config.data.options.get("labelled", once) / once
+    if not math.isclose(told, shown, rel_tol=0.1):
+        log.warning("labelled=%g, but the data shows the labels of %.2g of its training images", told, shown)
 
 
 def fresh_model(config: RunConfig, spec: DataSpec) -> VAE:

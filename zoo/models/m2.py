@@ -56,7 +56,7 @@ class M2(VAE):
     def __init__(self, spec: DataSpec, settings: M2Settings) -> None:
         super().__init__(spec, settings)
         require(spec.classes > 1, "'m2' needs data with classes. `zoo list datasets` shows which have them.")
-        self.centres = spec.classes
+        self.centres = self.decodings = spec.classes
         self.likelihood = make_likelihood(settings.likelihood, spec)
         channels, *size = spec.shape
         self.output = (self.likelihood.channels(channels), *size)
