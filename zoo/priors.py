@@ -97,8 +97,7 @@ class DiagonalPrior(Prior):
         return log_normal(z, *self.moments()).sum(-1)
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
-        mean, log_variance = self.moments()
-        return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean.expand(n, -1))
+        return DiagonalGaussian(*(part.expand(n, -1) for part in self.moments())).sample(temperature)
 
 
 class StandardPrior(DiagonalPrior):
@@ -131,8 +130,7 @@ class _Mixture(Prior):
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()
         k = noise.component(log_weights.exp(), n)
-        mean, log_variance = gaussians.mean[k], gaussians.log_variance[k]
-        return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean)
+        return DiagonalGaussian(gaussians.mean[k], gaussians.log_variance[k]).sample(temperature)
 
 
 # Log-densities (rows * components) held at once.

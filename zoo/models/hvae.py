@@ -132,8 +132,7 @@ class HVAE(VAE):
         like = next(self.parameters())
         value = temperature * noise.normal(like.new_zeros(n, self.settings.latent))
         for net in reversed(self.down):
-            p = gaussian(net(value))
-            value = p.mean + temperature * torch.exp(0.5 * p.log_variance) * noise.normal(p.mean)
+            value = gaussian(net(value)).sample(temperature)
         return self.likelihood.mean(self.decode(value))
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:

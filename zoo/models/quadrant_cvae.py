@@ -147,9 +147,7 @@ class QuadrantCVAE(VAE):
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Completions of images that were seen first in training, drawn at random."""
         x = self.seen[noise.index(self.seen.new_empty(n), REMEMBERED)]
-        p = self.prior(x)
-        z = p.mean + temperature * torch.exp(0.5 * p.log_variance) * noise.normal(p.mean)
-        return self._completed(x, z)
+        return self._completed(x, self.prior(x).sample(temperature))
 
     def _completed(self, x: Tensor, z: Tensor) -> Tensor:
         mean = self.likelihood.mean(self.decode(z))
