@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from zoo import create_model, noise
+from zoo.config import resolve
 from zoo.data.images import DataSpec
 from zoo.data.mnist import partly_labelled
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
 from zoo.models.m2 import M2
-from zoo.runs import condition_of
+from zoo.runs import build_model, compare_labels, condition_of
 
 SPEC = DataSpec((1, 4, 4), "binary", classes=3)
 
@@ -132,6 +133,22 @@ def test_some_labels_are_known_evenly_and_seen_as_often_as_asked() -> None:
         partly_labelled(whole, labelled=15)
     with pytest.raises(UsageError, match="no 100 training images"):
         partly_labelled(whole, labelled=1000)
+
+
+@pytest.mark.parametrize(
+    ("told", "labels", "warned"), [(0.04, 20, False), (0.002, 20, True), (1, None, False), (0.1, None, True)]
+)
+def test_a_share_of_labels_that_the_data_has_not_is_told(
+    told: float, labels: int | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = load_synthetic(500, 20, 20)
+    options = [f"labelled={told}", "hidden=[8]"]
+    if labels is not None:
+        images = partly_labelled(images, labels, share=0.2)
+        options.append(f"data.options.labelled={labels}")
+    config = resolve("m2", "synthetic", settings=options)
+    compare_labels(config, build_model(config, images.spec), images)
+    assert [f"labelled={told:g}" in line for line in caplog.messages] == [True] * warned
 
 
 def test_training_is_given_the_classes_though_the_bound_is_not_conditional() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 from zoo import noise
+from zoo.data.images import DataSpec
 from zoo.posteriors import (
     POSTERIORS,
     DiagonalGaussian,
@@ -82,12 +83,9 @@ def test_no_analytic_kl_where_there_is_none() -> None:
     def encode(x: Tensor) -> DiagonalGaussian:
         return DiagonalGaussian(x.flatten(1)[:, :4], x.flatten(1)[:, :4])
 
-    class Spec:
-        shape = (1, 2, 2)
-
     gaussian = build("diagonal")
     for name in PRIORS:
-        prior = make_prior(PriorSettings(name=name, components=3), 4, encode, Spec())
+        prior = make_prior(PriorSettings(name=name, components=3), 4, encode, DataSpec((1, 2, 2), "binary"))
         kl = gaussian(features(gaussian, 2)).kl(prior)
         assert (kl is not None) == (name in ("standard", "diagonal"))
         for other in FLOW_POSTERIORS:

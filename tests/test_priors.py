@@ -33,9 +33,9 @@ class Encoder(nn.Module):
 
 
 class Model(Encoder):
-    def __init__(self, latent: int, components: int) -> None:
+    def __init__(self, latent: int, components: int, spec: DataSpec = SPEC) -> None:
         super().__init__(latent)
-        self.prior = make_prior(PriorSettings(name="vamp", components=components), latent, self.infer, SPEC)
+        self.prior = make_prior(PriorSettings(name="vamp", components=components), latent, self.infer, spec)
 
 
 def build(name: str, latent: int = 2, components: int = 5) -> Prior:
@@ -287,6 +287,15 @@ def test_initialised_from_data_every_pixel_can_move(n: int) -> None:
         assert len(images.flatten(1).round().unique(dim=0)) > 10
     (gradient,) = torch.autograd.grad(images.sum(), model.prior.free_inputs)
     assert (gradient == 1.0).all()
+
+
+def test_pseudo_inputs_of_real_data_are_not_confined() -> None:
+    model = Model(3, components=20, spec=DataSpec((1, 3, 3), "real"))
+    x = 5.0 * torch.randn(50, 1, 3, 3)
+    model.prior.initialise(x)
+    images = model.prior.pseudo_inputs()
+    assert (images.flatten(1)[:, None] - x.flatten(1)[None]).abs().amax(2).amin(1).max() < 0.15
+    assert images.min() < -1.0 and images.max() > 2.0
 
 
 def test_components_are_sampled_uniformly_not_in_order() -> None:

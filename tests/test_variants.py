@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,17 +16,22 @@ from torch._dynamo.testing import CompileCounter
 
 from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
+from benchmarks.report.settings import settings_class
 from zoo import create_model, list_models, noise
-from zoo.config import TrainConfig
+from zoo.config import TrainConfig, parse_setting, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
+from zoo.models import check_settings
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
+from zoo.priors import PriorSettings
 from zoo.registry import registry
+from zoo.runs import train_run
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
+from zoo.training.precision import choose
 
 NAMES = list_models()
 BUILT_IN = [name for name in NAMES if registry().variants[name].origin == "built-in"]
@@ -72,6 +78,31 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
         assert getattr(stated, key) == kind.model_fields[key].get_default(), f"'{key}' has two defaults"
 
 
+def sizes(settings: BaseModel) -> Iterator[tuple[str, Any]]:
+    """The settings that are tuples of whole numbers, dotted, at any depth, with zeros in place of the numbers."""
+
+    def zeros(value: Any) -> Any:
+        return [zeros(one) for one in value] if isinstance(value, tuple) else 0
+
+    def whole(annotation: Any) -> bool:
+        return any(one is int or whole(one) for one in get_args(annotation))
+
+    for key, field in type(settings).model_fields.items():
+        value, inner = getattr(settings, key), settings_class(field.annotation)
+        if inner is not None:
+            yield from ((f"{key}.{path}", wrong) for path, wrong in sizes(value or inner()))
+        elif isinstance(value, tuple) and whole(field.annotation):
+            yield key, zeros(value) or [0]
+
+
+@every_variant
+def test_a_layer_without_a_unit_is_refused(name: str) -> None:
+    kind = registry().variants[name].load().Settings
+    for path, wrong in sizes(kind.model_validate(registry().variants[name].settings)):
+        with pytest.raises(UsageError, match=path):
+            check_settings(name, parse_setting(f"{path}={wrong}")["model"])
+
+
 @pytest.mark.parametrize("spec", [DIGITS, COLOUR], ids=["digits", "colour"])
 @every_variant
 def test_the_defaults_make_a_model_that_can_be_trained(name: str, spec: DataSpec) -> None:
@@ -101,6 +132,22 @@ def test_double_precision_stays_double(name: str) -> None:
     terms = model.terms(x.double(), y)
     assert terms.distortion.dtype == terms.rate.dtype == torch.float64
     assert not model.bounds or model.log_weights(x.double(), y, 2).dtype == torch.float64
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "planar"])
+@every_variant
+def test_a_vamp_prior_is_refused_when_it_is_asked_for_or_can_be_trained(name: str, posterior: str) -> None:
+    fields = registry().variants[name].load().Settings.model_fields
+    if "prior" not in fields or fields["prior"].annotation is not PriorSettings:
+        pytest.skip("its prior is not one of `zoo.priors`")
+    asked = {"prior": {"name": "vamp"}, "posterior": {"name": posterior}}
+    try:
+        model = make(name, **{key: value for key, value in asked.items() if key in fields})
+    except UsageError as error:
+        assert "prior.name=vamp" in str(error)
+        assert posterior != "diagonal" or subject(name).conditional
+        return
+    assert all(torch.isfinite(loss) for loss in model.losses(*batch(model)).values())
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------
@@ -165,6 +212,17 @@ def test_beta_weighs_the_rate_in_training_only() -> None:
 
 
 @every_variant
+def test_a_step_decodes_as_often_as_it_says(name: str) -> None:
+    model, rows = make(name), []
+    if len(model.parameter_groups()) > 1:
+        pytest.skip("nobody asks how often one of several losses decodes")
+    decode = model.decode
+    model.decode = lambda z, *rest: rows.append(len(z)) or decode(z, *rest)
+    model.losses(*batch(model, 4))
+    assert sum(rows) == 4 * model.decodings
+
+
+@every_variant
 def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
     # With the compiler's front alone: that is what the code of a variant can stop.
     plain, traced = (make(name).train() for _ in range(2))
@@ -190,6 +248,39 @@ def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
             assert found[group].requires_grad == loss.requires_grad
         plain.after_step()
         traced.after_step()
+
+
+@every_variant
+def test_what_a_stage_says_that_it_trains_is_what_has_a_loss_in_it(name: str) -> None:
+    model = make(name).train()
+    x, y = batch(model, 4)
+    found = set()
+    for progress in (Progress(0.0, 0.0), Progress(0.5, 0.3), Progress(1.0, 0.99), Progress(1.0)):
+        groups = set(model.losses(x, y, progress))
+        assert groups == set(model.trained_in(model.stage(progress)))
+        found |= groups
+    assert found == set(model.parameter_groups())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("quadrant_cvae", ["train.warmup=0"], "'guess' of quadrant_cvae"),
+        ("quadrant_cvae", ["train.warmup=2"], "'vae' of quadrant_cvae"),
+        ("vq_vae", ["prior_from=0"], "prior_from"),
+        ("vq_vae", ["prior_from=1"], "prior_from"),
+        ("vq_vae", ["prior_from=0.999"], "'prior' of vq_vae"),
+        ("two_stage_vae", ["first_stage=0"], "first_stage"),
+        ("two_stage_vae", ["first_stage=1"], "first_stage"),
+    ],
+)
+def test_a_training_that_leaves_a_part_as_it_began_is_refused(
+    name: str, settings: list[str], said: str, tmp_path: Path
+) -> None:
+    config = resolve(name, "synthetic", settings=["train.epochs=2", *settings])
+    with pytest.raises(UsageError, match=said):
+        train_run(config, tmp_path, choose("cpu"))
+    assert not (tmp_path / "run.json").exists()
 
 
 @pytest.mark.parametrize("width", [28, 56])

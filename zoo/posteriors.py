@@ -88,6 +88,10 @@ class DiagonalGaussian:
         # From eps, not from (z - mean) / sigma: the same number without the rounding of z.
         return z, -0.5 * (LOG_2PI + self.log_variance + eps.square()).sum(-1)
 
+    def sample(self, temperature: float = 1.0) -> Tensor:
+        """A draw (..., D), its standard deviations times ``temperature``."""
+        return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise.normal(self.mean)
+
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z) (...) for z (..., D)."""
         return log_normal(z, self.mean, self.log_variance).sum(-1)

@@ -77,7 +77,7 @@ class Prior(nn.Module):
         return None
 
     def initialise(self, x: Tensor) -> None:
-        """Start from data, x (N, C, H, W) in [0, 1]; only the vamp prior has something to start from it."""
+        """Start from data, x (N, C, H, W); only the vamp prior has something to start from it."""
 
 
 class DiagonalPrior(Prior):
@@ -97,8 +97,7 @@ class DiagonalPrior(Prior):
         return log_normal(z, *self.moments()).sum(-1)
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
-        mean, log_variance = self.moments()
-        return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean.expand(n, -1))
+        return DiagonalGaussian(*(part.expand(n, -1) for part in self.moments())).sample(temperature)
 
 
 class StandardPrior(DiagonalPrior):
@@ -131,8 +130,7 @@ class _Mixture(Prior):
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()
         k = noise.component(log_weights.exp(), n)
-        mean, log_variance = gaussians.mean[k], gaussians.log_variance[k]
-        return mean + temperature * torch.exp(0.5 * log_variance) * noise.normal(mean)
+        return DiagonalGaussian(gaussians.mean[k], gaussians.log_variance[k]).sample(temperature)
 
 
 # Log-densities (rows * components) held at once.
@@ -177,7 +175,8 @@ class MixturePrior(_Mixture):
 class VampPrior(_Mixture):
     """The average of q(z | u_k) over K learned pseudo-inputs u_k (Tomczak & Welling 2018, arXiv 1705.07120).
 
-    Pseudo-inputs are kept in [0, 1] by a hardtanh and begin as the official code's, N(0.05, 0.01^2).
+    Pseudo-inputs begin as the official code's, N(0.05, 0.01^2), and where the data lies in [0, 1] a hardtanh keeps them
+    there (``confined``).
 
     ``encode`` is the model's own encoder, and the gradient of the prior reaches it. It is called, never
     owned: give a bound method (or the module), not a closure, so that a copied model's prior follows the
@@ -193,27 +192,30 @@ class VampPrior(_Mixture):
         latent: int,
         encode: Callable[[Tensor], DiagonalGaussian],
         shape: tuple[int, ...],
+        confined: bool = True,
     ) -> None:
         super().__init__(settings, latent)
+        self.confined = confined
         # A tuple hides a module from registration: its parameters belong to the model.
         self._encode = (encode,)
         self.free_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(settings.components, *shape))
 
     def pseudo_inputs(self) -> Tensor:
-        """The images (K, C, H, W) in [0, 1] whose posteriors are the components."""
-        return F.hardtanh(self.free_inputs, 0.0, 1.0)
+        """The images (K, C, H, W) whose posteriors are the components."""
+        return F.hardtanh(self.free_inputs, 0.0, 1.0) if self.confined else self.free_inputs
 
     @torch.no_grad()
     def initialise(self, x: Tensor, spread: float = 0.02) -> None:
         """Set the pseudo-inputs to random rows of x (N, C, H, W), repeated if N < K, plus a little noise.
 
-        They are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most pixels of
-        binary or dark images would never move again.
+        Those that are confined are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most
+        pixels of binary or dark images would never move again.
         """
         k = len(self.free_inputs)
         rows = torch.randperm(len(x)) if len(x) >= k else torch.randint(len(x), (k,))
         images = x[rows[:k].to(x.device)].to(self.free_inputs)
-        self.free_inputs.copy_((images + spread * torch.randn_like(images)).clamp(0.01, 0.99))
+        moved = images + spread * torch.randn_like(images)
+        self.free_inputs.copy_(moved.clamp(0.01, 0.99) if self.confined else moved)
 
     def components(self) -> tuple[DiagonalGaussian, Tensor]:
         q = self._encode[0](self.pseudo_inputs())
@@ -258,7 +260,7 @@ def make_prior(
 
     Args:
         encode: x (K, C, H, W) -> diagonal Gaussian; ``vamp`` needs it. It does not become a submodule.
-        spec: the data, whose shape ``vamp`` gives its pseudo-inputs.
+        spec: the data, whose shape and range ``vamp`` gives its pseudo-inputs.
     """
     if settings.name != "vamp":
         return PRIORS[settings.name](settings, latent)
@@ -266,4 +268,4 @@ def make_prior(
         raise UsageError(
             "the vamp prior needs the model's encoder and the data's shape; this model gives it neither."
         )
-    return VampPrior(settings, latent, encode, tuple(spec.shape))
+    return VampPrior(settings, latent, encode, tuple(spec.shape), confined=spec.support != "real")

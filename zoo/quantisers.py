@@ -1,8 +1,8 @@
 """What turns a grid of real vectors into a grid of codes: a learned codebook, or rounding to fixed levels.
 
-A quantiser maps z (B, D, h, w) to codes (B, h, w) in [0, K) and their vectors (B, D, h, w), and hands the gradient of
-those vectors to z unchanged (straight-through). All of it is float32 (float64 for float64 inputs) outside autocast: a
-nearest neighbour found in half precision is another one.
+A quantiser maps z (B, D, h, w) to codes (B, h, w) in [0, K) and their vectors (B, D, h, w). The gradient of those
+vectors passes the rounding unchanged (straight-through): vq hands it to z as it is, fsq through its tanh. All of it is
+float32 (float64 for float64 inputs) outside autocast: a nearest neighbour found in half precision is another one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Quantised:
     """What a quantiser made of z.
 
     Attributes:
-        vectors: (B, D, h, w), the codes' vectors, with the identity as their gradient to z.
+        vectors: (B, D, h, w), the codes' vectors, whose gradient to z is that of z itself (of tanh(z) with fsq).
         codes: (B, h, w) int64 in [0, K).
         commitment: (B,) the term that keeps z near its codes, summed over the grid; 0 without one.
     """

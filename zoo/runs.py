@@ -35,7 +35,7 @@ from zoo.registry import registry
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
-from zoo.training.trainer import Result, Trainer, Watcher
+from zoo.training.trainer import Result, Trainer, Watcher, untrained
 
 log = logging.getLogger(__name__)
 MODEL = "model.safetensors"
@@ -69,18 +69,22 @@ def train_run(
     In a ``world`` of several processes each calls this with the same folder; the first one holds it for all.
 
     Raises:
-        UsageError: the folder holds another run, or another process is training in it.
+        UsageError: the folder holds another run, or another process is training in it; or as `check_stages`.
         Stopped, Diverged: as `Trainer.fit`.
         ZooError: what is there is damaged.
     """
     with locked(folder) if world.first else contextlib.nullcontext():
         images = load_images(config)
         spec = images.spec
+        model = fresh_model(config, spec)
+        if not finished(folder):
+            check_stages(config, model, len(images["train"]))
+            if world.first:
+                compare_labels(config, model, images)
         if world.first:
             sweep(folder)
             sweep(folder / "checkpoints")
             claim(folder, config, spec, images)
-        model = fresh_model(config, spec)
         compute = decided(folder, compute, model, config.train, len(images["train"]), world)
         model = compute.place(model)
         if finished(folder):
@@ -95,6 +99,28 @@ def train_run(
                 remember(folder, trainer.compute)
             write_finished(folder, model, result)
         return Run(config, model, images, trainer.compute, result)
+
+
+def check_stages(config: RunConfig, model: VAE, images: int) -> None:
+    """Raise `UsageError` where a training on so many images would leave a part of the model as it began."""
+    if left := untrained(model, config.train, images):
+        names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
+        raise UsageError(
+            f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
+            f"({train.warmup:g}) or train.epochs ({train.epochs})."
+        )
+
+
+def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
+    """Warn where a supervised model is told another share of labelled examples than it will be shown."""
+    told, labels = getattr(model.settings, "labelled", None), images["train"].labels
+    if not model.supervised or told is None or labels is None:
+        return
+    # Those that are shown their label come again with it: what has none is every image once.
+    once = int((labels < 0).sum()) or len(labels)
+    shown = config.data.options.get("labelled", once) / once
+    if not math.isclose(told, shown, rel_tol=0.1):
+        log.warning("labelled=%g, but the data shows the labels of %.2g of its training images", told, shown)
 
 
 def fresh_model(config: RunConfig, spec: DataSpec) -> VAE:

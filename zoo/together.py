@@ -77,8 +77,9 @@ def train_beside(
             if runs.finished(folder):
                 continue
             images = runs.load_images(config)
-            runs.claim(folder, config, images.spec, images)
             model = runs.fresh_model(config, images.spec)
+            runs.check_stages(config, model, len(images["train"]))
+            runs.claim(folder, config, images.spec, images)
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
             trainers[runs.make_trainer(config, decided.place(model), images, decided, *rest)] = folder

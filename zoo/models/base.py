@@ -6,7 +6,7 @@ in `VAE.losses`. A reported ELBO never carries a training weight: `VAE.terms` kn
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -174,6 +174,10 @@ class VAE(nn.Module):
         """Which of several losses training minimises at ``progress``, for a variant that trains one part after another
         and decides by it in `losses`. A captured step is captured once in each; it hands the stage on."""
         return None
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        """The names of the parameter groups that `losses` has a loss for in a stage."""
+        return self.parameter_groups().keys()
 
     def stage_of(self, progress: float | Tensor) -> Hashable:
         """`stage`, or what a captured step says that it is."""

@@ -19,12 +19,13 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.nets import Width
 from zoo.precision import full, full_precision
 
 
 class FactorSettings(VanillaSettings):
     gamma: float = Field(10.0, ge=0, description="weight of the total correlation in training")
-    judge: tuple[int, ...] = Field((256, 256), description="widths of the discriminator; six of 1000 in the paper")
+    judge: tuple[Width, ...] = Field((256, 256), description="widths of the discriminator; six of 1000 in the paper")
 
 
 class FactorVAE(VanillaVAE):

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import make_likelihood
 from zoo.models.base import VAE, Terms, repeat
@@ -127,8 +126,7 @@ class Hierarchy(VAE):
         def tempered(prior: DiagonalGaussian | Prior, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
             if isinstance(prior, Prior):
                 return prior.sample(n, temperature), None
-            deviation = temperature * torch.exp(0.5 * prior.log_variance)
-            return prior.mean + deviation * noise.normal(prior.mean), None
+            return prior.sample(temperature), None
 
         return self.likelihood.mean(self.descend(tempered, n)[1])
 

@@ -23,15 +23,15 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
-from zoo.nets import Activation, require
+from zoo.nets import Activation, Width, require
 from zoo.nets.mlp import chain
 from zoo.posteriors import DiagonalGaussian, gaussian
 
 
 class HVAESettings(Settings):
     latent: int = Field(50, ge=1, description="dimensions of the top layer")
-    lower: tuple[int, ...] = Field((100,), description="dimensions of the layers below it, the lowest first")
-    hidden: tuple[tuple[int, ...], ...] = Field(
+    lower: tuple[Width, ...] = Field((100,), description="dimensions of the layers below it, the lowest first")
+    hidden: tuple[tuple[Width, ...], ...] = Field(
         ((200, 200), (100, 100)), description="widths of the networks between two layers, the lowest first"
     )
     activation: Activation = "tanh"
@@ -132,8 +132,7 @@ class HVAE(VAE):
         like = next(self.parameters())
         value = temperature * noise.normal(like.new_zeros(n, self.settings.latent))
         for net in reversed(self.down):
-            p = gaussian(net(value))
-            value = p.mean + temperature * torch.exp(0.5 * p.log_variance) * noise.normal(p.mean)
+            value = gaussian(net(value)).sample(temperature)
         return self.likelihood.mean(self.decode(value))
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:

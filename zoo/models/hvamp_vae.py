@@ -21,7 +21,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, mean_logits
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
-from zoo.nets import Activation
+from zoo.nets import Activation, Width
 from zoo.nets.mlp import chain, dense
 from zoo.posteriors import DiagonalGaussian
 from zoo.priors import Prior, PriorSettings, make_prior
@@ -32,7 +32,7 @@ LOG_VARIANCES = (-6.0, 2.0)  # the official code's bounds
 class HVampSettings(Settings):
     latent: int = Field(40, ge=1, description="dimensions of the upper layer, z2")
     lower: int = Field(40, ge=1, description="dimensions of the layer below it, z1")
-    hidden: tuple[int, ...] = Field(
+    hidden: tuple[Width, ...] = Field(
         (300, 300), description="widths of every network; of two inputs each goes alone through all but the last"
     )
     activation: Literal[Activation, "gated"] = "gated"

@@ -51,21 +51,25 @@ class IWAE(VanillaVAE):
         rows, log_q = q.repeat(k).rsample()
         z, log_q, scale = rows.view(k, len(x), -1), log_q.view(k, len(x)), None
         if self.settings.gradient == "doubly":
-            # The score of q vanishes in expectation: only the path through z is left, with squared weights.
+            # In expectation the score of q is a gradient through z too. With it the weight w of a sample becomes
+            # (1 - b) w + b w^2, where b is what log q is weighed by.
             log_q = q.detach().log_prob(z)
             z, scale = scaled_gradient(z)
             rows = z.flatten(0, 1)
         log_likelihood = self.log_likelihood(self.decode(rows, repeat(y, k)), repeat(x, k)).view(k, len(x))
         log_ratio = self.prior.log_prob(z) - log_q
-        log_w = log_likelihood + self.rate_weight(progress) * log_ratio
+        weight = self.rate_weight(progress)
+        log_w = log_likelihood + weight * log_ratio
         if scale is not None:
-            scale(torch.softmax(log_w.detach(), 0).unsqueeze(-1))
+            scale((1.0 - weight + weight * torch.softmax(log_w.detach(), 0)).unsqueeze(-1))
         terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
         return Losses({"vae": k_sample_loss(log_w, self.settings.bound)}, terms)
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         if self.settings.initial == "glorot":
-            glorot(self)
+            # Not the networks of a flow, which begin as the identity.
+            for part in (self.encoder, self.head, self.decoder):
+                glorot(part)
         super().initialise(x, y)
 
 

@@ -22,7 +22,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, mean_logits
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy, standard_normal
-from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
+from zoo.nets import DecoderSettings, EncoderSettings, Width, make_decoder, make_encoder
 from zoo.posteriors import DiagonalGaussian
 from zoo.precision import full_precision
 
@@ -34,7 +34,7 @@ class LadderSettings(Settings):
     latent: int = Field(
         64, ge=1, description="dimensions of the lowest layer; each above has half of the one below"
     )
-    hidden: tuple[int, ...] = Field(
+    hidden: tuple[Width, ...] = Field(
         (512, 256, 128, 64, 32), min_length=1, description="units of each layer's networks, the lowest first"
     )
     depth: int = Field(2, ge=1, description="dense layers between one layer of latents and the next")

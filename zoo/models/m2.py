@@ -24,7 +24,7 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
-from zoo.nets import ACTIVATIONS, Activation, require
+from zoo.nets import ACTIVATIONS, Activation, Width, require
 from zoo.nets.mlp import chain, dense
 from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal, log_normal
 from zoo.precision import full, full_precision
@@ -32,7 +32,7 @@ from zoo.precision import full, full_precision
 
 class M2Settings(Settings):
     latent: int = Field(50, ge=1, description="dimensions of z, beside the class")
-    hidden: tuple[int, ...] = Field((500,), min_length=1, description="widths of each of the three networks")
+    hidden: tuple[Width, ...] = Field((500,), min_length=1, description="widths of each of the three networks")
     activation: Activation = "softplus"
     initial: float | None = Field(
         None, gt=0, description="deviation of the hidden layers' initial weights (Pyro: 0.001); none: PyTorch's"
@@ -56,7 +56,7 @@ class M2(VAE):
     def __init__(self, spec: DataSpec, settings: M2Settings) -> None:
         super().__init__(spec, settings)
         require(spec.classes > 1, "'m2' needs data with classes. `zoo list datasets` shows which have them.")
-        self.centres = spec.classes
+        self.centres = self.decodings = spec.classes
         self.likelihood = make_likelihood(settings.likelihood, spec)
         channels, *size = spec.shape
         self.output = (self.likelihood.channels(channels), *size)

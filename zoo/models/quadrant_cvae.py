@@ -12,6 +12,7 @@ shown part): the board marks it and ranks it apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +23,7 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
+from zoo.nets import Width
 from zoo.nets.mlp import chain
 from zoo.posteriors import DiagonalGaussian, gaussian
 
@@ -32,7 +34,7 @@ HIDDEN = -1.0  # what the networks see where they are shown nothing
 class QuadrantSettings(Settings):
     latent: int = Field(200, ge=1, description="number of latent dimensions")
     observed: int = Field(1, ge=1, le=3, description="quadrants shown: bottom left, then top left, then top right")
-    hidden: tuple[int, ...] = Field((500, 500), description="widths of each of the four networks")
+    hidden: tuple[Width, ...] = Field((500, 500), description="widths of each of the four networks")
     rate: Literal["sampled"] | None = Field(
         None, description="`sampled`: the KL at the draw of z, as Pyro has it: more noise; none: in closed form"
     )
@@ -126,6 +128,9 @@ class QuadrantCVAE(VAE):
     def stage(self, progress: float | Tensor) -> str:
         return "guess" if progress < 1 else "vae"
 
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return (stage,)
+
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         p = self.prior(x).repeat(k)
         z, log_q = self.infer(x).repeat(k).rsample()
@@ -142,9 +147,7 @@ class QuadrantCVAE(VAE):
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Completions of images that were seen first in training, drawn at random."""
         x = self.seen[noise.index(self.seen.new_empty(n), REMEMBERED)]
-        p = self.prior(x)
-        z = p.mean + temperature * torch.exp(0.5 * p.log_variance) * noise.normal(p.mean)
-        return self._completed(x, z)
+        return self._completed(x, self.prior(x).sample(temperature))
 
     def _completed(self, x: Tensor, z: Tensor) -> Tensor:
         mean = self.likelihood.mean(self.decode(z))

@@ -49,9 +49,8 @@ from zoo.errors import UsageError
 from zoo.likelihoods import Likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
+from zoo.nets.aside import aside
 from zoo.precision import full, full_precision
-
-SEED = 0
 
 
 class RAESettings(Settings):
@@ -155,14 +154,9 @@ class RAE(VAE):
     def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Fit the density to the codes of an epoch of training images. The global random state is the same afterwards,
         and what was drawn before it does not matter."""
-        training = self.training
-        self.eval()
-        device = self.density.means.device
         # Bits of grey pixels are drawn while the batches are read.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(SEED)
+        with aside(self):
             self.density.fit(torch.cat([self.encode(x) for x, _ in batches]))
-        self.train(training)
 
     # ---- the regularisers ------------------------------------------------------------------------------------------
 

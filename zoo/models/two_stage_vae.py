@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -32,7 +33,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import Gaussian, LikelihoodSettings
 from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaVAE
-from zoo.nets import Activation, DecoderSettings, EncoderSettings
+from zoo.nets import Activation, DecoderSettings, EncoderSettings, Width
 from zoo.nets.mlp import dense
 from zoo.posteriors import LOG_VARIANCE_BOUND, DiagonalGaussian, PosteriorSettings
 from zoo.precision import full
@@ -54,7 +55,7 @@ class SecondStageSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: tuple[int, ...] = Field((256, 256, 256), min_length=1)
+    hidden: tuple[Width, ...] = Field((256, 256, 256), min_length=1)
     activation: Activation = "relu"
 
 
@@ -64,7 +65,7 @@ class TwoStageSettings(Settings):
     likelihood: LikelihoodSettings = LikelihoodSettings()
     posterior: PosteriorSettings = PosteriorSettings()
     second: SecondStageSettings = SecondStageSettings()
-    first_stage: float = Field(0.5, ge=0, le=1, description="share of training for the first stage; the rest: second")
+    first_stage: float = Field(0.5, gt=0, lt=1, description="share of training for the first stage; the rest: second")
     #: what the first stage is trained with; the second stage is there to learn a better one
     prior: ClassVar[PriorSettings] = PriorSettings(name="standard")
 
@@ -163,6 +164,9 @@ class TwoStageVAE(VanillaVAE):
         if fraction is None:
             return "both"
         return "first" if fraction < self.settings.first_stage else "second"
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return ("first", "second") if stage == "both" else (stage,)
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with z and u drawn together."""

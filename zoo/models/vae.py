@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
-from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
+from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
 from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
@@ -37,6 +37,12 @@ class VanillaVAE(VAE):
 
     def __init__(self, spec: DataSpec, settings: VanillaSettings) -> None:
         super().__init__(spec, settings)
+        if settings.prior.name == "vamp":
+            require(not self.conditional, "prior.name=vamp needs a model without a condition: pseudo-inputs have none.")
+            require(
+                settings.posterior.name == "diagonal",
+                "prior.name=vamp needs posterior.name=diagonal: a flow has no density at a given z.",
+            )
         condition = condition_size(spec) if self.conditional else 0
         self.encoder = make_encoder(settings.encoder, spec, condition)
         self.posterior = make_posterior(settings.posterior, settings.latent)

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.nets.aside import aside
 from zoo.nets.discriminator import Discriminator, DiscriminatorSettings
 from zoo.precision import full_precision
 
 LOG_2 = math.log(2.0)  # what a verdict costs when real and made cannot be told apart
 CALIBRATION_IMAGES = 4096
-SEED = 0
 
 
 class VAEGANSettings(VanillaSettings):
@@ -85,19 +85,14 @@ class VAEGAN(VanillaVAE):
         global random state is the same afterwards."""
         if self.likelihood.name != "bernoulli":
             return
-        training = self.training
-        self.eval()
         logits, images = [], []
-        device = self.calibration.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(SEED)
+        with aside(self):
             for x, y in batches:
                 logits.append(self.decode(self.infer(x, y).rsample()[0], y).flatten().double())
                 images.append(x.flatten().double())
                 if sum(part.numel() for part in images) >= CALIBRATION_IMAGES * self.spec.dims:
                     break
         self.calibration.copy_(calibrate(torch.cat(logits), torch.cat(images)))
-        self.train(training)
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The encoder's loss: rate + similarity; the decoder's: gamma * similarity + its verdicts; the

@@ -4,7 +4,8 @@ Paper: Tomczak and Welling, VAE with a VampPrior, AISTATS 2018, https://arxiv.or
 Official code: https://github.com/jmtomczak/vae_vampprior.
 Where we differ: one file, because only the prior is exchanged (`zoo.priors.VampPrior`), and the shared networks; gated
 dense layers, as the paper's, are ``activation: gated``. Pseudo-inputs begin at training images, the paper's at noise.
-Samples draw a component at random, where the official code takes the first.
+Samples draw a component at random, where the official code takes the first. Log-variances are clamped to [-20, 20],
+theirs to [-6, 2].
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ both terms exact. Every posterior sample is the same one, so the k-sample bound 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -28,17 +29,20 @@ from zoo.code_prior import CodePrior, CodePriorSettings
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of
+from zoo.nets import Width
 from zoo.quantisers import Quantised, QuantiserSettings, code_counts, make_quantiser, perplexity
 
 
 class VQSettings(Settings):
     latent: int = Field(16, ge=1, description="numbers in a code's vector (fsq: has one for each of its levels)")
-    channels: tuple[int, ...] = Field((16, 32), min_length=1, description="channels of each halving of the resolution")
+    channels: tuple[Width, ...] = Field(
+        (16, 32), min_length=1, description="channels of each halving of the resolution"
+    )
     residual: int = Field(1, ge=0, description="residual blocks at the lowest resolution, in each network")
     hidden: int = Field(32, ge=1, description="channels inside a residual block")
     quantiser: QuantiserSettings = QuantiserSettings()
     prior: CodePriorSettings = CodePriorSettings()
-    prior_from: float = Field(0.6, ge=0, le=1, description="share of training after which only the prior is trained")
+    prior_from: float = Field(0.6, gt=0, lt=1, description="share of training after which only the prior is trained")
     likelihood: LikelihoodSettings = LikelihoodSettings()
 
 
@@ -109,6 +113,9 @@ class VQVAE(VAE):
         if fraction is None:
             return "both"
         return "codes" if fraction < self.settings.prior_from else "prior"
+
+    def trained_in(self, stage: Hashable) -> Collection[str]:
+        return {"codes": ("vae",), "prior": ("prior",)}.get(stage, ("vae", "prior"))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {

@@ -6,7 +6,7 @@ decoder maps codes (B, D + K) to the parameters of a likelihood (B, C', H, W).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
 
+Width = Annotated[int, Field(ge=1)]  # of a layer
 Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
 
 
@@ -24,20 +25,28 @@ class EncoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["mlp", "conv", "residual", "gated", "timm"] = "mlp"
-    hidden: tuple[int, ...] = Field((400, 400), description="widths of the dense layers")
-    channels: tuple[int, ...] = Field((32, 64), description="channels of each halving of the resolution")
-    activation: Literal[Activation, "gated"] = "relu"
-    timm: str | None = None
-    pretrained: bool = False
+    hidden: tuple[Width, ...] = Field((400, 400), description="widths of the dense layers of `mlp`, `conv`, `residual`")
+    channels: tuple[Width, ...] = Field(
+        (32, 64), description="channels of each halving of the resolution by `conv`, `residual`"
+    )
+    activation: Literal[Activation, "gated"] = Field(
+        "relu", description="of `mlp`, `conv`, `residual`; `gated` of `mlp` alone"
+    )
+    timm: str | None = Field(None, description="name of a timm backbone, which reads none of the three above")
+    pretrained: bool = Field(False, description="whether the timm backbone begins with its published weights")
 
 
 class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["mlp", "conv", "residual", "gated"] = "mlp"
-    hidden: tuple[int, ...] = (400, 400)
-    channels: tuple[int, ...] = Field((64, 32), description="channels at each doubling of the resolution")
-    activation: Literal[Activation, "gated"] = "relu"
+    hidden: tuple[Width, ...] = Field((400, 400), description="widths of the dense layers of `mlp`, `conv`, `residual`")
+    channels: tuple[Width, ...] = Field(
+        (64, 32), description="channels at each doubling of the resolution by `conv`, `residual`"
+    )
+    activation: Literal[Activation, "gated"] = Field(
+        "relu", description="of `mlp`, `conv`, `residual`; `gated` of `mlp` alone"
+    )
 
 
 ACTIVATIONS = {
@@ -53,7 +62,11 @@ ACTIVATIONS = {
 def make_encoder(settings: EncoderSettings, spec: DataSpec, condition: int = 0) -> nn.Module:
     """The encoder for images of ``spec``, with ``condition`` numbers beside them; it has ``.features``."""
     require(settings.name == "mlp" or settings.activation != "gated", "activation=gated is for dense networks.")
-    if settings.timm or settings.name == "timm":
+    named = bool(settings.timm)
+    require(named or not settings.pretrained, "encoder.pretrained=yes needs encoder.timm=NAME, such as resnet18.")
+    if named or settings.name == "timm":
+        name = settings.name
+        require(name in ("mlp", "timm"), f"encoder.timm stands in place of encoder.name={name}: give one of the two.")
         from zoo.nets.backbone import TimmEncoder
 
         return TimmEncoder(settings, spec.shape, condition)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from zoo.errors import unknown
+from zoo.errors import UsageError, unknown
 from zoo.nets import EncoderSettings, require, with_planes
 
 
@@ -29,11 +30,26 @@ class TimmEncoder(nn.Module):
         try:
             self.backbone = timm.create_model(settings.timm, img_size=shape[1:], **options)
         except TypeError:
-            # Convolutional backbones take any size and no img_size.
+            # Convolutional backbones take no img_size.
             self.backbone = timm.create_model(settings.timm, **options)
+        except (AssertionError, ValueError) as error:
+            raise _unfit(settings.timm, shape, error) from error
         self.features = self.backbone.num_features
         if hasattr(self.backbone, "head_hidden_size"):
             self.features = self.backbone.head_hidden_size or self.features
+        if next(self.backbone.parameters()).is_meta:  # of a model that is only measured
+            return
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                self.backbone.eval()(torch.zeros(1, shape[0] + condition, *shape[1:]))
+        except Exception as error:
+            raise _unfit(settings.timm, shape, error) from error
+        self.backbone.train()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.backbone(with_planes(x, condition))
+
+
+def _unfit(name: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    return UsageError(f"encoder.timm={name} cannot take images of {'x'.join(map(str, shape))} ({reason}).")

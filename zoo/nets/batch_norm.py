@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-SEED = 0
+from zoo.nets.aside import aside
 
 
 @torch.no_grad()
@@ -35,12 +35,8 @@ def recollect(
     ]
     if not layers:
         return
-    modes = {module: module.training for module in model.modules()}
     momenta = [layer.momentum for layer in layers]
-    place = layers[0].running_mean.device
-    with torch.random.fork_rng([place] if place.type == "cuda" else []):
-        torch.manual_seed(SEED)
-        model.train()
+    with aside(model, training=True):
         for layer in layers:
             layer.reset_running_stats()
             # None is torch's word for a cumulative average.
@@ -51,5 +47,3 @@ def recollect(
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
-            for module, mode in modes.items():
-                module.training = mode

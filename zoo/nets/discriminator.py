@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.nets import require
+from zoo.nets import Width, require
 
 
 class DiscriminatorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    channels: tuple[int, ...] = Field((16, 32), description="channels of each halving of the resolution")
+    channels: tuple[Width, ...] = Field((16, 32), description="channels of each halving of the resolution")
     hidden: int = Field(128, ge=1, description="width of the dense layer before the verdict")
     layer: int = Field(-1, description="which convolution's output is the features; -1 is the last")
     norm: Literal["layer", "none"] = "layer"

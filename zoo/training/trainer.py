@@ -280,9 +280,7 @@ class Trainer:
 
     def progress(self, step: int | None = None) -> Progress:
         """How far the warm-up, and the whole training, have come at ``step``; None is the next one."""
-        step = self.step if step is None else step
-        warmup = min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0
-        return Progress(warmup, fraction=step / self.steps)
+        return progress_at(self.step if step is None else step, self.warmup_steps, self.steps)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, lowered where the training went back."""
@@ -550,6 +548,23 @@ class Trainer:
     def _snapshot(self) -> dict[str, Tensor]:
         with _evaluating(self.model, self.average):
             return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+
+def progress_at(step: int, warmup: float, steps: int) -> Progress:
+    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step."""
+    return Progress(min(1.0, step / warmup) if warmup else 1.0, fraction=step / steps)
+
+
+def untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
+    """The parameter groups of ``model`` that no step of a training on so many images would move."""
+    epoch = images // config.batch_size
+    steps, left = config.epochs * epoch, set(model.parameter_groups())
+    # The last step first: nearly always the first and the last one are enough.
+    for step in itertools.chain(range(min(1, steps)), range(steps - 1, 0, -1)):
+        left -= set(model.trained_in(model.stage(progress_at(step, config.warmup * epoch, steps))))
+        if not left:
+            break
+    return left if steps else set()
 
 
 class _Hopeless(Exception):

@@ -1,0 +1,72 @@
+"""Networks by name: what is refused when one is asked for, and what running a model aside leaves as it was."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+from zoo import create_model
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.nets import EncoderSettings, make_encoder
+from zoo.nets.aside import aside
+
+SPEC = DataSpec((1, 28, 28), "binary", classes=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"pretrained": True}, "needs encoder.timm"),
+        ({"pretrained": True, "name": "conv"}, "needs encoder.timm"),
+        ({"timm": "resnet10t", "name": "conv"}, "in place of encoder.name=conv"),
+        ({"name": "timm"}, "needs encoder.timm"),
+    ],
+)
+def test_a_setting_that_the_network_would_not_read_is_refused(settings: dict, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        create_model("vae", data=SPEC, encoder=settings)
+
+
+def test_a_timm_network_is_made_where_it_takes_the_images_and_refused_where_not() -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(UsageError, match="convnext_atto cannot take images of 1x28x28"):
+        make_encoder(EncoderSettings(timm="convnext_atto"), SPEC)
+    torch.set_rng_state(state)
+    encoder = make_encoder(EncoderSettings(timm="resnet10t"), SPEC, condition=10)
+    drawn = torch.rand(3)
+    torch.set_rng_state(state)
+    import timm
+
+    plain = timm.create_model("resnet10t", in_chans=11, num_classes=0)
+    assert torch.equal(torch.rand(3), drawn), "trying it draws nothing"
+    assert all(torch.equal(value, encoder.backbone.state_dict()[key]) for key, value in plain.state_dict().items())
+    assert all(module.training for module in encoder.modules())
+    assert encoder(torch.zeros(2, 1, 28, 28), torch.zeros(2, 10)).shape == (2, encoder.features)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_model_run_aside_is_afterwards_as_before(fails: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    model[1].eval()
+    state, drawn = torch.get_rng_state(), []
+    for training in (False, True):
+        with contextlib.suppress(ZeroDivisionError), aside(model, training):
+            assert all(module.training == training for module in model.modules())
+            drawn.append(torch.rand(3))
+            if fails:
+                raise ZeroDivisionError
+        assert [module.training for module in model.modules()] == [True, True, False]
+        assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name", ["rae", "vae_gan"])
+def test_a_model_whose_fitting_fails_is_in_the_mode_that_it_was_in(name: str) -> None:
+    model = create_model(name, data=SPEC).train()
+    with pytest.raises(RuntimeError):
+        model.recollect([(torch.zeros(2, 1, 5, 5), None)])
+    assert all(module.training for module in model.modules())
