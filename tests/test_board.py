@@ -222,6 +222,7 @@ def test_other_data_is_another_table() -> None:
         [["a", "d"], ["b"], ["c"]], [["a"], ["b", "d"], ["c"]], [["a"], ["b"], ["c", "d"]],
     )  # fmt: skip
     assert len(re.findall(r"^### mnist \(set \d\)$", board(pair, {}), re.M)) == 3
+    assert board(pair, {}).count(notation.SETS) == 3 and notation.SETS not in board(pair[:1], {})
 
 
 def test_speeds_of_two_machines_do_not_share_a_column() -> None:

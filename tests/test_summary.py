@@ -115,6 +115,30 @@ def test_the_summary_names_winners_and_ties() -> None:
     assert "Best ELBO: **a**, -1.00 ± 0.10 nats." in board(trio, {})
 
 
+def test_the_summary_says_which_seeds_a_column_is_of() -> None:
+    def pair(*many: int) -> list[Any]:
+        return [
+            make(name, seed, numbers={"elbo": (elbo + seed / 100, 0.1)} | ({"fd": (fd, 0.1)} if seed < seeds else {}))
+            for (name, elbo, fd), seeds in zip((("a", -1.0, 5.0), ("b", -20.0, 9.0)), many, strict=True)
+            for seed in range(3)
+        ]
+
+    assert said(pair(1, 1)) == [
+        "2 variants on mnist, 3 seeds each.",
+        "Best ELBO: a, -0.99 ± 0.10 nats.",
+        "Best fd: a, 5.00 ± 0.10 (seed 0 alone).",
+    ]
+    assert said(pair(2, 1))[2] == "Best fd: a, 5.00 ± 0.10 (not every seed of each)."
+    tie = [make(name, seed, numbers={"fd": (5.0, 0.1)} if seed < 2 else {}) for name in "ab" for seed in range(3)]
+    assert said(tie)[1] == "Best fd: a tie of a and b (from 5.00 ± 0.10; seeds 0 and 1 alone)."
+    # What was lost is told of the whole and not of a column.
+    lost = said([*pair(3, 3), failed("b", 3, reason="no")])
+    assert lost[0].endswith("of 7 runs 1 failed.") and lost[1:] == [
+        "Best ELBO: a, -0.99 ± 0.10 nats.",
+        "Best fd: a, 5.00 ± 0.10.",
+    ]
+
+
 def test_a_long_tie_is_counted() -> None:
     five = [make(name, numbers={"elbo": (-1.0, 0.1)}) for name in "abcde"]
     assert said(five)[1] == "Best ELBO: a tie of a, b, c and 2 more (from -1.00 ± 0.10 nats)."

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
-from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, code, escape, link, superscript
+from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, SETS, code, escape, link, superscript
 from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import summary
@@ -145,6 +145,8 @@ def _remarks(table: Table) -> Iterator[str]:
         said.append(NO_LIKELIHOOD)
     if told := recipes(table):
         said.append(f"Digits after a name tell recipes of one variant apart: {escape(told)}")
+    if table.part:
+        said.append(SETS)
     for metric, reasons in table.skipped.items():
         said.append(f"{escape(metric)} was measured for none: skip: {escape('; '.join(reasons))}.")
     if said:

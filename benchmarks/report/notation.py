@@ -16,6 +16,10 @@ NO_LIKELIHOOD = (
     "reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the data; "
     "it is neither nats nor comparable with an ELBO."
 )
+SETS = (
+    "A set is what some runs had under the name of this data. Other sets of it are other content (see Data, below the "
+    "table), as where M2's labelled images come again with their label, and share no table with it."
+)
 
 
 def number(value: float, digits: int = 4) -> str:

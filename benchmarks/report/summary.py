@@ -19,12 +19,14 @@ NAMED = 3  # names of a tie
 class Leader:
     """Who is best in a column: one row that beats every other beyond the errors, or those that tie for it.
 
-    ``first`` holds them with the best number first, ``number`` is that number with its error and unit.
+    ``first`` holds them with the best number first, ``number`` is that number with its error and unit. ``seeds`` says
+    of which seeds the column is where it misses some that the rows have ("" where it misses none).
     """
 
     column: Column
     first: list[Row]
     number: str
+    seeds: str = ""
 
     @property
     def title(self) -> str:
@@ -71,7 +73,18 @@ def _leader(table: Table, column: Column) -> Leader | None:
     first.sort(key=lambda row: sign * _estimate(row, column).value)
     best = _estimate(first[0], column)
     unit = f" {column.unit}" if column.unit and column.metric != "reconstruction_loss" else ""
-    return Leader(column, first, notation.plus_minus(best.value, best.stderr) + unit)
+    return Leader(column, first, notation.plus_minus(best.value, best.stderr) + unit, _seeds(table, column))
+
+
+def _seeds(table: Table, column: Column) -> str:
+    # ``seed 0 alone``. A run that failed is no part of this: the extent counts those.
+    rows = [row for row in table.rows if isinstance(row.cells[column], Estimate) and not row.marked(column)]
+    measured = [[seed for seed, _ in row.measured(column)] for row in rows]
+    if all(len(seeds) == len(row.done) for seeds, row in zip(measured, rows, strict=True)):
+        return ""
+    if any(seeds != measured[0] for seeds in measured):
+        return "not every seed of each"
+    return f"seed{'s' * (len(measured[0]) > 1)} {notation.listed([str(seed) for seed in measured[0]])} alone"
 
 
 def _sentence(leader: Leader) -> Iterator[Piece]:
@@ -83,7 +96,10 @@ def _sentence(leader: Leader) -> Iterator[Piece]:
             yield " and " if i == len(names) - 1 and not rest else ", ", False
         yield name, True
     more = f" and {rest} more" if rest else ""
-    yield f"{more} (from {leader.number})." if len(leader.first) > 1 else f", {leader.number}.", False
+    if len(leader.first) > 1:
+        yield f"{more} (from {'; '.join(filter(None, [leader.number, leader.seeds]))}).", False
+    else:
+        yield f", {leader.number}" + (f" ({leader.seeds})." if leader.seeds else "."), False
 
 
 def _estimate(row: Row, column: Column) -> Estimate:

@@ -15,7 +15,7 @@ from benchmarks.report.html.markup import Markup, escape, join, link, tag
 from benchmarks.report.html.payload import Json, numbers, payload
 from benchmarks.report.html.plots import RATE_DISTORTION, quality_against_cost, rate_distortion
 from benchmarks.report.html.variant import GALLERY, details, figure, first_seen, link_to
-from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD
+from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, SETS
 
 HERE = Path(__file__).parent
 STATUS = {
@@ -79,7 +79,8 @@ def _leaders(table: Json) -> Markup | None:
         names, rest = one["names"][:3], len(one["names"]) - 3
         text = ", ".join(names) + (f" and {rest} more" if rest > 0 else "")
         tie = f"{len(one['names'])} tie from " if len(one["names"]) > 1 else ""
-        number = tag("span", tie, one["number"], class_="muted")
+        seeds = f" ({one['seeds']})" if one["seeds"] else ""
+        number = tag("span", tie, one["number"], seeds, class_="muted")
         facts.append(tag("div", tag("dt", f"Best {one['title']}"), tag("dd", tag("b", text), number)))
     return tag("dl", *facts, class_="leaders") if facts else None
 
@@ -240,6 +241,8 @@ def _remarks(table: Json) -> Markup | None:
         said.append(NO_LIKELIHOOD[0].upper() + NO_LIKELIHOOD[1:])
     if table["recipes"]:
         said.append(f"Digits after a name tell recipes of one variant apart: {table['recipes']}")
+    if table["part"]:
+        said.append(SETS)
     lost = [
         tag("p", tag("b", f"{row['label']}, seed {run['seed']} {run['status']}"), f": {run['reason']}", class_="bad")
         for row in table["rows"] for run in row["runs"] if run["status"] != "done"

@@ -75,7 +75,12 @@ def _table(
         "about": str(part(suite, "summary") or "").replace("`", ""),
         "extent": extent(table),
         "leaders": [
-            {"title": one.title, "names": [row.label for row in one.first], "number": minus(one.number)}
+            {
+                "title": one.title,
+                "names": [row.label for row in one.first],
+                "number": minus(one.number),
+                "seeds": one.seeds,
+            }
             for one in leaders(table)
         ],
         "columns": [_column(column, table) for column in table.columns],
