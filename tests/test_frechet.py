@@ -32,7 +32,7 @@ def correlated(n: int, dimensions: int, seed: int, shift: float = 0.0) -> np.nda
     seed=st.integers(0, 1000),
     offset=st.floats(-3, 3),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_covariances_that_commute_have_a_closed_form(first: list[float], seed: int, offset: float) -> None:
     generator = np.random.default_rng(seed)
     second = generator.uniform(0.01, 10, len(first))
