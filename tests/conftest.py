@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 # Commands that tests start in other folders find the checkout, installed or not.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+# The same examples in every run, and none that fails because the machine is busy.
+hypothesis.settings.register_profile("zoo", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("zoo")
 
 
 @pytest.fixture

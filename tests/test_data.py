@@ -192,7 +192,7 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
 
 
 @given(start=st.integers(0, 6), size=st.integers(1, 20), drop=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_epoch_resumed_is_the_rest_of_the_epoch(start: int, size: int, drop: bool) -> None:
     batches = Batches(numbered(), batch_size=size, shuffle_seed=3, drop_last=drop)
     whole = drawn(batches, 2)

@@ -321,7 +321,7 @@ def test_trees_that_scikit_learn_moved_are_said_to_be(monkeypatch: pytest.Monkey
         dci.dci_hist_gbt(planted((2, 2), n=60))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
 def test_the_area_counts_ties_as_half(pairs: list[tuple[int, bool]]) -> None:
     scores = np.array([value / 4 for value, _ in pairs], dtype=np.float32)

@@ -211,10 +211,50 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert anchor in map(slug, headings), f"#{anchor} of {target or named(path)}"
 
 
+#: `tests/x.py::test_name`, `test_x.py::test_name`, `test_x.py`, `test_name`; dots stand for the rest of a name.
+REFERENCE = re.compile(r"`(?:((?:[\w/]+/)?\w+\.py)(?:::([\w.]+))?|(test_\w+(?:\.\.\.)?|\.\.\.\w+(?:\.\.\.)?))`")
+DEFINED = {
+    path: re.findall(r"^def (\w+)\(", path.read_text(), re.M)
+    for folder in ("tests", "benchmarks")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """(file, name) of each test that a page names; either may be empty, and the name may be cut."""
+    found = [(file, name or alone) for file, name, alone in REFERENCE.findall(text)]
+    return [(file, name) for file, name in found if name or Path(file).name.startswith("test_")]
+
+
+def matches(file: str, name: str) -> list[str]:
+    """What of the tests (and of the contract) is meant."""
+    files = [path for path in DEFINED if not file or path.as_posix().endswith(f"/{file}")]
+    if not name:
+        return [str(path) for path in files]
+    meant = re.compile(r"\w+".join(map(re.escape, name.split("..."))))
+    return [f"{path}::{one}" for path in files for one in DEFINED[path] if meant.fullmatch(one)]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_the_tests_that_a_page_names_exist(path: Path) -> None:
-    for file, name in re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)::(\w+)`", path.read_text()):
-        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.M), f"{file}::{name}"
+    for file, name in named_tests(path.read_text()):
+        assert len(matches(file, name)) == 1, f"{file}::{name} is {matches(file, name)}"
+
+
+def test_the_promises_of_reliability_are_named_with_their_tests() -> None:
+    found = named_tests((DOCS / "reliability.md").read_text())
+    assert sum(bool(name) for _, name in found) >= 20
+
+
+def test_a_reference_may_be_cut_where_one_test_alone_is_meant() -> None:
+    text = "`tests/test_docs.py::test_links_lead_somewhere` `test_docs.py::test_links...` `..._page_can_be_re...` `x`"
+    names = ["test_links_lead_somewhere", "test_links...", "..._page_can_be_re..."]
+    assert [name for _, name in named_tests(text)] == names
+    here = f"{ROOT / 'tests' / 'test_docs.py'}::"
+    meant = ["test_links_lead_somewhere", "test_links_lead_somewhere", "test_every_page_can_be_reached"]
+    assert [matches(file, name) for file, name in named_tests(text)] == [[here + one] for one in meant]
+    assert matches("test_docs.py", "test_links_lead") == matches("other.py", "test_links...") == []
+    assert len(matches("test_docs.py", "test_...")) > 1
 
 
 def test_every_page_can_be_reached() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -131,6 +132,20 @@ def test_digits_take_other_sizes_but_not_colour(digits: Extractor) -> None:
         digits(noise(3, channels=3))
     with pytest.raises(UsageError, match="no images"):
         digits(noise(0))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (28, 40), (20, 20)])
+def test_digits_of_other_sizes_are_resized_as_their_identity_says(digits: Extractor, size: tuple[int, int]) -> None:
+    # Pillow's bilinear filter grows with the step, which is what antialiasing means here. Stripes show it best.
+    images = torch.randint(0, 256, (4, 1, *size), dtype=torch.uint8)
+    images[:2, :, ::2], images[:2, :, 1::2] = 255, 0
+    small = [
+        np.asarray(Image.fromarray(picture[0].numpy().astype(np.float32)).resize((28, 28), Image.Resampling.BILINEAR))
+        for picture in images
+    ]
+    assert digits.identity["resize"] == "bilinear, antialias" and digits.identity["input"] == 28
+    by_pillow = torch.from_numpy(np.stack(small))[:, None]
+    torch.testing.assert_close(digits.features(images), digits.features(by_pillow), rtol=1e-3, atol=1e-3)
 
 
 def test_features_do_not_depend_on_the_batch_or_on_settings_around(digits: Extractor) -> None:
@@ -298,8 +313,6 @@ def test_worse_digits_have_a_larger_distance(digits: Extractor) -> None:
 
 
 def write(folder: Path, images: torch.Tensor) -> Path:
-    from PIL import Image
-
     folder.mkdir()
     for i, image in enumerate(images):
         array = image.permute(1, 2, 0).numpy()

@@ -46,6 +46,24 @@ def test_one_sample_is_the_vae_s_one_sample_bound() -> None:
     assert loss.item() == pytest.approx(-model.log_weights(x).mean().item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("bound", ["iwae", "vae"])
+def test_the_gradient_of_one_sample_is_that_of_the_vae_s_one_sample_bound(bound: str) -> None:
+    torch.manual_seed(0)
+    model, x = iwae(k=1, bound=bound), bits()
+    vae = create_model("vae", data=BITS, **SMALL).double()
+    vae.load_state_dict(model.state_dict())
+    found = gradients(model, x, seed=3)
+    torch.manual_seed(3)
+    mean, log_variance = vae.head(vae.encoder(x, None)).chunk(2, 1)
+    z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+    q, prior = torch.distributions.Normal(mean, (0.5 * log_variance).exp()), torch.distributions.Normal(0.0, 1.0)
+    pixels = torch.distributions.Bernoulli(logits=vae.decode(z)).log_prob(x).flatten(1).sum(1)
+    (q.log_prob(z).sum(1) - prior.log_prob(z).sum(1) - pixels).mean().backward()
+    for name, parameter in vae.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
+        assert parameter.grad.abs().max() > 0, name
+
+
 def test_the_bounds_are_the_log_of_the_mean_and_the_mean_of_logs() -> None:
     x = bits(1)
     weights = {}

@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.check.subject import subject
 from benchmarks.metrics import likelihood
-from benchmarks.metrics.likelihood import bound, importance_weighted
+from benchmarks.metrics.likelihood import bound, codebook, codes, importance_weighted, measured
 from zoo import create_model, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
-from zoo.data.synthetic import load_ppca, ppca_log_prob, ppca_ml_optimum
+from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum
 from zoo.models.vae import VanillaVAE
 from zoo.runs import train_run
 from zoo.training.precision import choose
@@ -211,6 +212,29 @@ def test_with_a_wrong_posterior_more_samples_come_closer_and_stay_below() -> Non
     assert gaps[-1][0] < 0.05 * gaps[0][0]
 
 
+def test_the_gap_of_many_samples_is_the_variance_of_a_weight_over_twice_their_number() -> None:
+    # -log(1 + e) = -e + e^2 / 2, where e, what a mean of k weights w / p(x) is off by, has the variance Var[w / p] / k.
+    x, n = data(), 512
+    right, model, evidence = solved(x), solved(x, shift=0.1, widen=0.2), log_evidence(x)[:n]
+    q, p = model.infer(x[:1]), right.infer(x[:1])
+    v, u = q.log_variance.exp(), p.log_variance.exp()
+    # Var[w / p] is the chi-square divergence of the right posterior from the wrong one, here that of two Gaussians.
+    each = v / (u * (2 * v - u)).sqrt() * ((q.mean - p.mean).square() / (2 * v - u)).exp()
+    variance = each.prod().item() - 1
+    assert 0.1 < variance < 1
+    for k in (25, 100):
+        with noise.keyed(0, torch.arange(n), range(k)):
+            ratio = (model.log_weights(x[:n].view(n, 1, 1, -1), k=k) - evidence).exp()
+        mean, error = mean_and_error(ratio.mean(0))
+        assert abs(mean - 1) <= 4 * error
+        tight = importance_weighted(model.float(), batches(n), k=k, seed=0, rows=4096)
+        # e itself is taken out: of its samples the second order is left.
+        gap, spread = mean_and_error(evidence - tight + ratio.mean(0) - 1)
+        model.double()
+        assert gap == pytest.approx(variance / (2 * k), abs=4 * spread + 0.1 * variance / (2 * k))
+        assert spread < 0.1 * gap
+
+
 def test_no_number_depends_on_the_batch() -> None:
     x = data()
     model = wrong(x).float()
@@ -222,6 +246,26 @@ def test_no_number_depends_on_the_batch() -> None:
     for rows in (1, 3, 7, 49):
         assert torch.allclose(importance_weighted(model, subset, k=7, seed=3, rows=rows), tight, atol=1e-4)
     assert not torch.allclose(bound(model, subset, seed=4, batch_size=64).elbo, elbo, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vae", "vq_vae", "m2"])
+def test_nothing_measured_of_a_split_depends_on_the_batch(name: str) -> None:
+    # 64 is nine batches of seven and one image more.
+    known, images = subject(name), load_synthetic(64, 64, 8).prepare("threshold")["train"]
+    model = known.known()
+    split = Batches(images, batch_size=64, condition="class" if known.conditional or model.supervised else "none")
+
+    def found(size: int) -> dict[str, Tensor]:
+        numbers = {"codes": codes(model, split, size)} | measured(model, split, 3, size)
+        terms = bound(model, split, 3, size)
+        numbers |= {"distortion": terms.distortion, "rate": terms.rate}
+        return numbers | ({"codebook": torch.tensor(codebook(model, split, size))} if name == "vq_vae" else {})
+
+    whole, parts = found(64), found(7)
+    assert whole.keys() == parts.keys() and (name == "m2") == any(key in model.measures for key in whole)
+    for key, values in whole.items():
+        assert len(values) == (2 if key == "codebook" else 64), key
+        torch.testing.assert_close(parts[key], values, rtol=1e-4, atol=1e-3, msg=key)
 
 
 def test_a_cpu_holds_no_more_rows_at_once_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:

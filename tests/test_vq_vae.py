@@ -491,16 +491,6 @@ def test_the_stages_follow_the_fraction_of_training() -> None:
     assert set(model.losses(x)) == set(model.losses(x, None, Progress(1.0))) == {"vae", "prior"}
 
 
-def test_each_loss_moves_its_own_half() -> None:
-    model, x = tiny().train(), every_image()
-    losses, groups = model.losses(x), model.parameter_groups()
-    for name, other in (("vae", "prior"), ("prior", "vae")):
-        own = torch.autograd.grad(losses[name], groups[name], retain_graph=True, allow_unused=True)
-        assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in own)
-        foreign = torch.autograd.grad(losses[name], groups[other], retain_graph=True, allow_unused=True)
-        assert all(gradient is None for gradient in foreign)
-
-
 def test_the_loss_is_distortion_and_commitment_whatever_the_batch() -> None:
     model, x = tiny(), every_image()
     terms = model.terms(x)

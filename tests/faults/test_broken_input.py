@@ -233,7 +233,7 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(TEXT,
 json_values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(TEXT), inner))
 
 
-@settings(max_examples=many(250), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=many(250), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(plain())), st.sampled_from(["", "value", "n", "suite", "variants", "seed"]), json_values)
 def test_records_of_any_shape(field: str, inner: str, value: object) -> None:
     content = plain()
@@ -397,7 +397,7 @@ setting = st.tuples(st.just("--set"), st.builds("{}={}".format, paths, st.text(T
 argument = word.map(lambda text: (text,)) | setting
 
 
-@settings(max_examples=many(500), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=many(500), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(COMMANDS), st.lists(argument, max_size=5))
 def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> None:
     words = [command, *(text for part in given_words for text in part)]

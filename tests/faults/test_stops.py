@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,8 +47,6 @@ COMMANDS = {
     "train": ("train", "vae", "--data", "synthetic", *SETTINGS, "--out", "x", *QUIET),
     "reproduce": ("reproduce", "toy", *QUIET),
 }
-#: Of a stop, on a busy machine; what is stopped would go on for a minute.
-SECONDS = 5.0
 
 
 @pytest.fixture
@@ -78,18 +75,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     recipe.files.cache_clear()
 
 
-def slow(kind: type, name: str, seconds: float, calls: int) -> Callable[[], None]:
-    """For a child: every call of a method takes so long, and after so many the file ``under-way`` says so."""
+def signalled(kind: type, name: str, calls: int, number: signal.Signals) -> Callable[[], None]:
+    """For a child: a method notes each of its calls in the file ``calls``, and in one of them the signal arrives."""
 
     def prepare() -> None:
-        original, count = getattr(kind, name), 0
+        original, count, child = getattr(kind, name), 0, os.getpid()
 
         def inner(self, *given):
             nonlocal count
             count += 1
+            with open("calls", "a") as file:
+                print(count, file=file)
             if count == calls:
-                Path("under-way").touch()
-            time.sleep(seconds)
+                os.kill(child, number)
             return original(self, *given)
 
         setattr(kind, name, inner)
@@ -97,20 +95,12 @@ def slow(kind: type, name: str, seconds: float, calls: int) -> Callable[[], None
     return prepare
 
 
-def stopped(folder: Path, words: tuple[str, ...], prepare: Callable[[], None], number: signal.Signals) -> None:
-    """Run a command into the slow part, stop it there, and look at how it ended."""
-    child = fork(folder, *words, prepare=prepare)
-    while not (folder / "under-way").exists():
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), (folder / "said").read_text()
-        time.sleep(0.01)
-    started = time.monotonic()
-    os.kill(child, number)
-    code = wait(child)
-    took = time.monotonic() - started
+def stopped(folder: Path, words: tuple[str, ...], kind: type, name: str, calls: int, number: signal.Signals) -> None:
+    """Stop a command in that call of a method, of hundreds, and look at how it ended: at the next place to stop."""
+    code = wait(fork(folder, *words, prepare=signalled(kind, name, calls, number)))
     said = (folder / "said").read_text()
-    print(f"stopped after {took:.2f} s")
     assert code == 130, said
-    assert took < SECONDS, took
+    assert (folder / "calls").read_text().split() == [str(n + 1) for n in range(calls)], "not one call more"
     assert "Traceback" not in said
     assert said.count("goes on from here") == 1, said
     assert said.rstrip().endswith(f"(the trained model is kept): `zoo {shlex.join(words)}` goes on from here."), said
@@ -148,7 +138,7 @@ def test_a_stop_in_an_evaluation_is_obeyed_and_costs_the_evaluation_alone(
     folder: Path, undisturbed: dict, command: str, number: signal.Signals
 ) -> None:
     words = COMMANDS[command]
-    stopped(folder, words, slow(VanillaVAE, "log_weights", 0.1, 5), number)
+    stopped(folder, words, VanillaVAE, "log_weights", 5, number)
     assert not list(folder.rglob("record.json")) and not list(folder.glob("leaderboard/**/*.json"))
     assert len(list(folder.rglob("model.safetensors"))) == 1 and not list(folder.rglob("*.png"))
     again = wait(fork(folder, *words, prepare=no_training))
@@ -184,7 +174,7 @@ def test_a_stop_among_features_keeps_those_that_are_made(folder: Path, monkeypat
     (path,) = folder.glob("leaderboard/records/*/*.json")
     before = path.read_bytes()
     words = ("measure", "toy.yaml", "fid", "--device", "cpu")
-    stopped(folder, words, slow(OneByOne, "features", 0.5, 6), signal.SIGTERM)
+    stopped(folder, words, OneByOne, "features", 6, signal.SIGTERM)
     assert path.read_bytes() == before
     kept = {part: part.stat().st_mtime_ns for part in folder.rglob("*.parts/*.safetensors")}
     assert len(kept) == 1, "four of the six images"
