@@ -78,7 +78,8 @@ def test_a_run_goes_on_as_it_began_on_a_machine_that_would_decide_otherwise(
 
 
 def test_the_number_format_that_auto_began_with_is_kept(tmp_path: Path) -> None:
-    config = resolve("vae", "synthetic", settings=["train.epochs=1", "encoder.hidden=[8]", "train.checkpoint_seconds=0"])
+    options = ["train.epochs=1", "encoder.hidden=[8]", "train.checkpoint_seconds=0"]
+    config = resolve("vae", "synthetic", settings=options)
     other = replace(choose("cpu"), half=torch.bfloat16)  # as auto has it on a GPU
     with pytest.raises(Stopped):
         train_run(config, tmp_path / "auto", other, should_stop=lambda: True)

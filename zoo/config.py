@@ -62,7 +62,9 @@ class TrainConfig(Config):
 
     epochs: int = Field(20, ge=0)
     batch_size: int = Field(128, ge=1)
-    optimizer: Literal["adam", "adamax", "rmsprop", "adamnormgrad"] = "adam"
+    optimizer: Literal["adam", "adamax", "rmsprop", "adamnormgrad"] = Field(
+        "adam", description="adamnormgrad: Adam on each tensor's gradient over its norm; rmsprop has alpha 0.9"
+    )
     learning_rate: float = Field(1e-3, gt=0)
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
