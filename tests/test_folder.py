@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.fid import load_images
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.data import folder as reader
 from zoo.data.folder import load_folder, split_of
@@ -42,6 +43,32 @@ def pictures(tmp_path: Path) -> Path:
 
 def everything(images) -> dict[str, dict[str, torch.Tensor]]:
     return {split: images[split].pixels for split in ("train", "validation", "test")}
+
+
+def test_the_first_images_of_a_split_are_of_every_class(pictures: Path) -> None:
+    # Their names are sorted by class, and what is measured is often measured on the first n.
+    labels = load_folder(pictures, size=8)["train"].labels
+    assert 5 < int(labels[:20].sum()) < 15
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.pgm", "deep.tif"])
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path, name: str) -> None:
+    ramp = np.arange(0, 1 << 16, 1 << 12, dtype=np.uint16).reshape(4, 4)
+    if name.endswith("pgm"):
+        (tmp_path / name).write_bytes(b"P5 4 4 65535\n" + ramp.astype(">u2").tobytes())
+    else:
+        Image.fromarray(ramp).save(tmp_path / name)
+    assert (reader.decode_image(tmp_path / name, 4, 1)[0] == ramp >> 8).all()
+    assert (load_images(tmp_path)[0, 0].numpy() == ramp >> 8).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_of_which_nobody_knows_what_is_white_are_refused(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "strange.tif")
+    with pytest.raises(ValueError, match="32 bits"):
+        reader.decode_image(tmp_path / "strange.tif", 4, 1)
+    with pytest.raises(UsageError, match="strange.tif is not a readable image: its pixels have 32 bits"):
+        load_images(tmp_path)
 
 
 def test_images_of_any_size_become_squares_and_folders_classes(pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -30,9 +31,10 @@ from tests.faults.children import FAULTS, SUITE
 from tests.test_record import plain
 from tests.test_training import run
 from zoo import registry
+from zoo.config import resolve
 from zoo.data.mapped import mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.runs import load_run
+from zoo.runs import load_images, load_run
 from zoo.training import checkpoint
 
 SECONDS = 10.0
@@ -324,6 +326,29 @@ def test_hostile_descriptions(finished: Path, tmp_path: Path, key: tuple[str, ..
         load_run(folder)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "train.betas=[1.5,0.9]", "train.learning_rate=.inf", "train.stages=[[2,-1]]", "train.schedule=stages",
+        "train.stages=[[2,0.1]]", "data.test_bits_seed=99999999999999999999999", "evaluate.seed=9223372036854775808",
+    ],
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong.split("=")[0].split(".")[0]):
+        resolve("vae", "synthetic", settings=[wrong])
+
+
+def test_directions_have_no_norm_to_clip() -> None:
+    with pytest.raises(UsageError, match="nothing to clip"):
+        resolve("vae", "synthetic", settings=["train.optimizer=adamnormgrad", "train.clip=1"])
+
+
+@pytest.mark.parametrize("wrong", ["n_train=abc", "n_train=-5", "shape=[1,28]"])
+def test_options_that_a_data_set_cannot_be_made_with_are_one_sentence(wrong: str) -> None:
+    with pytest.raises(UsageError, match="synthetic"):
+        load_images(resolve("vae", "synthetic", settings=[f"data.options.{wrong}"]))
+
+
 def test_a_pickle_is_refused_wherever_it_lies_and_does_not_run(finished: Path, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
 
@@ -378,6 +403,29 @@ def test_broken_memory_maps_are_built_again(tmp_path: Path, monkeypatch: pytest.
         with in_time():
             found, said = built()
         assert np.array_equal(found, right) and said == digest
+
+
+def test_a_map_that_is_there_takes_no_lock_and_one_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path))
+    filled: list[tuple[int, ...]] = []
+
+    def built(size: int) -> str:
+        return mapped_pixels("maps", {"size": size}, (size,), lambda array: filled.append(array.shape))[1]
+
+    digest = built(7)
+    (tmp_path / "maps" / ".lock").unlink()
+    assert built(7) == digest and filled == [(7,)]
+    assert not (tmp_path / "maps" / ".lock").exists()  # a cache may be another's, to read only
+
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = sorted((tmp_path / "maps").iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        built(8)
+    assert filled == [(7,)]
+    assert [path for path in sorted((tmp_path / "maps").iterdir()) if path.name != ".lock"] == before
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
