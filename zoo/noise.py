@@ -81,9 +81,21 @@ def index(like: Tensor, n: int) -> Tensor:
     return (uniform(like) * n).long().clamp_max(n - 1)
 
 
-def rows(n: int, count: int, device: torch.device) -> Tensor:
-    """``count`` numbers from 0 to ``n`` - 1, int64, for what is not of any example: training alone asks for them."""
-    return torch.randint(n, (count,), device=device, generator=_source.get())
+def picked(rows: Tensor, count: int) -> Tensor:
+    """(count, D): rows of a batch's (N, D), drawn evenly with replacement; training alone asks for them. Of a part of a
+    batch, as `part_of` has it, those of the whole batch's that lie in it and zeros elsewhere: parts add up to it.
+    """
+    part, n = _part.get(), len(rows)
+    if part is None:
+        return rows[torch.randint(n, (count,), device=rows.device, generator=_source.get())]
+    each = n // (part.stop - part.start)
+    if part.draws == len(part.tape):
+        of_all = torch.randint(each * part.rows, (count,), device=rows.device, generator=_source.get())
+        part.tape.append(of_all)
+    place = part.tape[part.draws] - each * part.start
+    part.draws += 1
+    mine = ((place >= 0) & (place < n)).unsqueeze(1)
+    return torch.where(mine, rows[place.clamp(0, n - 1)], 0.0)
 
 
 def component(weights: Tensor, n: int) -> Tensor:

@@ -152,11 +152,10 @@ class VectorQuantiser(Quantiser):
         # resumed run would not be the same run.
         hot = torch.zeros(len(rows), self.codes, dtype=rows.dtype, device=rows.device)
         hot.scatter_(1, codes.reshape(-1, 1), 1.0)
-        candidates = rows[noise.rows(len(rows), self.codes, rows.device)]
-        counts, sums = hot.sum(0), hot.T @ rows
+        found = hot.sum(0), hot.T @ rows, noise.picked(rows, self.codes)
         if self._observed is not None:
-            counts, sums = counts + self._observed[0], sums + self._observed[1]
-        self._observed = counts, sums, candidates
+            found = tuple(part + before for part, before in zip(found, self._observed, strict=True))
+        self._observed = found
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -165,9 +164,8 @@ class VectorQuantiser(Quantiser):
         counts, sums, candidates = self._observed
         self._observed = None
         if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(counts)
-            dist.all_reduce(sums)
-            dist.broadcast(candidates, 0)
+            for part in (counts, sums, candidates):
+                dist.all_reduce(part)
         # The first batches count for more: at the start the encoder moves faster than a long average can follow.
         decay = ((1 + self.updates) / (10 + self.updates)).clamp_max(self.settings.decay)
         share = self.codes / counts.sum()

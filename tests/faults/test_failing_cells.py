@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
 import re
@@ -114,7 +116,7 @@ def test_a_short_spell_is_left_out_and_counted(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("variant", list_models())
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant: str) -> None:
+def test_a_batch_in_parts_has_the_gradient_and_the_state_of_the_whole(variant: str) -> None:
     config = suite_named("smoke").config(variant, "synthetic", 0)
     model = create_model(variant, data="synthetic", **config.model)
     if model.couples_batch:
@@ -122,22 +124,28 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant: str) -> None:
     x = (torch.rand(12, 1, 28, 28) < 0.3).float()
     y = torch.arange(12) % 10 if model.conditional or model.supervised else None
     model.initialise(x, y)
-    groups = {name: Group(name, members, config.train) for name, members in model.parameter_groups().items()}
 
-    def gradients(*bounds: int) -> list[torch.Tensor]:
+    def trained(*bounds: int) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
+        one = copy.deepcopy(model)
+        groups = {name: Group(name, members, config.train) for name, members in one.parameter_groups().items()}
         torch.manual_seed(1)
         tape: list[torch.Tensor] = []
         for low, high in zip(bounds, bounds[1:], strict=False):
-            with noise.part_of(12, low, high, tape):
-                losses = model.losses(x[low:high], None if y is None else y[low:high], 1.0)
+            with noise.part_of(12, low, high, tape) if len(bounds) > 2 else contextlib.nullcontext():
+                losses = one.losses(x[low:high], None if y is None else y[low:high], 1.0)
             backward(losses, groups, (high - low) / 12, add=low > 0)
-        return [p.grad.clone() for group in groups.values() for p in group.parameters if p.grad is not None]
+        one.after_step()
+        gradients = [p.grad for group in groups.values() for p in group.parameters if p.grad is not None]
+        return gradients, list(one.buffers()), torch.get_rng_state()
 
-    whole, parts = gradients(0, 12), gradients(0, 5, 12)
+    (whole, state, drawn), (parts, state_of_parts, drawn_in_parts) = trained(0, 12), trained(0, 5, 12)
     scale = max(gradient.abs().max().item() for gradient in whole)
     assert scale > 0 and len(whole) == len(parts)
     for a, b in zip(whole, parts, strict=True):
         assert (a - b).abs().max().item() < 2e-5 * scale
+    # What no gradient moves, such as a codebook, and what the next step will draw.
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(state, state_of_parts, strict=True))
+    assert torch.equal(drawn, drawn_in_parts)
 
 
 def test_parts_are_the_ordinary_noise(tmp_path: Path) -> None:
