@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import matrix, record
+from benchmarks.environment import git_state
 from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
@@ -60,15 +61,19 @@ def amend(
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, ".cell-lock"):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
+        if ADDABLE[metric].sign in (*made.metrics, *made.figures):
+            return made
         run = train_run(planned.config, folder, compute)
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric].asked)
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
         with stopping_when(should_stop):
             found = _measured(run, metric, folder / PARTS)
-        metrics, skipped = found.metrics, found.skipped
+        metrics = {name: entry for name, entry in found.metrics.items() if name not in made.metrics}
+        skipped = {name: reason for name, reason in found.skipped.items() if name not in made.metrics}
+        at = f" at {commit[:7]}" if (commit := git_state()[0]) else ""
         for entry in metrics.values():
-            entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`") if part)
+            entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`{at}") if part)
         content = made.model_dump(by_alias=True)
         content["metrics"] |= metrics
         content["skipped"] = {
