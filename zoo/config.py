@@ -79,7 +79,9 @@ class TrainConfig(Config):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     keep: Literal["best", "last"] = Field(
-        "best", description="the weights of the best validation ELBO (without one, reconstruction loss), or the last"
+        "best",
+        description="the weights of the best validation ELBO (without one, reconstruction loss) after the warm-up, or the "
+        "last",
     )
     patience: int | None = Field(None, ge=1, description="stop after so many validations without a better ELBO")
     precision: Precision = Field(
