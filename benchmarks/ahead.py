@@ -45,6 +45,7 @@ def train_ahead(
 ) -> None:
     """Train each of `groups` in the way that wins, and say of each which that is.
 
+    ``compute`` is that of all cells, or gives that of each; the cells of a lot have the same number format.
     ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is left to
     the cells, which run alone.
     """
@@ -57,13 +58,14 @@ def train_ahead(
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
         configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
+        own = compute(lot[0]) if callable(compute) else compute
         name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
         gains: dict[str, float] = {}
         reasons = []
         try:
             for way, measure in measures.items():
                 try:
-                    gains[way] = measure(configs, compute)
+                    gains[way] = measure(configs, own)
                 except UsageError as error:
                     reasons.append(str(error))
             reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
@@ -76,9 +78,9 @@ def train_ahead(
                 continue
             say(f"{name} at once, {way} {times:.1f} times as fast as one by one{reason}")
             if way == STACK:
-                together.train_together(configs, folders, compute, should_stop)
+                together.train_together(configs, folders, own, should_stop)
             else:
-                together.train_beside(configs, folders, [compute] * len(lot), should_stop)
+                together.train_beside(configs, folders, [own] * len(lot), should_stop)
         except Busy:
             continue
         except CannotCapture as error:

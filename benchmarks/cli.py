@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -201,18 +202,18 @@ def measure(
     from benchmarks.amend import ADDABLE, amend
     from benchmarks.interrupt import graceful
     from benchmarks.suite import suite_named
-    from zoo.training.precision import choose
 
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
     cells = matrix.plan(suite_named(suite), _split(variants), _split(datasets), chosen)
-    compute = choose(device, cells[0].config.train.precision)
+    compute_of = matrix.compute_of(device, cells)
+    command = shlex.join(["zoo", "measure", suite, metric])
     records = []
     with graceful() as should_stop:
         for number, planned in enumerate(cells, 1):
             click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
-            records.append(amend(planned, places, compute, metric, f"zoo measure {suite} {metric}", should_stop))
+            records.append(amend(planned, places, compute_of(planned), metric, command, should_stop))
     _echo_records(records, matrix.write_board(places), as_json)
 
 
@@ -345,8 +346,6 @@ def main() -> None:
 
 
 def _again() -> str:
-    import shlex
-
     return shlex.join(["zoo", *sys.argv[1:]])
 
 
@@ -361,11 +360,10 @@ def _fail(sentence: str, code: int) -> None:
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
     from benchmarks import ahead, attempts, matrix, workers
     from benchmarks.interrupt import graceful
-    from zoo.training.precision import choose
     from zoo.training.trainer import Stopped
 
-    compute = choose(device, cells[0].config.train.precision)
-    if compute.device.type == "cuda":  # here: workers would each measure what pays while the others disturb it
+    compute = matrix.compute_of(device, cells)
+    if compute(cells[0]).device.type == "cuda":  # here: workers would each measure what pays while others disturb it
         with graceful() as should_stop:
             ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
     count = workers.how_many(jobs, device, len(todo))
@@ -391,9 +389,8 @@ def _run(
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from benchmarks.workers import HARNESS
-    from zoo.training.precision import choose
 
-    compute = choose(device, cells[0].config.train.precision)
+    compute = matrix.compute_of(device, cells)
     with graceful() as should_stop:
         # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
         harness = os.environ.get(HARNESS) if orphaned else None

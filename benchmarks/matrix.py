@@ -7,7 +7,7 @@ import shlex
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,6 +91,14 @@ def done(planned: Planned, places: Places) -> Record | None:
     """The record of a cell that is finished, or None: a failed one is tried again."""
     found = recorded(planned, places)
     return found if found and found.status == "done" else None
+
+
+def compute_of(device: str, cells: Iterable[Planned]) -> Callable[[Planned], Any]:
+    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own."""
+    from zoo.training.precision import choose
+
+    chosen = {precision: choose(device, precision) for precision in {one.config.train.precision for one in cells}}
+    return lambda planned: chosen[planned.config.train.precision]
 
 
 def run_cell(
@@ -284,7 +292,9 @@ def run_all(
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
     harness: str | None = None,
 ) -> list[Record]:
-    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it."""
+    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it.
+
+    ``compute`` is that of all cells, or gives that of each (`compute_of`)."""
     from zoo.runs import Busy
     from zoo.training.trainer import Stopped
 
@@ -296,7 +306,8 @@ def run_all(
         if should_stop():
             raise Stopped("stopped at the user's request, between two cells.")
         try:
-            made.append(run_cell(planned, places, compute, observe, should_stop, tell, harness))
+            own = compute(planned) if callable(compute) else compute
+            made.append(run_cell(planned, places, own, observe, should_stop, tell, harness))
         except Busy:
             continue
         tell(planned, made[-1])
