@@ -346,7 +346,10 @@ def main() -> None:
 
 
 def _again() -> str:
-    return shlex.join(["zoo", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if "--worker" in words:  # ours, after the `--jobs 1` of `workers.run`: one goes on with what was asked
+        words = words[: max(0, words.index("--worker") - 2)]
+    return shlex.join(["zoo", *words])
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -378,7 +381,8 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
         codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))
         if should_stop():
             raise Stopped("stopped at the user's request.")
-    if any(code not in (DONE, FAILED) for code in codes):
+    # A cell that failed has a record and is no failure of its worker.
+    if any(code != DONE for code in codes):
         raise ZooError("a worker process ended early; the same command goes on from what is done.")
 
 

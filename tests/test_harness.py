@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from benchmarks import cli, matrix
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
+from zoo.errors import ZooError
 
 
 @pytest.fixture
@@ -33,3 +35,17 @@ def test_each_cell_is_trained_in_its_own_number_format(places: Places, monkeypat
     gain = lambda configs, compute: measured.append((compute.name, len(configs))) or 1.0  # noqa: E731
     train_ahead(cells, places, matrix.compute_of("cpu", cells), lambda: False, lambda said: None, gain, gain)
     assert measured == [("float32", 2)] * 2 + [("bf16", 2)] * 2
+
+
+def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import workers
+
+    cells = smoke(seeds=(0, 1))
+    monkeypatch.setattr(workers, "run", lambda *_: [cli.DONE, cli.FAILED])
+    with pytest.raises(ZooError, match="a worker process ended early"):
+        cli._run_all(cells, cells, places, "cpu", "disabled", "2")
+    words = ["bench", "my suite.yaml", "--jobs", "2"]
+    monkeypatch.setattr(sys, "argv", ["zoo", *words, "--jobs", "1", "--worker", "0"])
+    assert cli._again() == "zoo bench 'my suite.yaml' --jobs 2"
