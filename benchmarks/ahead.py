@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks import environment
 from benchmarks.matrix import Places, Planned, done
 from zoo.errors import UsageError
 from zoo.files import canonical_json
@@ -55,6 +56,7 @@ def train_ahead(
     from zoo.runs import Busy
     from zoo.training.capture import CannotCapture
 
+    environment.at_start()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
         configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]

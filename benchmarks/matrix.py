@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import shlex
 import time
 import traceback
@@ -22,6 +23,11 @@ from zoo.files import sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
+# What an evaluation imports where it needs it. Imported before a training that takes hours, all of it is of one commit.
+EVALUATION = (
+    *("quality", "report.figures", "digits.train", "metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
+    *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
+)
 # What the system says when the place for files is the trouble, and no cell is.
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
@@ -173,6 +179,7 @@ def outcome_of(
     from zoo.runs import Busy
     from zoo.training.trainer import Diverged, Stopped
 
+    environment.at_start()
     short = ""
     for chosen in (config, attempts.smaller(config)):
         observer = observe(planned) if observe else None
@@ -225,6 +232,8 @@ def measure(
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
 
+    for name in EVALUATION:
+        importlib.import_module(f"benchmarks.{name}")
     started = time.monotonic()
     images = load_images(config)
     set_up = time.monotonic()

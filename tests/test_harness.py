@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cli, matrix
+from benchmarks import cli, environment, matrix
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
+from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from zoo.errors import ZooError
+from zoo.training.precision import choose
+
+EVALUATORS = {
+    f"benchmarks.{name}"
+    for name in ("evaluate", "anomaly", "classification", "factors", "latents", "pictures", "quality", "representation")
+}
 
 
 @pytest.fixture
@@ -49,3 +57,34 @@ def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
     words = ["bench", "my suite.yaml", "--jobs", "2"]
     monkeypatch.setattr(sys, "argv", ["zoo", *words, "--jobs", "1", "--worker", "0"])
     assert cli._again() == "zoo bench 'my suite.yaml' --jobs 2"
+
+
+def test_a_record_names_the_code_that_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([("a" * 40, False), ("a" * 40, False), ("b" * 40, False), ("a" * 40, True)])
+    monkeypatch.setattr(environment, "git_state", lambda: next(states))
+    environment.at_start.cache_clear()
+    try:
+        assert [environment.code() for _ in range(3)] == [("a" * 40, False), ("a" * 40, True), ("a" * 40, True)]
+    finally:
+        environment.at_start.cache_clear()
+
+
+def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo import runs
+
+    def train_run(*_):
+        assert environment.at_start.cache_info().currsize == 1
+        late = {f"benchmarks.{name}" for name in matrix.EVALUATION}
+        assert late <= sys.modules.keys()
+        # Every module that one of those that evaluate imports in a function is in the list.
+        for path in (ROOT / "benchmarks").glob("*.py"):
+            if f"benchmarks.{path.stem}" in EVALUATORS:
+                found = re.findall(r"^    +from (benchmarks\.[\w.]+) import", path.read_text(), re.M)
+                assert set(found) <= sys.modules.keys(), path
+        raise ValueError("seen")
+
+    environment.at_start.cache_clear()
+    monkeypatch.setattr(runs, "train_run", train_run)
+    assert matrix.run_cell(smoke()[0], places, choose("cpu")).reason == "seen"

@@ -76,7 +76,7 @@ def write_page(board: Path, places: Any) -> Path:
 
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
-    from benchmarks import matrix
+    from benchmarks import environment, matrix
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from zoo.together import train_beside
@@ -89,6 +89,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
+    environment.at_start()
     asked = [planned.config.train.precision for planned in todo]
     computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
     with graceful() as should_stop:
