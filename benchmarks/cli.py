@@ -366,16 +366,16 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
     from zoo.training.trainer import Stopped
 
     compute = matrix.compute_of(device, cells)
-    if compute(cells[0]).device.type == "cuda":  # here: workers would each measure what pays while others disturb it
-        with graceful() as should_stop:
-            ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
     count = workers.how_many(jobs, device, len(todo))
-    if count == 1:
-        try:
+    try:
+        if compute(cells[0]).device.type == "cuda":  # here: workers would each measure what pays while others disturb it
+            with graceful() as should_stop:
+                ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
+        if count == 1:
             _run(cells, places, device, wandb_mode)
             return
-        except matrix.DeviceLost as error:
-            click.echo(f"    {error} Another process takes the rest.", err=True)
+    except matrix.DeviceLost as error:
+        click.echo(f"    {error} Another process takes the rest.", err=True)
     with graceful() as should_stop:
         spare = len(todo) * attempts.DEATHS
         codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import shlex
 import time
@@ -28,8 +27,6 @@ EVALUATION = (
     *("quality", "report.figures", "digits.train", "metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
-# What the system says when the place for files is the trouble, and no cell is.
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def plan(
     cell each) replace the suite's own.
     """
     planned = []
-    for seed in seeds or suite.seeds:
+    for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
                 for setting in sweep or suite.settings or (None,):
@@ -195,7 +192,7 @@ def outcome_of(
         except Diverged as error:
             return {"status": "diverged", "reason": str(error)}, False
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+            if attempts.is_about_disk(error):
                 raise
             if isinstance(error, raising) and not short:
                 raise
@@ -213,7 +210,7 @@ def outcome_of(
             if observer:
                 observer.close()
             if short:
-                _free_memory()
+                attempts.free_memory()
     raise AssertionError("the second try returns")
 
 
@@ -366,13 +363,3 @@ def draw(planned: Planned, pictures: dict[str, Any], places: Places) -> dict[str
 def _last_seen(folder: Path) -> list[str]:
     there = sorted(path.stem for path in (folder / "checkpoints").glob("step-*.safetensors"))
     return [f"its last checkpoint: {there[-1]}" if there else "it had no checkpoint yet"]
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

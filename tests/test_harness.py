@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import cli, environment, matrix
 from benchmarks.matrix import Places
@@ -14,7 +16,8 @@ from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from zoo.errors import ZooError
-from zoo.training.precision import choose
+from zoo.training.precision import Compute, choose
+from zoo.training.trainer import Stopped
 
 EVALUATORS = {
     f"benchmarks.{name}"
@@ -88,3 +91,66 @@ def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
     environment.at_start.cache_clear()
     monkeypatch.setattr(runs, "train_run", train_run)
     assert matrix.run_cell(smoke()[0], places, choose("cpu")).reason == "seen"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("shapes do not fit"), "they failed: shapes do not fit"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "they do not fit into memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), None),
+        (Stopped("stopped"), None),
+    ],
+)
+def test_what_fails_ahead_of_the_cells_is_left_to_them(
+    places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, said: str | None
+) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.commands import reproduce
+    from zoo import together
+    from zoo.training import precision
+
+    def fails(*_):
+        raise error
+
+    cells, lines, ran = smoke(seeds=(0, 1)), [], []
+    monkeypatch.setattr(together, "train_beside", fails)
+    monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
+    monkeypatch.setattr(matrix, "run_all", lambda cells, *_: ran.extend(cells))
+    calls = (
+        lambda: train_ahead(cells, places, choose("cpu"), lambda: False, lines.append, fails, fails),
+        lambda: reproduce._run(cells, places, "cuda", "disabled"),
+    )
+    for call in calls:
+        if said is None:
+            with pytest.raises(type(error)):
+                call()
+        else:
+            call()
+    if said:
+        assert lines[-1].endswith(f"one by one; together {said}") and ran == cells
+        assert f"now one by one; beside each other {said}" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import ahead, workers
+    from zoo.training import precision
+
+    def fails(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    started = []
+    train = ahead.train_ahead
+    monkeypatch.setattr(ahead, "train_ahead", lambda *given: train(*given, fails, fails))
+    monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
+    monkeypatch.setattr(workers, "run", lambda arguments, count, *_: started.append(count) or [0] * count)
+    cells = smoke(seeds=(0, 1))
+    cli._run_all(cells, cells, places, "cuda", "disabled", "1")
+    assert started == [1]
+
+
+def test_a_seed_that_is_given_twice_is_one_cell(zoo) -> None:  # noqa: F811
+    plan = ("bench", "smoke", "--variants", "vae", "--datasets", "synthetic", "--seed", "0", "--plan")
+    assert zoo(*plan, "--seed", "0")[1] == zoo(*plan)[1]
+    plan = ("reproduce", "m2_100_labels", "--seed", "3", "--plan")
+    assert zoo(*plan, "--seed", "3")[1] == zoo(*plan)[1] == "zoo reproduce m2_100_labels --seed 3\n"

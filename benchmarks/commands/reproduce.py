@@ -76,11 +76,13 @@ def write_page(board: Path, places: Any) -> Path:
 
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
-    from benchmarks import environment, matrix
+    from benchmarks import attempts, environment, matrix
+    from benchmarks.ahead import why_not
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from zoo.together import train_beside
     from zoo.training.precision import choose
+    from zoo.training.trainer import Stopped
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:
@@ -95,12 +97,20 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     with graceful() as should_stop:
         if len(todo) > 1 and computes[0].device.type == "cuda":
             click.echo(f"{len(todo)} runs train beside each other; then each is evaluated", err=True)
-            train_beside(
-                [planned.config for planned in todo],
-                [places.run(planned.cell) for planned in todo],
-                computes,
-                should_stop,
-            )
+            try:
+                train_beside(
+                    [planned.config for planned in todo],
+                    [places.run(planned.cell) for planned in todo],
+                    computes,
+                    should_stop,
+                )
+            except Stopped:
+                raise
+            except Exception as error:
+                if attempts.is_about_disk(error):
+                    raise
+                click.echo(f"now one by one; beside each other {why_not(error)}", err=True)
+            attempts.free_memory()
         for planned, compute in zip(todo, computes, strict=True):
             matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)
 
