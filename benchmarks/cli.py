@@ -149,11 +149,12 @@ def bench(
         _check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
+        more = options.given(click.get_current_context())
         if as_json:
-            click.echo(json.dumps([_planned(planned, places) for planned in cells], indent=2))
+            click.echo(json.dumps([_planned(planned, places, more) for planned in cells], indent=2))
         else:
             for planned in cells:
-                click.echo(planned.command)
+                click.echo(planned.command + more)
         return
     if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
@@ -368,7 +369,7 @@ def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_
     compute = matrix.compute_of(device, cells)
     count = workers.how_many(jobs, device, len(todo))
     try:
-        if compute(cells[0]).device.type == "cuda":  # here: workers would each measure what pays while others disturb it
+        if compute(cells[0]).device.type == "cuda":  # here: each worker would measure what pays while others disturb
             with graceful() as should_stop:
                 ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
         if count == 1:
@@ -433,11 +434,11 @@ def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:
         click.echo(f"\n{path}")
 
 
-def _planned(planned: Any, places: Any) -> dict[str, Any]:
+def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     from benchmarks import matrix
 
     return planned.cell.model_dump() | {
-        "command": planned.command,
+        "command": planned.command + more,
         "done": matrix.done(planned, places) is not None,
     }
 

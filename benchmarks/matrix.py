@@ -71,7 +71,7 @@ def plan(
             for variant in variants or suite.variants:
                 for setting in sweep or suite.settings or (None,):
                     config = suite.config(variant, dataset, seed, (setting,) if setting else ())
-                    words = ["zoo", "bench", suite.name, "--variants", config.variant]
+                    words = ["zoo", "bench", suite.asked, "--variants", config.variant]
                     words += ["--datasets", config.data.asked, "--seed", str(seed)]
                     words += ["--sweep", setting] if setting else []
                     cell = record.cell_of(config, suite.name, suite.version)

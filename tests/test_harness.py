@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from benchmarks import cli, environment, matrix
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
+from tests.faults.test_failing_cells import small_suite
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from zoo.errors import ZooError
 from zoo.training.precision import Compute, choose
@@ -154,3 +157,16 @@ def test_a_seed_that_is_given_twice_is_one_cell(zoo) -> None:  # noqa: F811
     assert zoo(*plan, "--seed", "0")[1] == zoo(*plan)[1]
     plan = ("reproduce", "m2_100_labels", "--seed", "3", "--plan")
     assert zoo(*plan, "--seed", "3")[1] == zoo(*plan)[1] == "zoo reproduce m2_100_labels --seed 3\n"
+
+
+def test_a_planned_command_of_a_suite_in_a_file_goes_where_the_plan_would(zoo, tmp_path: Path) -> None:  # noqa: F811
+    path = small_suite(tmp_path)
+    rest = ["--board", "a board", "--runs", "elsewhere", "--device", "cpu", "--wandb", "disabled"]
+    code, out, _ = zoo("bench", path, "--plan", *rest)
+    first, second = (shlex.split(line) for line in out.splitlines())
+    assert (code, first[:3]) == (0, ["zoo", "bench", path]) and sorted(rest) == sorted(first[-8:])
+    assert zoo(*first[1:], "--plan")[1].splitlines() == [out.splitlines()[0]]
+    assert json.loads(zoo("bench", path, "--plan", "--json", *rest)[1])[1]["command"] == shlex.join(second)
+    assert zoo("reproduce", "m2_100_labels", "--seed", "3", "--plan", "--runs", "r")[1].endswith("--seed 3 --runs r\n")
+    (cell, _) = matrix.plan(suite_named(path))
+    assert cell.command.startswith(shlex.join(["zoo", "bench", path]) + " --variants")

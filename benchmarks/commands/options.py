@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def board(what: str = "Folder of records, pictures and the board.") -> Callable:
     """``--board``; ``what`` says what the command has there."""
     kind = click.Path(path_type=Path)
     return click.option("--board", type=kind, default=Path("leaderboard"), show_default=True, help=what)
+
+
+def given(context: click.Context) -> str:
+    """What a command that is printed needs besides to go where this one would: `runs`, `board`, `device` and `wandb`
+    where they are not the usual ones, with a space in front."""
+    words = []
+    for option in context.command.params:
+        value = context.params[option.name]
+        if option.name in ("runs", "board", "device", "wandb_mode") and value != option.default:
+            words += [option.opts[0], str(value)]
+    return f" {shlex.join(words)}" if words else ""
 
 
 def swept(text: str | None) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def reproduce(
     cells = [planned for name, recipe in wanted.items() for planned in plan_recipe(name, recipe, chosen)]
     if plan:
         for planned in cells:
-            click.echo(planned.command)
+            click.echo(planned.command + options.given(click.get_current_context()))
         return
     todo = [planned for planned in cells if not matrix.done(planned, places)]
     if todo:
