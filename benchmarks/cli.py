@@ -144,7 +144,8 @@ def bench(
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
     every = tuple(range(seeds)) if seeds else chosen
-    cells = matrix.plan(wanted, _split(variants), _split(datasets), every, options.swept(sweep))
+    names = (_split(variants, "--variants"), _split(datasets, "--datasets"))
+    cells = matrix.plan(wanted, *names, every, options.swept(sweep))
     if sweep:
         _check_settings(cells)
     if plan:
@@ -207,7 +208,7 @@ def measure(
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
-    cells = matrix.plan(suite_named(suite), _split(variants), _split(datasets), chosen)
+    cells = matrix.plan(suite_named(suite), _split(variants, "--variants"), _split(datasets, "--datasets"), chosen)
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
     records = []
@@ -242,7 +243,7 @@ def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
     factors_test."""
     from benchmarks.score import score_file
 
-    scores = score_file(file, _split(metrics) or None)
+    scores = score_file(file, _split(metrics, "--metrics") or None)
     if as_json:
         click.echo(json.dumps(scores, indent=2))
     else:
@@ -443,8 +444,11 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     }
 
 
-def _split(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in names for name in text.split(",") if name)
+def _split(names: tuple[str, ...], option: str) -> tuple[str, ...]:
+    found = tuple(name for text in names for name in text.split(",") if name)
+    if names and not found:
+        raise UsageError(f"{option} names nothing.")
+    return found
 
 
 def _variants() -> tuple[list[str], list[list[Any]]]:

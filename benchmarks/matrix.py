@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shlex
 import time
 import traceback
@@ -17,7 +18,7 @@ from benchmarks import attempts, environment, record
 from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.files import sweep, write_if_changed
 from zoo.registry import registry
 
@@ -64,8 +65,11 @@ def plan(
 
     ``variants`` (any registered, not only the suite's), ``datasets``, ``seeds`` and ``sweep`` (texts ``path=value``, a
     cell each) replace the suite's own.
+
+    Raises:
+        UsageError: two of them are the same cell: they differ in nothing that decides a number.
     """
-    planned = []
+    planned: dict[Cell, Planned] = {}
     for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
@@ -75,19 +79,32 @@ def plan(
                     words += ["--datasets", config.data.asked, "--seed", str(seed)]
                     words += ["--sweep", setting] if setting else []
                     cell = record.cell_of(config, suite.name, suite.version)
-                    planned.append(Planned(cell, config, shlex.join(words)))
-    return planned
+                    command = shlex.join(words)
+                    if cell in planned:
+                        before = planned[cell].command
+                        raise UsageError(f"`{command}` is the same cell as `{before}`: ask for it once.")
+                    planned[cell] = Planned(cell, config, command)
+    return [*planned.values()]
 
 
 def recorded(planned: Planned, places: Places) -> Record | None:
-    """The record of a cell, however it ended, or None. One that cannot be read is none: the cell runs again."""
+    """The record of a cell, however it ended, or None. A file that is no JSON is none: the cell runs again.
+
+    Raises:
+        ZooError: it is of a newer version, or otherwise more than this one can tell: training would overwrite it.
+        OSError: it cannot be read.
+    """
     path = record.path_of(planned.cell, places.records)
     if not path.exists():
         return None
     try:
         return record.read(path)
     except ZooError:
-        return None
+        try:
+            json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return None
+        raise
 
 
 def done(planned: Planned, places: Places) -> Record | None:

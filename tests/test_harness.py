@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cli, environment, matrix
+from benchmarks import cli, environment, matrix, record
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
@@ -170,3 +170,36 @@ def test_a_planned_command_of_a_suite_in_a_file_goes_where_the_plan_would(zoo, t
     assert zoo("reproduce", "m2_100_labels", "--seed", "3", "--plan", "--runs", "r")[1].endswith("--seed 3 --runs r\n")
     (cell, _) = matrix.plan(suite_named(path))
     assert cell.command.startswith(shlex.join(["zoo", "bench", path]) + " --variants")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sweep", "train.compile=true,false"), "is the same cell as"),
+        (("--variants", "vae,VAE"), "is the same cell as"),
+        (("--sweep", "data.name=mnist,synthetic"), "'data.name' is not a setting"),
+        (("--variants", ""), "--variants names nothing"),
+        (("--variants", "vae", "--datasets", ","), "--datasets names nothing"),
+    ],
+)
+def test_a_plan_that_is_no_matrix_is_refused(zoo, words: tuple[str, ...], said: str) -> None:  # noqa: F811
+    code, out, err = zoo("bench", "smoke", "--plan", *words)
+    assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+
+
+def test_a_record_that_is_not_understood_is_not_overwritten(places: Places) -> None:
+    (planned,) = smoke()
+    path = record.path_of(planned.cell, places.records)
+    path.parent.mkdir(parents=True)
+    for text in ('{"schema": 99}', "[]"):
+        path.write_text(text)
+        with pytest.raises(ZooError, match="update it|is not a record"):
+            matrix.run_all([planned], places, choose("cpu"))
+        assert path.read_text() == text
+    for text in ("", '{"schema": 2', "\x00"):
+        path.write_text(text)
+        assert matrix.recorded(planned, places) is None
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        matrix.recorded(planned, places)
