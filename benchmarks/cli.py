@@ -172,14 +172,14 @@ def bench(
         except Stopped:
             sys.exit(INTERRUPTED)  # how to go on is said once, by the one that started the workers
         return
-    todo = [planned for planned in cells if not matrix.done(planned, places)]
-    if todo and on == "ray":
-        _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
-    elif todo:
-        _run_all(todo, cells, places, device, wandb_mode, jobs)
-    path = matrix.write_board(places)
+    with matrix.then(lambda: matrix.write_board(places), places):
+        todo = [planned for planned in cells if not matrix.done(planned, places)]
+        if todo and on == "ray":
+            _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
+        elif todo:
+            _run_all(todo, cells, places, device, wandb_mode, jobs)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
-    _echo_records(records, path, as_json)
+    _echo_records(records, places.page, as_json)
     if any(made.status != "done" for made in records):
         sys.exit(FAILED)
 
@@ -204,6 +204,7 @@ def measure(
     from benchmarks.amend import ADDABLE, amend
     from benchmarks.interrupt import graceful
     from benchmarks.suite import suite_named
+    from zoo.runs import Busy
 
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
@@ -212,11 +213,14 @@ def measure(
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
     records = []
-    with graceful() as should_stop:
+    with matrix.then(lambda: matrix.write_board(places), places), graceful() as should_stop:
         for number, planned in enumerate(cells, 1):
             click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
-            records.append(amend(planned, places, compute_of(planned), metric, command, should_stop))
-    _echo_records(records, matrix.write_board(places), as_json)
+            try:
+                records.append(amend(planned, places, compute_of(planned), metric, command, should_stop))
+            except Busy as error:
+                click.echo(f"    left out: {error}", err=True)
+    _echo_records(records, places.page, as_json)
 
 
 @zoo.command()

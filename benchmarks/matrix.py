@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import shlex
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError
-from zoo.files import sweep, write_if_changed
+from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
@@ -49,6 +50,10 @@ class Places:
     @property
     def records(self) -> Path:
         return self.board / "records"
+
+    @property
+    def page(self) -> Path:
+        return self.board / "README.md"
 
     def run(self, cell: Cell) -> Path:
         return self.runs / cell.group / cell.stem
@@ -342,18 +347,32 @@ def write_board(places: Places) -> Path:
     from benchmarks.report.html.page import page
     from benchmarks.report.markdown import board
 
-    for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
-        sweep(place)
-    records = record.read_all(places.records)
     entries = {name: entry.model_dump() for name, entry in registry().variants.items()}
     known = {suite.group: suite for suite in suites().values()}
-    texts = {
-        "README.md": board(records, entries),
-        "index.html": page(records, entries, places.board, known, registry().datasets),
-    }
-    for name, text in texts.items():
-        write_if_changed(places.board / name, text)
-    return places.board / "README.md"
+    with one_at_a_time(places.board):  # or the page of fewer records is written over that of all
+        for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
+            sweep(place)
+        records = record.read_all(places.records)
+        texts = {
+            "README.md": board(records, entries),
+            "index.html": page(records, entries, places.board, known, registry().datasets),
+        }
+        for name, text in texts.items():
+            write_if_changed(places.board / name, text)
+    return places.page
+
+
+@contextlib.contextmanager
+def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
+    """``write`` the page of what the block makes, also where it is stopped or fails: then there may be new records."""
+    try:
+        yield
+    except BaseException:
+        if places.records.exists():
+            with contextlib.suppress(Exception):  # what ended the block is what is said
+                write()
+        raise
+    write()
 
 
 def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:

@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
+from tests.test_record import plain
 from zoo.errors import ZooError
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
@@ -203,3 +206,65 @@ def test_a_record_that_is_not_understood_is_not_overwritten(places: Places) -> N
     path.mkdir()
     with pytest.raises(OSError, match="Is a directory"):
         matrix.recorded(planned, places)
+
+
+def test_one_page_is_written_after_the_other(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.commands.reproduce import write_page
+    from benchmarks.report import markdown
+    from benchmarks.report.html import page
+
+    reading, most = [], []
+
+    def read_all(folder, read=record.read_all):
+        reading.append(folder)
+        most.append(len(reading))
+        time.sleep(0.05)
+        reading.pop()
+        return read(folder)
+
+    monkeypatch.setattr(record, "read_all", read_all)
+    monkeypatch.setattr(markdown, "board", lambda *_: "")
+    monkeypatch.setattr(page, "page", lambda *_: "")
+    for write in (lambda: matrix.write_board(places), lambda: write_page(places.board, places)):
+        threads = [threading.Thread(target=write) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1] * 8
+    assert (places.board / "README.md").exists() and (places.board / "REPRODUCTION.md").exists()
+
+
+def test_a_bench_that_is_stopped_leaves_the_board_of_what_is_done(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    run_cell = matrix.run_cell
+
+    def stops(planned, *rest):
+        if planned.config.seed == 1:
+            raise Stopped("stopped at the user's request")
+        return run_cell(planned, *rest)
+
+    monkeypatch.setattr(matrix, "run_cell", stops)
+    words = ("bench", small_suite(tmp_path), "--variants", "vae", "--seeds", "2", "--jobs", "1", "--device", "cpu")
+    code, _, err = zoo(*words, "--wandb", "disabled")
+    assert code == cli.INTERRUPTED and "goes on from here" in err
+    assert "[vae]" in (tmp_path / "leaderboard" / "README.md").read_text()
+    assert (tmp_path / "leaderboard" / "index.html").exists()
+
+
+def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    from benchmarks import amend
+    from zoo.runs import Busy
+
+    seen = []
+
+    def measured(planned, *_):
+        seen.append(planned.config.seed)
+        if planned.config.seed == 0:
+            raise Busy("another process is at work in runs.")
+        return record.parse(plain())
+
+    monkeypatch.setattr(amend, "amend", measured)
+    code, out, err = zoo("measure", "smoke", "fid", "--variants", "vae", "--seed", "0", "--seed", "1", "--json")
+    assert (code, seen, len(json.loads(out))) == (0, [0, 1], 1) and "left out: another process" in err

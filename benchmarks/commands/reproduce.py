@@ -51,10 +51,9 @@ def reproduce(
         for planned in cells:
             click.echo(planned.command + options.given(click.get_current_context()))
         return
-    todo = [planned for planned in cells if not matrix.done(planned, places)]
-    if todo:
-        _run(todo, places, device, wandb_mode)
-    write_page(board, places)
+    with matrix.then(lambda: write_page(board, places), places):
+        if todo := [planned for planned in cells if not matrix.done(planned, places)]:
+            _run(todo, places, device, wandb_mode)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     _show(records, tuple(wanted), as_json)
     if not as_json:
@@ -68,10 +67,11 @@ def write_page(board: Path, places: Any) -> Path:
     from benchmarks import record
     from benchmarks.recipe import files
     from benchmarks.report.reproduction import page
-    from zoo.files import write_if_changed
+    from zoo.files import one_at_a_time, write_if_changed
 
     path = board / "REPRODUCTION.md"
-    write_if_changed(path, page(files(), record.read_all(places.records)))
+    with one_at_a_time(board):
+        write_if_changed(path, page(files(), record.read_all(places.records)))
     return path
 
 
