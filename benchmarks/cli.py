@@ -76,7 +76,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--data", default="mnist", show_default=True, help="Name of a data set, or folder:PATH.")
 @options.seed
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Such as train.epochs=5 or beta=2.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
+@click.option("--out", type=options.Folder(), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
 @options.device
 @options.wandb
 @options.as_json
@@ -121,7 +121,7 @@ def train(
 @click.option("--jobs", default="auto", show_default=True, help="Processes; auto: one on a GPU, a core each else.")
 @click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where cells run.")
 @click.option("--address", default="auto", show_default=True, help="Of the Ray cluster: auto, local or HOST:PORT.")
-@click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="On Ray, such as 0.25; 0: a core.")
+@click.option("--gpus-per-cell", type=options.Finite(), default=0.0, help="On Ray, such as 0.25; 0: a core.")
 @click.option("--worker", type=int, hidden=True)
 @options.runs
 @options.board()
@@ -157,7 +157,7 @@ def bench(
             for planned in cells:
                 click.echo(planned.command + more)
         return
-    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+    if jobs != "auto" and not (jobs.isdecimal() and len(jobs) < 10 and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
         from benchmarks import workers
@@ -504,16 +504,20 @@ def _described(name: str) -> dict[str, Any]:
     from benchmarks.suite import suites
     from zoo.registry import registry
 
-    named: dict[str, tuple[str, Any]] = {}
-    for metric in METRICS:
-        named[fold(metric.name)] = ("metric", metric.__dict__)
-    for kind, entries in (("suite", suites()), ("dataset", registry().datasets), ("variant", registry().variants)):
+    named: dict[str, list[dict[str, Any]]] = {}
+    for kind, entries in (("variant", registry().variants), ("dataset", registry().datasets), ("suite", suites())):
         for key, entry in entries.items():
-            named[fold(key)] = (kind, {"name": key} | entry.model_dump(mode="json", by_alias=True))
+            described = {"kind": kind, "name": key} | entry.model_dump(mode="json", by_alias=True)
+            named.setdefault(fold(key), []).append(described)
+    for metric in METRICS:
+        named.setdefault(fold(metric.name), []).append({"kind": "metric"} | metric.__dict__)
     if fold(name) not in named:
         raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
-    kind, described = named[fold(name)]
-    return {"kind": kind} | {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+    found = [
+        {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+        for described in named[fold(name)]
+    ]
+    return found[0] | ({"also": found[1:]} if found[1:] else {})
 
 
 def _check_settings(cells: list[Any]) -> None:

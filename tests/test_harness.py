@@ -10,18 +10,20 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import cli, environment, matrix, record
+from benchmarks.finished import Finished
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_record import plain
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
@@ -268,3 +270,43 @@ def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.Monk
     monkeypatch.setattr(amend, "amend", measured)
     code, out, err = zoo("measure", "smoke", "fid", "--variants", "vae", "--seed", "0", "--seed", "1", "--json")
     assert (code, seen, len(json.loads(out))) == (0, [0, 1], 1) and "left out: another process" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("leaderboard", "--board", "FILE"),
+        ("reproduce", "--board", "FILE/below"),
+        ("bench", "smoke", "--plan", "--runs", "FILE"),
+        ("bench", "smoke", "--plan", "--gpus-per-cell", "nan"),
+        ("bench", "smoke", "--jobs", "9" * 5000),
+        ("train", "vae", "--out", "FILE/run"),
+        ("export", "run", "FILE"),
+        ("sample", "run", "--out", "FILE/a.png"),
+        ("sample", "run", "--temperature", "nan"),
+        ("traverse", "run", "--out", "a.png"),
+        ("interpolate", "run", "--out", "a.jpg"),
+    ],
+)
+def test_where_things_cannot_go_is_said_first(zoo, tmp_path: Path, words: tuple[str, ...]) -> None:  # noqa: F811
+    (tmp_path / "FILE").write_text("mine")
+    (tmp_path / "a.png").mkdir()
+    code, _, err = zoo(*words)
+    assert code == 2 and len(err.splitlines()) == 1
+    assert any(said in err for said in ("FILE is no folder", "is no finite number", "is no PNG", "--jobs is auto"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["FILE", "a.png"]
+
+
+def test_show_shows_everything_of_that_name(zoo) -> None:  # noqa: F811
+    found = json.loads(zoo("show", "mnist", "--json")[1])
+    assert (found["kind"], [one["kind"] for one in found["also"]]) == ("dataset", ["suite"])
+    assert found["also"][0]["variants"] and "also" not in json.loads(zoo("show", "vae", "--json")[1])
+
+
+@pytest.mark.parametrize("asked", ["²", "9" * 5000, "10"])
+def test_a_class_that_there_is_not_is_refused(asked: str) -> None:
+    finished = object.__new__(Finished)
+    finished.described = SimpleNamespace(spec=SimpleNamespace(classes=10), classes=tuple("abcdefghij"))
+    with pytest.raises(UsageError, match="no class"):
+        finished._class(asked)
+    assert (finished._class("9"), finished._class("b")) == (9, 1)
