@@ -31,16 +31,18 @@ class Attempt:
     ended: bool
     oom_kills: int
     short_of_memory: bool = False
+    when: str = ""
 
 
-def begin(folder: Path, harness: str) -> Attempt | None:
-    """Note that this harness tries the cell of ``folder``; None if it did already and saw how that ended.
+def begin(folder: Path, harness: str, recorded: str = "") -> Attempt | None:
+    """Note that this harness tries the cell of ``folder``; None if it did already and what it came to is the record of
+    the moment ``recorded``. Of a process that died before it wrote that there is none, or an older one.
 
     Whoever calls it holds the cell.
     """
     before = _read(folder)
     mine = before is not None and before.harness == harness
-    if mine and before.ended:
+    if mine and before.ended and before.when == recorded:
         return None
     kills = oom_kills()
     attempt = Attempt(
@@ -54,9 +56,9 @@ def begin(folder: Path, harness: str) -> Attempt | None:
     return attempt
 
 
-def end(folder: Path, attempt: Attempt) -> None:
-    """Note that the cell has an outcome."""
-    _write(folder, replace(attempt, ended=True))
+def end(folder: Path, attempt: Attempt, when: str = "") -> None:
+    """Note that the cell has an outcome, of the moment ``when``."""
+    _write(folder, replace(attempt, ended=True, when=when))
 
 
 def is_about_memory(error: BaseException) -> bool:

@@ -149,10 +149,10 @@ def run_cell(
             return finished
         for place in (folder, places.records / planned.cell.group, places.board / "assets" / planned.cell.group):
             sweep(place)
-        attempt = attempts.begin(folder, harness or uuid.uuid4().hex)
-        if attempt is None and (tried := recorded(planned, places)):
+        tried = recorded(planned, places)
+        attempt = attempts.begin(folder, harness or uuid.uuid4().hex, tried.when if tried else "")
+        if attempt is None:
             return tried
-        attempt = attempt or attempts.begin(folder, uuid.uuid4().hex)
         tell(planned, None)
         if attempt.number > attempts.DEATHS:
             reason = f"the process that ran it died {attempts.DEATHS} times."
@@ -168,7 +168,7 @@ def run_cell(
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
         made = _made(planned, compute, outcome)
-        attempts.end(folder, attempt)
+        attempts.end(folder, attempt, made.when)
         record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
     if lost:
         raise DeviceLost(f"the GPU is of no use to this process after {planned.cell.stem} failed.")

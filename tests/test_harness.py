@@ -6,6 +6,7 @@ import errno
 import json
 import re
 import shlex
+import subprocess
 import sys
 import threading
 import time
@@ -310,3 +311,54 @@ def test_a_class_that_there_is_not_is_refused(asked: str) -> None:
     with pytest.raises(UsageError, match="no class"):
         finished._class(asked)
     assert (finished._class("9"), finished._class("b")) == (9, 1)
+
+
+def test_an_export_that_was_killed_is_given_again(zoo, tmp_path: Path) -> None:  # noqa: F811
+    words = ("--data", "synthetic", "--set", "train.epochs=0", "--set", "evaluate.quality_samples=0")
+    assert zoo("train", "vae", *words, "--out", "run", "--wandb", "disabled", "--device", "cpu")[0] == 0
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / ".model.safetensors.abc.part").write_bytes(b"half")
+    assert zoo("export", "run", "given")[0] == 0
+    assert {path.name for path in (tmp_path / "given").iterdir()} == {"model.safetensors", "config.json", "README.md"}
+
+
+def test_one_configuration_in_two_suites_is_two_runs_of_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.report import wandb
+    from benchmarks.watch import Watchers
+
+    started = []
+    monkeypatch.setattr(wandb.Observer, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(wandb.Observer, "start", lambda self, config, **said: started.append(said))
+    cell = smoke()[0]
+    for group in ("smoke@1", "smoke@1", "mine@1"):
+        Watchers("offline", cell.config, tmp_path, cell.cell.stem, group)
+    ids = [said["run_id"] for said in started]
+    assert ids[0] == ids[1] != ids[2] and {said["name"] for said in started} == {cell.cell.stem}
+
+
+def test_an_outcome_that_was_not_written_is_not_that_of_an_older_record(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (planned,) = smoke()
+    outcome = {"status": "failed", "reason": "it broke", "log_tail": []}
+    tried = []
+    monkeypatch.setattr(matrix, "outcome_of", lambda *_: tried.append(1) or (outcome, False))
+    old = matrix.run_cell(planned, places, choose("cpu"), harness="before")
+    path = record.path_of(planned.cell, places.records)
+    path.write_text(record.dump(old.model_copy(update={"when": "2026-01-01T00:00:00+00:00"})))
+    with monkeypatch.context() as killed:
+        killed.setattr(record, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            matrix.run_cell(planned, places, choose("cpu"), harness="call")
+    again = matrix.run_cell(planned, places, choose("cpu"), harness="call")
+    assert again.when > "2026-01-02" and len(tried) == 3
+    matrix.run_cell(planned, places, choose("cpu"), harness="call")
+    assert len(tried) == 3, "and then its record is there"
+
+
+def test_on_gpu_writes_where_it_was_called(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks" / "on_gpu.sh"
+    done = subprocess.run(["bash", script, "out", "0"], cwd=tmp_path, capture_output=True, text=True)
+    assert "no time was left" in done.stdout and (tmp_path / "out").is_dir() and not (ROOT / "out").exists()
