@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.matrix import Places, Planned, done
+from benchmarks import attempts, environment
+from benchmarks.matrix import DeviceLost, Places, Planned, done
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 
@@ -45,25 +46,31 @@ def train_ahead(
 ) -> None:
     """Train each of `groups` in the way that wins, and say of each which that is.
 
-    ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is left to
-    the cells, which run alone.
-    """
-    import torch
+    ``compute`` is that of all cells, or gives that of each; the cells of a lot have the same number format.
+    ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is said and
+    left to the cells, which run alone.
 
+    Raises:
+        Stopped: ``should_stop`` said so.
+        DeviceLost: what failed left a GPU that only another process can use.
+        OSError: the disk is full or cannot be written.
+    """
     from zoo import together
     from zoo.runs import Busy
-    from zoo.training.capture import CannotCapture
+    from zoo.training.trainer import Stopped
 
+    environment.at_start()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
         configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
+        own = compute(lot[0]) if callable(compute) else compute
         name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
         gains: dict[str, float] = {}
         reasons = []
         try:
             for way, measure in measures.items():
                 try:
-                    gains[way] = measure(configs, compute)
+                    gains[way] = measure(configs, own)
                 except UsageError as error:
                     reasons.append(str(error))
             reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
@@ -76,13 +83,28 @@ def train_ahead(
                 continue
             say(f"{name} at once, {way} {times:.1f} times as fast as one by one{reason}")
             if way == STACK:
-                together.train_together(configs, folders, compute, should_stop)
+                together.train_together(configs, folders, own, should_stop)
             else:
-                together.train_beside(configs, folders, [compute] * len(lot), should_stop)
+                together.train_beside(configs, folders, [own] * len(lot), should_stop)
         except Busy:
             continue
-        except CannotCapture as error:
-            say(f"{name} one by one; together their steps cannot be captured: {error}")
-        except torch.OutOfMemoryError:
-            say(f"{name} one by one; together they do not fit into memory")
-            torch.cuda.empty_cache()
+        except Stopped:
+            raise
+        except Exception as error:
+            if attempts.is_about_disk(error):
+                raise
+            say(f"{name} one by one; together {why_not(error)}")
+            if attempts.breaks_device(error):
+                raise DeviceLost(f"the GPU is of no use to this process after {name} failed.") from None
+        # Outside of the block: the error itself holds on to everything that was in memory.
+        attempts.free_memory()
+
+
+def why_not(error: Exception) -> str:
+    """What became of runs that were trained together, as the end of a sentence."""
+    from zoo.training.capture import CannotCapture
+
+    if attempts.is_about_memory(error):
+        return "they do not fit into memory"
+    said = " ".join((str(error) or type(error).__name__).split())[:200]
+    return f"their steps cannot be captured: {said}" if isinstance(error, CannotCapture) else f"they failed: {said}"

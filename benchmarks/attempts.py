@@ -3,6 +3,7 @@ died another one, and what one worker saw fail its neighbours do not try again."
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from zoo.files import atomic_write
 FILE = "attempt.json"
 # A process that dies takes its reason along. Twice may be bad luck (somebody else's memory); then it is the cell.
 DEATHS = 2
+# What the system says when the place for files is the trouble, and no cell is.
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
 SMALLER = 4
 
 
@@ -28,16 +31,18 @@ class Attempt:
     ended: bool
     oom_kills: int
     short_of_memory: bool = False
+    when: str = ""
 
 
-def begin(folder: Path, harness: str) -> Attempt | None:
-    """Note that this harness tries the cell of ``folder``; None if it did already and saw how that ended.
+def begin(folder: Path, harness: str, recorded: str = "") -> Attempt | None:
+    """Note that this harness tries the cell of ``folder``; None if it did already and what it came to is the record of
+    the moment ``recorded``. Of a process that died before it wrote that there is none, or an older one.
 
     Whoever calls it holds the cell.
     """
     before = _read(folder)
     mine = before is not None and before.harness == harness
-    if mine and before.ended:
+    if mine and before.ended and before.when == recorded:
         return None
     kills = oom_kills()
     attempt = Attempt(
@@ -51,9 +56,9 @@ def begin(folder: Path, harness: str) -> Attempt | None:
     return attempt
 
 
-def end(folder: Path, attempt: Attempt) -> None:
-    """Note that the cell has an outcome."""
-    _write(folder, replace(attempt, ended=True))
+def end(folder: Path, attempt: Attempt, when: str = "") -> None:
+    """Note that the cell has an outcome, of the moment ``when``."""
+    _write(folder, replace(attempt, ended=True, when=when))
 
 
 def is_about_memory(error: BaseException) -> bool:
@@ -72,6 +77,22 @@ def breaks_device(error: BaseException) -> bool:
     kind = getattr(torch, "AcceleratorError", ())
     about = isinstance(error, kind) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
     return about and not is_about_memory(error)
+
+
+def is_about_disk(error: BaseException) -> bool:
+    """Whether an error says that files cannot be written here: the trouble of every cell and the failure of none."""
+    return isinstance(error, OSError) and error.errno in FULL_OR_CLOSED
+
+
+def free_memory() -> None:
+    """Give back what the process holds of what is not used any more, on the GPU too."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def smaller(config: RunConfig) -> RunConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--data", default="mnist", show_default=True, help="Name of a data set, or folder:PATH.")
 @options.seed
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Such as train.epochs=5 or beta=2.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
+@click.option("--out", type=options.Folder(), help="Folder of the run. [default: runs/VARIANT-DATA-sSEED]")
 @options.device
 @options.wandb
 @options.as_json
@@ -120,7 +121,7 @@ def train(
 @click.option("--jobs", default="auto", show_default=True, help="Processes; auto: one on a GPU, a core each else.")
 @click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where cells run.")
 @click.option("--address", default="auto", show_default=True, help="Of the Ray cluster: auto, local or HOST:PORT.")
-@click.option("--gpus-per-cell", type=click.FloatRange(min=0), default=0.0, help="On Ray, such as 0.25; 0: a core.")
+@click.option("--gpus-per-cell", type=options.Finite(), default=0.0, help="On Ray, such as 0.25; 0: a core.")
 @click.option("--worker", type=int, hidden=True)
 @options.runs
 @options.board()
@@ -143,18 +144,20 @@ def bench(
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
     every = tuple(range(seeds)) if seeds else chosen
-    cells = matrix.plan(wanted, _split(variants), _split(datasets), every, options.swept(sweep))
+    names = (_split(variants, "--variants"), _split(datasets, "--datasets"))
+    cells = matrix.plan(wanted, *names, every, options.swept(sweep))
     if sweep:
         _check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
+        more = options.given(click.get_current_context())
         if as_json:
-            click.echo(json.dumps([_planned(planned, places) for planned in cells], indent=2))
+            click.echo(json.dumps([_planned(planned, places, more) for planned in cells], indent=2))
         else:
             for planned in cells:
-                click.echo(planned.command)
+                click.echo(planned.command + more)
         return
-    if jobs != "auto" and not (jobs.isdecimal() and int(jobs)):
+    if jobs != "auto" and not (jobs.isdecimal() and len(jobs) < 10 and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
         from benchmarks import workers
@@ -169,14 +172,14 @@ def bench(
         except Stopped:
             sys.exit(INTERRUPTED)  # how to go on is said once, by the one that started the workers
         return
-    todo = [planned for planned in cells if not matrix.done(planned, places)]
-    if todo and on == "ray":
-        _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
-    elif todo:
-        _run_all(todo, cells, places, device, wandb_mode, jobs)
-    path = matrix.write_board(places)
+    with matrix.then(lambda: matrix.write_board(places), places):
+        todo = [planned for planned in cells if not matrix.done(planned, places)]
+        if todo and on == "ray":
+            _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
+        elif todo:
+            _run_all(todo, cells, places, device, wandb_mode, jobs)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
-    _echo_records(records, path, as_json)
+    _echo_records(records, places.page, as_json)
     if any(made.status != "done" for made in records):
         sys.exit(FAILED)
 
@@ -201,19 +204,23 @@ def measure(
     from benchmarks.amend import ADDABLE, amend
     from benchmarks.interrupt import graceful
     from benchmarks.suite import suite_named
-    from zoo.training.precision import choose
+    from zoo.runs import Busy
 
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
-    cells = matrix.plan(suite_named(suite), _split(variants), _split(datasets), chosen)
-    compute = choose(device, cells[0].config.train.precision)
+    cells = matrix.plan(suite_named(suite), _split(variants, "--variants"), _split(datasets, "--datasets"), chosen)
+    compute_of = matrix.compute_of(device, cells)
+    command = shlex.join(["zoo", "measure", suite, metric])
     records = []
-    with graceful() as should_stop:
+    with matrix.then(lambda: matrix.write_board(places), places), graceful() as should_stop:
         for number, planned in enumerate(cells, 1):
             click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
-            records.append(amend(planned, places, compute, metric, f"zoo measure {suite} {metric}", should_stop))
-    _echo_records(records, matrix.write_board(places), as_json)
+            try:
+                records.append(amend(planned, places, compute_of(planned), metric, command, should_stop))
+            except Busy as error:
+                click.echo(f"    left out: {error}", err=True)
+    _echo_records(records, places.page, as_json)
 
 
 @zoo.command()
@@ -240,7 +247,7 @@ def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
     factors_test."""
     from benchmarks.score import score_file
 
-    scores = score_file(file, _split(metrics) or None)
+    scores = score_file(file, _split(metrics, "--metrics") or None)
     if as_json:
         click.echo(json.dumps(scores, indent=2))
     else:
@@ -345,9 +352,10 @@ def main() -> None:
 
 
 def _again() -> str:
-    import shlex
-
-    return shlex.join(["zoo", *sys.argv[1:]])
+    words = sys.argv[1:]
+    if "--worker" in words:  # ours, after the `--jobs 1` of `workers.run`: one goes on with what was asked
+        words = words[: max(0, words.index("--worker") - 2)]
+    return shlex.join(["zoo", *words])
 
 
 def _fail(sentence: str, code: int) -> None:
@@ -361,26 +369,26 @@ def _fail(sentence: str, code: int) -> None:
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
     from benchmarks import ahead, attempts, matrix, workers
     from benchmarks.interrupt import graceful
-    from zoo.training.precision import choose
     from zoo.training.trainer import Stopped
 
-    compute = choose(device, cells[0].config.train.precision)
-    if compute.device.type == "cuda":  # here: workers would each measure what pays while the others disturb it
-        with graceful() as should_stop:
-            ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
+    compute = matrix.compute_of(device, cells)
     count = workers.how_many(jobs, device, len(todo))
-    if count == 1:
-        try:
+    try:
+        if compute(cells[0]).device.type == "cuda":  # here: each worker would measure what pays while others disturb
+            with graceful() as should_stop:
+                ahead.train_ahead(cells, places, compute, should_stop, lambda said: click.echo(said, err=True))
+        if count == 1:
             _run(cells, places, device, wandb_mode)
             return
-        except matrix.DeviceLost as error:
-            click.echo(f"    {error} Another process takes the rest.", err=True)
+    except matrix.DeviceLost as error:
+        click.echo(f"    {error} Another process takes the rest.", err=True)
     with graceful() as should_stop:
         spare = len(todo) * attempts.DEATHS
         codes = workers.run(sys.argv[1:], count, should_stop, spare, lambda said: click.echo(said, err=True))
         if should_stop():
             raise Stopped("stopped at the user's request.")
-    if any(code not in (DONE, FAILED) for code in codes):
+    # A cell that failed has a record and is no failure of its worker.
+    if any(code != DONE for code in codes):
         raise ZooError("a worker process ended early; the same command goes on from what is done.")
 
 
@@ -391,9 +399,8 @@ def _run(
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from benchmarks.workers import HARNESS
-    from zoo.training.precision import choose
 
-    compute = choose(device, cells[0].config.train.precision)
+    compute = matrix.compute_of(device, cells)
     with graceful() as should_stop:
         # A worker has the name of the call that it belongs to; whoever is asked directly gets one of its own.
         harness = os.environ.get(HARNESS) if orphaned else None
@@ -432,17 +439,20 @@ def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:
         click.echo(f"\n{path}")
 
 
-def _planned(planned: Any, places: Any) -> dict[str, Any]:
+def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     from benchmarks import matrix
 
     return planned.cell.model_dump() | {
-        "command": planned.command,
+        "command": planned.command + more,
         "done": matrix.done(planned, places) is not None,
     }
 
 
-def _split(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for text in names for name in text.split(",") if name)
+def _split(names: tuple[str, ...], option: str) -> tuple[str, ...]:
+    found = tuple(name for text in names for name in text.split(",") if name)
+    if names and not found:
+        raise UsageError(f"{option} names nothing.")
+    return found
 
 
 def _variants() -> tuple[list[str], list[list[Any]]]:
@@ -494,16 +504,20 @@ def _described(name: str) -> dict[str, Any]:
     from benchmarks.suite import suites
     from zoo.registry import registry
 
-    named: dict[str, tuple[str, Any]] = {}
-    for metric in METRICS:
-        named[fold(metric.name)] = ("metric", metric.__dict__)
-    for kind, entries in (("suite", suites()), ("dataset", registry().datasets), ("variant", registry().variants)):
+    named: dict[str, list[dict[str, Any]]] = {}
+    for kind, entries in (("variant", registry().variants), ("dataset", registry().datasets), ("suite", suites())):
         for key, entry in entries.items():
-            named[fold(key)] = (kind, {"name": key} | entry.model_dump(mode="json", by_alias=True))
+            described = {"kind": kind, "name": key} | entry.model_dump(mode="json", by_alias=True)
+            named.setdefault(fold(key), []).append(described)
+    for metric in METRICS:
+        named.setdefault(fold(metric.name), []).append({"kind": "metric"} | metric.__dict__)
     if fold(name) not in named:
         raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
-    kind, described = named[fold(name)]
-    return {"kind": kind} | {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+    found = [
+        {key: value for key, value in described.items() if value not in (None, [], {}, "")}
+        for described in named[fold(name)]
+    ]
+    return found[0] | ({"also": found[1:]} if found[1:] else {})
 
 
 def _check_settings(cells: list[Any]) -> None:

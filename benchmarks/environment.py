@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -36,11 +37,24 @@ def git_state() -> tuple[str | None, bool | None]:
     return commit, bool(changes)
 
 
+@functools.cache
+def at_start() -> tuple[str | None, bool | None]:
+    """`git_state` when this process first asked, which whoever trains does beforehand: that is the code it runs."""
+    return git_state()
+
+
+def code() -> tuple[str | None, bool | None]:
+    """The commit that this process began with, and whether its code differs from it, or has changed since: what is
+    imported late would then be of another commit."""
+    commit, dirty = at_start()
+    return commit, dirty if commit is None else dirty or git_state() != (commit, dirty)
+
+
 def describe(compute: Any) -> dict[str, Any]:
     """The environment part of a record for a run on ``compute`` (`zoo.training.precision.Compute`)."""
     import torch
 
-    commit, dirty = git_state()
+    commit, dirty = code()
     is_cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if is_cuda else cpu_name()
     known = versions()

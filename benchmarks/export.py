@@ -11,7 +11,7 @@ from benchmarks.record import Record, read
 from benchmarks.single import RECORD
 from zoo import __version__
 from zoo.errors import UsageError, ZooError
-from zoo.files import atomic_write
+from zoo.files import atomic_write, sweep
 from zoo.registry import registry
 from zoo.runs import EXPORTED, MODEL, describe_run, load_run
 from zoo.training import checkpoint
@@ -30,6 +30,7 @@ def export(run: Path, folder: Path) -> list[Path]:
         ZooError: the run is not finished, or is damaged.
     """
     described = describe_run(run)
+    sweep(folder)  # what an export that was killed has left
     strangers = sorted(set(path.name for path in folder.glob("*")) - {CARD, EXPORTED, MODEL})
     if strangers or (folder.exists() and folder.resolve() == run.resolve()):
         there = strangers[0] if strangers else "the run"

@@ -88,8 +88,8 @@ class Finished:
     def _class(self, asked: str) -> int:
         count = self.described.spec.classes
         names = self.described.classes or self._data.classes
-        if asked.isdigit() and (asked not in names):
-            if int(asked) < count:
+        if asked.isascii() and asked.isdigit() and asked not in names:
+            if len(asked) < 10 and int(asked) < count:
                 return int(asked)
             raise UsageError(f"no class {asked}: the {count} classes are 0 to {count - 1}.")
         return _index("class", asked, names or tuple(map(str, range(count))))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import importlib
+import json
 import shlex
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +19,16 @@ from benchmarks import attempts, environment, record
 from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
-from zoo.errors import ZooError
-from zoo.files import sweep, write_if_changed
+from zoo.errors import UsageError, ZooError
+from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
-# What the system says when the place for files is the trouble, and no cell is.
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO)
+# What an evaluation imports where it needs it. Imported before a training that takes hours, all of it is of one commit.
+EVALUATION = (
+    *("quality", "report.figures", "digits.train", "metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
+    *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,10 @@ class Places:
     def records(self) -> Path:
         return self.board / "records"
 
+    @property
+    def page(self) -> Path:
+        return self.board / "README.md"
+
     def run(self, cell: Cell) -> Path:
         return self.runs / cell.group / cell.stem
 
@@ -61,36 +70,60 @@ def plan(
 
     ``variants`` (any registered, not only the suite's), ``datasets``, ``seeds`` and ``sweep`` (texts ``path=value``, a
     cell each) replace the suite's own.
+
+    Raises:
+        UsageError: two of them are the same cell: they differ in nothing that decides a number.
     """
-    planned = []
-    for seed in seeds or suite.seeds:
+    planned: dict[Cell, Planned] = {}
+    for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
                 for setting in sweep or suite.settings or (None,):
                     config = suite.config(variant, dataset, seed, (setting,) if setting else ())
-                    words = ["zoo", "bench", suite.name, "--variants", config.variant]
+                    words = ["zoo", "bench", suite.asked, "--variants", config.variant]
                     words += ["--datasets", config.data.asked, "--seed", str(seed)]
                     words += ["--sweep", setting] if setting else []
                     cell = record.cell_of(config, suite.name, suite.version)
-                    planned.append(Planned(cell, config, shlex.join(words)))
-    return planned
+                    command = shlex.join(words)
+                    if cell in planned:
+                        before = planned[cell].command
+                        raise UsageError(f"`{command}` is the same cell as `{before}`: ask for it once.")
+                    planned[cell] = Planned(cell, config, command)
+    return [*planned.values()]
 
 
 def recorded(planned: Planned, places: Places) -> Record | None:
-    """The record of a cell, however it ended, or None. One that cannot be read is none: the cell runs again."""
+    """The record of a cell, however it ended, or None. A file that is no JSON is none: the cell runs again.
+
+    Raises:
+        ZooError: it is of a newer version, or otherwise more than this one can tell: training would overwrite it.
+        OSError: it cannot be read.
+    """
     path = record.path_of(planned.cell, places.records)
     if not path.exists():
         return None
     try:
         return record.read(path)
     except ZooError:
-        return None
+        try:
+            json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return None
+        raise
 
 
 def done(planned: Planned, places: Places) -> Record | None:
     """The record of a cell that is finished, or None: a failed one is tried again."""
     found = recorded(planned, places)
     return found if found and found.status == "done" else None
+
+
+def compute_of(device: str, cells: Iterable[Planned]) -> Callable[[Planned], Any]:
+    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own."""
+    from zoo.training.precision import choose
+
+    chosen = {precision: choose(device, precision) for precision in {one.config.train.precision for one in cells}}
+    return lambda planned: chosen[planned.config.train.precision]
 
 
 def run_cell(
@@ -116,10 +149,10 @@ def run_cell(
             return finished
         for place in (folder, places.records / planned.cell.group, places.board / "assets" / planned.cell.group):
             sweep(place)
-        attempt = attempts.begin(folder, harness or uuid.uuid4().hex)
-        if attempt is None and (tried := recorded(planned, places)):
+        tried = recorded(planned, places)
+        attempt = attempts.begin(folder, harness or uuid.uuid4().hex, tried.when if tried else "")
+        if attempt is None:
             return tried
-        attempt = attempt or attempts.begin(folder, uuid.uuid4().hex)
         tell(planned, None)
         if attempt.number > attempts.DEATHS:
             reason = f"the process that ran it died {attempts.DEATHS} times."
@@ -135,7 +168,7 @@ def run_cell(
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
         made = _made(planned, compute, outcome)
-        attempts.end(folder, attempt)
+        attempts.end(folder, attempt, made.when)
         record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
     if lost:
         raise DeviceLost(f"the GPU is of no use to this process after {planned.cell.stem} failed.")
@@ -165,6 +198,7 @@ def outcome_of(
     from zoo.runs import Busy
     from zoo.training.trainer import Diverged, Stopped
 
+    environment.at_start()
     short = ""
     for chosen in (config, attempts.smaller(config)):
         observer = observe(planned) if observe else None
@@ -180,7 +214,7 @@ def outcome_of(
         except Diverged as error:
             return {"status": "diverged", "reason": str(error)}, False
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+            if attempts.is_about_disk(error):
                 raise
             if isinstance(error, raising) and not short:
                 raise
@@ -198,7 +232,7 @@ def outcome_of(
             if observer:
                 observer.close()
             if short:
-                _free_memory()
+                attempts.free_memory()
     raise AssertionError("the second try returns")
 
 
@@ -217,6 +251,8 @@ def measure(
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
 
+    for name in EVALUATION:
+        importlib.import_module(f"benchmarks.{name}")
     started = time.monotonic()
     images = load_images(config)
     set_up = time.monotonic()
@@ -284,7 +320,9 @@ def run_all(
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
     harness: str | None = None,
 ) -> list[Record]:
-    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it."""
+    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it.
+
+    ``compute`` is that of all cells, or gives that of each (`compute_of`)."""
     from zoo.runs import Busy
     from zoo.training.trainer import Stopped
 
@@ -296,7 +334,8 @@ def run_all(
         if should_stop():
             raise Stopped("stopped at the user's request, between two cells.")
         try:
-            made.append(run_cell(planned, places, compute, observe, should_stop, tell, harness))
+            own = compute(planned) if callable(compute) else compute
+            made.append(run_cell(planned, places, own, observe, should_stop, tell, harness))
         except Busy:
             continue
         tell(planned, made[-1])
@@ -308,18 +347,32 @@ def write_board(places: Places) -> Path:
     from benchmarks.report.html.page import page
     from benchmarks.report.markdown import board
 
-    for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
-        sweep(place)
-    records = record.read_all(places.records)
     entries = {name: entry.model_dump() for name, entry in registry().variants.items()}
     known = {suite.group: suite for suite in suites().values()}
-    texts = {
-        "README.md": board(records, entries),
-        "index.html": page(records, entries, places.board, known, registry().datasets),
-    }
-    for name, text in texts.items():
-        write_if_changed(places.board / name, text)
-    return places.board / "README.md"
+    with one_at_a_time(places.board):  # or the page of fewer records is written over that of all
+        for place in (places.board, *(path for path in places.records.glob("*") if path.is_dir())):
+            sweep(place)
+        records = record.read_all(places.records)
+        texts = {
+            "README.md": board(records, entries),
+            "index.html": page(records, entries, places.board, known, registry().datasets),
+        }
+        for name, text in texts.items():
+            write_if_changed(places.board / name, text)
+    return places.page
+
+
+@contextlib.contextmanager
+def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
+    """``write`` the page of what the block makes, also where it is stopped or fails: then there may be new records."""
+    try:
+        yield
+    except BaseException:
+        if places.records.exists():
+            with contextlib.suppress(Exception):  # what ended the block is what is said
+                write()
+        raise
+    write()
 
 
 def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
@@ -346,13 +399,3 @@ def draw(planned: Planned, pictures: dict[str, Any], places: Places) -> dict[str
 def _last_seen(folder: Path) -> list[str]:
     there = sorted(path.stem for path in (folder / "checkpoints").glob("step-*.safetensors"))
     return [f"its last checkpoint: {there[-1]}" if there else "it had no checkpoint yet"]
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

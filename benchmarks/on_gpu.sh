@@ -12,6 +12,7 @@ set -uo pipefail
 out=${1:?usage: benchmarks/on_gpu.sh OUT [SECONDS]}
 end=$((SECONDS + ${2:-570}))
 recipes=${RECIPES:-iwae_1l_k5_short iwae_1l_k50_short standard_2x300_short vamp_2x300_short}
+[ "${out#/}" != "$out" ] || out=$PWD/$out
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 mkdir -p "$out"

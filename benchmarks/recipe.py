@@ -7,6 +7,7 @@ to (`judge`) is a pure function of them. No torch is imported here.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, estimate
 from zoo.config import Config, RunConfig, resolve
 from zoo.errors import UsageError, find, fold
+from zoo.files import canonical_json
 from zoo.registry import read_yaml, registry
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
@@ -176,7 +178,7 @@ def plan(name: str, recipe: Recipe, seeds: tuple[int, ...] = ()) -> list[Planned
     if recipe.blocked:
         raise UsageError(f"'{name}' cannot be run: {recipe.blocked.rstrip('.')}.")
     planned = []
-    for seed in seeds or recipe.seeds:
+    for seed in dict.fromkeys(seeds or recipe.seeds):
         config = recipe.run_config(seed)
         cell = record.cell_of(config, name, recipe.version)
         planned.append(Planned(cell, config, f"zoo reproduce {name} --seed {seed}"))
@@ -196,29 +198,61 @@ class Judgement(Config):
 
 
 def judge(recipe: Recipe, target: Target, records: list[Record]) -> Judgement:
-    """The verdict over the seeds that are done, and why there is none where nothing is.
+    """The verdict over the recipe's own seeds, and why there is none: until each of them has its number there is what
+    they come to so far and what became of the others; seeds that were measured differently come to nothing.
 
     Reproduced: the mean over seeds lies in the target's band; close: in ``near``; not: anywhere else. Errors are shown
     beside it and do not widen a band: what a band forgives is written in the recipe before anything is run.
     """
     if recipe.blocked:
         return Judgement(word="not run", why=recipe.blocked)
-    done = [made for made in records if made.status == "done" and target.metric in made.metrics]
+    own = {made.cell.seed: made for made in records if made.cell.seed in recipe.seeds}
+    done = [made for made in own.values() if made.status == "done" and target.metric in made.metrics]
+    if not own:
+        return Judgement(word="not run", why=recipe.needs or "no record yet")
+    if apart := _incomparable(target.metric, done):
+        return Judgement(word="not run", why=f"its seeds differ in {apart}")
+    losses = "; ".join(_losses(recipe, target.metric, own))
+    if losses and len(recipe.seeds) > 1:
+        losses = f"so far {len(done)} of {len(recipe.seeds)} seeds ({losses})"
     if not done:
-        failed = [made.reason for made in records if made.status != "done"]
-        skipped = [made.skipped.get(target.metric) for made in records if made.status == "done"]
-        reason = next((text for text in (*failed, *skipped, recipe.needs) if text), "no record yet")
-        return Judgement(word="not run", why=reason)
+        return Judgement(word="not run", why=losses)
     ours = scaled(estimate([made.metrics[target.metric] for made in done]), target.factor)
     difference = ours.value - target.value
     word: Word = "not"
-    if target.band[0] <= ours.value <= target.band[1]:
+    if losses:
+        word = "not run"
+    elif target.band[0] <= ours.value <= target.band[1]:
         word = "reproduced"
     elif target.near and target.near[0] <= ours.value <= target.near[1]:
         word = "close"
-    missing = sorted(set(recipe.seeds) - {made.cell.seed for made in done})
-    why = f"seeds {', '.join(map(str, missing))} are missing" if missing else ""
-    return Judgement(word=word, ours=ours, difference=difference, why=why)
+    return Judgement(word=word, ours=ours, difference=difference, why=losses)
+
+
+def _losses(recipe: Recipe, metric: str, own: Mapping[int, Record]) -> list[str]:
+    # What became of each seed that has no number.
+    lost = []
+    for seed in sorted(own):
+        made = own[seed]
+        if made.status != "done":
+            lost.append(f"seed {seed} {made.status}: {(made.reason or '').rstrip('.')}")
+        elif metric not in made.metrics:
+            lost.append(f"seed {seed} without {metric}: {made.skipped.get(metric, 'not measured').rstrip('.')}")
+    if never := [str(seed) for seed in sorted(set(recipe.seeds) - own.keys())]:
+        lost.append(f"seed{'s' * (len(never) > 1)} {', '.join(never)} never run")
+    return lost
+
+
+def _incomparable(metric: str, done: list[Record]) -> str:
+    # In what records may not differ that are to come to one number. Seeds may ask for data of their own (which labels
+    # are known); the same request is to have given the same data.
+    found = [made.metrics[metric] for made in done]
+    if len({canonical_json([one.identity, one.n, one.unit]) for one in found}) > 1:
+        return f"how {metric} was measured"
+    contents: dict[str, set[str]] = {}
+    for made in done:
+        contents.setdefault(canonical_json(made.config["data"]), set()).add(made.data.sha256)
+    return "their data" if any(len(some) > 1 for some in contents.values()) else ""
 
 
 class OrderJudgement(Config):
@@ -230,13 +264,13 @@ class OrderJudgement(Config):
 
 
 def judge_order(made: RecipeFile, order: Order, records: list[Record]) -> OrderJudgement:
-    """Whether our numbers, means over the seeds that are done, stand in the published order, far enough apart."""
+    """Whether our numbers, means over all seeds, stand in the published order, far enough apart."""
     ends = [made.end(name) for name in (order.smaller, order.larger)]
     published = ends[1][2].value - ends[0][2].value
-    smaller, larger = (judge(recipe, target, of_recipe(name, recipe, records)).ours for name, recipe, target in ends)
-    if smaller is None or larger is None:
+    judged = [judge(recipe, target, of_recipe(name, recipe, records)) for name, recipe, target in ends]
+    if any(one.word == "not run" for one in judged):
         return OrderJudgement(word="not run", published=published)
-    gap = larger.value - smaller.value
+    gap = judged[1].ours.value - judged[0].ours.value
     holds = gap > 0 and gap >= order.by
     return OrderJudgement(word="holds" if holds else "does not hold", published=published, ours=gap)
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -29,7 +30,6 @@ from benchmarks.interrupt import graceful
 from benchmarks.suite import Suite, suite_named
 from zoo.errors import UsageError, ZooError
 from zoo.training.memory import peak_memory, reset_peak, resident_memory
-from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
 #: What later rounds may hold, at most, of what the first one left.
@@ -47,7 +47,7 @@ class Round:
 
 
 def rounds(
-    suite: Suite, count: int, folder: Path, compute: Compute, should_stop: Callable[[], bool] = lambda: False
+    suite: Suite, count: int, folder: Path, compute: Any, should_stop: Callable[[], bool] = lambda: False
 ) -> Iterator[Round]:
     """Every cell of ``suite``, ``count`` times, each time in a new place below ``folder`` that is then removed.
 
@@ -63,7 +63,7 @@ def rounds(
         yield Round(number, round(held() / 2**20, 1), round(peak / 2**20, 1), round(seconds, 1))
 
 
-def _run(cells: list[matrix.Planned], places: matrix.Places, compute: Compute, should_stop: Callable[[], bool]) -> int:
+def _run(cells: list[matrix.Planned], places: matrix.Places, compute: Any, should_stop: Callable[[], bool]) -> int:
     """The peak, in bytes: every training begins to count anew (`reset_peak`), so that it is read after each cell."""
     here = torch.device("cpu")
     reset_peak(here)
@@ -106,7 +106,7 @@ def main(suite: str, count: int, out: Path | None, device: str) -> None:
     """Run every cell of SUITE again and again in one process; exit code 1 if its memory grows by over 5 %."""
     try:
         wanted = suite_named(suite)
-        compute = choose(device, matrix.plan(wanted)[0].config.train.precision)
+        compute = matrix.compute_of(device, matrix.plan(wanted))
         held()  # a system that cannot tell is better known now than after a round
         if out:
             out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from zoo.config import Config, RunConfig, resolve
 from zoo.errors import UsageError, find, unknown
@@ -38,6 +38,13 @@ class Suite(Config):
     sweep: dict[str, tuple[bool | int | float | str, ...]] = Field(
         {}, max_length=1, description="one setting and its values, each of which is a cell of its own"
     )
+
+    _path: str = PrivateAttr("")
+
+    @property
+    def asked(self) -> str:
+        """As it is asked for on the command line: its name, or its file where it has one of its own."""
+        return self._path or self.name
 
     @property
     def group(self) -> str:
@@ -88,5 +95,7 @@ def read_suite(path: Path) -> Suite:
 def suite_named(name: str) -> Suite:
     """The suite of that name, or one in a file if ``name`` is a path to YAML; `UsageError` otherwise."""
     if name.endswith((".yaml", ".yml")):
-        return read_suite(Path(name))
+        suite = read_suite(Path(name))
+        suite._path = name
+        return suite
     return find("suite", name, suites(), "zoo list suites")[1]

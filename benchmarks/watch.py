@@ -19,8 +19,8 @@ class Watchers:
         mode: of Weights & Biases: auto, online, offline or disabled.
         config: what is run; sent as it is.
         folder: of the run; W&B keeps its files there.
-        name, group: how W&B calls the run and what it files it under. The name identifies it, so a run that was
-            killed goes on as the same W&B run.
+        name, group: how W&B calls the run and what it files it under. Together they identify it, so a run that was
+            killed goes on as the same W&B run, and one of another suite is another one.
     """
 
     def __init__(self, mode: str, config: RunConfig, folder: Path, name: str, group: str) -> None:
@@ -30,7 +30,7 @@ class Watchers:
             from benchmarks.report.wandb import Observer
 
             self.observer = Observer(mode, dir=folder)
-            self.observer.start(config.model_dump(mode="json"), name=name, group=group, run_id=name)
+            self.observer.start(config.model_dump(mode="json"), name=name, group=group, run_id=f"{name}-{group}")
 
     def step(self, state: dict[str, float]) -> None:
         self.bar.step(state)

@@ -655,3 +655,32 @@ def test_curves_are_drawn_with_gaps(tmp_path: Path) -> None:
     with Image.open(path) as file:
         assert len(set(file.convert("L").getdata())) > 2, "something is drawn"
     assert curves(make("a"), tmp_path / "none.png") is None and not (tmp_path / "none.png").exists()
+
+
+def test_a_run_that_failed_stands_with_those_that_asked_for_its_data() -> None:
+    # Two contents of one data set, as a class that is held out gives them.
+    ours, theirs = ({"data": {"name": "mnist", "options": {"exclude_class": digit}}} for digit in (3, 7))
+    records = [
+        make("vae", settings=ours, numbers={"elbo": -90.0}, data__sha256="cd" * 32),
+        make("vae", settings=theirs, numbers={"elbo": -95.0}, data__sha256="ef" * 32),
+    ]
+    for variant, settings in (("cvae", ours), ("iwae", theirs)):
+        lost = dict(status="failed", reason="it broke", model=None, train=None, data=None)
+        records.append(make(variant, settings=settings, **lost))
+    found = {table.data.sha256[:2]: {one.cell.variant for one in table.records} for table in tables(records)}
+    assert found == {"cd": {"vae", "cvae"}, "ef": {"vae", "iwae"}}
+
+
+def test_costs_of_runs_that_shared_their_device_or_were_captured_stand_apart() -> None:
+    records = [
+        make("vae", numbers={"elbo": -90.0}),
+        make("cvae", numbers={"elbo": -91.0}, train__together=3),
+        make("iwae", numbers={"elbo": -92.0}, train__captured=True),
+    ]
+    (table,) = tables(records)
+    for name in ("images_per_second", "peak_memory", "seconds"):
+        here = [dict(column.identity) for column in table.costs if column.metric == name]
+        assert sorted((one.get("together", 1), one.get("captured", False)) for one in here) == [
+            (1, False), (1, True), (3, False),
+        ]  # fmt: skip
+    assert [column.metric for column in table.costs].count("parameters") == 1

@@ -87,17 +87,37 @@ def test_a_verdict_is_where_our_mean_lies(value: float, word: str) -> None:
     assert (found.word, found.difference) == (word, pytest.approx(value + 100.0))
 
 
-def test_a_verdict_is_of_the_mean_over_seeds_and_says_which_are_missing() -> None:
-    one = toy(seeds=[0, 1, 2])
-    found = judge(one, TARGET, [made(one, 0, -98.0), made(one, 1, -101.0)])
-    assert found.word == "reproduced" and found.ours.value == -99.5 and found.ours.seeds == 2
-    assert found.why == "seeds 2 are missing"
+def test_a_verdict_is_of_the_mean_over_all_seeds_of_the_recipe() -> None:
+    one = toy(seeds=[0, 1, 2, 3])
+    some = [made(one, 0, -98.0), made(one, 1, -101.0), made(one, 7, -500.0)]
+    found = judge(one, TARGET, some)
+    assert found.word == "not run" and found.ours.value == -99.5 and found.ours.seeds == 2
+    assert found.why == "so far 2 of 4 seeds (seeds 2, 3 never run)"
+    found = judge(one, TARGET, [*some, made(one, 2, status="diverged")])
+    assert found.why == "so far 2 of 4 seeds (seed 2 diverged: it broke; seed 3 never run)"
+    found = judge(one, TARGET, [*some, made(one, 2, -100.0), made(one, 3, -101.0)])
+    assert (found.word, found.ours.value, found.why) == ("reproduced", -100.0, "")
+    row = page({"toys": RecipeFile(schema=1, paper="Toys", recipes={"toy": one})}, some)
+    assert "| not run: so far 2 of 4 seeds (seeds 2, 3 never run) |" in row and "0 reproduced" in row
+
+
+def test_seeds_that_were_measured_differently_come_to_no_number() -> None:
+    one = toy(seeds=[0, 1])
+    first, second = made(one, 0), made(one, 1)
+    metric = second.metrics["elbo"].model_copy(update={"n": 11})
+    fewer = second.model_copy(update={"metrics": {"elbo": metric}})
+    data = second.model_copy(update={"data": second.data.model_copy(update={"sha256": "1"})})
+    asked = data.model_copy(update={"config": data.config | {"data": {"options": {"label_seed": 1}}}})
+    for other, why in ((fewer, "its seeds differ in how elbo was measured"), (data, "its seeds differ in their data")):
+        found = judge(one, TARGET, [first, other])
+        assert (found.word, found.ours, found.why) == ("not run", None, why)
+    assert judge(one, TARGET, [first, asked]).word == "reproduced", "seeds may ask for data of their own"
 
 
 def test_what_was_not_run_says_why() -> None:
     assert judge(toy(), TARGET, []).why == "no record yet"
     assert judge(toy(needs="a GPU"), TARGET, []).why == "a GPU"
-    assert judge(toy(needs="a GPU"), TARGET, [made(toy(), status="failed")]).why == "it broke"
+    assert judge(toy(needs="a GPU"), TARGET, [made(toy(), status="failed")]).why == "seed 0 failed: it broke"
     blocked = judge(toy(blocked="needs a file"), TARGET, [])
     assert (blocked.word, blocked.why, blocked.ours) == ("not run", "needs a file", None)
     with pytest.raises(UsageError, match="cannot be run: needs a file"):
@@ -255,6 +275,8 @@ def test_what_a_recipe_gave_with_other_settings_stays_on_the_page() -> None:
     assert "- `toy` before, with `train.epochs=1`: elbo -104.00 ± 0.50 (not)." in text
     assert "**reproduced**" in text and text.count("-104") == 1
     assert "before, with" not in page(files, records[1:])
+    files = {"toys": RecipeFile.model_validate({"schema": 1, "paper": "Toys", "recipes": {"toy": toy(version="2")}})}
+    assert "- `toy` before, with version 1 of the recipe: elbo -104.00 ± 0.50 (not)." in page(files, records[:1])
 
 
 def test_the_committed_page_is_that_of_the_committed_records() -> None:

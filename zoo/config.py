@@ -264,8 +264,8 @@ def parse_setting(text: str) -> dict[str, Any]:
             value = float(value)
         except ValueError:
             pass
-    if keys[0] in ("variant", "seed"):
-        raise UsageError(f"'{keys[0]}' is not a setting: give it by its own argument.")
+    if keys[0] in ("variant", "seed") or keys == ["data", "name"]:
+        raise UsageError(f"'{'.'.join(keys)}' is not a setting: give it by its own argument.")
     if keys[0] not in ("train", "data", "evaluate", "model"):
         keys = ["model", *keys]
     for key in reversed(keys):

@@ -72,6 +72,18 @@ def write_if_changed(path: str | Path, text: str) -> bool:
     return changed
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: str | Path) -> Iterator[None]:
+    """What is read in ``folder`` inside the block and what is written for it belong together: of several processes one
+    after the other does it."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # a file system without locks, or a folder that is only read
+            os.makedirs(folder, exist_ok=True)
+            file = held.enter_context(open(Path(folder) / ".written-lock", "w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

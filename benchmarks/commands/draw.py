@@ -20,7 +20,7 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
     shared = [
         click.option("--n", default=n, show_default=True, type=click.IntRange(1, 10_000), help=f"How many {what}."),
         options.seed,
-        click.option("--out", type=click.Path(path_type=Path), help="The PNG. [default: RUN/pictures/COMMAND.png]"),
+        click.option("--out", type=options.Picture(), help="The PNG. [default: RUN/pictures/COMMAND.png]"),
         click.option("--class", "class_", help="For a conditional model: a class, by number or by name."),
         click.option("--attribute", "attributes", multiple=True, metavar="NAME=0|1", help="Can be repeated."),
         options.device,
@@ -38,7 +38,7 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
 @click.command()
 @run_argument
 @common(64, "samples")
-@click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of the prior.")
+@click.option("--temperature", default=1.0, show_default=True, type=options.Finite(), help="Of the prior.")
 def sample(run: Path, n: int, seed: int, out: Path | None, columns: int, temperature: float, **wanted: Any) -> None:
     """Draw samples from a finished run. Sample i depends on the seed and i alone."""
     from benchmarks.finished import Finished
@@ -132,6 +132,4 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, int]:
 def _write(images: Any, path: Path, columns: int) -> None:
     from benchmarks.report.figures import grid
 
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"{path} is no PNG: give --out a name that ends in .png.")
     click.echo(grid(images, path, columns))

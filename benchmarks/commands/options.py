@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,13 +22,63 @@ seeds = click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=
 sweep = click.option(
     "--sweep", metavar="PATH=A,B,C", help="One setting with several values, a cell each, such as beta=1,2,4,8."
 )
-runs = click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+
+
+class Folder(click.Path):
+    """A path that is a folder, or can be made one."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
+        path = super().convert(value, param, context)
+        for part in (path, *path.parents):
+            if os.path.lexists(part) and not os.path.isdir(part):
+                self.fail(f"{path} cannot be written: {part} is no folder.", param, context)
+        return path
+
+
+class Picture(Folder):
+    """The path of a PNG that can be written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
+        path = click.Path.convert(self, value, param, context)
+        if path.suffix.lower() != ".png" or os.path.isdir(path):
+            self.fail(f"{path} is no PNG: give a name that ends in .png.", param, context)
+        super().convert(path.parent, param, context)
+        return path
+
+
+class Finite(click.FloatRange):
+    """A number from 0 that is finite."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> float:
+        number = super().convert(value, param, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, context)
+        return number
+
+
+runs = click.option("--runs", type=Folder(), default=Path("runs"), show_default=True)
 
 
 def board(what: str = "Folder of records, pictures and the board.") -> Callable:
     """``--board``; ``what`` says what the command has there."""
-    kind = click.Path(path_type=Path)
-    return click.option("--board", type=kind, default=Path("leaderboard"), show_default=True, help=what)
+    return click.option("--board", type=Folder(), default=Path("leaderboard"), show_default=True, help=what)
+
+
+def given(context: click.Context) -> str:
+    """What a command that is printed needs besides to go where this one would: `runs`, `board`, `device` and `wandb`
+    where they are not the usual ones, with a space in front."""
+    words = []
+    for option in context.command.params:
+        value = context.params[option.name]
+        if option.name in ("runs", "board", "device", "wandb_mode") and value != option.default:
+            words += [option.opts[0], str(value)]
+    return f" {shlex.join(words)}" if words else ""
 
 
 def swept(text: str | None) -> tuple[str, ...]:

@@ -49,12 +49,11 @@ def reproduce(
     cells = [planned for name, recipe in wanted.items() for planned in plan_recipe(name, recipe, chosen)]
     if plan:
         for planned in cells:
-            click.echo(planned.command)
+            click.echo(planned.command + options.given(click.get_current_context()))
         return
-    todo = [planned for planned in cells if not matrix.done(planned, places)]
-    if todo:
-        _run(todo, places, device, wandb_mode)
-    write_page(board, places)
+    with matrix.then(lambda: write_page(board, places), places):
+        if todo := [planned for planned in cells if not matrix.done(planned, places)]:
+            _run(todo, places, device, wandb_mode)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     _show(records, tuple(wanted), as_json)
     if not as_json:
@@ -68,19 +67,22 @@ def write_page(board: Path, places: Any) -> Path:
     from benchmarks import record
     from benchmarks.recipe import files
     from benchmarks.report.reproduction import page
-    from zoo.files import write_if_changed
+    from zoo.files import one_at_a_time, write_if_changed
 
     path = board / "REPRODUCTION.md"
-    write_if_changed(path, page(files(), record.read_all(places.records)))
+    with one_at_a_time(board):
+        write_if_changed(path, page(files(), record.read_all(places.records)))
     return path
 
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
-    from benchmarks import matrix
+    from benchmarks import attempts, environment, matrix
+    from benchmarks.ahead import why_not
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from zoo.together import train_beside
     from zoo.training.precision import choose
+    from zoo.training.trainer import Stopped
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:
@@ -89,17 +91,26 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
+    environment.at_start()
     asked = [planned.config.train.precision for planned in todo]
     computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
     with graceful() as should_stop:
         if len(todo) > 1 and computes[0].device.type == "cuda":
             click.echo(f"{len(todo)} runs train beside each other; then each is evaluated", err=True)
-            train_beside(
-                [planned.config for planned in todo],
-                [places.run(planned.cell) for planned in todo],
-                computes,
-                should_stop,
-            )
+            try:
+                train_beside(
+                    [planned.config for planned in todo],
+                    [places.run(planned.cell) for planned in todo],
+                    computes,
+                    should_stop,
+                )
+            except Stopped:
+                raise
+            except Exception as error:
+                if attempts.is_about_disk(error):
+                    raise
+                click.echo(f"now one by one; beside each other {why_not(error)}", err=True)
+            attempts.free_memory()
         for planned, compute in zip(todo, computes, strict=True):
             matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)
 

@@ -21,7 +21,7 @@ from benchmarks.record import Record
 from benchmarks.report.notation import code, escape, estimate, link, number
 from benchmarks.report.settings import spelled
 from benchmarks.report.tables import flat
-from zoo.config import NEUTRAL
+from zoo.config import NEUTRAL, decisive
 
 HEADER = """\
 <!-- Made from the recipes and their records. Do not edit: `zoo reproduce` writes it. -->
@@ -32,8 +32,8 @@ Published numbers, and what comes out when their recipe is run here. `zoo reprod
 it as published and writes this page; given no name it lists them all.
 
 **Verdicts** are rules fixed before a run. *reproduced*: the mean over seeds lies in the recipe's pass band; *close*: in
-its wider band; *not*: outside of both, and a number that is too good is outside as well; *not run*: there is no
-record, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
+its wider band; *not*: outside of both, and a number that is too good is outside as well; *not run*: seeds lack
+numbers, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
 paper says so below its table, and its verdict is that of what was run. An *order* says of two numbers which is the
 smaller, as published, and how far apart ours have to be; both are of the same test images.
 
@@ -104,7 +104,7 @@ def difference(judgement: Judgement) -> str:
 
 def _rows(name: str, recipe: Recipe, records: list[Record]) -> list[str]:
     own = of_recipe(name, recipe, records)
-    done = [made for made in own if made.status == "done"]
+    done = [made for made in own if made.status == "done" and made.cell.seed in recipe.seeds]
     devices = sorted({made.environment.device for made in done})
     hours = [made.seconds.total / 3600 for made in done if made.seconds.total]
     rows = []
@@ -155,22 +155,29 @@ def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
         now = of_recipe(name, recipe, records)
         before: dict[str, list[Record]] = {}
         for made in records:
-            if made.cell.suite == name and made.status == "done" and made not in now:
+            if made.cell.suite == name and made not in now:
                 before.setdefault(_apart(made, recipe), []).append(made)
         for other, some in before.items():
+            if not any(made.status == "done" for made in some):
+                continue
             found = [(target, judge(recipe, target, some)) for target in recipe.targets]
-            numbers = (f"{escape(target.label)} {ours(one)} ({one.word})" for target, one in found)
+            numbers = (
+                f"{escape(target.label)} {ours(one)} ({escape(one.why) if one.word == 'not run' else one.word})"
+                for target, one in found
+            )
             said.append(f"- `{name}` before, with {other}: {', '.join(numbers)}.")
     return said
 
 
 def _apart(made: Record, recipe: Recipe) -> str:
-    # The settings of training that a record has otherwise than the recipe has them now.
+    # The settings of training that a record has otherwise than the recipe has them now; else those of evaluation, or
+    # settings that are gone, or nothing but the version.
     then, now = (dict(flat(one)) for one in (made.config, recipe.run_config(made.cell.seed).identity()))
-    names = sorted(name for name in now.keys() - NEUTRAL if name.startswith(("model.", "train.", "data.")))
-    return ", ".join(
-        code(f"{name}={spelled(then.get(name, 'none'))}") for name in names if then.get(name) != now[name]
-    )
+    known = sorted(name for name in now.keys() - NEUTRAL if then.get(name) != now[name])
+    names = [name for name in known if name.startswith(("model.", "train.", "data."))]
+    names = names or known or sorted(dict(flat(decisive(made.config))).keys() - now.keys())
+    settings = ", ".join(code(f"{name}={spelled(then.get(name, 'none'))}") for name in names)
+    return settings or f"version {made.cell.version} of the recipe"
 
 
 def _cost(recipe: Recipe) -> str:

@@ -16,6 +16,7 @@ from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
 from zoo.config import NEUTRAL, decisive
+from zoo.files import canonical_json
 
 Identity = tuple[tuple[str, Any], ...]
 
@@ -183,12 +184,16 @@ def tables(records: Iterable[Record]) -> list[Table]:
         place.setdefault(_content(record), []).append(record)
     built = []
     for (group, dataset), contents in places.items():
-        # A cell that failed before it had its data stands with the others of its dataset.
+        # A cell that failed before it had its data stands with those that asked for the same, else with the first.
         lost = contents.pop("", [])
-        if not contents:
-            contents[""] = []
-        first = next(iter(contents))
-        contents[first] = in_order(contents[first] + lost)
+        asked: dict[str, str] = {}
+        for name, some in contents.items():
+            for record in some:
+                asked.setdefault(canonical_json(record.config.get("data")), name)
+        first = next(iter(contents), "")
+        for record in lost:
+            place = asked.get(canonical_json(record.config.get("data")), first)
+            contents[place] = in_order([*contents.get(place, []), record])
         several = len(contents) > 1
         built += [_table(group, dataset, part, i * several) for i, part in enumerate(contents.values(), 1)]
     seen: dict[str, float] = {}
@@ -203,11 +208,16 @@ def images_seen(record: Record) -> float:
 
 
 def measurements(record: Record) -> dict[str, Metric]:
-    """The metrics of a record and what it cost, as metrics: the machine is the identity of a speed."""
+    """The metrics of a record and what it cost, as metrics: the machine and its use are the identity of a speed."""
     found = dict(record.metrics)
     here: dict[str, Any] = {"device": record.environment.device, "precision": record.environment.precision}
     if record.environment.device_kind == "cpu":
         here["threads"] = record.environment.threads
+    # Of a run that shared its device with others no cost is that of one alone.
+    if record.train is not None and record.train.together > 1:
+        here["together"] = record.train.together
+    if record.train is not None and record.train.captured:
+        here["captured"] = True
     if record.model is not None:
         found["parameters"] = Metric(value=record.model.parameters, n=1)
     if record.train is not None and record.train.images_per_second is not None:
