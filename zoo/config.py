@@ -80,8 +80,8 @@ class TrainConfig(Config):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="the weights of the best validation ELBO (without one, reconstruction loss) after the warm-up, or the "
-        "last",
+        description="the weights of the best validation ELBO (without one, reconstruction loss) after the warm-up, or "
+        "the last",
     )
     patience: int | None = Field(None, ge=1, description="stop after so many validations without a better ELBO")
     precision: Precision = Field(
