@@ -265,6 +265,11 @@ def test_the_page_says_everything_of_a_recipe() -> None:
     assert "Of 1 published numbers: 1 reproduced, 0 close, 0 not, 0 not run." in text
     assert "Departs from the paper: the data is made up." in text
     assert "not run: no record yet" in page(files, [])
+    dirty = made(one, 1, -101.0)
+    state = {"git_commit": "4067a85" + 33 * "0", "git_dirty": True}
+    dirty = dirty.model_copy(update={"environment": dirty.environment.model_copy(update=state)})
+    told = "- `toy`: seed 1 ran on code with changes after 4067a85 that are in no commit."
+    assert told in page(files, [made(one, 0), dirty]).splitlines() and "no commit" not in text
 
 
 def test_what_a_recipe_gave_with_other_settings_stays_on_the_page() -> None:

@@ -35,12 +35,14 @@ it as published and writes this page; given no name it lists them all.
 its wider band; *not*: outside of both, and a number that is too good is outside as well; *not run*: seeds lack
 numbers, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
 paper says so below its table, and its verdict is that of what was run. An *order* says of two numbers which is the
-smaller, as published, and how far apart ours have to be; both are of the same test images.
+smaller, as published, and how far apart ours have to be; both are of the same test images. It compares means, knows no
+error, and was written down on 2026-11-28: where both records are older it is an observation and no prediction.
 
 **Marks** on a published number: R read in the source that is named, 2 read at second hand, B quoted by others.
 `mean ± e`: e is the standard error over test images; `[s, n seeds]` the spread over training seeds. Test bits are drawn
 once, no test image is used for stopping or choosing, and k is part of a metric's name. Hours are what a seed took on
-the device, evaluation included; the estimate is made beforehand.
+the device by the clock, evaluation included, with as many threads as its record says; the estimate is of one core and
+today's code, and may be younger than the record.
 """
 
 COLUMNS = "| recipe | what | published | ours | difference | pass band | verdict | device | hours | estimate |"
@@ -65,7 +67,8 @@ def page(files: Mapping[str, RecipeFile], records: list[Record]) -> str:
         if made.orders:
             judged = [_order(order, judge_order(made, order, records)) for order in made.orders]
             parts.append("\n".join([ORDERS, *judged]) + "\n")
-        parts.append("\n".join([*_remarks(made.recipes), *_earlier(made.recipes, records)]) + "\n")
+        remarks = [*_remarks(made.recipes), *_uncommitted(made.recipes, records), *_earlier(made.recipes, records)]
+        parts.append("\n".join(remarks) + "\n")
     return "\n".join(parts)
 
 
@@ -146,6 +149,17 @@ def _remarks(recipes: Mapping[str, Recipe]) -> list[str]:
         text += f" Published in: {escape('; '.join(sorted({target.source for target in recipe.targets})))}."
         said.setdefault(text, []).append(f"`{name}`")
     return [f"- {', '.join(names)}: {text}" for text, names in said.items()]
+
+
+def _uncommitted(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
+    # Code that is in no commit cannot be looked up.
+    said = []
+    for name, recipe in recipes.items():
+        for made in of_recipe(name, recipe, records):
+            if made.environment.git_dirty:
+                code_of = f"code with changes after {(made.environment.git_commit or '')[:7]}"
+                said.append(f"- `{name}`: seed {made.cell.seed} ran on {code_of} that are in no commit.")
+    return said
 
 
 def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
