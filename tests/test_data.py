@@ -254,12 +254,17 @@ def test_bits_for_evaluation_do_not_depend_on_the_batch_size() -> None:
     assert 0 < whole[0].mean() < 1
 
 
-def test_flips_mirror_about_half_of_the_pictures() -> None:
-    pixels = torch.zeros(2000, 1, 1, 2, dtype=torch.uint8)
-    pixels[..., 0] = 255
-    x, _ = next(Batches(Images(pixels), batch_size=2000, flip=True).epoch(0))
-    assert torch.equal(x[..., 0] + x[..., 1], torch.ones(2000, 1, 1))
-    assert abs(x[..., 0].mean().item() - 0.5) < 4.5 * 0.5 / math.sqrt(2000)
+def test_pictures_lie_on_a_device_once_for_all_who_train_on_them() -> None:
+    images = Images(torch.zeros(64, 1, 2, 2, dtype=torch.uint8))
+    first, second = (Batches(images, batch_size=8, device="meta", resident_bytes=256) for _ in range(2))
+    assert first._pixels is second._pixels and first._pixels.device.type == "meta"
+    others = Batches(images.subset(32), batch_size=8, device="meta", resident_bytes=256)
+    assert others._pixels is not first._pixels
+    # There is no room for another copy, and none is needed.
+    assert Batches(images, batch_size=8, device="meta", resident_bytes=0).resident
+    assert not Batches(images.subset(32), batch_size=8, device="meta", resident_bytes=0).resident
+    del first, second
+    assert not Batches(images, batch_size=8, device="meta", resident_bytes=0).resident
 
 
 def test_streaming_gives_the_same_batches(monkeypatch) -> None:

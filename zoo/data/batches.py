@@ -10,6 +10,7 @@ import copy
 import hashlib
 import itertools
 import sys
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,8 @@ RESIDENT_BYTES = 8 * 2**30
 # Batches that are collected ahead of the one in use, where pictures stay in host memory.
 AHEAD = 2
 SEQUENTIAL_SEED = 0
+# What lies on a device already, by the pictures it is a copy of.
+_copies: weakref.WeakValueDictionary[tuple[int, torch.device], Tensor] = weakref.WeakValueDictionary()
 
 
 class Batches:
@@ -42,7 +45,6 @@ class Batches:
         shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the
             split.
         drop_last: leave out the last batch if it is not full.
-        flip: mirror each picture left to right with probability 1/2 (from ``generator`` too).
         rank, world: this process takes every ``world``-th batch-sized piece of the common order, the
             ``rank``-th.
         resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than
@@ -63,7 +65,6 @@ class Batches:
         condition: Condition = "none",
         shuffle_seed: int | None = None,
         drop_last: bool = True,
-        flip: bool = False,
         rank: int = 0,
         world: int = 1,
         resident_bytes: int = RESIDENT_BYTES,
@@ -79,14 +80,14 @@ class Batches:
         self.binarise_on_the_fly = binarise_on_the_fly
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
-        self.flip = flip
         self.generator: torch.Generator | None = None  # what is drawn from; None is the device's own
         self.rank, self.world = rank, world
         self.n = len(images)
         if self.n == 0 or (drop_last and self.n < batch_size * world):
             raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}.")
-        self.resident = images.pixels.nbytes <= _room(self.device, resident_bytes)
-        self._pixels = images.pixels.to(self.device) if self.resident else images.pixels
+        copied = _copy(images.pixels, self.device)
+        self.resident = copied is not None or images.pixels.nbytes <= _room(self.device, resident_bytes)
+        self._pixels = images.pixels if not self.resident else _moved(images.pixels, self.device)
         self._y = _conditions(images, condition, self.device)
 
     def __len__(self) -> int:
@@ -122,10 +123,8 @@ class Batches:
 
     def _shown(self, x: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
         # rows: of the whole batch, of which x may be the part of this process.
-        if self.flip:
-            x = torch.where(self._chances(rows, x, (1, 1, 1), generators) < 0.5, x.flip(-1), x)
         if self.binarise_on_the_fly:
-            x = (self._chances(rows, x, x.shape[-3:], generators) < x).to(x.dtype)
+            x = (self._chances(rows, x, generators) < x).to(x.dtype)
         return x
 
     def whole(self) -> Batches:
@@ -135,8 +134,7 @@ class Batches:
         return joined
 
     def sequential(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Every example once, in order, for evaluation: (ids int64 (B,), x, y), never flipped. Each process gets its
-        share of them.
+        """Every example once, in order, for evaluation: (ids int64 (B,), x, y). Each process gets its share of them.
 
         Bits drawn on the fly are a function of the example's id here, so that they depend on no batch size.
         """
@@ -152,9 +150,10 @@ class Batches:
                     x = (noise.uniform(x) < x).to(x.dtype)
             yield index, x, None if self._y is None else self._y.index_select(0, index)
 
-    def _chances(self, rows: int, x: Tensor, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    def _chances(self, rows: int, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         # Every process draws for the whole batch and takes its rows: all stay in the same random state, and a batch
         # is the same however many share it.
+        shape = x.shape[-3:]
         if generators:
             drawn = torch.empty(len(generators), rows, *shape, device=self.device)
             for part, generator in zip(drawn, generators, strict=True):
@@ -211,6 +210,22 @@ def _conditions(images: Images, condition: Condition, device: torch.device) -> T
             f"this data has no {'labels' if condition == 'class' else 'attributes'} to condition on."
         )
     raise UsageError(f"condition is 'none', 'class' or 'attributes', not {condition!r}.")
+
+
+def _moved(pixels: Tensor, device: torch.device) -> Tensor:
+    """The pictures on the device: one copy for all who train on them at once."""
+    moved = _copy(pixels, device)
+    if moved is None:
+        moved = pixels.to(device)
+        if moved is not pixels:
+            moved.source = weakref.ref(pixels)
+            _copies[id(pixels), device] = moved
+    return moved
+
+
+def _copy(pixels: Tensor, device: torch.device) -> Tensor | None:
+    moved = _copies.get((id(pixels), device))
+    return moved if moved is not None and moved.source() is pixels else None
 
 
 def _room(device: torch.device, resident_bytes: int) -> int:
