@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import attempts, environment
-from benchmarks.matrix import DeviceLost, Places, Planned, done
+from benchmarks import attempts
+from benchmarks.matrix import DeviceLost, Places, Planned, begin, done
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 
@@ -59,7 +59,7 @@ def train_ahead(
     from zoo.runs import Busy
     from zoo.training.trainer import Stopped
 
-    environment.at_start()
+    begin()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
         configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]

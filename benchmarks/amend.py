@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import matrix, record
-from benchmarks.environment import git_state
+from benchmarks import environment, matrix, record
 from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
@@ -51,6 +50,7 @@ def amend(
     """
     from zoo.runs import finished, locked, train_run
 
+    environment.at_start()
     cell, folder = planned.cell, places.run(planned.cell)
     made = matrix.done(planned, places)
     if made is None:
@@ -71,7 +71,8 @@ def amend(
             found = _measured(run, metric, folder / PARTS)
         metrics = {name: entry for name, entry in found.metrics.items() if name not in made.metrics}
         skipped = {name: reason for name, reason in found.skipped.items() if name not in made.metrics}
-        at = f" at {commit[:7]}" if (commit := git_state()[0]) else ""
+        commit, dirty = environment.at_start()
+        at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
         for entry in metrics.values():
             entry["note"] = "; ".join(part for part in (entry["note"], f"added by `{command}`{at}") if part)
         content = made.model_dump(by_alias=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+TOLD = "ZOO_CODE"
 PACKAGES = (
     *("torch", "torchvision", "timm", "wandb", "torchmetrics"),
     *("pytorch-fid", "numpy", "scipy", "scikit-learn", "zuko"),
@@ -39,28 +41,34 @@ def git_state() -> tuple[str | None, bool | None]:
 
 @functools.cache
 def at_start() -> tuple[str | None, bool | None]:
-    """`git_state` when this process first asked, which whoever trains does beforehand: that is the code it runs."""
+    """`git_state` when this process first asked, which whoever trains does beforehand: that is the code it runs. Of a
+    process that another one started for its work, that one's."""
+    if told := os.environ.get(TOLD):
+        commit, dirty = json.loads(told)
+        return commit, dirty
     return git_state()
 
 
-def code() -> tuple[str | None, bool | None]:
-    """The commit that this process began with, and whether its code differs from it, or has changed since: what is
-    imported late would then be of another commit."""
-    commit, dirty = at_start()
-    return commit, dirty if commit is None else dirty or git_state() != (commit, dirty)
+def told() -> dict[str, str]:
+    """What a process that goes on with this one's work finds in its environment."""
+    return {TOLD: json.dumps(at_start())}
 
 
 def describe(compute: Any) -> dict[str, Any]:
     """The environment part of a record for a run on ``compute`` (`zoo.training.precision.Compute`)."""
     import torch
 
-    commit, dirty = code()
+    commit, dirty = at_start()
+    now = git_state()
+    # What was imported before the training is of the commit that is named; the rest would be of another one.
+    moved = {"git_moved": True} if None not in now and now != (commit, dirty) else {}
     is_cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if is_cuda else cpu_name()
     known = versions()
     return {
         "git_commit": commit,
         "git_dirty": dirty,
+        **moved,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device,

@@ -30,11 +30,13 @@ def export(run: Path, folder: Path) -> list[Path]:
         ZooError: the run is not finished, or is damaged.
     """
     described = describe_run(run)
-    sweep(folder)  # what an export that was killed has left
-    strangers = sorted(set(path.name for path in folder.glob("*")) - {CARD, EXPORTED, MODEL})
+    ours = {CARD, EXPORTED, MODEL}
+    left = {path.name for name in ours for path in folder.glob(f".{name}.*.part")}  # by an export that was killed
+    strangers = sorted({path.name for path in folder.glob("*")} - ours - left)
     if strangers or (folder.exists() and folder.resolve() == run.resolve()):
         there = strangers[0] if strangers else "the run"
         raise UsageError(f"{folder} holds other things ({there}); give a new folder.")
+    sweep(folder)
     model = load_run(run)
     record = _record(run)
     config = described.config.model_dump(mode="json")

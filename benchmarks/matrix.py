@@ -24,7 +24,7 @@ from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
-# What an evaluation imports where it needs it. Imported before a training that takes hours, all of it is of one commit.
+# What an evaluation imports where it needs it.
 EVALUATION = (
     *("quality", "report.figures", "digits.train", "metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
@@ -90,6 +90,14 @@ def plan(
                         raise UsageError(f"`{command}` is the same cell as `{before}`: ask for it once.")
                     planned[cell] = Planned(cell, config, command)
     return [*planned.values()]
+
+
+def begin() -> None:
+    """Read which code this process runs, and import all of it: before a training that takes hours it is of one commit.
+    """
+    environment.at_start()
+    for name in EVALUATION:
+        importlib.import_module(f"benchmarks.{name}")
 
 
 def recorded(planned: Planned, places: Places) -> Record | None:
@@ -198,7 +206,7 @@ def outcome_of(
     from zoo.runs import Busy
     from zoo.training.trainer import Diverged, Stopped
 
-    environment.at_start()
+    begin()
     short = ""
     for chosen in (config, attempts.smaller(config)):
         observer = observe(planned) if observe else None
@@ -251,8 +259,6 @@ def measure(
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
 
-    for name in EVALUATION:
-        importlib.import_module(f"benchmarks.{name}")
     started = time.monotonic()
     images = load_images(config)
     set_up = time.monotonic()

@@ -209,7 +209,9 @@ def judge(recipe: Recipe, target: Target, records: list[Record]) -> Judgement:
     own = {made.cell.seed: made for made in records if made.cell.seed in recipe.seeds}
     done = [made for made in own.values() if made.status == "done" and target.metric in made.metrics]
     if not own:
-        return Judgement(word="not run", why=recipe.needs or "no record yet")
+        others = ", ".join(sorted({str(made.cell.seed) for made in records}))
+        none = f"only of seeds that are not the recipe's ({others})" if others else "no record yet"
+        return Judgement(word="not run", why=recipe.needs or none)
     if apart := _incomparable(target.metric, done):
         return Judgement(word="not run", why=f"its seeds differ in {apart}")
     losses = "; ".join(_losses(recipe, target.metric, own))

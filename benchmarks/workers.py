@@ -15,6 +15,8 @@ import sys
 import uuid
 from collections.abc import Callable, Iterable
 
+from benchmarks import environment
+
 # How a worker says that it wants to be replaced: its GPU is of no use to it any more.
 RESTART = 75
 HARNESS = "ZOO_HARNESS"
@@ -52,6 +54,7 @@ def run(
     """
     threads = str(max(1, cores() // workers))
     env = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads), HARNESS: uuid.uuid4().hex}
+    env |= environment.told()
     command = [sys.executable, "-m", "benchmarks.cli", *arguments, "--jobs", "1"]
 
     def start(number: int) -> subprocess.Popen:

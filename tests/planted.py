@@ -184,6 +184,47 @@ class CodeOfTheBatch(VanillaVAE):
         return code - code.mean(0) if len(x) > 1 else code
 
 
+class Geco(VanillaVAE):
+    """No mistake: a multiplier that each loss moves in place."""
+
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.register_buffer("multiplier", torch.ones(()))
+
+    def losses(self, x, y=None, progress=1.0):
+        terms = self.terms(x, y)
+        with torch.no_grad():
+            self.multiplier.mul_(torch.exp(0.01 * (terms.distortion.mean() - 100).clamp(-1, 1)))
+        return Losses({"vae": (self.multiplier * terms.distortion + terms.rate.sum(1)).mean()}, terms)
+
+
+class OptionalPart(BetaVAE):
+    """No mistake: a part that is not there where its weight is zero."""
+
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.part = nn.Linear(settings.latent, 1) if settings.beta else None
+
+    def losses(self, x, y=None, progress=1.0):
+        terms = self.terms(x, y)
+        penalty = self.part(self.represent(x, y)).square().sum(1) if self.part else 0.0
+        return Losses({"vae": (terms.distortion + terms.rate.sum(1) + self.settings.beta * penalty).mean()}, terms)
+
+
+class MiddleStage(VanillaVAE):
+    """No mistake: the decoder has a loss in the middle of the training alone."""
+
+    def parameter_groups(self):
+        decoder = {id(parameter) for parameter in self.decoder.parameters()}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
+        return {"vae": rest, "decoder": list(self.decoder.parameters())}
+
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        middle = 0.3 < (getattr(progress, "fraction", None) or 0.0) < 0.6
+        return Losses({"decoder" if middle else "vae": losses["vae"]}, losses.terms)
+
+
 class NeedsNoClass(ConditionalVAE):
     def infer(self, x, y=None):
         return super().infer(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)

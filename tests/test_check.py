@@ -21,7 +21,7 @@ PLANTED = {
     "TwoOwners": ("groups_share_out", "is in the groups 'encoder' and 'decoder'", "every parameter once"),
     "BackwardInside": ("losses_reach_their_groups", "losses() leaves a gradient in", "call no .backward()"),
     "HalfTheRate": ("below_the_evidence", "so it is no lower bound", "missing or weighted"),
-    "BetaInTheBound": ("no_training_weight", "when setting `beta` is 0", "weigh in losses()"),
+    "BetaInTheBound": ("no_training_weight", "when setting `beta` is 10", "weigh in losses()"),
     "FixedBeta": ("no_training_weight", "when setting `beta` is 0", "weigh in losses()"),
     "DetachedPenalty": ("weights_weigh", "setting `beta` weighs nothing", ".detach()"),
     "IdleGroup": ("losses_reach_their_groups", "the group 'decoder' has no loss", "one for each group"),
@@ -62,6 +62,23 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
     assert what in found.what
     assert all(mend in found.mend or mend in found.what for mend in mends), found
     assert "\n" not in found.what + found.mend
+
+
+@pytest.mark.parametrize(
+    ("target", "settings"),
+    [
+        ("zoo.models.vq_vae:VQVAE", {"quantiser": {"name": "fsq"}}),  # which has no commitment to weigh
+        ("zoo.models.rae:RAE", {"regulariser": "none"}),
+        ("tests.planted:Geco", {"latent": 4}),
+        ("tests.planted:OptionalPart", {"latent": 4}),
+        ("tests.planted:MiddleStage", {"latent": 4}),
+    ],
+)
+def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> None:
+    entry = VariantEntry(target=target, title="A variant", settings=settings)
+    wanted = ("losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
+    found = list(examine(Subject("one", entry), wanted))
+    assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
 
 
 def test_every_property_but_the_statistical_has_a_mistake_that_it_finds() -> None:

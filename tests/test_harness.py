@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import re
 import shlex
@@ -72,13 +73,20 @@ def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
 
 
 def test_a_record_names_the_code_that_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = iter([("a" * 40, False), ("a" * 40, False), ("b" * 40, False), ("a" * 40, True)])
+    states = iter([("a" * 40, False), ("a" * 40, False), ("b" * 40, False), (None, None)])
     monkeypatch.setattr(environment, "git_state", lambda: next(states))
+    monkeypatch.delenv(environment.TOLD, raising=False)
     environment.at_start.cache_clear()
     try:
-        assert [environment.code() for _ in range(3)] == [("a" * 40, False), ("a" * 40, True), ("a" * 40, True)]
+        made = [environment.describe(choose("cpu")) for _ in range(3)]
+        monkeypatch.setenv(environment.TOLD, environment.told()[environment.TOLD])
+        environment.at_start.cache_clear()
+        assert environment.at_start() == ("a" * 40, False)  # a worker's is that of whoever started it
     finally:
         environment.at_start.cache_clear()
+    assert all((one["git_commit"], one["git_dirty"]) == ("a" * 40, False) for one in made)
+    # A checkout that went on to another commit meanwhile is told apart from one with changes.
+    assert [one.get("git_moved", False) for one in made] == [False, True, False]
 
 
 def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
@@ -86,20 +94,28 @@ def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
 ) -> None:
     from zoo import runs
 
+    asked: set[str] = set()
+    importing = importlib.import_module
+
+    def seen(name: str):
+        asked.add(name)
+        return importing(name)
+
     def train_run(*_):
         assert environment.at_start.cache_info().currsize == 1
-        late = {f"benchmarks.{name}" for name in matrix.EVALUATION}
-        assert late <= sys.modules.keys()
         # Every module that one of those that evaluate imports in a function is in the list.
         for path in (ROOT / "benchmarks").glob("*.py"):
             if f"benchmarks.{path.stem}" in EVALUATORS:
                 found = re.findall(r"^    +from (benchmarks\.[\w.]+) import", path.read_text(), re.M)
-                assert set(found) <= sys.modules.keys(), path
+                packages = {name.rpartition(".")[0] for name in asked}
+                assert set(found) <= asked | packages, path
         raise ValueError("seen")
 
     environment.at_start.cache_clear()
+    monkeypatch.setattr(importlib, "import_module", seen)
     monkeypatch.setattr(runs, "train_run", train_run)
     assert matrix.run_cell(smoke()[0], places, choose("cpu")).reason == "seen"
+    assert asked >= {f"benchmarks.{name}" for name in matrix.EVALUATION}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +159,8 @@ def test_what_fails_ahead_of_the_cells_is_left_to_them(
 
 def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import ahead, workers
+    from benchmarks.commands import reproduce
+    from zoo import together
     from zoo.training import precision
 
     def fails(*_):
@@ -153,9 +171,15 @@ def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, mon
     monkeypatch.setattr(ahead, "train_ahead", lambda *given: train(*given, fails, fails))
     monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
     monkeypatch.setattr(workers, "run", lambda arguments, count, *_: started.append(count) or [0] * count)
-    cells = smoke(seeds=(0, 1))
+    cells, ran = smoke(seeds=(0, 1)), []
     cli._run_all(cells, cells, places, "cuda", "disabled", "1")
     assert started == [1]
+    # A command without workers ends, and blames no cell.
+    monkeypatch.setattr(together, "train_beside", fails)
+    monkeypatch.setattr(matrix, "run_all", lambda cells, *_: ran.extend(cells))
+    with pytest.raises(matrix.DeviceLost, match="the same command goes on"):
+        reproduce._run(cells, places, "cuda", "disabled")
+    assert not ran
 
 
 def test_a_seed_that_is_given_twice_is_one_cell(zoo) -> None:  # noqa: F811

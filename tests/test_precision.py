@@ -90,6 +90,18 @@ def test_the_number_format_that_auto_began_with_is_kept(tmp_path: Path) -> None:
     assert train_run(asked, tmp_path / "asked", choose("cpu")).compute.name == "float32"
 
 
+def test_a_run_that_ended_in_fp16_is_loaded_on_a_cpu_and_says_so(tmp_path: Path) -> None:
+    config = resolve("vae", "synthetic", settings=["train.epochs=1", "encoder.hidden=[8]"])
+    train_run(config, tmp_path, choose("cpu"))
+    path = tmp_path / "run.json"
+    begun = {"precision": "fp16", "channels_last": False, "compiled": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"compute": begun}))
+    assert train_run(config, tmp_path, choose("cpu")).compute.name == "fp16"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "compute"}))
+    train_run(config, tmp_path, choose("cpu"))
+    assert "compute" not in json.loads(path.read_text())  # nobody knows now
+
+
 def test_a_decision_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
     cpu = choose("cpu", "fast")
     with pytest.raises(UsageError, match="fp16"):

@@ -284,6 +284,18 @@ def test_what_a_recipe_gave_with_other_settings_stays_on_the_page() -> None:
     assert "- `toy` before, with version 1 of the recipe: elbo -104.00 ± 0.50 (not)." in page(files, records[:1])
 
 
+def test_a_miss_stays_on_the_page_whatever_seeds_the_recipe_has_now() -> None:
+    def said(one: Recipe) -> str:
+        files = {"toys": RecipeFile.model_validate({"schema": 1, "paper": "Toys", "recipes": {"toy": one}})}
+        return page(files, [made(toy(), 0, -104.0)])
+
+    told = "elbo -104.00 ± 0.50 (not)."
+    assert f"- `toy` before, with seeds that are not the recipe's: {told}" in said(toy(seeds=[1, 2]))
+    assert "not run: only of seeds that are not the recipe's (0)" in said(toy(seeds=[1, 2]))
+    for seeds in ([1, 2], [0, 1, 2]):
+        assert f"- `toy` before, with version 1 of the recipe: {told}" in said(toy(seeds=seeds, version="2"))
+
+
 def test_the_committed_page_is_that_of_the_committed_records() -> None:
     board = ROOT / "leaderboard"
     records = record.read_all(board / "reproductions" / "records")

@@ -173,6 +173,19 @@ def test_weights_from_before_the_end_of_the_warm_up_are_not_kept(tmp_path: Path,
     assert run(tmp_path / "c", "train.warmup=3", "train.epochs=2").result.best_epoch == 2
 
 
+def test_a_bound_that_is_not_finite_takes_no_place_of_one_that_is(tmp_path: Path, monkeypatch) -> None:
+    validations(monkeypatch, -2.0, -1.0, float("nan"))
+    assert run(tmp_path, "train.warmup=3", "train.epochs=3").result.best_epoch == 2
+
+
+def test_patience_waits_for_the_last_stage(tmp_path: Path, monkeypatch) -> None:
+    validations(monkeypatch, *(-float(n) for n in range(10)))
+    config = resolve("vq_vae", "synthetic", settings=["train.epochs=10", "train.patience=2", "prior_from=0.5"])
+    found = train_run(config, tmp_path, choose("cpu")).result
+    # The prior's stage begins after five epochs; its first validation is what the next ones are compared with.
+    assert (found.best_epoch, found.epochs, found.stopped_early) == (6, 8, True)
+
+
 @pytest.mark.parametrize(("keep", "kept"), [("best", 3), ("last", 5)])
 def test_patience_waits_for_a_better_bound_whatever_is_kept(tmp_path: Path, monkeypatch, keep: str, kept: int) -> None:
     validations(monkeypatch, -1.0, -9.0, -4.0, -6.0, -5.0, -7.0)

@@ -40,7 +40,7 @@ class QuantiserSettings(BaseModel):
     name: Literal["vq", "fsq"] = "vq"
     codes: int = Field(4, ge=1)
     decay: float = Field(0.97, ge=0, lt=1)
-    commitment: float = Field(0.25, ge=0)
+    commitment: float = Field(0.25, ge=0, description="vq: weight of |z - e|^2 in training")
     restart_below: float = Field(0.03, ge=0, lt=1)
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field((8, 6, 5), min_length=1)
 

@@ -116,9 +116,10 @@ def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
     told, labels = getattr(model.settings, "labelled", None), images["train"].labels
     if not model.supervised or told is None or labels is None:
         return
-    # Those that are shown their label come again with it: what has none is every image once.
-    once = int((labels < 0).sum()) or len(labels)
-    shown = config.data.options.get("labelled", once) / once
+    # Where so many are shown their label they come again with it: what has none is every image once.
+    again = config.data.options.get("labelled") is not None
+    once = int((labels < 0).sum()) if again else len(labels)
+    shown = (config.data.options["labelled"] if again else int((labels >= 0).sum())) / max(once, 1)
     if not math.isclose(told, shown, rel_tol=0.1):
         log.warning("labelled=%g, but the data shows the labels of %.2g of its training images", told, shown)
 
@@ -359,14 +360,15 @@ def decided(
     if not any_precision and not any_compile:
         return found
     described = _describe(folder) if (folder / "run.json").exists() else {}
+    ended = finished(folder)
     if "compute" not in described:
-        if world.first:
+        if world.first and not ended:
             remember(folder, found)
             if compute.fast or found.compiled:
                 log.info("this run computes in %s on this machine", found.name)
         return found
     try:
-        begun = compute.decided(described["compute"])
+        begun = compute.decided(described["compute"], goes_on=not ended)
     except (KeyError, TypeError):
         raise UsageError(f"{folder / 'run.json'} does not say how the run computes.") from None
     if any_precision:

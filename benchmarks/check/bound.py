@@ -14,6 +14,8 @@ from zoo.data.images import DataSpec
 from zoo.models.base import VAE
 
 PER_PIXEL = math.log(2.0)
+#: settings that weigh something in training where they are read there, beside those whose description says so
+WEIGHTS = {"alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral", "weight"}
 DRAWS, DRAWN_AT_ONCE = 8192, 1024
 SLACK = 0.5  # nats
 
@@ -140,8 +142,12 @@ def no_training_weight(subject: Subject) -> None:
                 found["the mean of log_weights"] = model.log_weights(x, y, 2)
         return found
 
-    expected = reported(model)
-    for key, value, weighed in subject.reweighed():
+    expected, settings = reported(model), model.settings
+    for key in WEIGHTS & type(settings).model_fields.keys():
+        model.settings = settings.model_copy(update={key: 10.0})
+        _same(reported(model), expected, f"setting `{key}` is 10")
+    model.settings = settings
+    for key, value, weighed in subject.reweighed():  # what was read when the model was made
         _same(reported(weighed), expected, f"setting `{key}` is {value:g}")
     model.rate_weight = lambda progress: 10.0
     _same(reported(model), expected, "rate_weight() is 10")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
 from benchmarks.check.subject import Subject
 from benchmarks.check.verdict import hold
 from zoo.models.base import VAE, Losses
+from zoo.training.trainer import progress_at
 
+MOMENTS = 20  # of a training, at which it is asked which losses there are
 ALL_GROUPS = "list every parameter once, in the group whose loss trains it"
 
 
@@ -43,11 +47,14 @@ def losses_reach_their_groups(subject: Subject) -> None:
         "return zoo.models.base.Losses({'vae': loss}, terms)",
     )
     groups = model.parameter_groups()
-    idle = groups.keys() - losses.keys() - _losses_of(model, x, y, 0.0).keys()
+    idle = groups.keys() - losses.keys()
+    for step in range(MOMENTS):
+        if idle:  # one that has a loss in some other stage of a training
+            idle -= _losses_of(subject.trainable(), x, y, progress_at(step, MOMENTS // 4, MOMENTS)).keys()
     hold(
         not idle,
         f"the group '{min(idle, default='')}' has no loss, so it is never trained",
-        "give losses() one for each group, at the beginning of the warm-up or at its end",
+        "give losses() one for each group, in some stage of the training",
     )
     for key, parameter in model.named_parameters():
         hold(
@@ -102,29 +109,38 @@ def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Paramet
 
 
 def weights_weigh(subject: Subject) -> None:
-    """Every weight of training changes the gradient of some loss."""
+    """A weight of training that changes a loss changes the gradient of one."""
     x, y = subject.shown(32)
 
-    def gradients(model: VAE) -> list[Tensor]:
+    def found(model: VAE, progress: float) -> tuple[list[Tensor], list[Tensor]]:
         model.requires_grad_(True).train()
-        groups, found = model.parameter_groups(), []
-        for group, loss in _losses_of(model, x, y, 1.0).items():
+        groups, gradients = model.parameter_groups(), []
+        losses = _losses_of(model, x, y, progress)
+        for group, loss in losses.items():
             made = torch.autograd.grad(loss, groups[group], retain_graph=True, allow_unused=True)
-            found += [gradient for gradient in made if gradient is not None]
-        return found
+            gradients += [gradient for gradient in made if gradient is not None]
+        return [loss.detach() for loss in losses.values()], gradients
 
-    as_it_is = gradients(subject.known())
-    for key, value, model in subject.reweighed():
-        changed = gradients(model)
-        same = len(changed) == len(as_it_is) and all(map(torch.allclose, changed, as_it_is))
+    as_it_is = [found(subject.known(), progress) for progress in (0.0, 1.0)]
+    shows: dict[str, bool] = {}  # of each weight that changes a loss, whether it changes a gradient
+    for key, _, model in subject.reweighed():
+        for (losses, gradients), progress in zip(as_it_is, (0.0, 1.0), strict=True):
+            other_losses, other_gradients = found(copy.deepcopy(model), progress)
+            if not _same(losses, other_losses):
+                shows[key] = shows.get(key, False) or not _same(gradients, other_gradients)
+    for key, moves in shows.items():
         hold(
-            not same,
-            f"setting `{key}` weighs nothing: with {value:g} the gradient of every loss is as it was",
-            "let what it weighs reach the parameters: look for a .detach(), or a loss that leaves it out",
+            moves,
+            f"setting `{key}` weighs nothing: it changes a loss, and the gradient of every loss is as it was",
+            "let what it weighs reach the parameters: look for a .detach()",
         )
 
 
-def _losses_of(model: VAE, x: Tensor, y: Tensor | None, progress: float) -> Losses:
+def _same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(torch.allclose, some, others))
+
+
+def _losses_of(model: VAE, x: Tensor, y: Tensor | None, progress: float | Tensor) -> Losses:
     torch.manual_seed(5)
     return model.losses(x, y, progress)
 

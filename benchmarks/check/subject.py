@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import math
@@ -18,7 +17,6 @@ from zoo.config import TrainConfig, merge
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
-from zoo.errors import UsageError
 from zoo.models import build
 from zoo.models.base import VAE
 from zoo.registry import VariantEntry, registry
@@ -41,9 +39,7 @@ LARGEST = {
     "groups_per_scale": 2,
     "expansion": 2,
 }
-# Settings that weigh something in training, beside those whose description says that they are a weight; and what they
-# are set to, the first that a variant takes.
-WEIGHTS = ("alpha", "beta", "capacity", "commitment", "gamma", "lambda_", "pixel", "spectral", "weight")
+# What a setting is set to whose description says that it weighs something in training.
 OTHER_WEIGHTS = (0.0, 10.0)
 KNOWN_STEPS, KNOWN_IMAGES = 10, 64
 TINY_STEPS, TINY_IMAGES = 50, 8
@@ -93,21 +89,23 @@ class Subject:
         return self.known().requires_grad_(True).train()
 
     def reweighed(self) -> Iterator[tuple[str, float, VAE]]:
-        """For every setting that is a weight of training: its name, another value, and `known` built with that."""
+        """For every setting that is a weight of training: its name, another value, and `known` built with that. A value
+        that is refused or makes another architecture (a part that is not there at zero) is passed over."""
         known = self.known()
         for path, value in weights(known.settings):
             for other in OTHER_WEIGHTS:
                 nested: Any = other
                 for key in reversed(path):
                     nested = {key: nested}
-                if other == value:
-                    continue
-                with contextlib.suppress(UsageError), torch.random.fork_rng(devices=[]):
-                    model = self.make(**nested)
+                try:
+                    with torch.random.fork_rng(devices=[]):
+                        model = self.make(**nested)
                     model.load_state_dict(known.state_dict())
-                    model.train_size = known.train_size
+                except Exception:
+                    continue
+                model.train_size = known.train_size
+                if other != value:
                     yield ".".join(path), other, model.requires_grad_(False).eval()
-                    break
 
     def batch(self, n: int = 16, start: int = 0) -> tuple[Tensor, Tensor | None]:
         """x (n, 1, 28, 28) of bits and, for a conditional variant, the classes (n,)."""
@@ -182,7 +180,7 @@ def weights(settings: BaseModel, above: tuple[str, ...] = ()) -> Iterator[tuple[
         value = getattr(settings, key)
         if isinstance(value, BaseModel):
             yield from weights(value, (*above, key))
-        elif isinstance(value, float) and (key in WEIGHTS or re.search("weight of|weighs", field.description or "")):
+        elif isinstance(value, float) and re.search("weight of|weighs", field.description or ""):
             yield (*above, key), value
 
 

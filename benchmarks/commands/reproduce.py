@@ -76,7 +76,7 @@ def write_page(board: Path, places: Any) -> Path:
 
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
-    from benchmarks import attempts, environment, matrix
+    from benchmarks import attempts, matrix
     from benchmarks.ahead import why_not
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
@@ -90,8 +90,8 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
         elif made.status != "done":
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
+    matrix.begin()
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
-    environment.at_start()
     asked = [planned.config.train.precision for planned in todo]
     computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
     with graceful() as should_stop:
@@ -110,6 +110,8 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
                 if attempts.is_about_disk(error):
                     raise
                 click.echo(f"now one by one; beside each other {why_not(error)}", err=True)
+                if attempts.breaks_device(error):
+                    raise matrix.DeviceLost("the GPU is of no use to this process; the same command goes on.") from None
             attempts.free_memory()
         for planned, compute in zip(todo, computes, strict=True):
             matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)

@@ -36,7 +36,7 @@ its wider band; *not*: outside of both, and a number that is too good is outside
 numbers, and why. Bands are ours, from how far independent re-implementations are apart. A recipe that departs from its
 paper says so below its table, and its verdict is that of what was run. An *order* says of two numbers which is the
 smaller, as published, and how far apart ours have to be; both are of the same test images. It compares means, knows no
-error, and was written down on 2026-11-28: where both records are older it is an observation and no prediction.
+error, and may be younger than the records that it is of: the history of the recipe's file tells.
 
 **Marks** on a published number: R read in the source that is named, 2 read at second hand, B quoted by others.
 `mean ± e`: e is the standard error over test images; `[s, n seeds]` the spread over training seeds. Test bits are drawn
@@ -171,10 +171,13 @@ def _earlier(recipes: Mapping[str, Recipe], records: list[Record]) -> list[str]:
         for made in records:
             if made.cell.suite == name and made not in now:
                 before.setdefault(_apart(made, recipe), []).append(made)
+            elif made in now and made.cell.seed not in recipe.seeds:
+                before.setdefault("seeds that are not the recipe's", []).append(made)
         for other, some in before.items():
             if not any(made.status == "done" for made in some):
                 continue
-            found = [(target, judge(recipe, target, some)) for target in recipe.targets]
+            then = recipe.model_copy(update={"seeds": tuple(sorted({made.cell.seed for made in some}))})
+            found = [(target, judge(then, target, some)) for target in recipe.targets]
             numbers = (
                 f"{escape(target.label)} {ours(one)} ({escape(one.why) if one.word == 'not run' else one.word})"
                 for target, one in found

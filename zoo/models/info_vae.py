@@ -25,7 +25,7 @@ Kernel = Literal["rbf", "imq"]
 
 
 class InfoSettings(VanillaSettings):
-    alpha: float = Field(0.5, le=1, description="how much of the rate is given up in training")
+    alpha: float = Field(0.5, le=1, description="how much of the rate is given up in training: 1 - alpha weighs it")
     scale: float = Field(100.0, ge=0, description="lambda; the distance weighs alpha + lambda - 1 in training")
     kernel: Kernel = "rbf"
 

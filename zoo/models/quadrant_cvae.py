@@ -129,7 +129,7 @@ class QuadrantCVAE(VAE):
         return "guess" if progress < 1 else "vae"
 
     def trained_in(self, stage: Hashable) -> Collection[str]:
-        return (stage,)
+        return self.parameter_groups().keys() - {"vae" if stage == "guess" else "guess"}
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         p = self.prior(x).repeat(k)

@@ -166,7 +166,7 @@ class TwoStageVAE(VanillaVAE):
         return "first" if fraction < self.settings.first_stage else "second"
 
     def trained_in(self, stage: Hashable) -> Collection[str]:
-        return ("first", "second") if stage == "both" else (stage,)
+        return self.parameter_groups().keys() - {{"first": "second", "second": "first"}.get(stage)}
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with z and u drawn together."""

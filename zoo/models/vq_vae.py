@@ -115,7 +115,7 @@ class VQVAE(VAE):
         return "codes" if fraction < self.settings.prior_from else "prior"
 
     def trained_in(self, stage: Hashable) -> Collection[str]:
-        return {"codes": ("vae",), "prior": ("prior",)}.get(stage, ("vae", "prior"))
+        return self.parameter_groups().keys() - {{"codes": "prior", "prior": "vae"}.get(stage)}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {

@@ -81,15 +81,15 @@ class Compute:
         """What a run remembers, so that it goes on as it began on whatever machine: see `decided`."""
         return {"precision": NAMES[self.half], "channels_last": self.channels_last, "compiled": self.compiled}
 
-    def decided(self, before: dict[str, Any]) -> Compute:
+    def decided(self, before: dict[str, Any], goes_on: bool = True) -> Compute:
         """This, with what a run decided `before`.
 
         Raises:
-            UsageError: fp16, and this is a CPU.
+            UsageError: fp16, and this is a CPU, and the run ``goes_on``.
             KeyError: it is no such decision.
         """
         half = HALVES[before["precision"]]
-        if half is torch.float16 and self.device.type == "cpu":
+        if goes_on and half is torch.float16 and self.device.type == "cpu":
             raise UsageError("this run was begun in fp16 on a GPU; it cannot go on on a CPU.")
         compiled = bool(before.get("compiled", False))  # which runs of before there was a choice do not say
         return replace(self, half=half, channels_last=bool(before["channels_last"]), compiled=compiled, fast=False)

@@ -357,9 +357,13 @@ class Trainer:
         if not self.world.first:
             self.totals.zero_()  # what all of them had counted is the first one's now
         if "good" in values:
-            with contextlib.suppress(ZooError):  # then there is nothing to go back to, and nothing else is lost
+            try:
                 self.good = checkpoint.read_good(self.folder, values["good"])
                 self.good_on_disk = values["good"]
+            except checkpoint.Unreachable:
+                raise
+            except ZooError as error:  # then there is nothing to go back to, and nothing else is lost
+                log.warning("%s", error)
         return True
 
     # ---- inside ----------------------------------------------------------------------------------------------------
@@ -519,15 +523,16 @@ class Trainer:
             elbo = self.validate()
             # Where there is no bound it is minus the loss, and goes by no other name.
             row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
-            # Before the warm-up is over the objective still moves: what was best of another one is neither kept nor
-            # waited for.
-            moving = self.step < self.warmup_steps or self.best_epoch * self.steps_per_epoch < self.warmup_steps
-            better = moving or self.best is None or elbo > self.highest or math.isnan(self.highest)
+            # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
+            # best of that is neither kept nor waited for.
+            moving = not (self._settled(self.step) and self._settled(self.best_epoch * self.steps_per_epoch))
+            better = self.best is None or math.isnan(self.highest) or elbo > self.highest
+            better = better or (moving and math.isfinite(elbo))
             if better or self.config.keep == "last":
                 self.best_elbo, self.best_epoch = elbo, epoch + 1
                 self.best = self._snapshot()
             self.highest = elbo if better else self.highest
-            self.waited = 0 if better else self.waited + 1
+            self.waited = 0 if better or moving else self.waited + 1
             self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
@@ -537,6 +542,11 @@ class Trainer:
         for watcher in self.watchers:
             watcher.epoch(row | {"step": float(self.step)})
         self._clock = time.monotonic()
+
+    def _settled(self, step: int) -> bool:
+        # Whether what is trained at the end of so many steps is what is trained at the end.
+        at, end = (self.model.stage(self.progress(place)) for place in (max(step, 1) - 1, self.steps - 1))
+        return step > 0 and step >= self.warmup_steps and at == end
 
     def _finish(self) -> None:
         self.graph = None  # what it captured is let go now, and not when somebody collects garbage
