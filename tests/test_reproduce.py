@@ -336,6 +336,8 @@ def test_reproduce_trains_evaluates_judges_and_leaves_what_is_done(
         written = (tmp_path / "leaderboard" / "REPRODUCTION.md").read_text()
         assert written == page(recipe.files(), record.read_all(path.parent.parent))
         assert zoo("reproduce", "--json")[1] == zoo("reproduce", "toy", "--json")[1]
+        # A verdict is of the recipe's own seeds, whichever were asked for.
+        assert json.loads(zoo("reproduce", "toy", "--seed", "7", "--wandb", "disabled", "--json")[1]) == [row]
         assert zoo("reproduce", "nonsense")[0] == 2
         assert zoo("reproduce", "toy", "nonsense")[0] == 2
         assert zoo("reproduce", "toy", "toy", "--plan")[1] == "zoo reproduce toy --seed 0\n"

@@ -55,7 +55,8 @@ def reproduce(
         if todo := [planned for planned in cells if not matrix.done(planned, places)]:
             _run(todo, places, device, wandb_mode)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
-    _show(records, tuple(wanted), as_json)
+    # A verdict is of all seeds of a recipe, whichever were asked for.
+    _show(record.read_all(places.records), tuple(wanted), as_json)
     if not as_json:
         click.echo(f"\n{board / 'REPRODUCTION.md'}")
     if any(made.status != "done" for made in records):
