@@ -9,7 +9,8 @@ the other, from a few steps of all ways at the start, and only on a GPU: on a CP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import attempts
@@ -57,47 +58,73 @@ def train_ahead(
     """
     from zoo import together
     from zoo.runs import Busy
-    from zoo.training.trainer import Stopped
 
     begin()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
-        configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
         own = compute(lot[0]) if callable(compute) else compute
         name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
-        gains: dict[str, float] = {}
-        reasons = []
-        try:
-            for way, measure in measures.items():
-                try:
-                    gains[way] = measure(configs, own)
-                except UsageError as error:
-                    reasons.append(str(error))
-            reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
-            if not gains:
-                say(f"{name} one by one{reason}")
-                continue
-            way, times = max(gains.items(), key=lambda found: found[1])
-            if times < WORTH:
-                say(f"{name} one by one; {way} they would train {times:.2f} times as fast{reason}")
-                continue
-            say(f"{name} at once, {way} {times:.1f} times as fast as one by one{reason}")
-            if way == STACK:
-                together.train_together(configs, folders, own, should_stop)
-            else:
-                together.train_beside(configs, folders, [own] * len(lot), should_stop)
-        except Busy:
-            continue
-        except Stopped:
-            raise
-        except Exception as error:
-            if attempts.is_about_disk(error):
-                raise
-            say(f"{name} one by one; together {why_not(error)}")
-            if attempts.breaks_device(error):
-                raise DeviceLost(f"the GPU is of no use to this process after {name} failed.") from None
+        lost = f"the GPU is of no use to this process after {name} failed."
+        with left_to_cells(lambda why, name=name: say(f"{name} one by one; together {why}"), lost):
+            with contextlib.suppress(Busy):
+                _train(lot, places, own, should_stop, lambda said, name=name: say(f"{name} {said}"), measures)
         # Outside of the block: the error itself holds on to everything that was in memory.
         attempts.free_memory()
+
+
+def _train(
+    lot: Sequence[Planned],
+    places: Places,
+    compute: Any,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+    measures: Mapping[str, Callable[..., float]],
+) -> None:
+    from zoo import together
+
+    configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
+    gains: dict[str, float] = {}
+    reasons = []
+    for way, measure in measures.items():
+        try:
+            gains[way] = measure(configs, compute)
+        except UsageError as error:
+            reasons.append(str(error))
+    reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
+    if not gains:
+        say(f"one by one{reason}")
+        return
+    way, times = max(gains.items(), key=lambda found: found[1])
+    if times < WORTH:
+        say(f"one by one; {way} they would train {times:.2f} times as fast{reason}")
+        return
+    say(f"at once, {way} {times:.1f} times as fast as one by one{reason}")
+    if way == STACK:
+        together.train_together(configs, folders, compute, should_stop)
+    else:
+        together.train_beside(configs, folders, [compute] * len(lot), should_stop)
+
+
+@contextlib.contextmanager
+def left_to_cells(say: Callable[[str], None], lost: str) -> Iterator[None]:
+    """Say what fails inside the block, as the end of a sentence, and go on: the cells run one by one.
+
+    Raises:
+        Stopped, OSError: as the block, where the disk is full or cannot be written.
+        DeviceLost: what failed left a GPU that only another process can use; ``lost`` says so.
+    """
+    from zoo.training.trainer import Stopped
+
+    try:
+        yield
+    except Stopped:
+        raise
+    except Exception as error:
+        if attempts.is_about_disk(error):
+            raise
+        say(why_not(error))
+        if attempts.breaks_device(error):
+            raise DeviceLost(lost) from None
 
 
 def why_not(error: Exception) -> str:

@@ -52,9 +52,9 @@ def load_images(path: str | Path) -> Tensor:
     """uint8 (N, C, H, W) of a folder of pictures (sorted by name, not recursive) or of an npz of uint8
     images.
 
-    Pictures are grey only if all are; others become RGB, and what is transparent has the colour
-    that lies beneath. The npz holds one array, or one named ``images`` or
-    ``arr_0``, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3. Raises UsageError for anything else.
+    Pictures are grey only if all are; others become RGB, and what is transparent has the colour that lies beneath. The
+    npz holds one array, or one named ``images`` or ``arr_0``, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.
+    Raises UsageError for anything else.
     """
     path = Path(path).expanduser()
     if path.is_dir():

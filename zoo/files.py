@@ -73,13 +73,13 @@ def write_if_changed(path: str | Path, text: str) -> bool:
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: str | Path) -> Iterator[None]:
+def one_at_a_time(folder: str | Path, name: str = ".written-lock") -> Iterator[None]:
     """What is read in ``folder`` inside the block and what is written for it belong together: of several processes one
-    after the other does it."""
+    after the other does it. ``name`` is the lock's file."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a file system without locks, or a folder that is only read
             os.makedirs(folder, exist_ok=True)
-            file = held.enter_context(open(Path(folder) / ".written-lock", "w"))
+            file = held.enter_context(open(Path(folder) / name, "w"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

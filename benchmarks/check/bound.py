@@ -143,7 +143,7 @@ def no_training_weight(subject: Subject) -> None:
         return found
 
     expected, settings = reported(model), model.settings
-    for key in WEIGHTS & type(settings).model_fields.keys():
+    for key in sorted(WEIGHTS & type(settings).model_fields.keys()):
         model.settings = settings.model_copy(update={key: 10.0})
         _same(reported(model), expected, f"setting `{key}` is 10")
     model.settings = settings

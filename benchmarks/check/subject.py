@@ -94,6 +94,8 @@ class Subject:
         known = self.known()
         for path, value in weights(known.settings):
             for other in OTHER_WEIGHTS:
+                if other == value:
+                    continue
                 nested: Any = other
                 for key in reversed(path):
                     nested = {key: nested}
@@ -104,8 +106,7 @@ class Subject:
                 except Exception:
                     continue
                 model.train_size = known.train_size
-                if other != value:
-                    yield ".".join(path), other, model.requires_grad_(False).eval()
+                yield ".".join(path), other, model.requires_grad_(False).eval()
 
     def batch(self, n: int = 16, start: int = 0) -> tuple[Tensor, Tensor | None]:
         """x (n, 1, 28, 28) of bits and, for a conditional variant, the classes (n,)."""

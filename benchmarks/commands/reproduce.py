@@ -78,12 +78,11 @@ def write_page(board: Path, places: Any) -> Path:
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks import attempts, matrix
-    from benchmarks.ahead import why_not
+    from benchmarks.ahead import left_to_cells
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from zoo.together import train_beside
     from zoo.training.precision import choose
-    from zoo.training.trainer import Stopped
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:
@@ -98,21 +97,14 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     with graceful() as should_stop:
         if len(todo) > 1 and computes[0].device.type == "cuda":
             click.echo(f"{len(todo)} runs train beside each other; then each is evaluated", err=True)
-            try:
+            lost = "the GPU is of no use to this process; the same command goes on."
+            with left_to_cells(lambda why: click.echo(f"now one by one; beside each other {why}", err=True), lost):
                 train_beside(
                     [planned.config for planned in todo],
                     [places.run(planned.cell) for planned in todo],
                     computes,
                     should_stop,
                 )
-            except Stopped:
-                raise
-            except Exception as error:
-                if attempts.is_about_disk(error):
-                    raise
-                click.echo(f"now one by one; beside each other {why_not(error)}", err=True)
-                if attempts.breaks_device(error):
-                    raise matrix.DeviceLost("the GPU is of no use to this process; the same command goes on.") from None
             attempts.free_memory()
         for planned, compute in zip(todo, computes, strict=True):
             matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)

@@ -85,9 +85,11 @@ class Batches:
         self.n = len(images)
         if self.n == 0 or (drop_last and self.n < batch_size * world):
             raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}.")
-        copied = _copy(images.pixels, self.device)
-        self.resident = copied is not None or images.pixels.nbytes <= _room(self.device, resident_bytes)
-        self._pixels = images.pixels if not self.resident else _moved(images.pixels, self.device)
+        there = _copy(images.pixels, self.device)
+        self.resident = there is not None or images.pixels.nbytes <= _room(self.device, resident_bytes)
+        if there is None:
+            there = _moved(images.pixels, self.device) if self.resident else images.pixels
+        self._pixels = there
         self._y = _conditions(images, condition, self.device)
 
     def __len__(self) -> int:
@@ -213,17 +215,15 @@ def _conditions(images: Images, condition: Condition, device: torch.device) -> T
 
 
 def _moved(pixels: Tensor, device: torch.device) -> Tensor:
-    """The pictures on the device: one copy for all who train on them at once."""
-    moved = _copy(pixels, device)
-    if moved is None:
-        moved = pixels.to(device)
-        if moved is not pixels:
-            moved.source = weakref.ref(pixels)
-            _copies[id(pixels), device] = moved
+    moved = pixels.to(device)
+    if moved is not pixels:
+        moved.source = weakref.ref(pixels)
+        _copies[id(pixels), device] = moved
     return moved
 
 
 def _copy(pixels: Tensor, device: torch.device) -> Tensor | None:
+    # One for all who train on the same pictures at once.
     moved = _copies.get((id(pixels), device))
     return moved if moved is not None and moved.source() is pixels else None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import math
@@ -18,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, sha256_file
+from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, one_at_a_time, sha256_file
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -52,10 +50,7 @@ def mapped_pixels(
     # Without the lock first: a cache may be another's, to read and not to write.
     digest = _whole(path, note, shape)
     if digest is None:
-        place.mkdir(parents=True, exist_ok=True)
-        with open(place / ".lock", "w") as lock:
-            with contextlib.suppress(OSError):  # a file system without locks: whoever is last has the same bytes
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with one_at_a_time(place, ".lock"):
             digest = _whole(path, note, shape) or _built(path, note, shape, fill, {**recipe, **(about or {})})
     return np.memmap(path, np.uint8, "r", shape=shape), digest
 

@@ -122,8 +122,7 @@ class Replicas:
         for epoch in range(self.config.epochs):
             began = time.monotonic()
             self._epoch(epoch, should_stop)
-            first._settle()
-            first.totals.sum().item()  # waits for the device
+            first._means()  # waits for the device
             seconds += time.monotonic() - began
             for index, trainer in enumerate(self.trainers):
                 if index in lost or trainer.stopped_early:
