@@ -46,7 +46,7 @@ def records(path: Path) -> Iterator[Any]:
     from wandb.proto import wandb_internal_pb2
 
     data, block = path.read_bytes(), 32768
-    assert data[:4] == b":W&B"
+    assert not data or data[:4] == b":W&B"  # it is empty until something is written
     at, whole = 7, b""
     while at + 7 <= len(data):
         if block - at % block < 7:
