@@ -341,6 +341,12 @@ def test_a_conditional_model_is_marked_and_not_ranked_in_nats() -> None:
     assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**2.00 ± 0.10**"], "a distance is ranked"
 
 
+def test_the_page_says_what_an_error_is_of_where_samples_are_judged() -> None:
+    page = " ".join(board(ZOO, {}).split())
+    assert "where samples are judged (fd, FID, KID, precision and the like), with other samples" in page
+    assert "With one seed each, another seed may turn it round." in page
+
+
 def test_a_tie_has_nothing_bold() -> None:
     pair = [make("a", numbers={"elbo": (-90.0, 0.2)}), make("b", numbers={"elbo": (-90.5, 0.2)})]
     assert all("**" not in cells(row, "ELBO")[0] for row in shown(pair).values())
