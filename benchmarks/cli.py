@@ -14,6 +14,7 @@ import click
 
 from benchmarks.commands import options
 from benchmarks.commands.check import check
+from benchmarks.commands.compare import compare
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.export import export
 from benchmarks.commands.new import new
@@ -33,6 +34,7 @@ def zoo() -> None:
     \b
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
+    zoo compare A B            which of two is better, and by how much
     zoo list                   what there is
     zoo new, zoo check         a variant of your own
     zoo score, zoo fid         metrics for models that were trained elsewhere
@@ -314,7 +316,7 @@ def doctor(as_json: bool) -> None:
     _echo_table(rows, ("what", "found"))
 
 
-for command in (check, new, sample, reconstruct, traverse, interpolate, export, reproduce):
+for command in (check, compare, new, sample, reconstruct, traverse, interpolate, export, reproduce):
     zoo.add_command(command)
 
 

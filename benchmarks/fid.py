@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ def score_folders(
     """The scores of images ``a`` (generated) against ``b`` (real): metric -> value, with ``<metric>_stderr``
     beside it.
 
-    Metrics are those of `image_quality` for that extractor, plus ``n`` and ``reference_n``. Raises UsageError
-    for a path that holds no images, for images of different sizes, and for an unknown extractor.
+    Metrics are those of `image_quality` for that extractor, plus ``n`` and ``reference_n``; what it remarks about one,
+    as a bias, is logged. Raises UsageError for a path that holds no images, for images of different sizes, and for an
+    unknown extractor.
     """
     scores: dict[str, float] = {}
     quality = quality_of_folders(a, b, extractor, device)
@@ -33,6 +35,8 @@ def score_folders(
         scores[name] = metric["value"]
         if metric["stderr"] is not None:
             scores[f"{name}_stderr"] = metric["stderr"]
+        if metric["note"]:
+            logging.getLogger(__name__).warning("%s: %s", name, metric["note"])
     identity = next(iter(quality.values()))["identity"]
     return scores | {"n": identity["n"], "reference_n": identity["reference_n"]}
 

@@ -112,7 +112,7 @@ ZOO = [
     make("beta_vae", 0, environment__git_dirty=True,
          numbers={"elbo": (-99.0, 0.2), "nll_iwae_64": (95.0, 0.2),
                   "fd_digits": (9.0, 0.1, {**FD, "n": 500})}),
-    make("cvae", 0, numbers={"elbo": (-70.0, 0.2), "fd_digits": (11.0, 0.1, FD)},
+    make("cvae", 0, numbers={"elbo": (-70.0, 0.2), "fd_digits": (2.0, 0.1, FD)},
          skipped={"nll_iwae_5000": "needs p(x)"}, model__conditional=True),
     failed("vq_vae", reason="CUDA out of memory"),
     make("iwae", 0, status="diverged", reason="the loss is not finite"),
@@ -338,7 +338,13 @@ def test_a_conditional_model_is_marked_and_not_ranked_in_nats() -> None:
     assert rows["cvae"]["variant"] == "cvae †"
     assert cells(rows["vae"], "ELBO")[0].startswith("**"), "the best of those that are ranked"
     assert "† conditional on class, attributes or pixels" in board(ZOO, {})
-    assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**11.00 ± 0.10**"], "a distance is ranked"
+    assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**2.00 ± 0.10**"], "a distance is ranked"
+
+
+def test_the_page_says_what_an_error_is_of_where_samples_are_judged() -> None:
+    page = " ".join(board(ZOO, {}).split())
+    assert "where samples are judged (fd, FID, KID, precision and the like), with other samples" in page
+    assert "With one seed each, another seed may turn it round." in page
 
 
 def test_a_tie_has_nothing_bold() -> None:
@@ -413,6 +419,27 @@ def test_one_lost_run_is_no_tie_with_everything() -> None:
     assert not differ(runs(0.0, 1.0, 9.0), runs(8.0, 20.0, 90.0))
     assert not differ(runs(0.0, 1.0), runs(8.0, 90.0))
     assert not differ(runs(0.0, 1.0, 9.0, stderr=1.0), runs(10.0, 30.0, 90.0, stderr=1.0))
+
+
+def test_a_single_run_beside_several_is_of_their_spread() -> None:
+    # 3 runs of spread 1 and one more: v = s^2 (1 + 1/3), 2 degrees of freedom, t = 4.303 (a t table)
+    several, edge = Estimate(0.0, None, 1, 3, 1.0), 4.303 * math.sqrt(4 / 3)
+    for gap in (edge - 0.01, edge + 0.01):
+        one = Estimate(gap, 1e-6, 10_000)
+        assert differ(one, several) == differ(several, one) == (gap > edge)
+    # Runs of one kind are called different about once in twenty times, however many there are on either side.
+    generator = np.random.default_rng(0)
+    for many in (2, 3, 10):
+        wrong = 0
+        for alone, *rest in generator.normal(0.0, 1.0, (1000, many + 1)):
+            wrong += differ(runs(alone, stderr=0.01), runs(*rest, stderr=0.01))
+        assert 20 < wrong < 80
+
+
+def test_runs_of_any_finite_size_are_compared() -> None:
+    lost, usual = runs(1e300, -1.0, -2.0), runs(-1.0, -2.0, -3.0)
+    assert lost.spread == pytest.approx(1e300 / math.sqrt(3)) and not differ(lost, usual)
+    assert differ(runs(1e-300, 1.1e-300, stderr=0.0), runs(9e-300, 9.1e-300, stderr=0.0))
 
 
 def test_the_threshold_is_that_of_welch() -> None:

@@ -311,7 +311,7 @@ def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
     assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
 
 
-def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path) -> None:
+def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import numpy as np
 
     random = np.random.RandomState(0)
@@ -333,6 +333,7 @@ def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path) -> Non
     code, out, err = zoo("fid", "a.npz", "b.npz", "--extractor", "digits", "--json")
     assert code == 0, err
     assert json.loads(out)["fd_digits"] > 0 and json.loads(out)["n"] == 20
+    assert "fd_digits: biased upwards: 20 samples for 64 feature dimensions" in caplog.messages
     assert zoo("fid", "a.npz", "missing")[0] == 2
 
 

@@ -38,6 +38,8 @@ def test_each_zoo_command_runs(
     monkeypatch.chdir(tmp_path)
     if command == "zoo leaderboard":
         run(monkeypatch, "zoo bench smoke --variants vae")
+    if command == "zoo compare flow_vae vae":
+        run(monkeypatch, "zoo bench smoke --variants flow_vae,vae")
     for long, short in SHORT.items():
         command = command.replace(long, short)
     if command == "zoo bench smoke":

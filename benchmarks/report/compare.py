@@ -58,36 +58,47 @@ def estimate(metrics: Sequence[Metric]) -> Estimate:
     mean = math.fsum(values) / len(values)
     spread = None
     if len(values) > 1:
-        spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+        spread = math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1)
     stderr = math.fsum(errors) / len(errors) if len(errors) == len(values) else None
     return Estimate(mean, stderr, min(metric.n for metric in metrics), len(values), spread, tuple(values))
 
 
-def differ(a: Estimate, b: Estimate) -> bool:
-    """Whether a and b are further apart than their errors.
+def half_width(a: Estimate, b: Estimate) -> float | None:
+    """Half of a 95 % confidence interval of a - b, None where either is without any error.
 
-    |a - b| > t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
+    t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
     seeds or more, spread^2 / seeds. t is 2, or Student's t (two-sided 95 %) at the degrees of freedom of
-    Welch and Satterthwaite where seeds are few and their spread matters. Or, with three seeds or more of each, every
-    run of one is beyond every run of the other by twice the test-set errors: with three of each, chance orders them so
-    (either way) once in ten times, but t at two degrees of freedom calls a single lost run a tie with everything. A
-    number without any error differs from nothing.
+    Welch and Satterthwaite where seeds are few and their spread matters. A single run beside several is taken to be
+    of their spread: without one of its own it would count as the mean of endless runs. With one seed each there is
+    no spread, and the interval is over test images alone. Test images that both share are not taken out, which would
+    need the numbers of each image: it is wider than it has to be.
     """
     if not (a.has_error and b.has_error):
-        return False
-    parts = []  # (variance of the mean, degrees of freedom)
-    for one in (a, b):
-        if one.stderr is not None:
-            parts.append((one.stderr**2, max(one.n - 1, 1)))
-        if one.spread is not None:
-            parts.append((one.spread**2 / one.seeds, one.seeds - 1))
+        return None
+    spread = [one for one in (a, b) if one.spread is not None]
+    lone = 1.0 if len(spread) == 1 else 0.0
+    # In units of the largest error: squares of very small or large ones have no float.
+    size = max([one.stderr or 0.0 for one in (a, b)] + [one.spread for one in spread])
+    if size == 0.0:
+        return 0.0
+    # (variance of the mean, degrees of freedom)
+    parts = [((one.stderr / size) ** 2, max(one.n - 1, 1)) for one in (a, b) if one.stderr is not None]
+    parts += [((one.spread / size) ** 2 * (1 / one.seeds + lone), one.seeds - 1) for one in spread]
     variance = math.fsum(part for part, _ in parts)
-    if variance == 0.0:
-        return a.value != b.value
-    # As shares of the whole: squares of small variances would underflow.
     freedom = 1.0 / math.fsum((part / variance) ** 2 / degrees for part, degrees in parts)
     factor = _T95[max(int(freedom), 1) - 1] if freedom < len(_T95) + 1 else 2.0
-    return abs(a.value - b.value) > factor * math.sqrt(variance) or _separate(a, b)
+    return factor * math.sqrt(variance) * size
+
+
+def differ(a: Estimate, b: Estimate) -> bool:
+    """Whether a and b are further apart than their errors: than `half_width`.
+
+    Or, with three seeds or more of each, every run of one is beyond every run of the other by twice the test-set
+    errors: with three of each, chance orders them so (either way) once in ten times, but t at two degrees of freedom
+    calls a single lost run a tie with everything. A number without any error differs from nothing.
+    """
+    width = half_width(a, b)
+    return width is not None and (abs(a.value - b.value) > width or _separate(a, b))
 
 
 def _separate(a: Estimate, b: Estimate) -> bool:

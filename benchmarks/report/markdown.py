@@ -20,18 +20,22 @@ FOLDED = {"pca": "Codes in the plane: principal components", "tsne": "Codes in t
 LEGEND = """\
 <details><summary>How to read it</summary>
 
-`mean ± e`: e is the *test-set standard error*, how far the number would move with other test images.
+`mean ± e`: e is the *test-set standard error*, how far the number would move with other test images; where samples
+are judged (fd, FID, KID, precision and the like), with other samples or with others of both; of a total
+correlation, with other draws.
 `mean ± e [s, n seeds]`: s is the standard deviation of the *spread over n training seeds*; the images are the
 same for every seed, so e is the mean of the seeds' standard errors and does not shrink with n. A number
 without ± has no standard error. One seed says nothing about another seed.
 
 Bold is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ); with two
-seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom. Or, with
-three seeds or more of each: every run of one beats every run of the other by 2·√(e²ₐ + e²ᵦ), which for three against
+seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom; a single
+run beside several is taken to be of their spread. With one seed each, another seed may turn it round. Or, with three
+seeds or more of each: every run of one beats every run of the other by 2·√(e²ₐ + e²ᵦ), which for three against
 three comes about by chance once in ten times (either way), but keeps one lost run from making a tie with everything.
 Errors that two models share, as they share the test images, are not taken out, so the test errs towards a
 tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only those
-seeds that did not fail. Rows are in the order of the first ranked column, tied or not.
+seeds that did not fail. Rows are in the order of the first ranked column, tied or not. `zoo compare A B` gives
+the difference of two rows with its interval.
 
 A raised digit names the footnote that says what exactly was measured (extractor, weights, number of images,
 split, k); numbers that differ in it never share a column. Hashes are cut to 12 digits; the records have them

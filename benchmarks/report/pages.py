@@ -170,8 +170,9 @@ def _measured(name: str, found: list[Table]) -> Iterator[str]:
         )
         return
     yield (
-        "`mean ± e [s, n seeds]`: e is the standard error over test images, s the standard deviation over training "
-        "seeds. A rank is one plus the number of variants that are better beyond the errors, so ties share it."
+        "`mean ± e [s, n seeds]`: e is the standard error over test images (over samples, where those are judged), s "
+        "the standard deviation over training seeds. A rank is one plus the number of variants that are better beyond "
+        "the errors, so ties share it."
     )
     pictured = False
     for table, row in shown:

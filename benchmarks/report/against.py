@@ -1,0 +1,86 @@
+"""One variant against another: the difference of every ranked number that both have, with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from benchmarks.record import Record
+from benchmarks.report.compare import Estimate, differ, half_width
+from benchmarks.report.notation import DAGGER
+from benchmarks.report.tables import Column, Row, Table, tables
+from zoo.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``value`` is a - b in the unit of the column and ``error`` half of its 95 % interval (None: no error is known).
+
+    ``better`` is the label of the better one, "tie", or why neither can be called so.
+    """
+
+    table: Table
+    column: Column
+    rows: tuple[Row, Row]
+    a: Estimate
+    b: Estimate
+    error: float | None
+    better: str
+
+    @property
+    def value(self) -> float:
+        return self.a.value - self.b.value
+
+
+def against(records: Iterable[Record], a: str, b: str, suite: str | None = None) -> list[Difference]:
+    """Every difference between rows ``a`` and ``b`` (labels as on the board), in the order of the board.
+
+    Raises:
+        UsageError: no such row, one that stands for several, or no number that both have; ``suite`` (with or without
+            its version) has no records.
+    """
+    found = tables(records)
+    if suite is not None:
+        groups = {table.group for table in found}
+        found = [table for table in found if suite in (table.group, table.group.partition("@")[0])]
+        if not found:
+            raise unknown("suite with records", suite, groups, "zoo leaderboard")
+    for name in (a, b):
+        rows = [row for table in found for row in table.rows]
+        if not any(name in (row.label, row.variant) for row in rows):
+            raise unknown("row of the board", name, {row.label for row in rows}, "zoo leaderboard")
+    differences = [one for table in found for one in _of_table(table, a, b)]
+    if not differences:
+        raise UsageError(f"there is no number that both {a} and {b} have, measured alike.")
+    return differences
+
+
+def _of_table(table: Table, a: str, b: str) -> Iterator[Difference]:
+    found = [_rows(table, name) for name in (a, b)]
+    if not all(found):
+        return
+    for name, several in zip((a, b), found, strict=True):
+        if len(several) > 1:
+            labels = ", ".join(f"'{row.label}'" for row in several)
+            raise UsageError(f"{table.group} has several rows of {name}: give one of {labels}.")
+    rows = (found[0][0], found[1][0])
+    for column in [*table.head, *table.further]:
+        one, two = (row.cells[column] for row in rows)
+        if column.better and isinstance(one, Estimate) and isinstance(two, Estimate):
+            yield Difference(table, column, rows, one, two, half_width(one, two), _better(column, rows, one, two))
+
+
+def _rows(table: Table, name: str) -> list[Row]:
+    return [row for row in table.rows if row.label == name] or [row for row in table.rows if row.variant == name]
+
+
+def _better(column: Column, rows: tuple[Row, Row], a: Estimate, b: Estimate) -> str:
+    # As the board decides: nats of log p(x | y) are not ranked, and a mean over the runs that survived cannot win.
+    if any(row.marked(column) for row in rows):
+        return f"not ranked {DAGGER}"
+    if not (a.has_error and b.has_error):
+        return "no error known"
+    if not differ(a, b):
+        return "tie"
+    first = rows[(a.value > b.value) != (column.better == "higher")]
+    return first.label if len(first.done) == len(first.records) else "runs were lost"

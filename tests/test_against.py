@@ -1,0 +1,109 @@
+"""`zoo compare`: the difference of two rows of the board, its interval, and what the board says of the two."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import record
+from benchmarks.record import Metric
+from benchmarks.report.against import against
+from benchmarks.report.compare import estimate, half_width
+from benchmarks.report.tables import tables
+from tests.conftest import ROOT
+from tests.test_board import ZOO, failed, make
+from tests.test_cli import call
+from zoo.errors import UsageError
+
+THREE = [
+    make(name, seed, numbers={"elbo": (mean + off, 0.1)})
+    for name, mean in (("vae", -90.0), ("flow_vae", -80.0))
+    for seed, off in enumerate((-0.3, 0.0, 0.3))
+]
+
+
+def test_the_difference_its_interval_and_the_better_one() -> None:
+    (one,) = (one for one in against(THREE, "vae", "flow_vae") if one.column.metric == "elbo")
+    # v = 2 (0.01 + 0.03), of which 0.03 twice have 2 degrees of freedom: 0.08^2 / 0.03^2 = 7.1, t = 2.365 (a t table)
+    assert one.value == pytest.approx(-10.0) and one.better == "flow_vae"
+    assert one.error == pytest.approx(2.365 * math.sqrt(2 * (0.1**2 + 0.3**2 / 3)), rel=1e-3)
+    (back,) = (one for one in against(THREE, "flow_vae", "vae") if one.column.metric == "elbo")
+    assert (back.value, back.error, back.better) == (-one.value, one.error, "flow_vae")
+
+
+@pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (1, 3), (5, 2), (1, 2)])
+@pytest.mark.parametrize("image", [0.05, 0.3, 1.0])
+def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple[int, int], image: float) -> None:
+    generator = np.random.default_rng(0)
+
+    def measured(many: int) -> list[Metric]:
+        shared = generator.normal(0.0, image)
+        return [Metric(value=shared + value, stderr=image, n=10_000) for value in generator.normal(0.0, 1.0, many)]
+
+    inside = 0
+    for _ in range(1000):
+        a, b = (estimate(measured(many)) for many in seeds)
+        inside += abs(a.value - b.value) <= half_width(a, b)
+    # Degrees of freedom are themselves estimated, from two runs where it is least.
+    assert inside >= (860 if min(seeds) == 1 else 910)
+
+
+def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:
+    (table,) = tables(ZOO)
+    pairs = [(a, b) for a in table.rows for b in table.rows if a is not b]
+    for a, b in pairs:
+        try:
+            found = against(ZOO, a.label, b.label)
+        except UsageError:
+            continue
+        for one in found:
+            if one.table.winners.get(one.column) is a:
+                assert one.better == a.label
+            if a.marked(one.column) or b.marked(one.column):
+                assert one.better == "not ranked †"
+
+
+def test_a_mean_over_the_runs_that_survived_wins_nothing() -> None:
+    records = [*THREE, failed("flow_vae", 3)]
+    (one,) = (one for one in against(records, "flow_vae", "vae") if one.column.metric == "elbo")
+    assert one.better == "runs were lost" and one.value == pytest.approx(10.0)
+
+
+def test_a_row_that_is_not_there_or_is_several_is_refused_with_those_that_are() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'vae'"):
+        against(THREE, "vea", "flow_vae")
+    with pytest.raises(UsageError, match="quikc"):
+        against(THREE, "vae", "flow_vae", "quikc")
+    sweep = [make("iwae", numbers={"elbo": -1.0}, config__model={"k": k}) for k in (1, 5)]
+    with pytest.raises(UsageError, match=r"'iwae \(k=1\)', 'iwae \(k=5\)'"):
+        against([*THREE, *sweep], "iwae", "vae")
+    # Where the other is not, it does not matter.
+    elsewhere = [make("iwae", cell__suite="k", numbers={"elbo": -1.0}, config__model={"k": k}) for k in (1, 5)]
+    assert against([*THREE, make("iwae", numbers={"elbo": (-1.0, 0.1)}), *elsewhere], "iwae", "vae")
+    alike = [make("vae", numbers={"elbo": -1.0}), make("iwae", numbers={"psnr": 9.0})]
+    with pytest.raises(UsageError, match="no number that both"):
+        against(alike, "vae", "iwae")
+
+
+def test_the_command_prints_what_fits_a_terminal_and_all_of_it_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    board = ("--board", str(ROOT / "leaderboard"))
+    code, out, err = call(monkeypatch, capsys, "compare", "ladder_vae", "vae", *board)
+    assert code == 0, err
+    assert max(map(len, out.splitlines())) <= 80 and "mnist@1  mnist" in out and "1, 1: over test images alone" in out
+    code, out, err = call(monkeypatch, capsys, "compare", "ladder_vae", "vae", "--suite", "mnist", "--json", *board)
+    rows = json.loads(out)
+    elbo = next(row for row in rows if row["metric"] == "elbo")
+    values = {
+        name: [one.metrics["elbo"].value for one in record.read_all(ROOT / "leaderboard" / "records")
+               if one.cell.suite == "mnist" and one.cell.variant == name]
+        for name in ("ladder_vae", "vae")
+    }  # fmt: skip
+    assert elbo["difference"] == pytest.approx(np.mean(values["ladder_vae"]) - np.mean(values["vae"]))
+    assert {row["suite"] for row in rows} == {"mnist@1"} and 0 < elbo["half_width_95"] < elbo["difference"]
+    assert call(monkeypatch, capsys, "compare", "vae", "vea", *board)[0] == 2
