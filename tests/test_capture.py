@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,64 @@ def test_a_recorder_that_fails_loses_no_step(tmp_path: Path, monkeypatch: pytest
     other = runs.train_run(config, tmp_path / "other", choose("cpu"))
     assert not other.result.captured
     assert_same(one, other)
+
+
+class StopsBefore(TorchDispatchMode):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == self.name:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_recorder_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(step, generators):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def fails(step, generators):
+        before = torch.get_rng_state()  # which a step that is only recorded does not move
+        try:
+            with StopsBefore("_foreach_norm"):
+                step()
+        finally:
+            torch.set_rng_state(before)
+
+    config = resolve("vq_vae", "synthetic", settings=["train.epochs=3", "train.batch_size=64"])
+    found = []
+    for record in (refuses, fails):
+        monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, record=record))
+        found.append(runs.train_run(config, tmp_path / record.__name__, choose("cpu")))
+    assert not found[0].result.captured and not found[1].result.captured
+    assert found[0].result.curves == found[1].result.curves
+
+
+def test_what_was_captured_is_let_go_at_the_end_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def record(*given):
+        replay = tape.record(*given)
+        made.append(weakref.ref(replay))
+        return replay
+
+    config = resolve("vae", "synthetic", settings=["train.epochs=2", "train.batch_size=64"])
+    images = runs.load_images(config)
+    monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, record=record))
+    trainers = [runs.make_trainer(config, runs.fresh_model(config, images.spec), images, choose("cpu")) for _ in "ab"]
+    trainers[1].should_stop = lambda: trainers[1].step == 6
+    gc.disable()
+    try:
+        assert trainers[0].fit().captured
+        with pytest.raises(Stopped):
+            trainers[1].fit()
+        assert [kept() for kept in made] == [None, None]
+        left = [weakref.ref(trainer) for trainer in trainers]
+        trainers.clear()
+        assert left[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ moves the generators that it was captured with, and draws what the step alone wo
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -167,6 +168,18 @@ class _NoWaiting(TorchDispatchMode):
 
 
 def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    try:
+        graph = _recorded(step, generators)
+    except BaseException:
+        # Up to PyTorch 2.11 generators that were in a capture that failed, and graphs that they are in, are of no use
+        # until they were in one that did not fail. The device's own is in every one.
+        with contextlib.suppress(RuntimeError):
+            _recorded(functools.partial(torch.zeros, 1, device="cuda"), generators)
+        raise
+    return graph.replay
+
+
+def _recorded(step: Callable[[], Any], generators: Sequence[torch.Generator]) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
     if hasattr(graph, "register_generator_state"):  # newer ones find out by themselves
         for generator in generators:
@@ -174,4 +187,4 @@ def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[
     # Other threads (whoever reports progress) may go on with what they do.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         step()
-    return graph.replay
+    return graph

@@ -78,6 +78,10 @@ class GraphSteps:
         for captured in self.captured.values():
             captured.forget()
 
+    def close(self) -> None:
+        """Let go of what was captured now: it holds on to this, and would wait for somebody to collect garbage."""
+        self.captured.clear()
+
     def _begin(self, epoch: int, start: int) -> None:
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         order = trainer.train.order(epoch)[: steps * trainer.train.batch_size].view(steps, -1)
