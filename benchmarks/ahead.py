@@ -90,6 +90,7 @@ def _train(
             gains[way] = measure(configs, compute)
         except UsageError as error:
             reasons.append(str(error))
+        attempts.free_memory()  # or what was measured lies beside what is trained, until garbage is collected
     reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
     if not gains:
         say(f"one by one{reason}")

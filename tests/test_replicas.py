@@ -176,6 +176,14 @@ def test_runs_beside_each_other_go_on_after_a_stop(tmp_path: Path, monkeypatch: 
     assert gain_beside(wanted, choose("cpu"), steps=5) > 0
 
 
+def test_runs_are_measured_beside_as_many_as_are_trained_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, original = [], runs.make_trainer
+    monkeypatch.setattr(together, "AT_ONCE", 2)
+    monkeypatch.setattr(runs, "make_trainer", lambda *given: made.append(original(*given)) or made[-1])
+    assert gain_beside(configs("vae", seeds=4), choose("cpu"), steps=5) > 0
+    assert len(made) == 1 + 2
+
+
 @pytest.mark.parametrize(
     ("stack", "streams", "wins"), [(3.0, 2.0, "as one stack"), (1.5, 2.0, "on a stream each"), (0.5, 0.9, None)]
 )
