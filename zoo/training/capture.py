@@ -71,7 +71,7 @@ class Captured:
             return self._aside()
         if self.replay is None:
             try:
-                with self._on_its_stream():
+                with self.on_its_stream():
                     self.replay = self.record(self.step, self.generators)
             except torch.OutOfMemoryError:
                 raise
@@ -80,19 +80,22 @@ class Captured:
         self.replay()
 
     def _aside(self) -> None:
-        with self._on_its_stream():
+        with self.on_its_stream():
             self.step()
 
     @contextlib.contextmanager
-    def _on_its_stream(self) -> Iterator[None]:
+    def on_its_stream(self) -> Iterator[None]:
+        """What is queued inside the block is queued after what the caller had queued, and before what comes later."""
         if self.stream is None:
             yield
             return
         callers = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(callers)
-        with torch.cuda.stream(self.stream):
-            yield
-        callers.wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:  # also of a step that fails half way, which is then taken back
+            callers.wait_stream(self.stream)
 
 
 class Table:
