@@ -12,6 +12,7 @@ from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, gain_beside, train_beside, train_together
+from zoo.training.capture import CannotCapture
 from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
@@ -219,7 +220,6 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
     from benchmarks.ahead import train_ahead
     from benchmarks.matrix import Places, plan
     from benchmarks.suite import suite_named
-    from zoo.training.capture import CannotCapture
 
     def refuses(configs, compute):
         raise CannotCapture("an operation waits for the device")
@@ -230,6 +230,26 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
     train_ahead(cells, places, choose("cpu"), lambda: False, said.append, refuses, refuses)
     (line,) = said
     assert line.endswith("one by one; together their steps cannot be captured: an operation waits for the device")
+
+
+@pytest.mark.parametrize("error", [CannotCapture("it waits"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_way_that_cannot_be_taken_leaves_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+
+    def fails(configs, compute):
+        raise error
+
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    places, said = Places(tmp_path / "board", tmp_path / "runs"), []
+    cells = plan(suite_named("smoke"), ("vae",), ("synthetic",), (0, 1))
+    for ways, wins in (((fails, lambda *_: 1.0), "one by one"), ((fails, lambda *_: 2.0), "on a stream each")):
+        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, *ways)
+        assert wins in said[-1] and "as one stack the" in said[-1]
+    assert all(finished(places.run(planned.cell)) for planned in cells)
 
 
 def test_many_runs_are_trained_beside_each_other_in_lots() -> None:
