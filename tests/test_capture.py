@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests import tape
 from zoo import list_models, runs, together
-from zoo.config import resolve
+from zoo.config import TrainConfig, resolve
 from zoo.models.base import Progress, moving
 from zoo.training.average import Average
 from zoo.training.capture import WARM_UP, CannotCapture, Captured, Table, rehearsal
+from zoo.training.optimise import Group
 from zoo.training.precision import choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Stopped, Trainer
@@ -301,10 +303,25 @@ def test_the_average_is_the_same_by_a_number_and_by_a_tensor() -> None:
     assert torch.allclose(averaged(Tensor), averaged(float), atol=1e-6)
 
 
-def test_a_step_that_is_taken_back_leaves_no_trace() -> None:
-    from zoo.config import TrainConfig
-    from zoo.training.optimise import Group
+@pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA")
+@pytest.mark.parametrize("optimizer", ["adamax", "rmsprop"])
+def test_an_update_on_a_gpu_asks_the_host_for_nothing(optimizer: str) -> None:
+    # Of tensors that have no numbers, any of which the host would ask for raises; no GPU is needed for them.
+    with FakeTensorMode():
+        parameter = torch.nn.Parameter(torch.empty(3, device="cuda"))
+        group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=1.0, weight_decay=0.1))
+        group.capturable = True
+        group.optimizer.param_groups[0] |= {"capturable": True, "lr": torch.ones((), device="cuda")}
+        for _ in range(2):
+            parameter.grad = torch.empty(3, device="cuda")
+            group.set_rate(torch.empty((), device="cuda"))
+            assert group.step().device.type == "cuda"
+        assert {slot.device.type for slot in group.optimizer.state[parameter].values()} == {"cuda"}
+        with pytest.raises(DataDependentOutputException):
+            parameter.sum().item()
 
+
+def test_a_step_that_is_taken_back_leaves_no_trace() -> None:
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     group = Group("g", [parameter], TrainConfig(optimizer="adamax"))
     group.capturable = True
