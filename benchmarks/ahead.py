@@ -81,6 +81,7 @@ def _train(
     measures: Mapping[str, Callable[..., float]],
 ) -> None:
     from zoo import together
+    from zoo.training.capture import CannotCapture
 
     configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]
     gains: dict[str, float] = {}
@@ -90,6 +91,12 @@ def _train(
             gains[way] = measure(configs, compute)
         except UsageError as error:
             reasons.append(str(error))
+        except Exception as error:
+            another_may = gains or way != STREAMS
+            if not another_may or not (isinstance(error, CannotCapture) or attempts.is_about_memory(error)):
+                raise
+            reasons.append(f"{way} {why_not(error)}")
+        attempts.free_memory()  # or what was measured lies beside what is trained, until garbage is collected
     reason = "".join(f" ({text.rstrip('.')})" for text in reasons)
     if not gains:
         say(f"one by one{reason}")

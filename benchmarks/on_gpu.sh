@@ -32,7 +32,7 @@ places=(--board "$out/leaderboard" --runs "$out/runs" --device cuda --wandb disa
 # Each test is named as it ends, so that a run that is cut short has said what failed.
 pytest=(python3 -m pytest -o addopts= -v --tb=short -p no:cacheprovider tests/test_cuda.py)
 step 20 doctor "${zoo[@]}" doctor
-step 90 tests "${pytest[@]}" -n 6 -k "${TESTS:-captured or beside or seeds or same_weights or streamed}"
+step 90 tests "${pytest[@]}" -n 6 -k "${TESTS:-capture or beside or seeds or same_weights or streamed}"
 grep -a "FAILED\|^E  " "$out/tests.log" | head -n 30
 [ -z "${PYTHAE:-}" ] || step 75 pythae python3 -m benchmarks.throughput --rows mlp,conv --images 12800 --repeats 5 --json
 step 40 seeds python3 -m benchmarks.throughput --rows seeds --variants vae,beta_vae,cvae,flow_vae --json

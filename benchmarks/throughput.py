@@ -104,6 +104,7 @@ def _with_subnormals(epoch: Epoch) -> Epoch:
 def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor | None) -> Callable[..., None]:
     y = None if labels is None else labels[: len(x)].clone()
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             update(x, y)

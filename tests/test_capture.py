@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests import tape
 from zoo import list_models, runs, together
-from zoo.config import resolve
+from zoo.config import TrainConfig, resolve
 from zoo.models.base import Progress, moving
 from zoo.training.average import Average
 from zoo.training.capture import WARM_UP, CannotCapture, Captured, Table, rehearsal
+from zoo.training.optimise import Group
 from zoo.training.precision import choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Stopped, Trainer
@@ -128,6 +132,64 @@ def test_a_recorder_that_fails_loses_no_step(tmp_path: Path, monkeypatch: pytest
     other = runs.train_run(config, tmp_path / "other", choose("cpu"))
     assert not other.result.captured
     assert_same(one, other)
+
+
+class StopsBefore(TorchDispatchMode):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ == self.name:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_recorder_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(step, generators):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    def fails(step, generators):
+        before = torch.get_rng_state()  # which a step that is only recorded does not move
+        try:
+            with StopsBefore("_foreach_norm"):
+                step()
+        finally:
+            torch.set_rng_state(before)
+
+    config = resolve("vq_vae", "synthetic", settings=["train.epochs=3", "train.batch_size=64"])
+    found = []
+    for record in (refuses, fails):
+        monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, record=record))
+        found.append(runs.train_run(config, tmp_path / record.__name__, choose("cpu")))
+    assert not found[0].result.captured and not found[1].result.captured
+    assert found[0].result.curves == found[1].result.curves
+
+
+def test_what_was_captured_is_let_go_at_the_end_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def record(*given):
+        replay = tape.record(*given)
+        made.append(weakref.ref(replay))
+        return replay
+
+    config = resolve("vae", "synthetic", settings=["train.epochs=2", "train.batch_size=64"])
+    images = runs.load_images(config)
+    monkeypatch.setattr(runs, "Trainer", functools.partial(Trainer, record=record))
+    trainers = [runs.make_trainer(config, runs.fresh_model(config, images.spec), images, choose("cpu")) for _ in "ab"]
+    trainers[1].should_stop = lambda: trainers[1].step == 6
+    gc.disable()
+    try:
+        assert trainers[0].fit().captured
+        with pytest.raises(Stopped):
+            trainers[1].fit()
+        assert [kept() for kept in made] == [None, None]
+        left = [weakref.ref(trainer) for trainer in trainers]
+        trainers.clear()
+        assert left[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -241,10 +303,25 @@ def test_the_average_is_the_same_by_a_number_and_by_a_tensor() -> None:
     assert torch.allclose(averaged(Tensor), averaged(float), atol=1e-6)
 
 
-def test_a_step_that_is_taken_back_leaves_no_trace() -> None:
-    from zoo.config import TrainConfig
-    from zoo.training.optimise import Group
+@pytest.mark.skipif(torch.version.cuda is None, reason="PyTorch without CUDA")
+@pytest.mark.parametrize("optimizer", ["adamax", "rmsprop"])
+def test_an_update_on_a_gpu_asks_the_host_for_nothing(optimizer: str) -> None:
+    # Of tensors that have no numbers, any of which the host would ask for raises; no GPU is needed for them.
+    with FakeTensorMode():
+        parameter = torch.nn.Parameter(torch.empty(3, device="cuda"))
+        group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=1.0, weight_decay=0.1))
+        group.capturable = True
+        group.optimizer.param_groups[0] |= {"capturable": True, "lr": torch.ones((), device="cuda")}
+        for _ in range(2):
+            parameter.grad = torch.empty(3, device="cuda")
+            group.set_rate(torch.empty((), device="cuda"))
+            assert group.step().device.type == "cuda"
+        assert {slot.device.type for slot in group.optimizer.state[parameter].values()} == {"cuda"}
+        with pytest.raises(DataDependentOutputException):
+            parameter.sum().item()
 
+
+def test_a_step_that_is_taken_back_leaves_no_trace() -> None:
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     group = Group("g", [parameter], TrainConfig(optimizer="adamax"))
     group.capturable = True

@@ -13,6 +13,7 @@ from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.runs import load_run, train_run
 from zoo.together import train_beside, train_together
+from zoo.training.capture import WARM_UP, CannotCapture, Captured
 from zoo.training.precision import choose
 from zoo.training.trainer import Stopped
 
@@ -58,6 +59,7 @@ def test_evaluation_noise_is_the_cpu_s() -> None:
 
 @pytest.mark.parametrize("variant", list_models())
 def test_terms_are_those_of_the_cpu(variant: str) -> None:
+    choose("cuda", "float32")  # no TF32
     model = create_model(variant).eval()
     x = (torch.rand(8, 1, 28, 28) < 0.3).float()
     y = torch.arange(8) if model.conditional else None
@@ -112,6 +114,48 @@ def test_a_captured_run_that_is_stopped_ends_in_the_same_weights(tmp_path: Path)
         assert torch.equal(value, pieces.model.state_dict()[name]), name
 
 
+def test_a_capture_that_fails_leaves_generators_and_graphs_as_they_were() -> None:
+    device = torch.device("cuda")
+    own, others = (torch.Generator(device).manual_seed(seed) for seed in (1, 2))
+    drawn = torch.zeros(4, device=device)
+    beside = Captured(lambda: drawn.uniform_(generator=others), device, [others])
+    for _ in range(WARM_UP + 2):
+        beside()
+
+    def waits() -> None:
+        torch.rand(8, device=device)
+        torch.rand(8, device=device, generator=own).sum().item()
+
+    failing = Captured(waits, device, [own])
+    for _ in range(WARM_UP):
+        failing()
+    before = [own.get_state(), torch.cuda.get_rng_state()]
+    with pytest.raises(CannotCapture):
+        failing()
+    assert all(map(torch.equal, before, [own.get_state(), torch.cuda.get_rng_state()]))
+    torch.rand(8, device=device)
+    torch.rand(8, device=device, generator=own)
+    beside()
+    again = torch.Generator(device).manual_seed(2)
+    for _ in range(WARM_UP + 3):
+        wanted = torch.zeros(4, device=device).uniform_(generator=again)
+    assert torch.equal(drawn, wanted)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay"), [("adam", 0.01), ("adamax", 0.0), ("rmsprop", 0.0), ("adamnormgrad", 0.0)]
+)
+def test_every_optimiser_is_captured(tmp_path: Path, optimizer: str, decay: float) -> None:
+    more = [f"train.optimizer={optimizer}", f"train.weight_decay={decay}", "train.epochs=2", "train.batch_size=64"]
+    results = []
+    for capture in ("false", "true"):
+        config = resolve("vae", "synthetic", settings=[*more, "train.precision=float32", f"train.capture={capture}"])
+        results.append(train_run(config, tmp_path / capture, choose("cuda", "float32")).result)
+    assert not results[0].captured and results[1].captured
+    for name, curve in results[0].curves.items():
+        assert results[1].curves[name] == pytest.approx(curve, rel=5e-3, abs=5e-2), name
+
+
 @pytest.mark.parametrize("variant", ["vae", "beta_vae", "cvae", "flow_vae"])
 def test_seeds_trained_at_once_are_the_runs_of_each_alone(tmp_path: Path, variant: str) -> None:
     # More steps than are run before the step is captured: most are replays. Small ones: at the usual rate weights that
@@ -146,8 +190,9 @@ def test_runs_beside_each_other_are_the_runs_alone(tmp_path: Path) -> None:
 
 def test_pictures_that_do_not_fit_are_streamed() -> None:
     pixels = torch.randint(0, 256, (1000, 1, 8, 8), dtype=torch.uint8)
+    # Pictures of its own for each: what lies on the device already is not streamed.
     kept, streamed = (
-        Batches(Images(pixels), batch_size=32, device="cuda", shuffle_seed=0, resident_bytes=limit)
+        Batches(Images(pixels.clone()), batch_size=32, device="cuda", shuffle_seed=0, resident_bytes=limit)
         for limit in (1 << 30, 1)
     )
     assert kept.resident and not streamed.resident

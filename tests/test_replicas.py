@@ -12,6 +12,7 @@ from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, gain_beside, train_beside, train_together
+from zoo.training.capture import CannotCapture
 from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
@@ -176,6 +177,14 @@ def test_runs_beside_each_other_go_on_after_a_stop(tmp_path: Path, monkeypatch: 
     assert gain_beside(wanted, choose("cpu"), steps=5) > 0
 
 
+def test_runs_are_measured_beside_as_many_as_are_trained_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, original = [], runs.make_trainer
+    monkeypatch.setattr(together, "AT_ONCE", 2)
+    monkeypatch.setattr(runs, "make_trainer", lambda *given: made.append(original(*given)) or made[-1])
+    assert gain_beside(configs("vae", seeds=4), choose("cpu"), steps=5) > 0
+    assert len(made) == 1 + 2
+
+
 @pytest.mark.parametrize(
     ("stack", "streams", "wins"), [(3.0, 2.0, "as one stack"), (1.5, 2.0, "on a stream each"), (0.5, 0.9, None)]
 )
@@ -211,7 +220,6 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
     from benchmarks.ahead import train_ahead
     from benchmarks.matrix import Places, plan
     from benchmarks.suite import suite_named
-    from zoo.training.capture import CannotCapture
 
     def refuses(configs, compute):
         raise CannotCapture("an operation waits for the device")
@@ -222,6 +230,26 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
     train_ahead(cells, places, choose("cpu"), lambda: False, said.append, refuses, refuses)
     (line,) = said
     assert line.endswith("one by one; together their steps cannot be captured: an operation waits for the device")
+
+
+@pytest.mark.parametrize("error", [CannotCapture("it waits"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_way_that_cannot_be_taken_leaves_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from benchmarks.ahead import train_ahead
+    from benchmarks.matrix import Places, plan
+    from benchmarks.suite import suite_named
+
+    def fails(configs, compute):
+        raise error
+
+    monkeypatch.setattr(runs, "Trainer", OwnNoise)
+    places, said = Places(tmp_path / "board", tmp_path / "runs"), []
+    cells = plan(suite_named("smoke"), ("vae",), ("synthetic",), (0, 1))
+    for ways, wins in (((fails, lambda *_: 1.0), "one by one"), ((fails, lambda *_: 2.0), "on a stream each")):
+        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, *ways)
+        assert wins in said[-1] and "as one stack the" in said[-1]
+    assert all(finished(places.run(planned.cell)) for planned in cells)
 
 
 def test_many_runs_are_trained_beside_each_other_in_lots() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -156,6 +156,11 @@ class VectorQuantiser(Quantiser):
         if self._observed is not None:
             found = tuple(part + before for part, before in zip(found, self._observed, strict=True))
         self._observed = found
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        # What a step counted that never came to its end is not of the step that comes after other weights.
+        self._observed = None
+        super()._load_from_state_dict(*given)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from zoo import runs
 from zoo.config import RunConfig
 from zoo.errors import UsageError
-from zoo.training.beside import fit_beside, on_stream
+from zoo.training.beside import AT_ONCE, fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
 from zoo.training.replicas import Replicas, why_not
@@ -98,9 +98,9 @@ def gain_beside(
     steps: int = TIMED_STEPS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """As `gain`, of the runs beside each other."""
+    """As `gain`, of the runs beside each other, as many as are trained so at once."""
     trainers = []
-    for config in (configs[0], *configs):
+    for config in (configs[0], *configs[:AT_ONCE]):
         images = runs.load_images(config)
         model = runs.fresh_model(config, images.spec)
         decided = compute.for_run(model, config.train, len(images["train"]))

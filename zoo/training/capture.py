@@ -9,6 +9,7 @@ moves the generators that it was captured with, and draws what the step alone wo
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -70,7 +71,7 @@ class Captured:
             return self._aside()
         if self.replay is None:
             try:
-                with self._on_its_stream():
+                with self.on_its_stream():
                     self.replay = self.record(self.step, self.generators)
             except torch.OutOfMemoryError:
                 raise
@@ -79,19 +80,22 @@ class Captured:
         self.replay()
 
     def _aside(self) -> None:
-        with self._on_its_stream():
+        with self.on_its_stream():
             self.step()
 
     @contextlib.contextmanager
-    def _on_its_stream(self) -> Iterator[None]:
+    def on_its_stream(self) -> Iterator[None]:
+        """What is queued inside the block is queued after what the caller had queued, and before what comes later."""
         if self.stream is None:
             yield
             return
         callers = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(callers)
-        with torch.cuda.stream(self.stream):
-            yield
-        callers.wait_stream(self.stream)
+        try:
+            with torch.cuda.stream(self.stream):
+                yield
+        finally:  # also of a step that fails half way, which is then taken back
+            callers.wait_stream(self.stream)
 
 
 class Table:
@@ -167,6 +171,18 @@ class _NoWaiting(TorchDispatchMode):
 
 
 def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    try:
+        graph = _recorded(step, generators)
+    except BaseException:
+        # Up to PyTorch 2.11 generators that were in a capture that failed, and graphs that they are in, are of no use
+        # until they were in one that did not fail. The device's own is in every one.
+        with contextlib.suppress(RuntimeError):
+            _recorded(functools.partial(torch.zeros, 1, device="cuda"), generators)
+        raise
+    return graph.replay
+
+
+def _recorded(step: Callable[[], Any], generators: Sequence[torch.Generator]) -> torch.cuda.CUDAGraph:
     graph = torch.cuda.CUDAGraph()
     if hasattr(graph, "register_generator_state"):  # newer ones find out by themselves
         for generator in generators:
@@ -174,4 +190,4 @@ def _cuda_graph(step: Step, generators: Sequence[torch.Generator]) -> Callable[[
     # Other threads (whoever reports progress) may go on with what they do.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         step()
-    return graph.replay
+    return graph

@@ -78,6 +78,10 @@ class GraphSteps:
         for captured in self.captured.values():
             captured.forget()
 
+    def close(self) -> None:
+        """Let go of what was captured now: it holds on to this, and would wait for somebody to collect garbage."""
+        self.captured.clear()
+
     def _begin(self, epoch: int, start: int) -> None:
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         order = trainer.train.order(epoch)[: steps * trainer.train.batch_size].view(steps, -1)
@@ -102,14 +106,17 @@ class GraphSteps:
     def _rehearse(self, stage: Hashable) -> None:
         # A whole step, taken back: what waits for the device raises here, where nothing is lost by it.
         trainer, device = self.trainer, self.trainer.compute.device
+        generators = [trainer.generator] if trainer.generator else []
+        captured = Captured(functools.partial(self._step, stage), device, generators, self.record)
         before = copied(capture(trainer))
         try:
-            if trainer.compute.compiled:
-                self._step(stage)  # the compiler waits for the device as much as it likes
-            with rehearsal(device, watched=not trainer.compute.compiled):
-                self._step(stage)
+            # On the stream of the capture: what autograd keeps of a parameter belongs to the stream that made it.
+            with captured.on_its_stream():
+                if trainer.compute.compiled:
+                    self._step(stage)  # the compiler waits for the device as much as it likes
+                with rehearsal(device, watched=not trainer.compute.compiled):
+                    self._step(stage)
         finally:
             restore(trainer, before)
             self.forget()
-        generators = [trainer.generator] if trainer.generator else []
-        self.captured[stage] = Captured(functools.partial(self._step, stage), device, generators, self.record)
+        self.captured[stage] = captured

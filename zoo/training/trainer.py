@@ -199,11 +199,14 @@ class Trainer:
         self.saved = time.monotonic()
         if not resumed:
             self.good = copied(capture(self))
-        while self.step < self.steps and not self.stopped_early:
-            try:
-                yield from self._epoch()
-            except _Hopeless as reason:
-                self._retreat(str(reason))
+        try:
+            while self.step < self.steps and not self.stopped_early:
+                try:
+                    yield from self._epoch()
+                except _Hopeless as reason:
+                    self._retreat(str(reason))
+        finally:
+            self._uncapture()
         if self.best is not None and not math.isfinite(self.best_elbo):
             raise Diverged("no validation that could be kept had a finite ELBO.")
         self._finish()
@@ -226,7 +229,9 @@ class Trainer:
             except CannotCapture as reason:
                 log.info("steps are not captured: %s", reason)
                 self._settle()
-                start, self.graph, self.captured = self.graph.taken, None, False
+                start, self.captured = self.graph.taken, False
+                self._uncapture()
+                restore(self, copied(capture(self)))  # and nothing is left of a step that was half captured
         for x, y in self.train.epoch(epoch, start=start):
             self.update(x, y)
             yield
@@ -549,11 +554,16 @@ class Trainer:
         return step > 0 and step >= self.warmup_steps and at == end
 
     def _finish(self) -> None:
-        self.graph = None  # what it captured is let go now, and not when somebody collects garbage
+        self._uncapture()
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
         self.model.eval()
+
+    def _uncapture(self) -> None:
+        if self.graph:
+            self.graph.close()
+        self.graph = None
 
     def _snapshot(self) -> dict[str, Tensor]:
         with _evaluating(self.model, self.average):
