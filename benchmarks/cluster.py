@@ -1,8 +1,8 @@
 """The cells of a suite on a Ray cluster: each is a task, what it made comes back to the one who asked.
 
 Nothing but the network is shared. A task works in a folder of its own on its node and returns its record as text and
-its pictures as bytes; the driver writes both, as it would have for a cell of its own. The cells of a node that is lost
-are run on others, from their start. vae-zoo has to be installed on every node, in the driver's version.
+the files beside it as bytes; the driver writes them, as it would have for a cell of its own. The cells of a node that
+is lost are run on others, from their start. vae-zoo has to be installed on every node, in the driver's version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import matrix, record
+from benchmarks import examples, matrix, record
 from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
 from zoo.errors import UsageError, ZooError
@@ -113,7 +113,7 @@ def _plain(planned: Planned) -> str:
 
 
 def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> tuple[str, dict[str, bytes]]:
-    """On a node: the cell's record as text, and its pictures by the path that the record gives them."""
+    """On a node: the cell's record as text, and the files that go with it by their path below the board."""
     import ray
 
     from benchmarks.watch import watching
@@ -133,18 +133,27 @@ def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> t
         with contextlib.suppress(matrix.DeviceLost):  # the process ends with the task, and its record is written
             matrix.run_cell(planned, places, choose(device, config.train.precision), observe)
         made = record.read(record.path_of(planned.cell, places.records))
-        return record.dump(made), {path: (places.board / path).read_bytes() for path in made.figures.values()}
+        return record.dump(made), {path: (places.board / path).read_bytes() for path in _files(made, places)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _files(made: Record, places: Places) -> list[str]:
+    kept = _examples(made, places)
+    return [*made.figures.values(), *([kept] if (places.board / kept).exists() else [])]
+
+
+def _examples(made: Record, places: Places) -> str:
+    return str(examples.path_of(made.cell, places.records).relative_to(places.board))
+
+
 def _taken(ray: Any, reference: Any, planned: Planned, places: Places) -> Record:
     try:
-        text, pictures = ray.get(reference)
+        text, files = ray.get(reference)
         made = record.parse(json.loads(text), f"the record of {planned.cell.stem}")
-        if made.cell != planned.cell or set(pictures) != set(made.figures.values()):
+        if made.cell != planned.cell or set(files) - {_examples(made, places)} != set(made.figures.values()):
             raise ZooError(f"the node of {planned.cell.stem} sent something else.")
-        for path, data in pictures.items():
+        for path, data in files.items():
             atomic_write(places.board / path, data)  # a record's own check: inside the board, whoever sent it
     except (ray.exceptions.RayError, ZooError) as error:
         said = " ".join(str(error).split())[:300]

@@ -30,11 +30,13 @@ FAST = "@hist-gbt"
 
 @dataclass
 class Evaluation:
-    """Metrics and skipped ones in the record's format, and pictures as uint8 (N, C, H, W)."""
+    """Metrics and skipped ones in the record's format, pictures as uint8 (N, C, H, W), and (n,) values of the metrics
+    that are a mean over examples and are compared in nats, bits or as a loss."""
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    examples: dict[str, Tensor] = field(default_factory=dict)
 
 
 def evaluate(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -98,10 +100,10 @@ def _bounds(
         out.metrics["rate"] = _metric(terms.rate, unit, None, split)
     if reason:
         identity = split | {"likelihood": getattr(kind, "name", None)}
-        out.metrics["reconstruction_loss"] = _metric(terms.distortion, "", "lower", identity)
+        _ranked(out, "reconstruction_loss", terms.distortion, "", "lower", identity)
         out.skipped |= dict.fromkeys(("elbo", "distortion", "nll", "bits_per_dim"), reason)
         return None, None
-    out.metrics["elbo"] = _metric(terms.elbo, unit, "higher", split)
+    _ranked(out, "elbo", terms.elbo, unit, "higher", split)
     out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)
     out.metrics["rate"] = _metric(terms.rate, unit, None, split)
     out.skipped["reconstruction_loss"] = "its likelihood is one of the data: distortion is in nats"
@@ -110,10 +112,10 @@ def _bounds(
         return terms.elbo, None
     k = config.nll_samples
     bound = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, config.nll_images)
-    out.metrics[f"nll_iwae_{k}"] = _metric(-bound, unit, "lower", split | {"k": k, "images": len(bound)})
+    _ranked(out, f"nll_iwae_{k}", -bound, unit, "lower", split | {"k": k, "images": len(bound)})
     if support == "8-bit" and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
-        out.metrics["bits_per_dim"] = _metric(bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
+        _ranked(out, "bits_per_dim", bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
     else:
         out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
     return terms.elbo, bound
@@ -153,6 +155,11 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
     for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
         out.metrics |= metrics
         out.skipped |= skipped
+
+
+def _ranked(out: Evaluation, name: str, values: Tensor, unit: str, better: str, identity: dict[str, Any]) -> None:
+    out.metrics[name] = _metric(values, unit, better, identity)
+    out.examples[name] = values
 
 
 def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:

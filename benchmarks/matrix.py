@@ -26,7 +26,8 @@ from zoo.registry import registry
 LOG_LINES = 20
 # What an evaluation imports where it needs it.
 EVALUATION = (
-    *("quality", "report.figures", "digits.train", "metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
+    *("examples", "quality", "report.figures", "digits.train"),
+    *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
 
@@ -168,9 +169,12 @@ def run_cell(
             lost = False
         else:
 
-            def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
+            def finish(content: dict[str, Any], found: Any) -> None:
+                from benchmarks import examples
+
                 started = time.monotonic()
-                content["figures"] = draw(planned, pictures, places)
+                content["figures"] = draw(planned, found.pictures, places)
+                examples.write(found.examples, planned.cell, places.records)
                 content["seconds"]["figures"] = time.monotonic() - started
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
@@ -194,7 +198,7 @@ def outcome_of(
     compute: Any,
     observe: Callable[[Planned], Any] | None,
     should_stop: Callable[[], bool],
-    finish: Callable[[dict[str, Any], dict[str, Any]], None],
+    finish: Callable[[dict[str, Any], Any], None],
     world: Any = None,
     raising: tuple[type[Exception], ...] = (),
 ) -> tuple[dict[str, Any], bool]:
@@ -211,8 +215,8 @@ def outcome_of(
     for chosen in (config, attempts.smaller(config)):
         observer = observe(planned) if observe else None
         try:
-            content = measure(chosen, folder, compute, observer, should_stop, world)
-            finish(content, content.pop("pictures"))
+            content, found = measure(chosen, folder, compute, observer, should_stop, world)
+            finish(content, found)
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
             # A number that a record refuses (NaN) is a failure of the cell too, so the record is made in here.
             _made(planned, compute, {"status": "done"} | content)
@@ -251,10 +255,10 @@ def measure(
     observer: Any = None,
     should_stop: Callable[[], bool] = lambda: False,
     world: Any = None,
-) -> dict[str, Any]:
-    """Train (or take up, or load) the run in ``folder`` and evaluate it: the parts of a record that come of it,
-    with the pictures of `benchmarks.evaluate` under ``pictures``. In a ``world`` of several processes all train and
-    the first one evaluates; the others get nothing."""
+) -> tuple[dict[str, Any], Any]:
+    """Train (or take up, or load) the run in ``folder`` and evaluate it: the parts of a record that come of it, and
+    the `benchmarks.evaluate.Evaluation`. In a ``world`` of several processes all train and the first one evaluates;
+    the others get nothing and None."""
     from benchmarks.evaluate import evaluate
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
@@ -266,7 +270,7 @@ def measure(
     run = train_run(config, folder, compute, watchers, should_stop, world or ALONE)
     trained = time.monotonic()
     if world is not None and not world.first:
-        return {}
+        return {}, None
     found = evaluate(run, should_stop)
     evaluated = time.monotonic()
     result = asdict(run.result)
@@ -292,13 +296,12 @@ def measure(
         # Training counts what its steps took over all of its sessions, so that a resumed run is not a faster one.
         "seconds": {"setup": set_up - started, "train": seconds, "evaluate": evaluated - trained},
         "curves": curves,
-        "pictures": found.pictures,
     }
     if run.compute != compute:  # what `fast` came to for this model
         content["environment"] = environment.describe(run.compute)
     if observer:
         observer.finish(found, content)
-    return content
+    return content, found
 
 
 def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outcome: dict[str, Any]) -> Record:

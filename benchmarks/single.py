@@ -61,8 +61,8 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
         device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     compute = choose(device, planned.config.train.precision)
 
-    def finish(content: dict[str, Any], pictures: dict[str, Any]) -> None:
-        for name, images in pictures.items():
+    def finish(content: dict[str, Any], found: Any) -> None:
+        for name, images in found.pictures.items():
             grid(images, folder / f"{name}.png", columns=8)
 
     with graceful() as should_stop, joined(compute.device) as world:

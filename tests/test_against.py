@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import record
+from benchmarks import examples, record
+from benchmarks.metrics.features import mean_and_error
 from benchmarks.record import Metric
-from benchmarks.report.against import against
+from benchmarks.report.against import Difference, against
 from benchmarks.report.compare import estimate, half_width
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
@@ -50,6 +52,64 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple
         inside += abs(a.value - b.value) <= half_width(a, b)
     # Degrees of freedom are themselves estimated, from two runs where it is least.
     assert inside >= (860 if min(seeds) == 1 else 910)
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (3, 3), (1, 4)])
+def test_the_paired_interval_holds_it_as_often_and_is_narrower(seeds: tuple[int, int], tmp_path: Path) -> None:
+    generator, spread = np.random.default_rng(1), 0.0 if seeds == (1, 1) else 0.1
+    inside, widths = 0, np.zeros(2)
+    for _ in range(400):
+        images = generator.normal(0.0, 5.0, 200)
+        rows = []
+        for name, many in zip(("vae", "flow_vae"), seeds, strict=True):
+            rows.append([])
+            for seed in range(many):
+                values = images + generator.normal(0.0, spread) + generator.normal(0.0, 1.0, 200)
+                rows[-1].append(kept(name, seed, values, tmp_path))
+        error = examples.paired_error(*rows, "elbo", tmp_path)
+        a, b = (estimate([one.metrics["elbo"] for one in row]) for row in rows)
+        inside += abs(a.value - b.value) <= half_width(a, b, error)
+        widths += half_width(a, b, error), half_width(a, b)
+    assert inside >= 360 and widths[0] < 0.6 * widths[1]
+
+
+def kept(name: str, seed: int, values: np.ndarray, records: Path) -> record.Record:
+    """A record of these values, an image each, and the file beside it."""
+    tensor = torch.from_numpy(values)
+    one = make(name, seed, metrics__elbo=mean_and_error(tensor)._asdict() | {"unit": "nats", "better": "higher"})
+    examples.write({"elbo": tensor}, one.cell, records)
+    return one
+
+
+def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> None:
+    generator = np.random.default_rng(2)
+    images = generator.normal(-90.0, 5.0, 50)
+    values = {(name, seed): images + generator.normal(0.0, 0.1, 50) + (name == "vae")
+              for name in ("vae", "flow_vae") for seed in range(2)}  # fmt: skip
+    records = [kept(name, seed, each, tmp_path) for (name, seed), each in values.items()]
+    a, b = (np.mean([values[name, seed] for seed in range(2)], 0) for name in ("vae", "flow_vae"))
+    error = examples.paired_error(records[:2], records[2:], "elbo", tmp_path)
+    assert error == pytest.approx((a - b).std(ddof=1) / math.sqrt(50), rel=1e-3)
+
+    def found(folder: Path | None) -> Difference:
+        (one,) = (one for one in against(records, "vae", "flow_vae", None, folder) if one.column.metric == "elbo")
+        return one
+
+    assert found(tmp_path).paired and found(tmp_path).better == "vae"
+    assert not found(None).paired and found(None).better == "tie"
+    # One of another run of the cell, of other examples, broken or lost: all are compared as without any.
+    path = examples.path_of(records[3].cell, tmp_path)
+    for values in (images + 1, images[:49]):
+        examples.write({"elbo": torch.from_numpy(values)}, records[3].cell, tmp_path)
+        assert not found(tmp_path).paired
+    for content in (b"", path.read_bytes()[:-20], b"PK"):
+        path.write_bytes(content)
+        assert not found(tmp_path).paired
+    path.unlink()
+    assert not found(tmp_path).paired
+    elsewhere = [kept("vae", seed, images, tmp_path) for seed in range(2)]
+    moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in elsewhere]
+    assert examples.paired_error(records[:2], moved, "elbo", tmp_path) is None
 
 
 def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:

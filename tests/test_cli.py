@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cli
+from benchmarks import cli, examples, record
 from benchmarks.catalogue import listed
 from tests.conftest import ROOT
 from zoo.training.compiled import has_compiler
@@ -137,6 +137,8 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
             -made["metrics"]["rate"]["value"] - made["metrics"]["distortion"]["value"]
         )
         assert all(listed(name) for name in made["metrics"]), made["metrics"].keys()
+        each = examples.read(record.read(path), tmp_path / "leaderboard" / "records")
+        assert set(each) == {"elbo", *(name for name in made["metrics"] if name.startswith("nll"))}
         assert set(made["figures"]) == {"samples", "reconstructions", "traversals", "interpolations", "pca"}
         for name, picture in made["figures"].items():
             assert (tmp_path / "leaderboard" / picture).stat().st_size > 100

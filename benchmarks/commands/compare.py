@@ -14,10 +14,9 @@ from benchmarks.commands import options
 if TYPE_CHECKING:
     from benchmarks.report.compare import Estimate
 
-SHARED = (
-    "±: half of a 95 % interval, over test images and, from two seeds on, training.\n"
-    "Both have the same test images, which is not taken out: for nats it is too wide."
-)
+SHARED = "±: half of a 95 % interval, over test images and, from two seeds on, training."
+PAIRED = "paired: of differences image by image, so without the error that both share."
+APART = "Not paired are numbers of the same images too: for nats, too wide an interval."
 ONE_SEED = "1, 1: over test images alone; another seed of either may turn it round."
 
 
@@ -33,14 +32,15 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     from benchmarks.report import notation, terminal
     from benchmarks.report.against import against
 
-    found = against(record.read_all(board / "records"), a, b, only)
+    records = board / "records"
+    found = against(record.read_all(records), a, b, only, records)
     if as_json:
         rows = [
             {
                 "suite": one.table.group, "dataset": one.table.dataset, "metric": one.column.metric,
                 "unit": one.column.unit, "identity": dict(one.column.identity), "a": one.a.value, "b": one.b.value,
                 "difference": one.value, "half_width_95": one.error, "seeds": [one.a.seeds, one.b.seeds],
-                "better": one.better,
+                "paired": one.paired, "better": one.better,
             }
             for one in found
         ]  # fmt: skip
@@ -57,8 +57,14 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
             for one in differences
         ]  # fmt: skip
         click.echo(f"{table.group}  {table.dataset}" + (f" (set {table.part})" if table.part else ""))
-        click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), right=" rrr") + "\n")
+        click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), right=" rrr"))
+        if paired := [one.column.name for one in differences if one.paired]:
+            click.echo(f"paired: {', '.join(paired)}")
+        click.echo()
     click.echo(SHARED)
+    if any(one.paired for one in found):
+        click.echo(PAIRED)
+    click.echo(APART)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):
         click.echo(ONE_SEED)
 

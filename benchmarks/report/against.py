@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.examples import paired_error
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import DAGGER
@@ -14,7 +16,8 @@ from zoo.errors import UsageError, unknown
 
 @dataclass(frozen=True)
 class Difference:
-    """``value`` is a - b in the unit of the column and ``error`` half of its 95 % interval (None: no error is known).
+    """``value`` is a - b in the unit of the column and ``error`` half of its 95 % interval (None: no error is known),
+    which is ``paired`` where it is of differences example by example.
 
     ``better`` is the label of the better one, "tie", or why neither can be called so.
     """
@@ -26,14 +29,20 @@ class Difference:
     b: Estimate
     error: float | None
     better: str
+    paired: bool = False
 
     @property
     def value(self) -> float:
         return self.a.value - self.b.value
 
 
-def against(records: Iterable[Record], a: str, b: str, suite: str | None = None) -> list[Difference]:
+def against(
+    records: Iterable[Record], a: str, b: str, suite: str | None = None, folder: Path | None = None
+) -> list[Difference]:
     """Every difference between rows ``a`` and ``b`` (labels as on the board), in the order of the board.
+
+    Args:
+        folder: where the records lie, to find what each test example came to beside them; None pairs nothing.
 
     Raises:
         UsageError: no such row, one that stands for several, or no number that both have; ``suite`` (with or without
@@ -49,13 +58,13 @@ def against(records: Iterable[Record], a: str, b: str, suite: str | None = None)
         rows = [row for table in found for row in table.rows]
         if not any(name in (row.label, row.variant) for row in rows):
             raise unknown("row of the board", name, {row.label for row in rows}, "zoo leaderboard")
-    differences = [one for table in found for one in _of_table(table, a, b)]
+    differences = [one for table in found for one in _of_table(table, a, b, folder)]
     if not differences:
         raise UsageError(f"there is no number that both {a} and {b} have, measured alike.")
     return differences
 
 
-def _of_table(table: Table, a: str, b: str) -> Iterator[Difference]:
+def _of_table(table: Table, a: str, b: str, folder: Path | None) -> Iterator[Difference]:
     found = [_rows(table, name) for name in (a, b)]
     if not all(found):
         return
@@ -67,20 +76,33 @@ def _of_table(table: Table, a: str, b: str) -> Iterator[Difference]:
     for column in [*table.head, *table.further]:
         one, two = (row.cells[column] for row in rows)
         if column.better and isinstance(one, Estimate) and isinstance(two, Estimate):
-            yield Difference(table, column, rows, one, two, half_width(one, two), _better(column, rows, one, two))
+            paired = _paired(column, rows, folder)
+            width, better = half_width(one, two, paired), _better(column, rows, one, two, paired)
+            yield Difference(table, column, rows, one, two, width, better, paired is not None)
+
+
+def _paired(column: Column, rows: tuple[Row, Row], folder: Path | None) -> float | None:
+    if folder is None:
+        return None
+    a, b = ([one for one in row.done if _holds(column, one)] for row in rows)
+    return paired_error(a, b, column.metric, folder)
+
+
+def _holds(column: Column, of: Record) -> bool:
+    return column.metric in of.metrics and column.holds(column.metric, of.metrics[column.metric])
 
 
 def _rows(table: Table, name: str) -> list[Row]:
     return [row for row in table.rows if row.label == name] or [row for row in table.rows if row.variant == name]
 
 
-def _better(column: Column, rows: tuple[Row, Row], a: Estimate, b: Estimate) -> str:
+def _better(column: Column, rows: tuple[Row, Row], a: Estimate, b: Estimate, paired: float | None) -> str:
     # As the board decides: nats of log p(x | y) are not ranked, and a mean over the runs that survived cannot win.
     if any(row.marked(column) for row in rows):
         return f"not ranked {DAGGER}"
     if not (a.has_error and b.has_error):
         return "no error known"
-    if not differ(a, b):
+    if not differ(a, b, paired):
         return "tie"
     first = rows[(a.value > b.value) != (column.better == "higher")]
     return first.label if len(first.done) == len(first.records) else "runs were lost"

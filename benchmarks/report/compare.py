@@ -63,26 +63,30 @@ def estimate(metrics: Sequence[Metric]) -> Estimate:
     return Estimate(mean, stderr, min(metric.n for metric in metrics), len(values), spread, tuple(values))
 
 
-def half_width(a: Estimate, b: Estimate) -> float | None:
+def half_width(a: Estimate, b: Estimate, paired: float | None = None) -> float | None:
     """Half of a 95 % confidence interval of a - b, None where either is without any error.
 
     t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
     seeds or more, spread^2 / seeds. t is 2, or Student's t (two-sided 95 %) at the degrees of freedom of
     Welch and Satterthwaite where seeds are few and their spread matters. A single run beside several is taken to be
     of their spread: without one of its own it would count as the mean of endless runs. With one seed each there is
-    no spread, and the interval is over test images alone. Test images that both share are not taken out, which would
-    need the numbers of each image: it is wider than it has to be.
+    no spread, and the interval is over test images alone. Both are of the same test images: with ``paired``, the
+    standard error of the differences image by image, what the images share is out of it, without it the interval is
+    wider than it has to be.
     """
     if not (a.has_error and b.has_error):
         return None
     spread = [one for one in (a, b) if one.spread is not None]
     lone = 1.0 if len(spread) == 1 else 0.0
     # In units of the largest error: squares of very small or large ones have no float.
-    size = max([one.stderr or 0.0 for one in (a, b)] + [one.spread for one in spread])
+    images = [(one.stderr, one.n) for one in (a, b) if one.stderr is not None]
+    if paired is not None:
+        images = [(paired, min(a.n, b.n))]
+    size = max([error for error, _ in images] + [one.spread for one in spread])
     if size == 0.0:
         return 0.0
     # (variance of the mean, degrees of freedom)
-    parts = [((one.stderr / size) ** 2, max(one.n - 1, 1)) for one in (a, b) if one.stderr is not None]
+    parts = [((error / size) ** 2, max(n - 1, 1)) for error, n in images]
     parts += [((one.spread / size) ** 2 * (1 / one.seeds + lone), one.seeds - 1) for one in spread]
     variance = math.fsum(part for part, _ in parts)
     freedom = 1.0 / math.fsum((part / variance) ** 2 / degrees for part, degrees in parts)
@@ -90,22 +94,25 @@ def half_width(a: Estimate, b: Estimate) -> float | None:
     return factor * math.sqrt(variance) * size
 
 
-def differ(a: Estimate, b: Estimate) -> bool:
-    """Whether a and b are further apart than their errors: than `half_width`.
+def differ(a: Estimate, b: Estimate, paired: float | None = None) -> bool:
+    """Whether a and b are further apart than their errors: than `half_width`, which has ``paired``.
 
     Or, with three seeds or more of each, every run of one is beyond every run of the other by twice the test-set
     errors: with three of each, chance orders them so (either way) once in ten times, but t at two degrees of freedom
     calls a single lost run a tie with everything. A number without any error differs from nothing.
     """
-    width = half_width(a, b)
-    return width is not None and (abs(a.value - b.value) > width or _separate(a, b))
+    width = half_width(a, b, paired)
+    if width is None:
+        return False
+    error = math.hypot(a.stderr or 0.0, b.stderr or 0.0) if paired is None else paired
+    return abs(a.value - b.value) > width or _separate(a, b, error)
 
 
-def _separate(a: Estimate, b: Estimate) -> bool:
+def _separate(a: Estimate, b: Estimate, error: float) -> bool:
     if min(len(a.runs), len(b.runs)) < SEPARABLE:
         return False
     gap = max(min(a.runs) - max(b.runs), min(b.runs) - max(a.runs))
-    return gap > 2.0 * math.hypot(a.stderr or 0.0, b.stderr or 0.0)
+    return gap > 2.0 * error
 
 
 def best(

@@ -1,0 +1,71 @@
+"""What a metric came to for each test example, in a file beside the record: two models that were measured on the same
+examples can be compared example by example, without the error that both share."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import record
+from benchmarks.record import Cell, Record
+from zoo.files import BROKEN_NPZ, atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+def path_of(cell: Cell, records: Path) -> Path:
+    """Beside the record of a cell in the folder ``records``, with the ending npz."""
+    return record.path_of(cell, records).with_suffix(".npz")
+
+
+def write(values: Mapping[str, Tensor], cell: Cell, records: Path) -> None:
+    """Keep ``values``, (n,) each by the name of the metric that is their mean, as float32, in the order of the split;
+    nothing where there are none."""
+    if values:
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: each.float().numpy() for name, each in values.items()})
+        atomic_write(path_of(cell, records), buffer.getvalue())
+
+
+def read(of: Record, records: Path) -> dict[str, np.ndarray]:
+    """(n,) float64 by metric, of a record in ``records``. Without what has not the mean and the n that the record says
+    (it is then of another run of the cell), and empty where there is no file or a broken one."""
+    path = path_of(of.cell, records)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name].astype(np.float64) for name in file.files if name in of.metrics}
+    except FileNotFoundError:
+        return {}
+    except BROKEN_NPZ as error:
+        log.warning("%s cannot be read (%s): differences are not paired by example.", path, error)
+        return {}
+    return {name: values for name, values in found.items() if _is_of(values, of, name)}
+
+
+def _is_of(values: np.ndarray, of: Record, name: str) -> bool:
+    metric = of.metrics[name]
+    # Each was rounded to float32.
+    error = np.abs(values).max(initial=0.0) * np.finfo(np.float32).eps
+    return values.shape == (metric.n,) and math.isclose(values.mean(), metric.value, rel_tol=1e-9, abs_tol=error)
+
+
+def paired_error(a: list[Record], b: list[Record], metric: str, records: Path) -> float | None:
+    """The standard error of the mean difference of two rows (records of one seed each) over the examples that both
+    were measured on: of the differences of the means over seeds. None where they were measured on other examples, or
+    what each came to is not known."""
+    if any(one.data != a[0].data for one in (*a, *b)):
+        return None
+    each = [[read(one, records).get(metric) for one in row] for row in (a, b)]
+    if any(values is None for row in each for values in row):
+        return None
+    difference = np.mean(each[0], 0) - np.mean(each[1], 0)
+    return float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else None
