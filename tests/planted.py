@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Terms, repeat
 from zoo.models.beta_vae import BetaVAE
@@ -145,6 +146,15 @@ class OtherWeights(VanillaVAE):
         log_prior = -0.5 * z.square().sum(1)
         log_likelihood = self.likelihood.log_prob(self.decode(z, y), repeat(x, k))
         return (log_likelihood + log_prior - log_q).view(k, len(x))
+
+
+class DeviationNotHalved(VanillaVAE):
+    """Draws with exp(log-variance) for a deviation, which next to the prior is the same."""
+
+    def bound(self, q, x, y=None):
+        z = q.mean + q.log_variance.exp() * noise.normal(q.mean)
+        params = self.decode(z, y)
+        return Terms(-self.log_likelihood(params, x), q.kl(self.prior).sum(1, keepdim=True), {"z": z}), params
 
 
 class FixedBeta(BetaVAE):
