@@ -260,6 +260,32 @@ class SummedLoss(VanillaVAE):
         return Losses({"vae": losses["vae"] * len(x)}, losses.terms)
 
 
+class PlainLosses(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        return dict(super().losses(x, y, progress))
+
+
+class BareLoss(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        return super().losses(x, y, progress)["vae"]
+
+
+class ConstantLoss(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"].detach()}, losses.terms)
+
+
+class PairOfTerms(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return terms.distortion, terms.rate
+
+
+class NoVAE(nn.Module):
+    pass
+
+
 class PointWithWeights(RAE):
     def log_weights(self, x, y=None, k=1):
         return self.terms(x).elbo.expand(k, -1)

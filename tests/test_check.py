@@ -41,6 +41,11 @@ PLANTED = {
     "SummedLoss": ("loss_is_a_mean", "as the mean of two halves", "average over the batch and do not sum"),
     "PointWithWeights": ("shapes", "bounds nothing, and log_weights(x) answers", "raise a UsageError there"),
     "PointWithRate": ("shapes", "has 1 columns, and the class says that it bounds nothing", "rate of shape (B, 0)"),
+    "PlainLosses": ("trains", "losses() returns a dict", "zoo.models.base.Losses"),
+    "BareLoss": ("trains", "losses() returns a Tensor", "zoo.models.base.Losses"),
+    "ConstantLoss": ("trains", "the loss 'vae' depends on no parameter", ".detach()"),
+    "PairOfTerms": ("shapes", "terms(x) returns a tuple", "zoo.models.base.Terms"),
+    "NoVAE": ("works", "'tests.planted:NoVAE' is no variant", "zoo.models.base.VAE", "entry point"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
 }

@@ -82,6 +82,8 @@ def test_image_set_refuses_splits_that_contradict_the_spec(synthetic: ImageSet) 
     ):
         with pytest.raises(ValueError):
             ImageSet("wrong", synthetic.splits, spec)
+    with pytest.raises(ValueError, match="train: labels are classes from 0 to 8, or -1 .*; not from 0 to 9"):
+        ImageSet("wrong", synthetic.splits, DataSpec((1, 28, 28), "8-bit", classes=9))
     with pytest.raises(UsageError, match="train, validation, test"):
         synthetic["tset"]
 

@@ -40,12 +40,7 @@ def losses_reach_their_groups(subject: Subject) -> None:
     """Each loss is a scalar whose gradient reaches its whole group; losses() itself moves nothing."""
     model, (x, y) = subject.trainable(), subject.batch(32)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    losses = _losses_of(model, x, y, 1.0)
-    hold(
-        isinstance(losses, Losses) and len(losses) > 0,
-        f"losses() returns a {type(losses).__name__}{'' if losses else ' without a loss'}",
-        "return zoo.models.base.Losses({'vae': loss}, terms)",
-    )
+    losses = are_losses(model, x, y)
     groups = model.parameter_groups()
     idle = groups.keys() - losses.keys()
     for step in range(MOMENTS):
@@ -67,6 +62,17 @@ def losses_reach_their_groups(subject: Subject) -> None:
             f"losses() changes the parameter '{key}' by itself",
             "leave updates to the trainer, or make it a buffer and move that in after_step()",
         )
+    _reached(model, losses, groups)
+
+
+def are_losses(model: VAE, x: Tensor, y: Tensor | None) -> Losses:
+    """What losses() returns, if it is a finite scalar with a gradient for groups that there are."""
+    losses, groups = _losses_of(model, x, y, 1.0), model.parameter_groups()
+    hold(
+        isinstance(losses, Losses) and len(losses) > 0,
+        f"losses() returns a {type(losses).__name__}{' without a loss' if losses == {} else ''}",
+        "return zoo.models.base.Losses({'vae': loss}, terms)",
+    )
     for group, loss in losses.items():
         hold(
             group in groups,
@@ -85,7 +91,7 @@ def losses_reach_their_groups(subject: Subject) -> None:
             f"the loss '{group}' depends on no parameter",
             "look for a .detach(), .item() or torch.no_grad() on the way to it",
         )
-    _reached(model, losses, groups)
+    return losses
 
 
 def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Parameter]]) -> None:
