@@ -235,6 +235,27 @@ class MiddleStage(VanillaVAE):
         return Losses({"decoder" if middle else "vae": losses["vae"]}, losses.terms)
 
 
+class NoLikelihood(VanillaVAE):
+    """No mistake: what it knows of p(x | z) has another name."""
+
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.of_pixels = self.likelihood
+        del self.likelihood
+
+    def log_likelihood(self, params, x):
+        return self.of_pixels.log_prob(params, x)
+
+    def reconstruct(self, x, y=None):
+        return self.of_pixels.mean(self.decode(self.represent(x, y), y))
+
+    def sample(self, n, y=None, temperature=1.0):
+        return self.of_pixels.mean(self.decode(self.prior.sample(n, temperature), y))
+
+    def initialise(self, x, y=None):
+        self.prior.initialise(x)
+
+
 class NeedsNoClass(ConditionalVAE):
     def infer(self, x, y=None):
         return super().infer(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)

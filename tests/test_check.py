@@ -75,6 +75,7 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
     [
         ("zoo.models.vq_vae:VQVAE", {"quantiser": {"name": "fsq"}}),  # which has no commitment to weigh
         ("zoo.models.rae:RAE", {"regulariser": "none"}),
+        ("zoo.models.vae:VanillaVAE", {"latent": 4, "likelihood": {"name": "gaussian", "sigma": 0.1}}),  # not of bits
         ("tests.planted:Geco", {"latent": 4}),
         ("tests.planted:OptionalPart", {"latent": 4}),
         ("tests.planted:MiddleStage", {"latent": 4}),
@@ -82,9 +83,16 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
 )
 def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> None:
     entry = VariantEntry(target=target, title="A variant", settings=settings)
-    wanted = ("losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
+    wanted = ("sum_over_pixels", "losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
     found = list(examine(Subject("one", entry), wanted))
     assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
+
+
+def test_a_variant_without_a_likelihood_is_told_what_it_lacks() -> None:
+    wanted = ("sum_over_pixels", "below_the_evidence")
+    first, last = examine(Subject("one", entry_of("NoLikelihood")), wanted)
+    assert first.status == "holds" and last.status == "inapplicable"
+    assert last.what.startswith("it has no `likelihood` (of zoo.likelihoods)")
 
 
 def test_every_property_but_the_statistical_has_a_mistake_that_it_finds() -> None:

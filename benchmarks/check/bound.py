@@ -22,7 +22,8 @@ SLACK = 0.5  # nats
 
 def sum_over_pixels(subject: Subject) -> None:
     """The distortion is a sum over pixels: before training about log 2 for each bit."""
-    if not subject.bounds:
+    kind = getattr(subject.make(), "likelihood", None)
+    if not subject.bounds or (kind is not None and not kind.is_nll_of("binary")):
         _grows_with_the_image(subject)
         return
     for width in (28, 56):
@@ -191,7 +192,9 @@ def below_the_evidence(subject: Subject) -> None:
     """
     _needs_a_bound(subject)
     model, _ = _memorised(subject)
-    if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli":
+    if not hasattr(model, "likelihood"):
+        raise Inapplicable("it has no `likelihood` (of zoo.likelihoods) that says whether samples give p(x) of bits")
+    if model.likelihood.name != "bernoulli":
         raise Inapplicable("its likelihood of bits is not a Bernoulli, so that samples do not give p(x)")
     if model.completes:
         raise Inapplicable("its nats are of a part of the image given the rest, which samples alone do not tell")
