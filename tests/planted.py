@@ -148,6 +148,29 @@ class OtherWeights(VanillaVAE):
         return (log_likelihood + log_prior - log_q).view(k, len(x))
 
 
+class DetachedCode(VanillaVAE):
+    """Its encoder learns from the rate alone, and so from nothing that is in the image."""
+
+    def decode(self, z, y=None):
+        return super().decode(z.detach(), y)
+
+
+class SilentStage(VanillaVAE):
+    """Right, but the trainer is told of a stage that has no loss of the decoder."""
+
+    def parameter_groups(self):
+        decoder = {id(parameter) for parameter in self.decoder.parameters()}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
+        return {"vae": rest, "decoder": list(self.decoder.parameters())}
+
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"], "decoder": losses["vae"]}, losses.terms)
+
+    def trained_in(self, stage):
+        return ["vae"]
+
+
 class DeviationNotHalved(VanillaVAE):
     """Draws with exp(log-variance) for a deviation, which next to the prior is the same."""
 

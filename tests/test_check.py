@@ -34,6 +34,8 @@ PLANTED = {
     "AlwaysTraining": ("evaluation_mode", "is still in training mode", "super().train(mode)"),
     "RandomCode": ("deterministic", "represent(x) gives another answer each time", "the centre of the posterior"),
     "OtherWeights": ("one_bound", "the mean of log_weights is", "the same log p(x | z), log p(z) and log q(z | x)"),
+    "DetachedCode": ("losses_reach_their_groups", "so the code learns from the rate alone", ".detach() of z"),
+    "SilentStage": ("losses_reach_their_groups", "a loss 'decoder' in the stage None", "let trained_in(stage) name"),
     "DeviationNotHalved": ("one_bound", "the mean of log_weights is", "the same log p(x | z), log p(z) and"),
     "NeedsNoClass": ("condition", "terms(x) without y answers as if that were nothing", "raise a ValueError"),
     "Only28": ("shapes", "it works on 1x28x28 bits and not on 3x32x32 bytes", "take every size from spec.shape"),

@@ -44,8 +44,18 @@ def losses_reach_their_groups(subject: Subject) -> None:
     groups = model.parameter_groups()
     idle = groups.keys() - losses.keys()
     for step in range(MOMENTS):
-        if idle:  # one that has a loss in some other stage of a training
-            idle -= _losses_of(subject.trainable(), x, y, progress_at(step, MOMENTS // 4, MOMENTS)).keys()
+        if not idle and type(model).trained_in is VAE.trained_in:
+            break
+        moment = progress_at(step, MOMENTS // 4, MOMENTS)
+        found = _losses_of(subject.trainable(), x, y, moment).keys()
+        idle -= found  # one that has a loss in some other stage of a training
+        stage = model.stage(moment)
+        unsaid = found - set(model.trained_in(stage))
+        hold(
+            not unsaid,
+            f"losses() has a loss '{min(unsaid, default='')}' in the stage {stage!r}, and trained_in() does not say so",
+            "let trained_in(stage) name every group that losses() has a loss for in that stage",
+        )
     hold(
         not idle,
         f"the group '{min(idle, default='')}' has no loss, so it is never trained",
@@ -63,6 +73,7 @@ def losses_reach_their_groups(subject: Subject) -> None:
             "leave updates to the trainer, or make it a buffer and move that in after_step()",
         )
     _reached(model, losses, groups)
+    _code_learns(model, x, y)
 
 
 def are_losses(model: VAE, x: Tensor, y: Tensor | None) -> Losses:
@@ -112,6 +123,33 @@ def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Paramet
             f"{_listed(bad)} given a gradient that is not finite by the loss '{group}'",
             "look for a square root or a logarithm at zero",
         )
+
+
+def _code_learns(model: VAE, x: Tensor, y: Tensor | None) -> None:
+    """What the code is made of learns where the rate weighs nothing, as at the start of a warm-up."""
+    code = model.represent(x, y)
+    if not code.requires_grad:
+        return
+    members = dict(model.named_parameters())
+    made_of = torch.autograd.grad(code.square().sum(), list(members.values()), allow_unused=True)
+    found = {name for name, gradient in zip(members, made_of, strict=True) if gradient is not None and gradient.any()}
+    losses, dead = _losses_of(model, x, y, 0.0), []
+    for group, parameters in model.parameter_groups().items():
+        of_group = {id(parameter) for parameter in parameters}
+        mine = [name for name in found if id(members[name]) in of_group] if group in losses else []
+        if not mine:
+            continue
+        asked = [members[name] for name in mine]
+        given = torch.autograd.grad(losses[group], asked, retain_graph=True, allow_unused=True)
+        if any(gradient is not None and gradient.any() for gradient in given):
+            return  # of several layers of latents the upper may wait for the rate
+        dead += mine
+    hold(
+        not dead,
+        f"{_listed(sorted(dead))} given no gradient where the rate weighs nothing, as at the start of a warm-up, so "
+        "the code learns from the rate alone",
+        "let log p(x | z) reach the encoder: look for a .detach() of z, or an argmax or a .sample() without a gradient",
+    )
 
 
 def weights_weigh(subject: Subject) -> None:
