@@ -305,7 +305,7 @@ def test_streamed_batches_are_collected_ahead_by_a_thread(monkeypatch) -> None:
 
 
 def test_batches_that_cannot_be_made_are_refused() -> None:
-    with pytest.raises(UsageError, match="50 images do not fill one batch of 51"):
+    with pytest.raises(UsageError, match="50 images do not fill one batch of 51: train.batch_size has to be"):
         Batches(numbered(), batch_size=51)
     with pytest.raises(UsageError):
         Batches(numbered(), batch_size=26, world=2)
