@@ -67,6 +67,8 @@ def show(name: str, as_json: bool) -> None:
     import yaml
 
     described = _described(name)
+    if described["kind"] == "variant":
+        described["what_settings_do"] = _what_settings_do(described["name"])
     if as_json:
         click.echo(json.dumps(described, indent=2))
     else:
@@ -520,6 +522,20 @@ def _described(name: str) -> dict[str, Any]:
         for described in named[fold(name)]
     ]
     return found[0] | ({"also": found[1:]} if found[1:] else {})
+
+
+def _what_settings_do(variant: str) -> dict[str, str] | str:
+    """What each of a variant's settings does, where its class says so, and what it is unless told (those that variants
+    have in common are on a page of their own); or why the class cannot be asked."""
+    from zoo.registry import registry
+
+    _, entry = registry().variant(variant)
+    try:
+        made = entry.load().Settings.model_validate(entry.settings)
+    except Exception as error:  # whatever somebody's module raises: what else is known of it is shown all the same
+        return f"its class cannot be asked ({type(error).__name__}, {' '.join(str(error).split())[:LONGEST]})"
+    told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
+    return {name: f"{says} (default {getattr(made, name)})" for name, says in told.items()}
 
 
 def _check_settings(cells: list[Any]) -> None:

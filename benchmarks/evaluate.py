@@ -116,6 +116,8 @@ def _bounds(
     if support == "8-bit" and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
         _ranked(out, "bits_per_dim", bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
+    elif support == "8-bit":
+        out.skipped["bits_per_dim"] = "the model has no `likelihood` that says whether its nats are of bytes"
     else:
         out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
     return terms.elbo, bound

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Terms, repeat
 from zoo.models.beta_vae import BetaVAE
@@ -147,6 +148,38 @@ class OtherWeights(VanillaVAE):
         return (log_likelihood + log_prior - log_q).view(k, len(x))
 
 
+class DetachedCode(VanillaVAE):
+    """Its encoder learns from the rate alone, and so from nothing that is in the image."""
+
+    def decode(self, z, y=None):
+        return super().decode(z.detach(), y)
+
+
+class SilentStage(VanillaVAE):
+    """Right, but the trainer is told of a stage that has no loss of the decoder."""
+
+    def parameter_groups(self):
+        decoder = {id(parameter) for parameter in self.decoder.parameters()}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
+        return {"vae": rest, "decoder": list(self.decoder.parameters())}
+
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"], "decoder": losses["vae"]}, losses.terms)
+
+    def trained_in(self, stage):
+        return ["vae"]
+
+
+class DeviationNotHalved(VanillaVAE):
+    """Draws with exp(log-variance) for a deviation, which next to the prior is the same."""
+
+    def bound(self, q, x, y=None):
+        z = q.mean + q.log_variance.exp() * noise.normal(q.mean)
+        params = self.decode(z, y)
+        return Terms(-self.log_likelihood(params, x), q.kl(self.prior).sum(1, keepdim=True), {"z": z}), params
+
+
 class FixedBeta(BetaVAE):
     """The weight in both bounds alike, and read once, when the model is made."""
 
@@ -225,6 +258,27 @@ class MiddleStage(VanillaVAE):
         return Losses({"decoder" if middle else "vae": losses["vae"]}, losses.terms)
 
 
+class NoLikelihood(VanillaVAE):
+    """No mistake: what it knows of p(x | z) has another name."""
+
+    def __init__(self, spec: DataSpec, settings) -> None:
+        super().__init__(spec, settings)
+        self.of_pixels = self.likelihood
+        del self.likelihood
+
+    def log_likelihood(self, params, x):
+        return self.of_pixels.log_prob(params, x)
+
+    def reconstruct(self, x, y=None):
+        return self.of_pixels.mean(self.decode(self.represent(x, y), y))
+
+    def sample(self, n, y=None, temperature=1.0):
+        return self.of_pixels.mean(self.decode(self.prior.sample(n, temperature), y))
+
+    def initialise(self, x, y=None):
+        self.prior.initialise(x)
+
+
 class NeedsNoClass(ConditionalVAE):
     def infer(self, x, y=None):
         return super().infer(x, torch.zeros(len(x), dtype=torch.int64) if y is None else y)
@@ -248,6 +302,32 @@ class SummedLoss(VanillaVAE):
     def losses(self, x, y=None, progress=1.0):
         losses = super().losses(x, y, progress)
         return Losses({"vae": losses["vae"] * len(x)}, losses.terms)
+
+
+class PlainLosses(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        return dict(super().losses(x, y, progress))
+
+
+class BareLoss(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        return super().losses(x, y, progress)["vae"]
+
+
+class ConstantLoss(VanillaVAE):
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"].detach()}, losses.terms)
+
+
+class PairOfTerms(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return terms.distortion, terms.rate
+
+
+class NoVAE(nn.Module):
+    pass
 
 
 class PointWithWeights(RAE):

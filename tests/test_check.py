@@ -34,12 +34,20 @@ PLANTED = {
     "AlwaysTraining": ("evaluation_mode", "is still in training mode", "super().train(mode)"),
     "RandomCode": ("deterministic", "represent(x) gives another answer each time", "the centre of the posterior"),
     "OtherWeights": ("one_bound", "the mean of log_weights is", "the same log p(x | z), log p(z) and log q(z | x)"),
+    "DetachedCode": ("losses_reach_their_groups", "so the code learns from the rate alone", ".detach() of z"),
+    "SilentStage": ("losses_reach_their_groups", "a loss 'decoder' in the stage None", "let trained_in(stage) name"),
+    "DeviationNotHalved": ("one_bound", "the mean of log_weights is", "the same log p(x | z), log p(z) and"),
     "NeedsNoClass": ("condition", "terms(x) without y answers as if that were nothing", "raise a ValueError"),
     "Only28": ("shapes", "it works on 1x28x28 bits and not on 3x32x32 bytes", "take every size from spec.shape"),
     "Ascending": ("it_learns", "nats before and", "the sign of each part of losses()"),
     "SummedLoss": ("loss_is_a_mean", "as the mean of two halves", "average over the batch and do not sum"),
     "PointWithWeights": ("shapes", "bounds nothing, and log_weights(x) answers", "raise a UsageError there"),
     "PointWithRate": ("shapes", "has 1 columns, and the class says that it bounds nothing", "rate of shape (B, 0)"),
+    "PlainLosses": ("trains", "losses() returns a dict", "zoo.models.base.Losses"),
+    "BareLoss": ("trains", "losses() returns a Tensor", "zoo.models.base.Losses"),
+    "ConstantLoss": ("trains", "the loss 'vae' depends on no parameter", ".detach()"),
+    "PairOfTerms": ("shapes", "terms(x) returns a tuple", "zoo.models.base.Terms"),
+    "NoVAE": ("works", "'tests.planted:NoVAE' is no variant", "zoo.models.base.VAE", "entry point"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
 }
@@ -69,6 +77,7 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
     [
         ("zoo.models.vq_vae:VQVAE", {"quantiser": {"name": "fsq"}}),  # which has no commitment to weigh
         ("zoo.models.rae:RAE", {"regulariser": "none"}),
+        ("zoo.models.vae:VanillaVAE", {"latent": 4, "likelihood": {"name": "gaussian", "sigma": 0.1}}),  # not of bits
         ("tests.planted:Geco", {"latent": 4}),
         ("tests.planted:OptionalPart", {"latent": 4}),
         ("tests.planted:MiddleStage", {"latent": 4}),
@@ -76,9 +85,16 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
 )
 def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> None:
     entry = VariantEntry(target=target, title="A variant", settings=settings)
-    wanted = ("losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
+    wanted = ("sum_over_pixels", "losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
     found = list(examine(Subject("one", entry), wanted))
     assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
+
+
+def test_a_variant_without_a_likelihood_is_told_what_it_lacks() -> None:
+    wanted = ("sum_over_pixels", "below_the_evidence")
+    first, last = examine(Subject("one", entry_of("NoLikelihood")), wanted)
+    assert first.status == "holds" and last.status == "inapplicable"
+    assert last.what.startswith("it has no `likelihood` (of zoo.likelihoods)")
 
 
 def test_every_property_but_the_statistical_has_a_mistake_that_it_finds() -> None:

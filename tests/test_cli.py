@@ -16,6 +16,8 @@ import torch
 from benchmarks import cli, examples, record
 from benchmarks.catalogue import listed
 from tests.conftest import ROOT
+from zoo.models.beta_vae import BetaVAE
+from zoo.registry import VariantEntry, registry
 from zoo.training.compiled import has_compiler
 
 
@@ -55,6 +57,18 @@ def test_show_knows_every_name(zoo) -> None:
             code, out, _ = zoo("show", row["name"], "--json")
             assert code == 0 and json.loads(out)["name"] == row["name"]
     assert zoo("show", "beta-vae")[1] == zoo("show", "beta_vae")[1]
+
+
+def test_show_says_what_a_variant_s_settings_do(zoo, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = json.loads(zoo("show", "beta_vae", "--json")[1])["what_settings_do"]
+    field = BetaVAE.Settings.model_fields["beta"]
+    assert told["beta"].startswith(field.description) and "default 4.0" in told["beta"]
+    broken = VariantEntry(target="zoo.nowhere:Mine", title="Mine", origin="somebody's 1.0")
+    found = registry().model_copy(update={"variants": {"mine": broken}})
+    monkeypatch.setattr("zoo.registry.registry", lambda: found)
+    code, out, _ = zoo("show", "mine", "--json")
+    assert code == 0 and json.loads(out)["origin"] == "somebody's 1.0"
+    assert "there is no module 'zoo.nowhere'" in json.loads(out)["what_settings_do"]
 
 
 @pytest.mark.parametrize(

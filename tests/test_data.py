@@ -82,6 +82,8 @@ def test_image_set_refuses_splits_that_contradict_the_spec(synthetic: ImageSet) 
     ):
         with pytest.raises(ValueError):
             ImageSet("wrong", synthetic.splits, spec)
+    with pytest.raises(ValueError, match="train: labels are classes from 0 to 8, or -1 .*; not from 0 to 9"):
+        ImageSet("wrong", synthetic.splits, DataSpec((1, 28, 28), "8-bit", classes=9))
     with pytest.raises(UsageError, match="train, validation, test"):
         synthetic["tset"]
 
@@ -303,7 +305,7 @@ def test_streamed_batches_are_collected_ahead_by_a_thread(monkeypatch) -> None:
 
 
 def test_batches_that_cannot_be_made_are_refused() -> None:
-    with pytest.raises(UsageError, match="50 images do not fill one batch of 51"):
+    with pytest.raises(UsageError, match="50 images do not fill one batch of 51: train.batch_size has to be"):
         Batches(numbered(), batch_size=51)
     with pytest.raises(UsageError):
         Batches(numbered(), batch_size=26, world=2)

@@ -12,12 +12,13 @@ import torch
 
 from benchmarks import classification
 from benchmarks.catalogue import METRICS, explains, family, listed
-from benchmarks.evaluate import Evaluation, _say_what_is_missing, evaluate
+from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
 from benchmarks.factors import disentanglement
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
 from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
+from benchmarks.representation import batches_of
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
@@ -176,6 +177,16 @@ def test_bits_are_of_the_numbers_that_are_predicted(tmp_path: Path, variant: str
     bits, nll = found.metrics["bits_per_dim"], found.metrics["nll_iwae_2"]
     assert bits["value"] == pytest.approx(nll["value"] / (numbers * math.log(2))) and bits["unit"] == "bits/dim"
     assert bits["stderr"] == pytest.approx(nll["stderr"] / (numbers * math.log(2)))
+
+
+def test_bytes_without_a_likelihood_have_no_bits(tmp_path: Path) -> None:
+    made = run(tmp_path, "vae", "synthetic", "data.binarise=none")
+    made.model.log_likelihood = made.model.likelihood.log_prob
+    del made.model.likelihood
+    found = Evaluation()
+    _bounds(found, made.model.eval(), batches_of(made, made.images["test"]), made.config.evaluate)
+    assert "nll_iwae_2" in found.metrics
+    assert found.skipped["bits_per_dim"] == "the model has no `likelihood` that says whether its nats are of bytes"
 
 
 def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from zoo.config import RunConfig, merge, parse_setting, resolve
 from zoo.errors import UsageError
-from zoo.registry import Registry, read_yaml, registry
+from zoo.registry import DatasetEntry, Registry, VariantEntry, read_yaml, registry
+from zoo.runs import _loaded
 
 GOOD = """\
 schema: 1
@@ -55,6 +56,37 @@ def test_a_huge_registry_is_refused(tmp_path: Path) -> None:
     path.write_text("#" * (2 << 20))
     with pytest.raises(UsageError, match="larger than 1 MiB"):
         read_yaml(path, Registry)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("zoo.nowhere:Mine", r"^there is no module 'zoo\.nowhere', which the registry names as 'zoo\.nowhere:Mine'\.$"),
+        ("nowhere.at_all:Mine", r"^there is no module 'nowhere', "),
+        ("zoo.models.vae:Mine", r"^module 'zoo\.models\.vae' has no 'Mine', "),
+        ("zoo.data.images:ImageSet", r"is no variant: its class has to be one of zoo\.models\.base\.VAE\.$"),
+        ("zoo.models.vae:make_prior", r"is no variant"),
+    ],
+)
+def test_what_is_no_variant_is_refused_in_words(target: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        VariantEntry(target=target, title="Mine").load()
+
+
+def test_a_module_that_lacks_one_of_its_own_imports_says_so(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "lacking_one.py").write_text("import nowhere_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="nowhere_at_all"):
+        VariantEntry(target="lacking_one:Mine", title="Mine").load()
+
+
+def test_a_loading_function_that_returns_no_data_set_is_refused(monkeypatch) -> None:
+    entry = DatasetEntry(target="builtins:dict", title="Mine")
+    monkeypatch.setattr(type(entry), "load", lambda self: lambda: None)
+    mine = registry().model_copy(update={"datasets": {"nothing_yet": entry}})
+    monkeypatch.setattr("zoo.runs.registry", lambda: mine)
+    with pytest.raises(UsageError, match=r"^'builtins:dict' returns a NoneType, and a data set is a zoo\.data"):
+        _loaded("nothing_yet", "{}")
 
 
 def test_settings_go_to_their_section_and_the_rest_to_the_model() -> None:

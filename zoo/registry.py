@@ -66,8 +66,15 @@ class VariantEntry(Entry):
     origin: str = "built-in"
 
     def load(self) -> type:
-        """Import and return the class."""
-        return load_target(self.target)
+        """Import and return the class; raises `UsageError` as `load_target` does, and where it is no variant's."""
+        from zoo.models.base import VAE, Settings
+
+        kind = load_target(self.target)
+        if not (isinstance(kind, type) and issubclass(kind, VAE)):
+            raise UsageError(f"'{self.target}' is no variant: its class has to be one of zoo.models.base.VAE.")
+        if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Settings)):
+            raise UsageError(f"the Settings of '{self.target}' have to be a class of zoo.models.base.Settings.")
+        return kind
 
 
 class DatasetEntry(Entry):
@@ -137,11 +144,16 @@ def load_target(target: str) -> Any:
     """The object that ``module:name`` names.
 
     Raises:
-        UsageError: the module has no such name. An import error inside the module is raised as it is, because
-            it says what is broken.
+        UsageError: there is no such module, or it has no such name. An import error inside the module is raised as it
+            is, because it says what is broken.
     """
     module, _, name = target.partition(":")
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(f"there is no module '{error.name}', which the registry names as '{target}'.") from None
+        raise
     if not hasattr(loaded, name):
         raise UsageError(f"module '{module}' has no '{name}', which the registry names as '{target}'.")
     return getattr(loaded, name)

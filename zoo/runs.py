@@ -324,6 +324,9 @@ def _loaded(name: str, options: str) -> ImageSet:
             raise
         said = f"{canonical_json(given)}: {' '.join(str(error).split()).rstrip('.')}"
         raise UsageError(f"data set '{name}' cannot be made with the options {said}.") from None
+    if not isinstance(images, ImageSet):
+        kind = type(images).__name__
+        raise UsageError(f"'{entry.target}' returns a {kind}, and a data set is a zoo.data.images.ImageSet.")
     return images if excluded is None else without_class(images, excluded)
 
 

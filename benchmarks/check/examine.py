@@ -104,7 +104,17 @@ def works(subject: Subject) -> None:
 
 def trains(subject: Subject) -> None:
     """A few steps of training go through."""
-    subject.known()
+    try:
+        subject.known()
+    except Exception as error:
+        try:
+            # What losses() returns explains more than where training stumbles over it.
+            gradients.are_losses(subject.make(), *subject.shown(32))
+        except Wrong:
+            raise
+        except Exception:
+            pass
+        raise error
 
 
 def _finding(subject: Subject, name: str, test: Property) -> Finding:
@@ -144,7 +154,7 @@ def _file(subject: Subject) -> str | None:
 
 def _mend(error: Exception) -> str:
     if isinstance(error, UsageError):
-        return "change the settings in its registry entry"
+        return "change its registry entry, or the entry point of its package"
     if isinstance(error, NotImplementedError):
         return "implement all of terms, log_weights, represent, reconstruct and sample, or subclass a variant that does"
     return "the line named is where to look"

@@ -40,17 +40,22 @@ def losses_reach_their_groups(subject: Subject) -> None:
     """Each loss is a scalar whose gradient reaches its whole group; losses() itself moves nothing."""
     model, (x, y) = subject.trainable(), subject.batch(32)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    losses = _losses_of(model, x, y, 1.0)
-    hold(
-        isinstance(losses, Losses) and len(losses) > 0,
-        f"losses() returns a {type(losses).__name__}{'' if losses else ' without a loss'}",
-        "return zoo.models.base.Losses({'vae': loss}, terms)",
-    )
+    losses = are_losses(model, x, y)
     groups = model.parameter_groups()
     idle = groups.keys() - losses.keys()
     for step in range(MOMENTS):
-        if idle:  # one that has a loss in some other stage of a training
-            idle -= _losses_of(subject.trainable(), x, y, progress_at(step, MOMENTS // 4, MOMENTS)).keys()
+        if not idle and type(model).trained_in is VAE.trained_in:
+            break
+        moment = progress_at(step, MOMENTS // 4, MOMENTS)
+        found = _losses_of(subject.trainable(), x, y, moment).keys()
+        idle -= found  # one that has a loss in some other stage of a training
+        stage = model.stage(moment)
+        unsaid = found - set(model.trained_in(stage))
+        hold(
+            not unsaid,
+            f"losses() has a loss '{min(unsaid, default='')}' in the stage {stage!r}, and trained_in() does not say so",
+            "let trained_in(stage) name every group that losses() has a loss for in that stage",
+        )
     hold(
         not idle,
         f"the group '{min(idle, default='')}' has no loss, so it is never trained",
@@ -67,6 +72,18 @@ def losses_reach_their_groups(subject: Subject) -> None:
             f"losses() changes the parameter '{key}' by itself",
             "leave updates to the trainer, or make it a buffer and move that in after_step()",
         )
+    _reached(model, losses, groups)
+    _code_learns(model, x, y)
+
+
+def are_losses(model: VAE, x: Tensor, y: Tensor | None) -> Losses:
+    """What losses() returns, if it is a finite scalar with a gradient for groups that there are."""
+    losses, groups = _losses_of(model, x, y, 1.0), model.parameter_groups()
+    hold(
+        isinstance(losses, Losses) and len(losses) > 0,
+        f"losses() returns a {type(losses).__name__}{' without a loss' if losses == {} else ''}",
+        "return zoo.models.base.Losses({'vae': loss}, terms)",
+    )
     for group, loss in losses.items():
         hold(
             group in groups,
@@ -85,7 +102,7 @@ def losses_reach_their_groups(subject: Subject) -> None:
             f"the loss '{group}' depends on no parameter",
             "look for a .detach(), .item() or torch.no_grad() on the way to it",
         )
-    _reached(model, losses, groups)
+    return losses
 
 
 def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Parameter]]) -> None:
@@ -106,6 +123,33 @@ def _reached(model: VAE, losses: Losses, groups: dict[str, list[torch.nn.Paramet
             f"{_listed(bad)} given a gradient that is not finite by the loss '{group}'",
             "look for a square root or a logarithm at zero",
         )
+
+
+def _code_learns(model: VAE, x: Tensor, y: Tensor | None) -> None:
+    """What the code is made of learns where the rate weighs nothing, as at the start of a warm-up."""
+    code = model.represent(x, y)
+    if not code.requires_grad:
+        return
+    members = dict(model.named_parameters())
+    made_of = torch.autograd.grad(code.square().sum(), list(members.values()), allow_unused=True)
+    found = {name for name, gradient in zip(members, made_of, strict=True) if gradient is not None and gradient.any()}
+    losses, dead = _losses_of(model, x, y, 0.0), []
+    for group, parameters in model.parameter_groups().items():
+        of_group = {id(parameter) for parameter in parameters}
+        mine = [name for name in found if id(members[name]) in of_group] if group in losses else []
+        if not mine:
+            continue
+        asked = [members[name] for name in mine]
+        given = torch.autograd.grad(losses[group], asked, retain_graph=True, allow_unused=True)
+        if any(gradient is not None and gradient.any() for gradient in given):
+            return  # of several layers of latents the upper may wait for the rate
+        dead += mine
+    hold(
+        not dead,
+        f"{_listed(sorted(dead))} given no gradient where the rate weighs nothing, as at the start of a warm-up, so "
+        "the code learns from the rate alone",
+        "let log p(x | z) reach the encoder: look for a .detach() of z, or an argmax or a .sample() without a gradient",
+    )
 
 
 def weights_weigh(subject: Subject) -> None:

@@ -10,7 +10,7 @@ from benchmarks.check.verdict import Wrong, hold
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.models.base import VAE
+from zoo.models.base import VAE, Terms
 
 OBLONG = DataSpec((1, 20, 36), "binary", classes=10)
 ROWS = 5
@@ -40,6 +40,11 @@ def shapes(subject: Subject) -> None:
 def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
     x, y = pictures(spec), torch.arange(ROWS) if model.conditional else None
     terms = model.terms(x, y)
+    hold(
+        isinstance(terms, Terms),
+        f"terms(x) returns a {type(terms).__name__}",
+        "return zoo.models.base.Terms(distortion, rate)",
+    )
     shape = tuple(terms.distortion.shape)
     hold(shape == (ROWS,), f"terms(x).distortion has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
     shape = tuple(terms.rate.shape)

@@ -84,7 +84,8 @@ class Batches:
         self.rank, self.world = rank, world
         self.n = len(images)
         if self.n == 0 or (drop_last and self.n < batch_size * world):
-            raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}.")
+            mend = ": train.batch_size has to be smaller" if self.n >= world else ""
+            raise UsageError(f"{self.n} images do not fill one batch of {batch_size * world}{mend}.")
         there = _copy(images.pixels, self.device)
         self.resident = there is not None or images.pixels.nbytes <= _room(self.device, resident_bytes)
         if there is None:

@@ -196,6 +196,11 @@ class ImageSet:
                 )
             if (images.labels is not None) != (self.spec.classes > 0):
                 raise ValueError(f"{split}: labels and {self.spec.classes} classes do not agree")
+            if images.labels is not None and len(images):
+                low, high = (int(label) for label in images.labels.aminmax())
+                if low < -1 or high >= self.spec.classes:
+                    classes = f"from 0 to {self.spec.classes - 1}, or -1 where nobody knows"
+                    raise ValueError(f"{split}: labels are classes {classes}; not from {low} to {high}")
             if len(images.attribute_names) != self.spec.attributes:
                 raise ValueError(
                     f"{split}: {len(images.attribute_names)} attributes, not {self.spec.attributes}"

@@ -95,6 +95,8 @@ class VAE(nn.Module):
         measures: what `measure` gives, by name: the unit and the better direction.
         train_size: how many examples there are to train on; the trainer says so before the first step.
         decodings: how many times a training step decodes each example.
+        likelihood: what p(x | z) is, one of `zoo.likelihoods`, where a variant has one: it says of which data its nats
+            are nats, and so whether they are reported as an ELBO, an NLL and bits. Without one it is taken at its word.
 
     Args:
         spec: shape and support of the data, and what a conditional model may be given.
