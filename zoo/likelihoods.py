@@ -127,10 +127,12 @@ class Bernoulli(Likelihood):
         return (noise.uniform(params) < torch.sigmoid(params)).to(params.dtype)
 
 
-def mean_logits(x: Tensor) -> Tensor:
-    """Logits (C, H, W) of the mean of images (B, C, H, W), where a Bernoulli decoder starts; those of pixels that never
-    change stay finite."""
-    return x.mean(0).clamp(0.001, 0.999).logit()
+@torch.no_grad()
+def start_at_mean(bias: Tensor, x: Tensor, likelihood: Likelihood) -> None:
+    """Set the last bias (C * H * W,) of a dense Bernoulli decoder to the logits of the mean of images (B, C, H, W), as
+    Burda et al. (2016) do; those of pixels that never change stay finite. Of other likelihoods it is left alone."""
+    if likelihood.name == "bernoulli":
+        bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
 
 
 class Gaussian(Likelihood):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
+from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
 from zoo.nets import Activation, Width, require
@@ -139,6 +139,4 @@ class HVAE(VAE):
         """Glorot's weights where asked for; a Bernoulli decoder starts at the mean image."""
         if self.settings.initial == "glorot":
             glorot(self)
-        if self.likelihood.name == "bernoulli":
-            with torch.no_grad():
-                self.decoder[-1].bias.copy_(mean_logits(x).flatten())
+        start_at_mean(self.decoder[-1].bias, x, self.likelihood)

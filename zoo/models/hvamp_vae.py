@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, mean_logits
+from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets import Activation, Width
@@ -106,7 +106,5 @@ class HVampVAE(Hierarchy):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """A Bernoulli decoder starts at the mean image, and the prior from the data."""
-        if self.likelihood.name == "bernoulli":
-            with torch.no_grad():
-                self.decoder.both[-1].bias.copy_(mean_logits(x).flatten())
+        start_at_mean(self.decoder.both[-1].bias, x, self.likelihood)
         self.prior.initialise(x)

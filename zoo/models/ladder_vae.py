@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, mean_logits
+from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy, standard_normal
 from zoo.nets import DecoderSettings, EncoderSettings, Width, make_decoder, make_encoder
@@ -122,9 +122,8 @@ class LadderVAE(Hierarchy):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image."""
-        if self.likelihood.name == "bernoulli" and self.settings.decoder is None:
-            with torch.no_grad():
-                self.decoder[1].bias.copy_(mean_logits(x).flatten())
+        if self.settings.decoder is None:
+            start_at_mean(self.decoder[1].bias, x, self.likelihood)
 
 
 class Moments(nn.Module):
