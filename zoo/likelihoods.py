@@ -81,6 +81,10 @@ class Likelihood(nn.Module):
         """How many channels the decoder has to give for an image with ``image_channels``."""
         return image_channels
 
+    def output_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+        """What the decoder has to give for an image of shape (C, H, W): (C', H, W)."""
+        return self.channels(image[0]), *image[1:]
+
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood in nats, summed over pixels and channels, (B,)."""
         raise NotImplementedError

@@ -51,8 +51,7 @@ class HVAE(VAE):
         sizes = [*settings.lower, settings.latent]
         require(len(sizes) == len(settings.hidden), "hidden has one tuple of widths for each stochastic layer.")
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         self.decodings = settings.k
         below = [spec.dims, *sizes[:-1]]
         nets = list(zip(below, settings.hidden, sizes, strict=True))

@@ -69,8 +69,7 @@ class HVampVAE(Hierarchy):
 
     def __init__(self, spec: DataSpec, settings: HVampSettings) -> None:
         super().__init__(spec, settings)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         upper, lower = settings.latent, settings.lower
         self.upper_posterior = chain(spec.dims, settings.hidden, 2 * upper, settings.activation)
         self.lower_posterior = Joint(spec.dims, upper, 2 * lower, settings)

@@ -63,8 +63,7 @@ class LadderVAE(Hierarchy):
     def __init__(self, spec: DataSpec, settings: LadderSettings) -> None:
         super().__init__(spec, settings)
         self.levels = len(settings.hidden)
-        channels, *size = spec.shape
-        output = (self.likelihood.channels(channels), *size)
+        output = self.likelihood.output_shape(spec.shape)
         # The lowest first here; `level` counts from the top.
         self.sizes = [max(1, settings.latent >> index) for index in range(self.levels)]
         self.first = None if settings.encoder is None else make_encoder(settings.encoder, spec)

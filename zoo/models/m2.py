@@ -58,8 +58,7 @@ class M2(VAE):
         require(spec.classes > 1, "'m2' needs data with classes. `zoo list datasets` shows which have them.")
         self.centres = self.decodings = spec.classes
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         first, *rest = settings.hidden
         self.classifier = chain(spec.dims, settings.hidden, spec.classes, settings.activation)
         # The first layer of q(z | x, y) in two parts: that of the image is the same for every class.

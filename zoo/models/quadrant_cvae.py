@@ -55,8 +55,8 @@ class QuadrantCVAE(VAE):
         super().__init__(spec, settings)
         self.centres = REMEMBERED
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, height, width = spec.shape
-        self.output = (self.likelihood.channels(channels), height, width)
+        self.output = self.likelihood.output_shape(spec.shape)
+        _, height, width = spec.shape
         top, bottom = slice(0, height // 2), slice(height // 2, height)
         left, right = slice(0, width // 2), slice(width // 2, width)
         order = [(bottom, left), (top, left), (top, right), (bottom, right)]

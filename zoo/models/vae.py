@@ -49,8 +49,7 @@ class VanillaVAE(VAE):
         self.posterior = make_posterior(settings.posterior, settings.latent)
         self.head = nn.Linear(self.encoder.features, self.posterior.size)
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        output = (self.likelihood.channels(channels), *size)
+        output = self.likelihood.output_shape(spec.shape)
         self.decoder = make_decoder(settings.decoder, settings.latent + condition, output)
         self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
 
