@@ -119,6 +119,12 @@ def gaussian(features: Tensor) -> DiagonalGaussian:
     return DiagonalGaussian(*features.chunk(2, -1))
 
 
+def standard_normal(like: Tensor) -> DiagonalGaussian:
+    """N(0, I) over tensors of the shape (..., D), device and type of ``like``."""
+    zeros = torch.zeros_like(like)
+    return DiagonalGaussian(zeros, zeros)
+
+
 class Posterior(nn.Module):
     """Turns encoder features (B, size) into q(z | x).
 

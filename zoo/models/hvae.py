@@ -25,7 +25,7 @@ from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
 from zoo.nets import Activation, Width, require
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, gaussian
+from zoo.posteriors import DiagonalGaussian, gaussian, standard_normal
 
 
 class HVAESettings(Settings):
@@ -81,8 +81,7 @@ class HVAE(VAE):
     def prior_of(self, level: int, draws: list[Tensor]) -> DiagonalGaussian:
         """p of a layer given the one above it; the top's is N(0, I)."""
         if level == len(self.down):
-            zeros = torch.zeros_like(draws[level])
-            return DiagonalGaussian(zeros, zeros)
+            return standard_normal(draws[level])
         return gaussian(self.down[level](draws[level + 1]))
 
     def decode(self, h: Tensor) -> Tensor:

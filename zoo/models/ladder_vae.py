@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
-from zoo.models.hierarchy import Hierarchy, standard_normal
+from zoo.models.hierarchy import Hierarchy
 from zoo.nets import DecoderSettings, EncoderSettings, Width, make_decoder, make_encoder
-from zoo.posteriors import DiagonalGaussian
+from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.precision import full_precision
 
 SLOPE = 0.1  # of the leaky rectifiers
@@ -104,7 +104,7 @@ class LadderVAE(Hierarchy):
     def generate(self, level: int, state: Tensor) -> tuple[Tensor, DiagonalGaussian]:
         index = self.levels - 1 - level
         if level == 0:
-            return state, standard_normal(len(state), self.sizes[index], state)
+            return state, standard_normal(state.new_zeros(len(state), self.sizes[index]))
         return state, DiagonalGaussian(*self.prior[index](self.down[index](state)))
 
     def infer(self, level: int, state: Tensor, prior: DiagonalGaussian, evidence: Tensor) -> DiagonalGaussian:
