@@ -39,7 +39,7 @@ def groups(cells: Sequence[Planned], places: Places) -> list[list[Planned]]:
 def train_ahead(
     cells: Sequence[Planned],
     places: Places,
-    compute: Any,
+    compute: Callable[[Planned], Any],
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
     stacked: Callable[..., float] | None = None,
@@ -47,7 +47,7 @@ def train_ahead(
 ) -> None:
     """Train each of `groups` in the way that wins, and say of each which that is.
 
-    ``compute`` is that of all cells, or gives that of each; the cells of a lot have the same number format.
+    ``compute`` is as for `benchmarks.matrix.run_all`; the cells of a lot have the same number format.
     ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is said and
     left to the cells, which run alone.
 
@@ -62,7 +62,7 @@ def train_ahead(
     begin()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
-        own = compute(lot[0]) if callable(compute) else compute
+        own = compute(lot[0])
         name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
         lost = f"the GPU is of no use to this process after {name} failed."
         with left_to_cells(lambda why, name=name: say(f"{name} one by one; together {why}"), lost):

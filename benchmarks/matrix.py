@@ -126,11 +126,13 @@ def done(planned: Planned, places: Places) -> Record | None:
     return found if found and found.status == "done" else None
 
 
-def compute_of(device: str, cells: Iterable[Planned]) -> Callable[[Planned], Any]:
-    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own."""
+def compute_of(device: str, cells: Iterable[Planned], auto: str = "auto") -> Callable[[Planned], Any]:
+    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own.
+    ``auto`` is the format of those that ask for ``auto``."""
     from zoo.training.precision import choose
 
-    chosen = {precision: choose(device, precision) for precision in {one.config.train.precision for one in cells}}
+    asked = {planned.config.train.precision for planned in cells}
+    chosen = {precision: choose(device, auto if precision == "auto" else precision) for precision in asked}
     return lambda planned: chosen[planned.config.train.precision]
 
 
@@ -320,15 +322,14 @@ def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outco
 def run_all(
     cells: list[Planned],
     places: Places,
-    compute: Any,
+    compute: Callable[[Planned], Any],
     observe: Callable[[Planned], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
     harness: str | None = None,
 ) -> list[Record]:
-    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it.
-
-    ``compute`` is that of all cells, or gives that of each (`compute_of`)."""
+    """Every cell that is not done yet, one after the other, on the device that ``compute`` gives it (`compute_of`); a
+    cell that another process runs is left to it."""
     from zoo.runs import Busy
     from zoo.training.trainer import Stopped
 
@@ -340,8 +341,7 @@ def run_all(
         if should_stop():
             raise Stopped("stopped at the user's request, between two cells.")
         try:
-            own = compute(planned) if callable(compute) else compute
-            made.append(run_cell(planned, places, own, observe, should_stop, tell, harness))
+            made.append(run_cell(planned, places, compute(planned), observe, should_stop, tell, harness))
         except Busy:
             continue
         tell(planned, made[-1])

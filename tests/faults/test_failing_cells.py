@@ -244,10 +244,10 @@ def test_what_one_worker_saw_fail_the_next_leaves_alone(tmp_path: Path, monkeypa
     monkeypatch.setenv("WANDB_API_KEY", "k" * 36)
     monkeypatch.setattr(matrix, "measure", broken)
     for _ in range(3):
-        made = matrix.run_all(cells, places, choose("cpu"), harness="one call")
+        made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="one call")
         assert [one.status for one in made] == ["failed", "failed"]
     assert tried == ["vae", "beta_vae"]
-    matrix.run_all(cells, places, choose("cpu"), harness="the next call")
+    matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="the next call")
     assert tried == ["vae", "beta_vae"] * 2
     for text in (path.read_text() for path in tmp_path.rglob("*.json")):
         assert "k" * 36 not in text
@@ -264,7 +264,7 @@ def test_a_cell_whose_process_dies_again_and_again_is_failed_and_the_others_run(
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         assert matrix.recorded(cells[0], places) is None, death
-    made = matrix.run_all(cells, places, choose("cpu"), harness="call")
+    made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="call")
     assert [one.status for one in made] == ["failed", "done"]
     assert "died 2 times" in made[0].reason and made[0].log_tail
 
