@@ -177,7 +177,7 @@ def run_cell(
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
-        made = _made(planned, compute, outcome)
+        made = make_record(planned, compute, outcome)
         attempts.end(folder, attempt, made.when)
         record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
     if lost:
@@ -217,7 +217,7 @@ def outcome_of(
             finish(content, content.pop("pictures"))
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
             # A number that a record refuses (NaN) is a failure of the cell too, so the record is made in here.
-            _made(planned, compute, {"status": "done"} | content)
+            make_record(planned, compute, {"status": "done"} | content)
             return {"status": "done", "config": chosen.model_dump(mode="json")} | content, False
         except (Stopped, Busy):
             raise
@@ -303,19 +303,19 @@ def measure(
     return content
 
 
-def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outcome: dict[str, Any]) -> Record:
+def make_record(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
     """The record of an outcome (the parts of the schema that `measure` gives, or a status with its reason)."""
     return record.parse(
         {
             "schema": record.SCHEMA,
-            "cell": cell.model_dump(),
-            "command": command,
-            "config": config.model_dump(mode="json"),
+            "cell": planned.cell.model_dump(),
+            "command": planned.command,
+            "config": planned.config.model_dump(mode="json"),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment.describe(compute),
         }
         | outcome,
-        f"the record of {cell.stem}",
+        f"the record of {planned.cell.stem}",
     )
 
 
@@ -379,10 +379,6 @@ def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
                 write()
         raise
     write()
-
-
-def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
-    return make_record(planned.cell, planned.config, planned.command, compute, outcome)
 
 
 def draw(planned: Planned, pictures: dict[str, Any], places: Places) -> dict[str, str]:
