@@ -16,6 +16,7 @@ import torch
 from benchmarks import attempts, matrix, record, workers
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
+from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
 from zoo import list_models, noise
@@ -23,7 +24,7 @@ from zoo.models import create_model
 from zoo.training import trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
-from zoo.training.trainer import Diverged, Stopped
+from zoo.training.trainer import Diverged
 
 # ---- numbers that are not finite -------------------------------------------------------------------------------------
 
@@ -83,14 +84,7 @@ def test_a_run_that_is_stopped_all_the_time_goes_back_to_the_same_place(
     poison = Poison(monkeypatch, 11, 30, above=1e-4)
     poison.watch(monkeypatch)
     run(tmp_path / "whole", *RECIPE)
-    stops = 0
-    while not (tmp_path / "pieces" / "model.safetensors").exists():
-        calls = iter(range(1000))
-        try:
-            run(tmp_path / "pieces", *RECIPE, should_stop=lambda calls=calls: next(calls) >= 5)
-        except Stopped:
-            stops += 1
-        assert stops < 100
+    _, stops = in_pieces(lambda stop: run(tmp_path / "pieces", *RECIPE, should_stop=stop), every=6)
     assert stops >= 8
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
 
