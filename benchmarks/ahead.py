@@ -1,10 +1,10 @@
-"""Before the cells of a suite run one by one: those that differ in nothing but the seed, or the weight of the rate, are
-trained at once.
+"""Training the cells of a suite that differ only in the seed, or in the weight of the rate, at once, before the suite
+runs cell by cell.
 
-As one stack, or on a stream each where they cannot be stacked or it is slower (`zoo.together`): either leaves finished
-runs in the cells' folders, and each cell then evaluates and records its own. Only where that is faster than one after
-the other, from a few steps of all ways at the start, and only on a GPU: on a CPU the seeds are processes, a core each
-(`benchmarks.workers`), which stacking does not beat.
+They are trained as one stack, or on a stream each where they cannot be stacked or that is slower (`zoo.together`).
+Either leaves finished runs in the cells' folders, and each cell then evaluates and records its own. A few steps of each
+way are timed first, and cells are left to run one by one where that is faster. On a GPU only: on a CPU the seeds are
+processes, a core each (`benchmarks.workers`), which stacking does not beat.
 """
 
 from __future__ import annotations

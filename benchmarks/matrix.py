@@ -93,8 +93,8 @@ def plan(
 
 
 def begin() -> None:
-    """Read which code this process runs, and import all of it: before a training that takes hours it is of one commit.
-    """
+    """Note the commit of the code and import what an evaluation needs, so that a training of hours is evaluated by the
+    code that it was started with."""
     environment.at_start()
     for name in EVALUATION:
         importlib.import_module(f"benchmarks.{name}")
@@ -370,7 +370,7 @@ def write_board(places: Places) -> Path:
 
 @contextlib.contextmanager
 def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
-    """``write`` the page of what the block makes, also where it is stopped or fails: then there may be new records."""
+    """Run the block, then ``write`` the page; also where the block fails or is stopped, as it may have made records."""
     try:
         yield
     except BaseException:

@@ -74,8 +74,8 @@ def write_if_changed(path: str | Path, text: str) -> bool:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: str | Path, name: str = ".written-lock") -> Iterator[None]:
-    """What is read in ``folder`` inside the block and what is written for it belong together: of several processes one
-    after the other does it. ``name`` is the lock's file."""
+    """Hold a lock on ``folder`` inside the block: one process at a time reads there and writes what follows from it.
+    ``name`` is the lock's file."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a file system without locks, or a folder that is only read
             os.makedirs(folder, exist_ok=True)

@@ -42,8 +42,8 @@ class Progress(float):
 
 
 def moving(warmup: Tensor, fraction: Tensor, stage: Hashable) -> Tensor:
-    """A `Progress` that lies on the device, 0-dim: what a captured step is given, as every replay reads its own; with
-    the `VAE.stage` that it was captured in."""
+    """The `Progress` of a captured step: a 0-dim tensor on the device, which each replay reads anew, with the
+    `VAE.stage` that the step was captured in."""
     warmup.fraction, warmup.stage = fraction, stage
     return warmup
 

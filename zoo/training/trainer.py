@@ -209,8 +209,8 @@ class Trainer:
         self._finish()
 
     def draw_from(self, generator: torch.Generator | None) -> None:
-        """Take the training's random numbers from ``generator``, and what is drawn at its start from where the
-        process's generators are now, whoever draws from them in between. None is the process's own, as it goes."""
+        """Draw the training's random numbers from ``generator``; those of its initialisation from the process's own
+        generators as they are now, even if others draw from them before it starts. None: all from the process's own."""
         self.generator = self.train.generator = generator
         self.began = _process_state(self.compute.device) if generator else None
 
