@@ -20,6 +20,7 @@ from zoo.training.beside import fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
 from zoo.training.replicas import Replicas, why_not
+from zoo.training.stages import check_stages
 from zoo.training.trainer import Diverged, Result, Trainer
 
 TIMED_STEPS = 20
@@ -78,7 +79,7 @@ def train_beside(
                 continue
             images = runs.load_images(config)
             model = runs.fresh_model(config, images.spec)
-            runs.check_stages(config, model, len(images["train"]))
+            check_stages(config, model, len(images["train"]))
             runs.claim(folder, config, images.spec, images)
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)

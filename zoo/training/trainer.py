@@ -31,6 +31,7 @@ from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
+from zoo.training.stages import progress_at, settled
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
@@ -525,7 +526,8 @@ class Trainer:
             row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
             # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
             # best of that is neither kept nor waited for.
-            moving = not (self._settled(self.step) and self._settled(self.best_epoch * self.steps_per_epoch))
+            ends = (self.step, self.best_epoch * self.steps_per_epoch)
+            moving = not all(settled(self.model, step, self.warmup_steps, self.steps) for step in ends)
             better = self.best is None or math.isnan(self.highest) or elbo > self.highest
             better = better or (moving and math.isfinite(elbo))
             if better or self.config.keep == "last":
@@ -543,11 +545,6 @@ class Trainer:
             watcher.epoch(row | {"step": float(self.step)})
         self._clock = time.monotonic()
 
-    def _settled(self, step: int) -> bool:
-        # Whether what is trained at the end of so many steps is what is trained at the end.
-        at, end = (self.model.stage(self.progress(place)) for place in (max(step, 1) - 1, self.steps - 1))
-        return step > 0 and step >= self.warmup_steps and at == end
-
     def _finish(self) -> None:
         self.graph = None  # what it captured is let go now, and not when somebody collects garbage
         if self.best is not None:
@@ -558,23 +555,6 @@ class Trainer:
     def _snapshot(self) -> dict[str, Tensor]:
         with _evaluating(self.model, self.average):
             return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
-
-def progress_at(step: int, warmup: float, steps: int) -> Progress:
-    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step."""
-    return Progress(min(1.0, step / warmup) if warmup else 1.0, fraction=step / steps)
-
-
-def untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
-    """The parameter groups of ``model`` that no step of a training on so many images would move."""
-    epoch = images // config.batch_size
-    steps, left = config.epochs * epoch, set(model.parameter_groups())
-    # The last step first: nearly always the first and the last one are enough.
-    for step in itertools.chain(range(min(1, steps)), range(steps - 1, 0, -1)):
-        left -= set(model.trained_in(model.stage(progress_at(step, config.warmup * epoch, steps))))
-        if not left:
-            break
-    return left if steps else set()
 
 
 class _Hopeless(Exception):
