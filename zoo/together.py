@@ -106,7 +106,7 @@ def gain_beside(
         model = runs.fresh_model(config, images.spec)
         decided = compute.for_run(model, config.train, len(images["train"]))
         trainers.append(runs.make_trainer(config, decided.place(model).train(), images, decided))
-        trainers[-1]._initialise()
+        trainers[-1].initialise()
     alone, *others = trainers
     walks = [on_stream(trainer.steps_of(0), compute.device) for trainer in others]
     many = (None for _ in zip(*walks, strict=True))
@@ -154,7 +154,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
     trainers, generators = [], []
     for config, model in zip(configs, models, strict=True):
         trainer = runs.make_trainer(config, compute.place(model), images, compute)
-        trainer._initialise()
+        trainer.initialise()
         trainers.append(trainer)
         generators.append(trainer.generator.get_state() if trainer.generator else torch.get_rng_state())
     return trainers, generators, compute
