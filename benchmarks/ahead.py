@@ -1,10 +1,10 @@
-"""Before the cells of a suite run one by one: those that differ in nothing but the seed, or the weight of the rate, are
-trained at once.
+"""Training the cells of a suite that differ only in the seed, or in the weight of the rate, at once, before the suite
+runs cell by cell.
 
-As one stack, or on a stream each where they cannot be stacked or it is slower (`zoo.together`): either leaves finished
-runs in the cells' folders, and each cell then evaluates and records its own. Only where that is faster than one after
-the other, from a few steps of all ways at the start, and only on a GPU: on a CPU the seeds are processes, a core each
-(`benchmarks.workers`), which stacking does not beat.
+They are trained as one stack, or on a stream each where they cannot be stacked or that is slower (`zoo.together`).
+Either leaves finished runs in the cells' folders, and each cell then evaluates and records its own. A few steps of each
+way are timed first, and cells are left to run one by one where that is faster. On a GPU only: on a CPU the seeds are
+processes, a core each (`benchmarks.workers`), which stacking does not beat.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def groups(cells: Sequence[Planned], places: Places) -> list[list[Planned]]:
 def train_ahead(
     cells: Sequence[Planned],
     places: Places,
-    compute: Any,
+    compute: Callable[[Planned], Any],
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
     stacked: Callable[..., float] | None = None,
@@ -47,7 +47,7 @@ def train_ahead(
 ) -> None:
     """Train each of `groups` in the way that wins, and say of each which that is.
 
-    ``compute`` is that of all cells, or gives that of each; the cells of a lot have the same number format.
+    ``compute`` is as for `benchmarks.matrix.run_all`; the cells of a lot have the same number format.
     ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is said and
     left to the cells, which run alone.
 
@@ -62,7 +62,7 @@ def train_ahead(
     begin()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}
     for lot in groups(cells, places):
-        own = compute(lot[0]) if callable(compute) else compute
+        own = compute(lot[0])
         name = f"{lot[0].config.variant} on {lot[0].config.data.name}: {len(lot)} runs"
         lost = f"the GPU is of no use to this process after {name} failed."
         with left_to_cells(lambda why, name=name: say(f"{name} one by one; together {why}"), lost):

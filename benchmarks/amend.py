@@ -17,8 +17,8 @@ PARTS = "features"
 
 @dataclass(frozen=True)
 class Addable:
-    """What can be added to a finished cell: the settings of `evaluate` that ask for it, and the metric or the picture
-    of which a record that has it says that it was added."""
+    """What can be added to a finished cell: ``asked``, the settings of `evaluate` that ask for it, and ``sign``, the
+    metric or picture that a record has once it was added."""
 
     asked: dict[str, str]
     sign: str

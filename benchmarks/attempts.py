@@ -35,10 +35,10 @@ class Attempt:
 
 
 def begin(folder: Path, harness: str, recorded: str = "") -> Attempt | None:
-    """Note that this harness tries the cell of ``folder``; None if it did already and what it came to is the record of
-    the moment ``recorded``. Of a process that died before it wrote that there is none, or an older one.
+    """Note that this harness tries the cell of ``folder``; the caller holds the cell's lock.
 
-    Whoever calls it holds the cell.
+    None if it tried the cell before and the outcome is recorded: the record of the moment ``recorded`` is of that try.
+    A process that died left no record, or an older one.
     """
     before = _read(folder)
     mine = before is not None and before.harness == harness

@@ -17,8 +17,11 @@ from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.export import export
+from benchmarks.commands.listing import list_, show
 from benchmarks.commands.new import new
 from benchmarks.commands.reproduce import reproduce
+from benchmarks.commands.scoring import fid, score
+from benchmarks.report.terminal import screen_width, table
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
@@ -41,40 +44,6 @@ def zoo() -> None:
     """
 
 
-@zoo.command("list")
-@click.argument("what", default="variants")
-@options.as_json
-def list_(what: str, as_json: bool) -> None:
-    """List variants, datasets, suites or metrics."""
-    kinds = {"variants": _variants, "datasets": _datasets, "suites": _suites, "metrics": _metrics}
-    kind = next((kind for kind in kinds if fold(kind) in (fold(what), fold(what) + "s")), None)
-    if kind is None:
-        raise unknown("listing", what, kinds, "zoo list --help")
-    headers, rows = kinds[kind]()
-    if as_json:
-        click.echo(json.dumps([dict(zip(headers, row, strict=True)) for row in rows], indent=2))
-    else:
-        # What a line of 80 columns has no room for is in --json and in `zoo show`.
-        kept = [i for i, header in enumerate(headers) if header not in ("unit", "needs", "shape", "support")]
-        _echo_table([[row[i] for i in kept] for row in rows], [headers[i] for i in kept])
-
-
-@zoo.command()
-@click.argument("name")
-@options.as_json
-def show(name: str, as_json: bool) -> None:
-    """Show everything known of a variant, data set, suite or metric."""
-    import yaml
-
-    described = _described(name)
-    if described["kind"] == "variant":
-        described["what_settings_do"] = _what_settings_do(described["name"])
-    if as_json:
-        click.echo(json.dumps(described, indent=2))
-    else:
-        click.echo(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=_width()).rstrip())
-
-
 @zoo.command()
 @click.argument("variant")
 @click.option("--data", default="mnist", show_default=True, help="Name of a data set, or folder:PATH.")
@@ -90,6 +59,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
     from benchmarks import record, single
+    from benchmarks.report.short import board
     from benchmarks.watch import Watchers
     from zoo.config import resolve
 
@@ -107,7 +77,7 @@ def train(
     if as_json:
         click.echo(record.dump(made).rstrip())
     elif made.status == "done":
-        _echo_board([made])
+        click.echo(board([made], screen_width()))
         click.echo(f"\n{folder}")
     if made.status != "done":
         raise ZooError(f"{made.status}: {made.reason.rstrip('.')}. {folder / single.RECORD} has the last lines.")
@@ -148,7 +118,7 @@ def bench(
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
     every = tuple(range(seeds)) if seeds else chosen
-    names = (_split(variants, "--variants"), _split(datasets, "--datasets"))
+    names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
     cells = matrix.plan(wanted, *names, every, options.swept(sweep))
     if sweep:
         _check_settings(cells)
@@ -213,7 +183,8 @@ def measure(
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
-    cells = matrix.plan(suite_named(suite), _split(variants, "--variants"), _split(datasets, "--datasets"), chosen)
+    names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
+    cells = matrix.plan(suite_named(suite), *names, chosen)
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
     records = []
@@ -240,45 +211,6 @@ def leaderboard(board: Path, as_json: bool) -> None:
         raise UsageError(f"{places.records} holds no records. `zoo bench quick` makes some.")
     path = matrix.write_board(places)
     _echo_records(records, path, as_json)
-
-
-@zoo.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
-@options.as_json
-def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
-    """Disentanglement scores of codes that were computed elsewhere: an npz of z_train, factors_train, z_test,
-    factors_test."""
-    from benchmarks.score import score_file
-
-    scores = score_file(file, _split(metrics, "--metrics") or None)
-    if as_json:
-        click.echo(json.dumps(scores, indent=2))
-    else:
-        rows = [(name, f"{value:.4f}") for name, value in scores.items()]
-        rows += [(name, f"skip: {reason}") for name, reason in scores.skipped.items()]
-        _echo_table(rows, ("metric", "value"))
-
-
-@zoo.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
-@click.option(
-    "--extractor", default="inception", show_default=True,
-    help="inception, inception_bf16, efficientnet_lite0 or digits.",
-)
-@options.device
-@options.as_json
-def fid(a: Path, b: Path, extractor: str, device: str, as_json: bool) -> None:
-    """Sample quality of images A against images B: folders of pictures, or npz files of uint8 images."""
-    from benchmarks.fid import score_folders
-    from zoo.training.precision import choose
-
-    scores = score_folders(a, b, extractor, choose(device).device)
-    if as_json:
-        click.echo(json.dumps(scores, indent=2))
-    else:
-        _echo_table([(name, f"{value:.6g}") for name, value in scores.items()], ("metric", "value"))
 
 
 @zoo.command()
@@ -315,10 +247,12 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     rows = [(f"{part} {name}", value) for part, lines in found.items() for name, value in lines.items()]
-    _echo_table(rows, ("what", "found"))
+    click.echo(table(rows, ("what", "found"), screen_width()))
 
 
-for command in (check, compare, new, sample, reconstruct, traverse, interpolate, export, reproduce):
+for command in (
+    *(list_, show, check, compare, new, sample, reconstruct, traverse, interpolate, export, reproduce, score, fid),
+):
     zoo.add_command(command)
 
 
@@ -435,11 +369,12 @@ def _teller(cells: list[Any]) -> Callable[[Any, Any], None]:
 
 def _echo_records(records: list[Any], path: Path, as_json: bool) -> None:
     from benchmarks import record
+    from benchmarks.report.short import board
 
     if as_json:
         click.echo(json.dumps([json.loads(record.dump(made)) for made in records], indent=2))
     else:
-        _echo_board(records)
+        click.echo(board(records, screen_width()))
         click.echo(f"\n{path}")
 
 
@@ -452,116 +387,12 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     }
 
 
-def _split(names: tuple[str, ...], option: str) -> tuple[str, ...]:
-    found = tuple(name for text in names for name in text.split(",") if name)
-    if names and not found:
-        raise UsageError(f"{option} names nothing.")
-    return found
-
-
-def _variants() -> tuple[list[str], list[list[Any]]]:
-    from zoo.registry import registry
-
-    rows = [
-        [name, entry.title, entry.family, entry.paper.year if entry.paper else None, entry.summary, entry.origin]
-        for name, entry in registry().variants.items()
-    ]
-    return _without_constant(["name", "title", "family", "year", "summary", "origin"], rows)
-
-
-def _datasets() -> tuple[list[str], list[list[Any]]]:
-    from zoo.registry import registry
-
-    rows = [
-        [name, "x".join(map(str, entry.shape or ())), entry.support, entry.factors or "", entry.summary]
-        for name, entry in registry().datasets.items()
-    ]
-    return ["name", "shape", "support", "factors", "summary"], rows
-
-
-def _suites() -> tuple[list[str], list[list[Any]]]:
-    from benchmarks.suite import suites
-
-    rows = [
-        [suite.name, suite.version, len(suite.variants) * len(suite.datasets) * len(suite.seeds), suite.title]
-        for suite in suites().values()
-    ]
-    return ["name", "version", "cells", "title"], rows
-
-
-def _metrics() -> tuple[list[str], list[list[Any]]]:
-    from benchmarks.catalogue import METRICS
-
-    rows = [[metric.name, metric.unit, metric.better or "", metric.needs, metric.summary] for metric in METRICS]
-    return ["name", "unit", "better", "needs", "summary"], rows
-
-
-def _without_constant(headers: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
-    # "built-in" in every row tells nobody anything.
-    if all(row[-1] == "built-in" for row in rows):
-        return headers[:-1], [row[:-1] for row in rows]
-    return headers, rows
-
-
-def _described(name: str) -> dict[str, Any]:
-    from benchmarks.catalogue import METRICS
-    from benchmarks.suite import suites
-    from zoo.registry import registry
-
-    named: dict[str, list[dict[str, Any]]] = {}
-    for kind, entries in (("variant", registry().variants), ("dataset", registry().datasets), ("suite", suites())):
-        for key, entry in entries.items():
-            described = {"kind": kind, "name": key} | entry.model_dump(mode="json", by_alias=True)
-            named.setdefault(fold(key), []).append(described)
-    for metric in METRICS:
-        named.setdefault(fold(metric.name), []).append({"kind": "metric"} | metric.__dict__)
-    if fold(name) not in named:
-        raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
-    found = [
-        {key: value for key, value in described.items() if value not in (None, [], {}, "")}
-        for described in named[fold(name)]
-    ]
-    return found[0] | ({"also": found[1:]} if found[1:] else {})
-
-
-def _what_settings_do(variant: str) -> dict[str, str] | str:
-    """What each of a variant's settings does, where its class says so, and what it is unless told (those that variants
-    have in common are on a page of their own); or why the class cannot be asked."""
-    from zoo.registry import registry
-
-    _, entry = registry().variant(variant)
-    try:
-        made = entry.load().Settings.model_validate(entry.settings)
-    except Exception as error:  # whatever somebody's module raises: what else is known of it is shown all the same
-        return f"its class cannot be asked ({type(error).__name__}, {' '.join(str(error).split())[:LONGEST]})"
-    told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
-    return {name: f"{says} (default {getattr(made, name)})" for name, says in told.items()}
-
-
 def _check_settings(cells: list[Any]) -> None:
     # What was asked for on the command line is said to be wrong before anything is trained.
     from zoo.models import check_settings
 
     for planned in cells:
         check_settings(planned.config.variant, planned.config.model)
-
-
-def _echo_table(rows: Any, headers: Any) -> None:
-    from benchmarks.report.terminal import table
-
-    click.echo(table(rows, headers, width=_width()))
-
-
-def _echo_board(records: list[Any]) -> None:
-    from benchmarks.report.terminal import print_board
-
-    print_board(records, width=_width())
-
-
-def _width() -> int:
-    import shutil
-
-    return max(80, min(shutil.get_terminal_size((80, 24)).columns, 140))
 
 
 if __name__ == "__main__":

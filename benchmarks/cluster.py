@@ -166,4 +166,4 @@ def _lost(planned: Planned, reason: str) -> Record:
     from zoo.training.precision import choose
 
     outcome = {"status": "failed", "reason": reason}
-    return matrix.make_record(planned.cell, planned.config, planned.command, choose("cpu"), outcome)
+    return matrix.make_record(planned, choose("cpu"), outcome)

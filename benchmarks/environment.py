@@ -41,8 +41,8 @@ def git_state() -> tuple[str | None, bool | None]:
 
 @functools.cache
 def at_start() -> tuple[str | None, bool | None]:
-    """`git_state` when this process first asked, which whoever trains does beforehand: that is the code it runs. Of a
-    process that another one started for its work, that one's."""
+    """`git_state` at the first call, which comes before any training: the code that this process runs. A process that
+    another one started to share its work has that one's."""
     if told := os.environ.get(TOLD):
         commit, dirty = json.loads(told)
         return commit, dirty

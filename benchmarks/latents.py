@@ -18,7 +18,7 @@ from zoo.models.m2 import M2
 from zoo.models.rae import RAE
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
-from zoo.posteriors import DiagonalGaussian, kl_diagonal
+from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.priors import Prior
 
 Way = Literal["linear", "spherical"]
@@ -137,8 +137,7 @@ class LatentsAndClass(Latents):
 
     def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
         q = self.posterior(x, y)
-        zero = torch.zeros_like(q.mean)
-        return kl_diagonal(q.mean, q.log_variance, zero, zero).squeeze(1).mean(0)
+        return q.kl(standard_normal(q.mean)).squeeze(1).mean(0)
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
         return x.new_zeros(size), x.new_ones(size)

@@ -94,8 +94,8 @@ def plan(
 
 
 def begin() -> None:
-    """Read which code this process runs, and import all of it: before a training that takes hours it is of one commit.
-    """
+    """Note the commit of the code and import what an evaluation needs, so that a training of hours is evaluated by the
+    code that it was started with."""
     environment.at_start()
     for name in EVALUATION:
         importlib.import_module(f"benchmarks.{name}")
@@ -127,11 +127,13 @@ def done(planned: Planned, places: Places) -> Record | None:
     return found if found and found.status == "done" else None
 
 
-def compute_of(device: str, cells: Iterable[Planned]) -> Callable[[Planned], Any]:
-    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own."""
+def compute_of(device: str, cells: Iterable[Planned], auto: str = "auto") -> Callable[[Planned], Any]:
+    """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own.
+    ``auto`` is the format of those that ask for ``auto``."""
     from zoo.training.precision import choose
 
-    chosen = {precision: choose(device, precision) for precision in {one.config.train.precision for one in cells}}
+    asked = {planned.config.train.precision for planned in cells}
+    chosen = {precision: choose(device, auto if precision == "auto" else precision) for precision in asked}
     return lambda planned: chosen[planned.config.train.precision]
 
 
@@ -179,7 +181,7 @@ def run_cell(
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
             outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
-        made = _made(planned, compute, outcome)
+        made = make_record(planned, compute, outcome)
         attempts.end(folder, attempt, made.when)
         record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
     if lost:
@@ -219,7 +221,7 @@ def outcome_of(
             finish(content, found)
             content["seconds"]["total"] = sum(value for value in content["seconds"].values() if value)
             # A number that a record refuses (NaN) is a failure of the cell too, so the record is made in here.
-            _made(planned, compute, {"status": "done"} | content)
+            make_record(planned, compute, {"status": "done"} | content)
             return {"status": "done", "config": chosen.model_dump(mode="json")} | content, False
         except (Stopped, Busy):
             raise
@@ -304,34 +306,33 @@ def measure(
     return content, found
 
 
-def make_record(cell: Cell, config: RunConfig, command: str, compute: Any, outcome: dict[str, Any]) -> Record:
+def make_record(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
     """The record of an outcome (the parts of the schema that `measure` gives, or a status with its reason)."""
     return record.parse(
         {
             "schema": record.SCHEMA,
-            "cell": cell.model_dump(),
-            "command": command,
-            "config": config.model_dump(mode="json"),
+            "cell": planned.cell.model_dump(),
+            "command": planned.command,
+            "config": planned.config.model_dump(mode="json"),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment.describe(compute),
         }
         | outcome,
-        f"the record of {cell.stem}",
+        f"the record of {planned.cell.stem}",
     )
 
 
 def run_all(
     cells: list[Planned],
     places: Places,
-    compute: Any,
+    compute: Callable[[Planned], Any],
     observe: Callable[[Planned], Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     tell: Callable[[Planned, Record | None], None] = lambda planned, made: None,
     harness: str | None = None,
 ) -> list[Record]:
-    """Every cell that is not done yet, one after the other; a cell that another process runs is left to it.
-
-    ``compute`` is that of all cells, or gives that of each (`compute_of`)."""
+    """Every cell that is not done yet, one after the other, on the device that ``compute`` gives it (`compute_of`); a
+    cell that another process runs is left to it."""
     from zoo.runs import Busy
     from zoo.training.trainer import Stopped
 
@@ -343,8 +344,7 @@ def run_all(
         if should_stop():
             raise Stopped("stopped at the user's request, between two cells.")
         try:
-            own = compute(planned) if callable(compute) else compute
-            made.append(run_cell(planned, places, own, observe, should_stop, tell, harness))
+            made.append(run_cell(planned, places, compute(planned), observe, should_stop, tell, harness))
         except Busy:
             continue
         tell(planned, made[-1])
@@ -373,7 +373,7 @@ def write_board(places: Places) -> Path:
 
 @contextlib.contextmanager
 def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
-    """``write`` the page of what the block makes, also where it is stopped or fails: then there may be new records."""
+    """Run the block, then ``write`` the page; also where the block fails or is stopped, as it may have made records."""
     try:
         yield
     except BaseException:
@@ -382,10 +382,6 @@ def then(write: Callable[[], Any], places: Places) -> Iterator[None]:
                 write()
         raise
     write()
-
-
-def _made(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
-    return make_record(planned.cell, planned.config, planned.command, compute, outcome)
 
 
 def draw(planned: Planned, pictures: dict[str, Any], places: Places) -> dict[str, str]:

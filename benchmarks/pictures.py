@@ -9,6 +9,8 @@ from benchmarks.interrupt import stoppable
 from zoo import noise
 from zoo.models.base import VAE
 
+ROWS = 1000  # samples drawn at once
+
 
 @torch.no_grad()
 def generate(
@@ -16,15 +18,14 @@ def generate(
     n: int,
     seed: int,
     device: torch.device,
-    rows: int = 1000,
     y: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
     """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior. Sample i depends on (seed, i) and,
     where conditions (n, ...) are given, on y[i]."""
     parts = []
-    for start in stoppable(range(0, n, rows)):
-        ids = torch.arange(start, min(start + rows, n), device=device)
+    for start in stoppable(range(0, n, ROWS)):
+        ids = torch.arange(start, min(start + ROWS, n), device=device)
         with noise.keyed(seed, ids):
             given = None if y is None else y[start : start + len(ids)].to(device)
             parts.append(to_bytes(model.sample(len(ids), given, temperature)))

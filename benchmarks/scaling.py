@@ -63,7 +63,7 @@ def _trained(
     for _ in range(repeats + 2):
         started = clock()
         trainer.update(*next(supply))
-        trainer._means()
+        trainer.means()
         took.append(clock() - started)
     started = clock()
     batches.order(1)

@@ -73,6 +73,6 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
             outcome, _ = matrix.outcome_of(
                 planned, planned.config, folder, compute, observe, should_stop, finish, world, (UsageError,)
             )
-            made = matrix.make_record(planned.cell, planned.config, planned.command, compute, outcome)
+            made = matrix.make_record(planned, compute, outcome)
             atomic_write(folder / RECORD, record.dump(made))
     return made

@@ -47,8 +47,8 @@ Epoch = Callable[[], Any]
 def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
     """One epoch of the trainer as `Trainer.fit` runs it, without the validation that follows; its mean numbers."""
     for _ in trainer.steps_of(epoch):
-        trainer._pause_if_due()
-    means = trainer._means()
+        trainer.pause_if_due()
+    means = trainer.means()
     trainer.totals.zero_()
     return means
 

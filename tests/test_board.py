@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.record import Metric, Record, cell_key, parse
-from benchmarks.report import notation, terminal
+from benchmarks.report import notation, short, terminal
 from benchmarks.report.compare import Estimate, best, differ, estimate, ranks
 from benchmarks.report.figures import curves, grid
 from benchmarks.report.markdown import board
@@ -617,9 +616,7 @@ def test_text_gives_way_before_numbers() -> None:
 
 
 def test_the_board_at_the_end_of_a_run_says_what_happened() -> None:
-    out = io.StringIO()
-    terminal.print_board(ZOO, out)
-    text = out.getvalue()
+    text = short.board(ZOO)
     assert "\x1b" not in text and all(len(line) <= 80 for line in text.splitlines())
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert "-90.10±0.20" in lines["vae"] and "86.10±0.20" in lines["vae"] and "done" in lines["vae"]

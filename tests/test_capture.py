@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests import tape
+from tests.in_pieces import in_pieces
 from zoo import list_models, runs, together
 from zoo.config import TrainConfig, resolve
 from zoo.models.base import Progress, moving
@@ -103,20 +104,10 @@ def test_a_captured_training_that_is_killed_ends_in_the_same_weights(tmp_path: P
     settings = [*ALL_THAT_MOVES, "train.batch_size=64", "train.checkpoint_seconds=0"]
     config = resolve("vae", "synthetic", settings=settings)
     whole = runs.train_run(config, tmp_path / "whole", choose("cpu"))
-    asked = 0
-
-    def sometimes() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % 6 == 0
-
-    while True:
-        try:
-            pieces = runs.train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=sometimes)
-            break
-        except Stopped:
-            continue
-    assert whole.result.captured and pieces.result.captured and asked > 12
+    pieces, stops = in_pieces(
+        lambda stop: runs.train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=stop), every=6
+    )
+    assert whole.result.captured and pieces.result.captured and stops >= 2
     assert whole.result.curves == pieces.result.curves
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, pieces.model.state_dict()[name]), name

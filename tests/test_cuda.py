@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.in_pieces import in_pieces
 from zoo import create_model, list_models, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
@@ -15,7 +16,6 @@ from zoo.runs import load_run, train_run
 from zoo.together import train_beside, train_together
 from zoo.training.capture import WARM_UP, CannotCapture, Captured
 from zoo.training.precision import choose
-from zoo.training.trainer import Stopped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -39,12 +39,7 @@ def test_every_variant_trains_with_amp(tmp_path: Path, variant: str, precision: 
 def test_a_stopped_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     config = resolve("vae", "synthetic", settings=["train.epochs=3", "train.checkpoint_seconds=0", "train.ema=0.9"])
     train_run(config, tmp_path / "whole", choose("cuda"))
-    while True:
-        try:
-            train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=lambda: True)
-            break
-        except Stopped:
-            continue
+    in_pieces(lambda stop: train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=stop))
     whole, pieces = (load_run(tmp_path / name).state_dict() for name in ("whole", "pieces"))
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
 
@@ -95,20 +90,10 @@ def test_a_captured_run_that_is_stopped_ends_in_the_same_weights(tmp_path: Path)
     settings = ["train.epochs=4", "train.batch_size=32", "train.checkpoint_seconds=0", "train.ema=0.9"]
     config = resolve("vae", "synthetic", settings=settings)
     whole = train_run(config, tmp_path / "whole", choose("cuda"))
-    asked = 0
-
-    def sometimes() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % 7 == 0
-
-    while True:
-        try:
-            pieces = train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=sometimes)
-            break
-        except Stopped:
-            continue
-    assert whole.result.captured and pieces.result.captured and asked > 14
+    pieces, stops = in_pieces(
+        lambda stop: train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=stop), every=7
+    )
+    assert whole.result.captured and pieces.result.captured and stops >= 2
     assert whole.result.curves == pieces.result.curves
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, pieces.model.state_dict()[name]), name

@@ -31,6 +31,8 @@ NOISE_SEEDS = {"perfect": 100, "entangled": 103, "noise": 104, "dead_small": 105
 @functools.cache
 def space(name: str) -> FactorSpace:
     """The code of every combination of dSprites' factors, as the reference's fixtures plant it."""
+    if name == "entangled":
+        return metric_speed.entangled_space(SIZES, NOISE_SEEDS[name])
     grid = np.stack(np.unravel_index(np.arange(np.prod(SIZES)), SIZES), axis=1)
     sizes = np.array(SIZES)
     u = (grid - (sizes - 1) / 2) / np.sqrt((sizes**2 - 1) / 12)
@@ -41,15 +43,6 @@ def space(name: str) -> FactorSpace:
         z[:, :5] = u + 0.2 * z[:, :5]
         z[:, 5:8] = 1e-3 * (u[:, 3:4] + 0.5 * z[:, 5:8])
         z[:, 8:] *= 1e-4
-    elif name == "entangled":
-        turn, angle = np.deg2rad(40), 2 * np.pi * grid[:, 2] / 40
-        z[:, 0] = np.cos(turn) * u[:, 3] + np.sin(turn) * u[:, 4] + 0.3 * z[:, 0]
-        z[:, 1] = np.cos(turn) * u[:, 4] - np.sin(turn) * u[:, 3] + 0.3 * z[:, 1]
-        z[:, 2] = 0.8 * u[:, 1] + 0.4 * u[:, 0] + 0.4 * z[:, 2]
-        z[:, 3] = np.sqrt(2) * np.cos(angle) + 0.5 * z[:, 3]
-        z[:, 4] = np.sqrt(2) * np.sin(angle) + 0.5 * z[:, 4]
-        z[:, 5] = 0.5 * u[:, 0] + np.sqrt(0.75) * z[:, 5]
-        z[:, 6] = 0.5 * u[:, 1] + np.sqrt(0.75) * z[:, 6]
     return FactorSpace(SIZES, NAMES, lambda factors: factors, table=z.astype(np.float32))
 
 

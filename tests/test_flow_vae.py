@@ -83,7 +83,7 @@ def test_a_flow_that_moves_changes_the_bound(flow: str) -> None:
 
 
 def test_the_posterior_is_one_setting() -> None:
-    made = {type(make(flow).posterior).__name__ for flow in FLOWS}
+    made = {type(make(flow).posterior.flow) for flow in FLOWS}
     assert len(made) == len(FLOWS)
 
 

@@ -143,7 +143,7 @@ def test_what_fails_ahead_of_the_cells_is_left_to_them(
     monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
     monkeypatch.setattr(matrix, "run_all", lambda cells, *_: ran.extend(cells))
     calls = (
-        lambda: train_ahead(cells, places, choose("cpu"), lambda: False, lines.append, fails, fails),
+        lambda: train_ahead(cells, places, matrix.compute_of("cpu", cells), lambda: False, lines.append, fails, fails),
         lambda: reproduce._run(cells, places, "cuda", "disabled"),
     )
     for call in calls:
@@ -224,7 +224,7 @@ def test_a_record_that_is_not_understood_is_not_overwritten(places: Places) -> N
     for text in ('{"schema": 99}', "[]"):
         path.write_text(text)
         with pytest.raises(ZooError, match="update it|is not a record"):
-            matrix.run_all([planned], places, choose("cpu"))
+            matrix.run_all([planned], places, matrix.compute_of("cpu", [planned]))
         assert path.read_text() == text
     for text in ("", '{"schema": 2', "\x00"):
         path.write_text(text)

@@ -7,13 +7,7 @@ import pytest
 import torch
 
 from benchmarks.metrics import manifold
-from benchmarks.metrics.manifold import (
-    density_coverage,
-    kernel_distance,
-    manifold_quality,
-    precision_recall,
-    squared_mmd,
-)
+from benchmarks.metrics.manifold import kernel_distance, manifold_quality, squared_mmd
 from zoo.errors import UsageError
 
 
@@ -88,9 +82,9 @@ def test_equal_sets_are_perfect_and_far_sets_are_nothing() -> None:
 
 def test_same_distribution_has_the_expected_density_and_coverage() -> None:
     real, fake = torch.randn(2, 1500, 16)
-    density, coverage = density_coverage(fake, real, k=5)
-    assert density.value == pytest.approx(1, abs=0.12)
-    assert coverage.value == pytest.approx(1 - 2**-5, abs=0.015)
+    quality = manifold_quality(fake, real, coverage_k=5)
+    assert quality["density"].value == pytest.approx(1, abs=0.12)
+    assert quality["coverage"].value == pytest.approx(1 - 2**-5, abs=0.015)
 
 
 def test_brute_force_agrees_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,13 +108,14 @@ def test_brute_force_agrees_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyP
 
 def test_precision_and_recall_exchange_with_their_arguments() -> None:
     fake, real = torch.randn(80, 4) * 0.5, torch.randn(90, 4)
-    precision, recall = precision_recall(fake, real)
+    one, other = manifold_quality(fake, real), manifold_quality(real, fake)
+    precision, recall = one["precision"], one["recall"]
     assert precision.value > recall.value
-    assert [e.value for e in precision_recall(real, fake)] == [recall.value, precision.value]
+    assert (other["precision"].value, other["recall"].value) == (recall.value, precision.value)
     assert (precision.n, recall.n) == (80, 90)
 
 
-@pytest.mark.parametrize("function", [kernel_distance, manifold_quality, precision_recall, density_coverage])
+@pytest.mark.parametrize("function", [kernel_distance, manifold_quality])
 @pytest.mark.parametrize(
     ("fake", "said"),
     [
@@ -138,9 +133,9 @@ def test_bad_features_are_refused(function, fake: torch.Tensor, said: str) -> No
 def test_bad_settings_are_refused() -> None:
     x = torch.randn(5, 2)
     with pytest.raises(UsageError, match="k = 5 neighbours"):
-        precision_recall(x, x, k=5)
+        manifold_quality(x, x, k=5)
     with pytest.raises(UsageError, match="k = 0 neighbours"):
-        density_coverage(x, x, k=0)
+        manifold_quality(x, x, coverage_k=0)
     with pytest.raises(UsageError, match="subset of 5 images"):
         kernel_distance(x, x, size=5)
     with pytest.raises(UsageError, match="subset of 1 images"):

@@ -15,7 +15,6 @@ from zoo.data.images import DataSpec
 from zoo.posteriors import (
     POSTERIORS,
     DiagonalGaussian,
-    Posterior,
     PosteriorSettings,
     bound_log_variance,
     kl_diagonal,
@@ -26,7 +25,7 @@ from zoo.priors import PRIORS, PriorSettings, make_prior
 FLOW_POSTERIORS = [name for name in POSTERIORS if name != "diagonal"]
 
 
-def build(name: str, latent: int = 4) -> Posterior:
+def build(name: str, latent: int = 4) -> nn.Module:
     """A small posterior in float64 whose own parameters, if any, are away from their start."""
     settings = PosteriorSettings(name=name, flows=3, hidden=16, context=5, vectors=2, bins=4)
     posterior = make_posterior(settings, latent).double()
@@ -36,8 +35,8 @@ def build(name: str, latent: int = 4) -> Posterior:
     return posterior
 
 
-def features(posterior: Posterior, n: int, scale: float = 0.7) -> Tensor:
-    return scale * torch.randn(n, posterior.size, dtype=torch.float64)
+def features(posterior: nn.Module, n: int) -> Tensor:
+    return 0.7 * torch.randn(n, posterior.size, dtype=torch.float64)
 
 
 def assert_mean(samples: Tensor, expected: float, errors: float = 4.0) -> None:

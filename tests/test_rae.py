@@ -12,6 +12,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from benchmarks.evaluate import evaluate
+from tests.in_pieces import in_pieces
 from zoo import create_model, load_run, noise
 from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
@@ -21,7 +22,6 @@ from zoo.errors import UsageError
 from zoo.models.rae import RAE
 from zoo.runs import Run, train_run
 from zoo.training.precision import choose
-from zoo.training.trainer import Stopped
 
 SPEC = DataSpec((1, 4, 4), "binary")
 REAL = DataSpec((1, 4, 4), "real")
@@ -299,13 +299,7 @@ def test_samples_come_from_the_density_of_the_training_images(tmp_path: Path) ->
 def test_a_run_that_was_stopped_and_one_that_is_loaded_give_the_same_samples(tmp_path: Path) -> None:
     config = resolve("rae", "synthetic", settings=["train.epochs=2", "train.checkpoint_seconds=0", "latent=4"])
     whole = train_run(config, tmp_path / "whole", choose("cpu")).model
-    stops = 0
-    while True:
-        try:
-            train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=lambda: True)
-            break
-        except Stopped:
-            stops += 1
+    _, stops = in_pieces(lambda stop: train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=stop))
     assert stops >= 4
     for folder in ("whole", "pieces"):
         model = load_run(tmp_path / folder)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cli
 from tests.conftest import ROOT
+from tests.test_cli import call
 
 README = (ROOT / "README.md").read_text()
 
@@ -37,25 +36,17 @@ def test_each_zoo_command_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if command == "zoo leaderboard":
-        run(monkeypatch, "zoo bench smoke --variants vae")
+        call(monkeypatch, capsys, "bench", "smoke", "--variants", "vae")
     if command == "zoo compare flow_vae vae":
-        run(monkeypatch, "zoo bench smoke --variants flow_vae,vae")
+        call(monkeypatch, capsys, "bench", "smoke", "--variants", "flow_vae,vae")
     for long, short in SHORT.items():
         command = command.replace(long, short)
     if command == "zoo bench smoke":
         command += " --variants vae,cvae"
     if command == "zoo fetch mnist":
         command = "zoo fetch synthetic"
-    run(monkeypatch, command)
-    assert capsys.readouterr().out
-
-
-def run(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.setattr(sys, "argv", shlex.split(command))
-    try:
-        cli.main()
-    except SystemExit as stopped:
-        assert not stopped.code, command
+    code, out, _ = call(monkeypatch, capsys, *shlex.split(command)[1:])
+    assert (code, bool(out)) == (0, True), command
 
 
 def test_the_other_commands_are_the_makefile_s_and_pip_s() -> None:

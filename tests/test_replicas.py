@@ -192,7 +192,7 @@ def test_a_suite_trains_its_seeds_in_the_way_that_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: float, streams: float, wins: str | None
 ) -> None:
     from benchmarks.ahead import train_ahead
-    from benchmarks.matrix import Places, plan
+    from benchmarks.matrix import Places, compute_of, plan
     from benchmarks.suite import suite_named
 
     monkeypatch.setattr(runs, "Trainer", OwnNoise)
@@ -206,19 +206,19 @@ def test_a_suite_trains_its_seeds_in_the_way_that_wins(
         return stack
 
     ways = dict(stacked=stacked, beside=lambda configs, compute: streams)
-    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, **ways)
+    train_ahead(cells, places, compute_of("cpu", cells), lambda: False, said.append, **ways)
     assert [finished(places.run(planned.cell)) for planned in cells] == [bool(wins)] * 4
     ours, others = (next(line for line in said if line.startswith(f"{name} on")) for name in ("vae", "vq_vae"))
     assert "losses of its own" in others and ("on a stream each" in others)
     assert (wins or "one by one") in ours and len(said) == 2
     if wins:
-        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, **ways)
+        train_ahead(cells, places, compute_of("cpu", cells), lambda: False, said.append, **ways)
         assert len(said) == 2  # nothing is left to train
 
 
 def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp_path: Path) -> None:
     from benchmarks.ahead import train_ahead
-    from benchmarks.matrix import Places, plan
+    from benchmarks.matrix import Places, compute_of, plan
     from benchmarks.suite import suite_named
 
     def refuses(configs, compute):
@@ -227,7 +227,7 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
     said: list[str] = []
     cells = plan(suite_named("smoke"), ("vae",), ("synthetic",), (0, 1))
     places = Places(tmp_path / "board", tmp_path / "runs")
-    train_ahead(cells, places, choose("cpu"), lambda: False, said.append, refuses, refuses)
+    train_ahead(cells, places, compute_of("cpu", cells), lambda: False, said.append, refuses, refuses)
     (line,) = said
     assert line.endswith("one by one; together their steps cannot be captured: an operation waits for the device")
 

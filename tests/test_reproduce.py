@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import cli, recipe, record
+from benchmarks import recipe, record
 from benchmarks.recipe import Recipe, RecipeFile, Target, judge, judge_order, of_recipe, recipes
 from benchmarks.report.reproduction import page
 from tests.conftest import ROOT
+from tests.test_cli import call
 from zoo.data.images import SPLITS
 from zoo.errors import UsageError
 from zoo.registry import read_yaml
@@ -315,13 +315,7 @@ def test_reproduce_trains_evaluates_judges_and_leaves_what_is_done(
     monkeypatch.chdir(tmp_path)
 
     def zoo(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["zoo", *words])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stopped:
-            code = stopped.code
-        return code, capsys.readouterr().out
+        return call(monkeypatch, capsys, *words)[:2]
 
     try:
         assert zoo("reproduce", "toy", "--plan") == (0, "zoo reproduce toy --seed 0\n")

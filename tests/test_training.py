@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ROOT
+from tests.in_pieces import in_pieces
 from zoo import list_models
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
@@ -62,13 +63,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
 def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_weights(tmp_path: Path, optimizer: str) -> None:
     options = [*FULL, "train.epochs=3", f"train.optimizer={optimizer}"]
     whole = run(tmp_path / "whole", *options)
-    stops = 0
-    while True:
-        try:
-            pieces = run(tmp_path / "pieces", *options, should_stop=lambda: True)
-            break
-        except Stopped:
-            stops += 1
+    pieces, stops = in_pieces(lambda stop: run(tmp_path / "pieces", *options, should_stop=stop))
     assert stops >= 20
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
     assert pieces.result.curves == whole.result.curves
@@ -490,20 +485,8 @@ def test_every_variant_goes_on_where_it_was_stopped(tmp_path: Path, variant: str
     short = {"epochs": 2, "batch_size": 64, "checkpoint_seconds": 0.0, "ema": 0.9, "warmup": warmup}
     train = config.train.model_copy(update=short)
     config = config.model_copy(update={"train": train})
-    calls = 0
-
-    def now_and_then() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls % 3 == 0
-
     train_run(config, tmp_path / "whole", choose("cpu"))
-    stops = 0
-    while not (tmp_path / "pieces" / "model.safetensors").exists():
-        try:
-            train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=now_and_then)
-        except Stopped:
-            stops += 1
+    _, stops = in_pieces(lambda stop: train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=stop), every=3)
     # A step asks twice where it writes a checkpoint, so a stop comes at every other step or so.
     assert stops >= 2
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))

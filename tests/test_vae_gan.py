@@ -173,7 +173,7 @@ def test_calibration_is_finite_and_never_worse_than_none(x: Tensor) -> None:
 def test_after_training_the_bound_is_calibrated_and_nothing_else_has_changed() -> None:
     model, x = make(), images()
     with torch.no_grad():
-        model.decoder.output_bias.fill_(30.0)  # sure of white everywhere
+        model.decoder.output.bias.fill_(30.0)  # sure of white everywhere
     model.eval()
     torch.manual_seed(3)
     before, pictures = model.terms(x).distortion.mean(), model.reconstruct(x)

@@ -10,7 +10,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def write_if_changed(path: str | Path, text: str) -> bool:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: str | Path, name: str = ".written-lock") -> Iterator[None]:
-    """What is read in ``folder`` inside the block and what is written for it belong together: of several processes one
-    after the other does it. ``name`` is the lock's file."""
+    """Hold a lock on ``folder`` inside the block: one process at a time reads there and writes what follows from it.
+    ``name`` is the lock's file."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # a file system without locks, or a folder that is only read
             os.makedirs(folder, exist_ok=True)
@@ -90,9 +90,9 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def canonical_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces, so that equal values have equal text. NaN and infinity are refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=default)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def cache_dir() -> Path:

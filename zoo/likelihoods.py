@@ -81,6 +81,10 @@ class Likelihood(nn.Module):
         """How many channels the decoder has to give for an image with ``image_channels``."""
         return image_channels
 
+    def output_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
+        """What the decoder has to give for an image of shape (C, H, W): (C', H, W)."""
+        return self.channels(image[0]), *image[1:]
+
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood in nats, summed over pixels and channels, (B,)."""
         raise NotImplementedError
@@ -127,10 +131,12 @@ class Bernoulli(Likelihood):
         return (noise.uniform(params) < torch.sigmoid(params)).to(params.dtype)
 
 
-def mean_logits(x: Tensor) -> Tensor:
-    """Logits (C, H, W) of the mean of images (B, C, H, W), where a Bernoulli decoder starts; those of pixels that never
-    change stay finite."""
-    return x.mean(0).clamp(0.001, 0.999).logit()
+@torch.no_grad()
+def start_at_mean(bias: Tensor, x: Tensor, likelihood: Likelihood) -> None:
+    """Set the last bias (C * H * W,) of a dense Bernoulli decoder to the logits of the mean of images (B, C, H, W), as
+    Burda et al. (2016) do; those of pixels that never change stay finite. Of other likelihoods it is left alone."""
+    if likelihood.name == "bernoulli":
+        bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
 
 
 class Gaussian(Likelihood):

@@ -82,8 +82,8 @@ def index(like: Tensor, n: int) -> Tensor:
 
 
 def picked(rows: Tensor, count: int) -> Tensor:
-    """(count, D): rows of a batch's (N, D), drawn evenly with replacement; training alone asks for them. Of a part of a
-    batch, as `part_of` has it, those of the whole batch's that lie in it and zeros elsewhere: parts add up to it.
+    """(count, D): rows of a batch (N, D), drawn evenly with replacement; for training only. Inside `part_of` rows are
+    drawn from the whole batch, and those that are not in this part are zeros: the sum over the parts is the draw.
     """
     part, n = _part.get(), len(rows)
     if part is None:

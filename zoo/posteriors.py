@@ -1,14 +1,15 @@
 """q(z | x): the diagonal Gaussian, and the flows of `zoo.flows` on top of it.
 
-A `Posterior` module says how many features it wants from the encoder (`size`) and turns them into a ``q``, an
-object that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for
+The module that `make_posterior` gives says how many features it wants from the encoder (``size``) and turns them into
+a ``q``, an object that can be sampled together with its log-density. All of it is in nats and in float32 (float64 for
 float64 features).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -119,30 +120,21 @@ def gaussian(features: Tensor) -> DiagonalGaussian:
     return DiagonalGaussian(*features.chunk(2, -1))
 
 
-class Posterior(nn.Module):
-    """Turns encoder features (B, size) into q(z | x).
+def standard_normal(like: Tensor) -> DiagonalGaussian:
+    """N(0, I) over tensors of the shape (..., D), device and type of ``like``."""
+    zeros = torch.zeros_like(like)
+    return DiagonalGaussian(zeros, zeros)
 
-    Attributes:
-        size: the number of features it wants from the encoder.
-    """
 
-    name: ClassVar[str]
-    size: int
+class DiagonalPosterior(nn.Module):
+    """Encoder features (B, size), the mean and the log-variance, as q(z | x) (Kingma & Welling 2014)."""
 
-    def __init__(self, settings: PosteriorSettings, latent: int) -> None:
+    def __init__(self, latent: int) -> None:
         super().__init__()
-        self.settings = settings
-        self.latent = latent
         self.size = 2 * latent
 
-
-class DiagonalPosterior(Posterior):
-    """The features are the mean and the log-variance (Kingma & Welling 2014)."""
-
-    name = "diagonal"
-
-    def forward(self, params: Tensor) -> DiagonalGaussian:
-        return gaussian(params)
+    def forward(self, features: Tensor) -> DiagonalGaussian:
+        return gaussian(features)
 
 
 class FlowSample:
@@ -183,81 +175,40 @@ class FlowSample:
         return FlowSample(self.base.repeat(k), self.flow, self.context.repeat(k, 1))
 
 
-class FlowPosterior(Posterior):
-    """A diagonal Gaussian carried through a flow. Features: mean, log-variance, context of the flow."""
+class FlowPosterior(nn.Module):
+    """Encoder features (B, size), mean, log-variance and context of the flow, as a diagonal Gaussian that the flow
+    transforms."""
 
-    def __init__(self, settings: PosteriorSettings, latent: int) -> None:
-        super().__init__(settings, latent)
-        self.flow = self.make_flow(settings, latent)
-        self.size = 2 * latent + self.flow.context
+    def __init__(self, latent: int, flow: Flow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.parts = [latent, latent, flow.context]
+        self.size = sum(self.parts)
 
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        raise NotImplementedError
-
-    def forward(self, params: Tensor) -> FlowSample:
-        mean, log_variance, context = params.split([self.latent, self.latent, self.flow.context], dim=-1)
+    def forward(self, features: Tensor) -> FlowSample:
+        mean, log_variance, context = features.split(self.parts, dim=-1)
         return FlowSample(DiagonalGaussian(mean, log_variance), self.flow, context)
 
 
-class PlanarPosterior(FlowPosterior):
-    """Rezende & Mohamed 2015; u, w and b of every step come from the encoder."""
-
-    name = "planar"
-
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        return Planar(latent, settings.flows)
-
-
-class SylvesterPosterior(FlowPosterior):
-    """van den Berg et al. 2018, orthogonal; everything in a step comes from the encoder."""
-
-    name = "sylvester"
-
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        return Sylvester(latent, settings.flows, min(settings.vectors, latent))
-
-
-class HouseholderPosterior(FlowPosterior):
-    """Tomczak & Welling 2016; every reflection's vector comes from the encoder."""
-
-    name = "householder"
-
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        return Householder(latent, settings.flows)
-
-
-class IAFPosterior(FlowPosterior):
-    """Kingma et al. 2016; the encoder gives a context to autoregressive networks shared by all x."""
-
-    name = "iaf"
-
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        return IAF(latent, settings.flows, settings.context, settings.hidden)
-
-
-class SplinePosterior(FlowPosterior):
-    """Neural spline flow, Durkan et al. 2019, conditioned as IAF is."""
-
-    name = "spline"
-
-    @staticmethod
-    def make_flow(settings: PosteriorSettings, latent: int) -> Flow:
-        return Spline(latent, settings.flows, settings.context, settings.hidden, settings.bins)
-
-
-POSTERIORS: dict[str, type[Posterior]] = {
-    kind.name: kind
-    for kind in (
-        DiagonalPosterior, PlanarPosterior, SylvesterPosterior, HouseholderPosterior, IAFPosterior, SplinePosterior
-    )
+FLOWS: dict[str, Callable[[PosteriorSettings, int], Flow]] = {
+    # Rezende & Mohamed 2015; u, w and b of every step come from the encoder.
+    "planar": lambda settings, latent: Planar(latent, settings.flows),
+    # van den Berg et al. 2018, orthogonal; everything in a step comes from the encoder.
+    "sylvester": lambda settings, latent: Sylvester(latent, settings.flows, min(settings.vectors, latent)),
+    # Tomczak & Welling 2016; every reflection's vector comes from the encoder.
+    "householder": lambda settings, latent: Householder(latent, settings.flows),
+    # Kingma et al. 2016; the encoder gives a context to autoregressive networks shared by all x.
+    "iaf": lambda settings, latent: IAF(latent, settings.flows, settings.context, settings.hidden),
+    # Neural spline flow, Durkan et al. 2019, conditioned as IAF is.
+    "spline": lambda settings, latent: Spline(
+        latent, settings.flows, settings.context, settings.hidden, settings.bins
+    ),
 }
+POSTERIORS = ("diagonal", *FLOWS)
 
 
-def make_posterior(settings: PosteriorSettings, latent: int) -> Posterior:
+def make_posterior(settings: PosteriorSettings, latent: int) -> DiagonalPosterior | FlowPosterior:
     """The posterior of those settings over ``latent`` dimensions."""
-    return POSTERIORS[settings.name](settings, latent)
+    if settings.name == "diagonal":
+        return DiagonalPosterior(latent)
+    return FlowPosterior(latent, FLOWS[settings.name](settings, latent))

@@ -35,7 +35,8 @@ from zoo.registry import registry
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
-from zoo.training.trainer import Result, Trainer, Watcher, untrained
+from zoo.training.stages import check_stages
+from zoo.training.trainer import Result, Trainer, Watcher
 
 log = logging.getLogger(__name__)
 MODEL = "model.safetensors"
@@ -99,16 +100,6 @@ def train_run(
                 remember(folder, trainer.compute)
             write_finished(folder, model, result)
         return Run(config, model, images, trainer.compute, result)
-
-
-def check_stages(config: RunConfig, model: VAE, images: int) -> None:
-    """Raise `UsageError` where a training on so many images would leave a part of the model as it began."""
-    if left := untrained(model, config.train, images):
-        names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
-        raise UsageError(
-            f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
-            f"({train.warmup:g}) or train.epochs ({train.epochs})."
-        )
 
 
 def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:

@@ -20,6 +20,7 @@ from zoo.training.beside import AT_ONCE, fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
 from zoo.training.replicas import Replicas, why_not
+from zoo.training.stages import check_stages
 from zoo.training.trainer import Diverged, Result, Trainer
 
 TIMED_STEPS = 20
@@ -78,7 +79,7 @@ def train_beside(
                 continue
             images = runs.load_images(config)
             model = runs.fresh_model(config, images.spec)
-            runs.check_stages(config, model, len(images["train"]))
+            check_stages(config, model, len(images["train"]))
             runs.claim(folder, config, images.spec, images)
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
@@ -105,7 +106,7 @@ def gain_beside(
         model = runs.fresh_model(config, images.spec)
         decided = compute.for_run(model, config.train, len(images["train"]))
         trainers.append(runs.make_trainer(config, decided.place(model).train(), images, decided))
-        trainers[-1]._initialise()
+        trainers[-1].initialise()
     alone, *others = trainers
     walks = [on_stream(trainer.steps_of(0), compute.device) for trainer in others]
     many = (None for _ in zip(*walks, strict=True))
@@ -153,7 +154,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
     trainers, generators = [], []
     for config, model in zip(configs, models, strict=True):
         trainer = runs.make_trainer(config, compute.place(model), images, compute)
-        trainer._initialise()
+        trainer.initialise()
         trainers.append(trainer)
         generators.append(trainer.generator.get_state() if trainer.generator else torch.get_rng_state())
     return trainers, generators, compute

@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.check.subject import Subject
 from benchmarks.check.verdict import hold
 from zoo.models.base import VAE, Losses
-from zoo.training.trainer import progress_at
+from zoo.training.stages import progress_at
 
 MOMENTS = 20  # of a training, at which it is asked which losses there are
 ALL_GROUPS = "list every parameter once, in the group whose loss trains it"

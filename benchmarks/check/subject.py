@@ -108,10 +108,10 @@ class Subject:
                 model.train_size = known.train_size
                 yield ".".join(path), other, model.requires_grad_(False).eval()
 
-    def batch(self, n: int = 16, start: int = 0) -> tuple[Tensor, Tensor | None]:
+    def batch(self, n: int) -> tuple[Tensor, Tensor | None]:
         """x (n, 1, 28, 28) of bits and, for a conditional variant, the classes (n,)."""
         x, y = digits()
-        return x[start : start + n], y[start : start + n] if self.conditional else None
+        return x[:n], y[:n] if self.conditional else None
 
     def shown(self, n: int) -> tuple[Tensor, Tensor | None]:
         """`batch` as training has it: with the classes for a variant that learns from them, too."""
@@ -211,9 +211,9 @@ def fit(model: VAE, entry: VariantEntry, n: int, steps: int, **recipe: Any) -> V
     return model
 
 
-def ids(n: int, start: int = 0) -> Tensor:
+def ids(n: int) -> Tensor:
     """Numbers of n examples, as `zoo.noise.keyed` wants them."""
-    return torch.arange(start, start + n)
+    return torch.arange(n)
 
 
 def mean_and_error(draws: Tensor) -> tuple[float, float]:

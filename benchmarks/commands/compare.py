@@ -32,7 +32,7 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     from benchmarks.report import notation, terminal
     from benchmarks.report.against import against
 
-    records = board / "records"
+    records, width = board / "records", terminal.screen_width()
     found = against(record.read_all(records), a, b, only, records)
     if as_json:
         rows = [
@@ -57,7 +57,7 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
             for one in differences
         ]  # fmt: skip
         click.echo(f"{table.group}  {table.dataset}" + (f" (set {table.part})" if table.part else ""))
-        click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), right=" rrr"))
+        click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), width, right=" rrr"))
         if paired := [one.column.name for one in differences if one.paired]:
             click.echo(f"paired: {', '.join(paired)}")
         click.echo()

@@ -81,6 +81,14 @@ def given(context: click.Context) -> str:
     return f" {shlex.join(words)}" if words else ""
 
 
+def names(given: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """The names of an option that is comma-separated or repeated; `UsageError` where it is given and names nothing."""
+    found = tuple(name for text in given for name in text.split(",") if name)
+    if given and not found:
+        raise UsageError(f"{option} names nothing.")
+    return found
+
+
 def swept(text: str | None) -> tuple[str, ...]:
     """``k=1,5`` as ``k=1`` and ``k=5``; nothing for nothing.
 

@@ -82,7 +82,6 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks.interrupt import graceful
     from benchmarks.watch import watching
     from zoo.together import train_beside
-    from zoo.training.precision import choose
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:
@@ -92,22 +91,20 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
 
     matrix.begin()
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
-    asked = [planned.config.train.precision for planned in todo]
-    computes = [choose(device, "float32" if precision == "auto" else precision) for precision in asked]
+    compute = matrix.compute_of(device, todo, auto="float32")
     with graceful() as should_stop:
-        if len(todo) > 1 and computes[0].device.type == "cuda":
+        if len(todo) > 1 and compute(todo[0]).device.type == "cuda":
             click.echo(f"{len(todo)} runs train beside each other; then each is evaluated", err=True)
             lost = "the GPU is of no use to this process; the same command goes on."
             with left_to_cells(lambda why: click.echo(f"now one by one; beside each other {why}", err=True), lost):
                 train_beside(
                     [planned.config for planned in todo],
                     [places.run(planned.cell) for planned in todo],
-                    computes,
+                    [compute(planned) for planned in todo],
                     should_stop,
                 )
             attempts.free_memory()
-        for planned, compute in zip(todo, computes, strict=True):
-            matrix.run_all([planned], places, compute, watching(wandb_mode, places), should_stop, tell)
+        matrix.run_all(todo, places, compute, watching(wandb_mode, places), should_stop, tell)
 
 
 def _show(records: list[Any], names: tuple[str, ...], as_json: bool) -> None:

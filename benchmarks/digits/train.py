@@ -73,9 +73,9 @@ def _batches(n: int, size: int) -> Iterator[Tensor]:
         yield from torch.randperm(n)[: n // size * size].view(-1, size)
 
 
-def _shift(images: Tensor, reach: int = SHIFT) -> Tensor:
+def _shift(images: Tensor) -> Tensor:
     # One shift a batch, of at most two pixels: cheap, and enough to gain two tenths of a percent.
-    down, right = (int(torch.randint(-reach, reach + 1, ())) for _ in range(2))
+    down, right = (int(torch.randint(-SHIFT, SHIFT + 1, ())) for _ in range(2))
     return images.roll((down, right), (2, 3))
 
 

@@ -93,18 +93,6 @@ def manifold_quality(fake: Any, real: Any, k: int = 3, coverage_k: int = 5) -> d
     }
 
 
-def precision_recall(fake: Any, real: Any, k: int = 3) -> tuple[Estimate, Estimate]:
-    """Improved precision and recall alone; see `manifold_quality`."""
-    quality = manifold_quality(fake, real, k, k)
-    return quality["precision"], quality["recall"]
-
-
-def density_coverage(fake: Any, real: Any, k: int = 5) -> tuple[Estimate, Estimate]:
-    """Density and coverage alone; see `manifold_quality`."""
-    quality = manifold_quality(fake, real, k, k)
-    return quality["density"], quality["coverage"]
-
-
 def _radii(features: Features, *ks: int) -> list[Tensor]:
     """For each k, the (n,) squared distances of the rows to their k-th neighbour, themselves not counted."""
     for k in ks:

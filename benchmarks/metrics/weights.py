@@ -36,14 +36,14 @@ _LITE0 = (
 )
 
 
-def inception_weights(report: Callable[[str], None] | None = None) -> Path:
+def inception_weights() -> Path:
     """The FID Inception of 2015-12-05, pool features only, 376 tensors. Raises ZooError when unreachable."""
-    return fetch_asset(INCEPTION, report) / "inception.safetensors"
+    return fetch_asset(INCEPTION) / "inception.safetensors"
 
 
-def efficientnet_weights(report: Callable[[str], None] | None = None) -> Path:
+def efficientnet_weights() -> Path:
     """EfficientNet-Lite0 in timm's names (``tf_efficientnet_lite0``). Raises ZooError when unreachable."""
-    return fetch_asset(EFFICIENTNET_LITE0, report) / "efficientnet_lite0.safetensors"
+    return fetch_asset(EFFICIENTNET_LITE0) / "efficientnet_lite0.safetensors"
 
 
 def is_cached(asset: Asset) -> bool:

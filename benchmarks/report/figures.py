@@ -28,12 +28,12 @@ def png(images: Any, columns: int = 8) -> bytes:
     return out.getvalue()
 
 
-def animation(frames: list[Any], path: str | Path, columns: int = 8, seconds: float = 0.1) -> Path:
-    """Write frames, each images as `png` takes them, as a moving picture that repeats: an APNG where the file ends in
-    .apng or .png, else a GIF; atomic. Returns the path."""
+def animation(frames: list[Any], path: str | Path, columns: int) -> Path:
+    """Write frames, images as `png` takes them and each shown for a tenth of a second, as a picture that repeats:
+    an APNG where the file ends in .apng or .png, else a GIF; atomic. Returns the path."""
     pages = [_page(images, columns) for images in frames]
     out = io.BytesIO()
-    moving = {"save_all": True, "append_images": pages[1:], "duration": round(1000 * seconds), "loop": 0}
+    moving = {"save_all": True, "append_images": pages[1:], "duration": 100, "loop": 0}
     kind = "PNG" if Path(path).suffix.lower() in (".apng", ".png") else "GIF"
     pages[0].save(out, format=kind, **moving)
     atomic_write(path, out.getvalue())

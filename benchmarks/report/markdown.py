@@ -16,6 +16,7 @@ from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, t
 
 #: Pictures that are folded away, with what stands on the fold.
 FOLDED = {"pca": "Codes in the plane: principal components", "tsne": "Codes in the plane: t-SNE"}
+ACROSS = 4  # pictures side by side
 
 LEGEND = """\
 <details><summary>How to read it</summary>
@@ -206,15 +207,15 @@ def _source(source: str) -> str:
     return link(source, source) if source.startswith(("http://", "https://")) else escape(source)
 
 
-def _pictures(table: Table, name: str, title: str, across: int = 4) -> Iterator[str]:
+def _pictures(table: Table, name: str, title: str) -> Iterator[str]:
     shown = [(row, record) for row in table.rows for record in row.done[:1] if name in record.figures]
     if not shown:
         return
     without = [row.label for row in table.rows if row not in [row for row, _ in shown]]
     yield title + (f" none of {escape(', '.join(sorted(without)))}." if without else "")
     blocks = []
-    for start in range(0, len(shown), across):
-        some = shown[start : start + across]
+    for start in range(0, len(shown), ACROSS):
+        some = shown[start : start + ACROSS]
         names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in some]
         images = [f"![{name} of {whose}]({_path(record.figures[name])})"
                   for whose, (_, record) in zip(names, some, strict=True)]  # fmt: skip

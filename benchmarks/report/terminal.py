@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from benchmarks.record import Record
 
 GAP = "  "
 NARROWEST = 3
@@ -50,11 +46,9 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str], width: int =
     )
 
 
-def print_board(records: Iterable[Record], file: TextIO | None = None, width: int = 80) -> None:
-    """The short board at the end of `zoo bench`: variant, ELBO, NLL, Frechet distance, cost, status."""
-    from benchmarks.report.short import board  # `zoo list` draws tables too, and reads no records
-
-    print(board(records, width), file=file or sys.stdout)
+def screen_width() -> int:
+    """How many columns a table on this terminal may have, from 80 to 140."""
+    return max(80, min(shutil.get_terminal_size((80, 24)).columns, 140))
 
 
 def plain(cell: object) -> str:

@@ -16,6 +16,7 @@ import torch
 from benchmarks import attempts, matrix, record, workers
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
+from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
 from zoo import list_models, noise
@@ -23,7 +24,7 @@ from zoo.models import create_model
 from zoo.training import trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
-from zoo.training.trainer import Diverged, Stopped
+from zoo.training.trainer import Diverged
 
 # ---- numbers that are not finite -------------------------------------------------------------------------------------
 
@@ -83,14 +84,7 @@ def test_a_run_that_is_stopped_all_the_time_goes_back_to_the_same_place(
     poison = Poison(monkeypatch, 11, 30, above=1e-4)
     poison.watch(monkeypatch)
     run(tmp_path / "whole", *RECIPE)
-    stops = 0
-    while not (tmp_path / "pieces" / "model.safetensors").exists():
-        calls = iter(range(1000))
-        try:
-            run(tmp_path / "pieces", *RECIPE, should_stop=lambda calls=calls: next(calls) >= 5)
-        except Stopped:
-            stops += 1
-        assert stops < 100
+    _, stops = in_pieces(lambda stop: run(tmp_path / "pieces", *RECIPE, should_stop=stop), every=6)
     assert stops >= 8
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
 
@@ -244,10 +238,10 @@ def test_what_one_worker_saw_fail_the_next_leaves_alone(tmp_path: Path, monkeypa
     monkeypatch.setenv("WANDB_API_KEY", "k" * 36)
     monkeypatch.setattr(matrix, "measure", broken)
     for _ in range(3):
-        made = matrix.run_all(cells, places, choose("cpu"), harness="one call")
+        made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="one call")
         assert [one.status for one in made] == ["failed", "failed"]
     assert tried == ["vae", "beta_vae"]
-    matrix.run_all(cells, places, choose("cpu"), harness="the next call")
+    matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="the next call")
     assert tried == ["vae", "beta_vae"] * 2
     for text in (path.read_text() for path in tmp_path.rglob("*.json")):
         assert "k" * 36 not in text
@@ -264,7 +258,7 @@ def test_a_cell_whose_process_dies_again_and_again_is_failed_and_the_others_run(
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         assert matrix.recorded(cells[0], places) is None, death
-    made = matrix.run_all(cells, places, choose("cpu"), harness="call")
+    made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="call")
     assert [one.status for one in made] == ["failed", "done"]
     assert "died 2 times" in made[0].reason and made[0].log_tail
 

@@ -16,7 +16,6 @@ from benchmarks import matrix, record
 from benchmarks.suite import suite_named
 from tests.faults.children import BENCH, CELLS, FAULTS, SUITE, cpu_seconds, fork, kill_after, wait
 from zoo.training import checkpoint
-from zoo.training.precision import choose
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 POINTS = ("before fsync", "after fsync", "before rename", "after rename", "half a file", "half a checkpoint")
@@ -35,7 +34,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, float]:
     # Once in this process, so that every child finds data and modules loaded.
     cells = matrix.plan(suite_named(str(folder / "faulty.yaml")))
     places = matrix.Places(folder / "leaderboard", folder / "runs")
-    matrix.run_all(cells, places, choose("cpu"))
+    matrix.run_all(cells, places, matrix.compute_of("cpu", cells))
     matrix.write_board(places)
     here = outcome(folder)
     folder = prepared(folder.parent / "whole")

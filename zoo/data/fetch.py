@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +40,11 @@ class Asset:
     about: str = ""
 
 
-def fetch(name: str, report: Callable[[str], None] | None = None) -> Path:
+def fetch(name: str) -> Path:
     """The folder that holds the asset ``name``, every file verified; fetched if the cache lacks it.
 
     Args:
         name: a key of `ASSETS`.
-        report: told in a short sentence which mirror is being tried.
 
     Raises:
         UsageError: there is no such asset.
@@ -53,10 +52,10 @@ def fetch(name: str, report: Callable[[str], None] | None = None) -> Path:
     """
     if name not in ASSETS:
         raise unknown("asset", name, ASSETS, "zoo fetch")
-    return fetch_asset(ASSETS[name], report=report)
+    return fetch_asset(ASSETS[name])
 
 
-def fetch_asset(asset: Asset, report: Callable[[str], None] | None = None) -> Path:
+def fetch_asset(asset: Asset) -> Path:
     """`fetch` for an asset that is not in the table."""
     folder = cache_dir() / asset.name
     wrong = problem(asset, folder)
@@ -69,8 +68,6 @@ def fetch_asset(asset: Asset, report: Callable[[str], None] | None = None) -> Pa
         if problem(asset, folder) is None:  # another process fetched it while this one waited
             return folder
         for mirror in asset.mirrors:
-            if report:
-                report(f"fetching {asset.name} from {mirror.name}")
             reason = _try(asset, mirror, folder)
             if reason is None:
                 return folder

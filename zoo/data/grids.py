@@ -22,7 +22,6 @@ def grid_set(
     draw: Draw,
     source: str,
     classes: tuple[str, ...],
-    label: str,
     n_validation: int,
     n_test: int,
     seed: int,
@@ -36,7 +35,7 @@ def grid_set(
         factors: name -> number of values; the first varies slowest.
         draw: factor indices (N, F) -> uint8 (N, C, H, W).
         source: what the pictures come from; another source is another file in the cache.
-        classes: names of the values of the factor ``label``, which is the class of a picture too.
+        classes: names of the values of the factor ``shape``, which is the class of a picture too.
         n_validation, n_test: sizes of these splits, each at most a tenth of the grid; the rest is for
             training.
         seed: of the permutation.
@@ -71,7 +70,7 @@ def grid_set(
     splits = {
         split: Images(
             pixels[part],
-            labels=np.ascontiguousarray(index[part, names.index(label)]),
+            labels=np.ascontiguousarray(index[part, names.index("shape")]),
             factors=index[part],
             factor_names=names,
             factor_sizes=sizes,

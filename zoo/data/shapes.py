@@ -67,7 +67,6 @@ def load_shapes(
         draw=lambda index: draw(every_nth(index, sizes, full)),
         source=source,
         classes=("square", "ellipse", "heart"),
-        label="shape",
         n_validation=n_validation,
         n_test=n_test,
         seed=seed,

@@ -43,7 +43,6 @@ def load_shapes3d(
         draw=lambda index: room.render(every_nth(index, sizes, room.SIZES)),
         source=f"renderer {RENDERER}",
         classes=("box", "cylinder", "ball", "capsule"),
-        label="shape",
         n_validation=n_validation,
         n_test=n_test,
         seed=seed,

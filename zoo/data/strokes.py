@@ -70,7 +70,7 @@ def _measure(pixels: Tensor) -> Tensor:
     return torch.where((area > 0).unsqueeze(1), torch.stack(measures, dim=1), 0.0)
 
 
-def with_stroke_factors(images: ImageSet, bins: int = BINS) -> ImageSet:
+def with_stroke_factors(images: ImageSet) -> ImageSet:
     """The set with factors: its class first, then the measures as indices of quantile bins.
 
     The edges are quantiles of the training split, used for all splits, so that each bin holds about the same
@@ -86,7 +86,7 @@ def with_stroke_factors(images: ImageSet, bins: int = BINS) -> ImageSet:
     if images["train"].factors is not None:
         raise UsageError(f"{images.name} has factors already.")
     measures = {split: measure_strokes(part.pixels) for split, part in images.splits.items()}
-    edges = np.quantile(measures["train"].numpy(), np.arange(1, bins) / bins, axis=0)
+    edges = np.quantile(measures["train"].numpy(), np.arange(1, BINS) / BINS, axis=0)
     splits = {
         split: _with_factors(part, measures[split].numpy(), edges, images)
         for split, part in images.splits.items()

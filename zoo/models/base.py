@@ -42,8 +42,8 @@ class Progress(float):
 
 
 def moving(warmup: Tensor, fraction: Tensor, stage: Hashable) -> Tensor:
-    """A `Progress` that lies on the device, 0-dim: what a captured step is given, as every replay reads its own; with
-    the `VAE.stage` that it was captured in."""
+    """The `Progress` of a captured step: a 0-dim tensor on the device, which each replay reads anew, with the
+    `VAE.stage` that the step was captured in."""
     warmup.fraction, warmup.stage = fraction, stage
     return warmup
 
@@ -174,12 +174,14 @@ class VAE(nn.Module):
 
     def stage(self, progress: float | Tensor) -> Hashable:
         """Which of several losses training minimises at ``progress``, for a variant that trains one part after another
-        and decides by it in `losses`. A captured step is captured once in each; it hands the stage on."""
+        and decides by it in `losses`. One that is called as a parameter group trains that group alone. A captured step
+        is captured once in each stage, and hands it on."""
         return None
 
     def trained_in(self, stage: Hashable) -> Collection[str]:
         """The names of the parameter groups that `losses` has a loss for in a stage."""
-        return self.parameter_groups().keys()
+        groups = self.parameter_groups().keys()
+        return {stage} & groups or groups
 
     def stage_of(self, progress: float | Tensor) -> Hashable:
         """`stage`, or what a captured step says that it is."""

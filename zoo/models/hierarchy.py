@@ -144,9 +144,3 @@ def draw(prior: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[
 def centre(prior: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[Tensor, None]:
     """The posterior mean, for `Hierarchy.descend`."""
     return posterior.mean, None
-
-
-def standard_normal(rows: int, size: int, like: Tensor) -> DiagonalGaussian:
-    """N(0, I) for ``rows`` examples, with the device and type of ``like``."""
-    zeros = torch.zeros(rows, size, device=like.device, dtype=like.dtype)
-    return DiagonalGaussian(zeros, zeros)

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
+from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_loss
 from zoo.nets import Activation, Width, require
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, gaussian
+from zoo.posteriors import DiagonalGaussian, gaussian, standard_normal
 
 
 class HVAESettings(Settings):
@@ -51,8 +51,7 @@ class HVAE(VAE):
         sizes = [*settings.lower, settings.latent]
         require(len(sizes) == len(settings.hidden), "hidden has one tuple of widths for each stochastic layer.")
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         self.decodings = settings.k
         below = [spec.dims, *sizes[:-1]]
         nets = list(zip(below, settings.hidden, sizes, strict=True))
@@ -82,8 +81,7 @@ class HVAE(VAE):
     def prior_of(self, level: int, draws: list[Tensor]) -> DiagonalGaussian:
         """p of a layer given the one above it; the top's is N(0, I)."""
         if level == len(self.down):
-            zeros = torch.zeros_like(draws[level])
-            return DiagonalGaussian(zeros, zeros)
+            return standard_normal(draws[level])
         return gaussian(self.down[level](draws[level + 1]))
 
     def decode(self, h: Tensor) -> Tensor:
@@ -139,6 +137,4 @@ class HVAE(VAE):
         """Glorot's weights where asked for; a Bernoulli decoder starts at the mean image."""
         if self.settings.initial == "glorot":
             glorot(self)
-        if self.likelihood.name == "bernoulli":
-            with torch.no_grad():
-                self.decoder[-1].bias.copy_(mean_logits(x).flatten())
+        start_at_mean(self.decoder[-1].bias, x, self.likelihood)

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, mean_logits
+from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets import Activation, Width
@@ -69,8 +69,7 @@ class HVampVAE(Hierarchy):
 
     def __init__(self, spec: DataSpec, settings: HVampSettings) -> None:
         super().__init__(spec, settings)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         upper, lower = settings.latent, settings.lower
         self.upper_posterior = chain(spec.dims, settings.hidden, 2 * upper, settings.activation)
         self.lower_posterior = Joint(spec.dims, upper, 2 * lower, settings)
@@ -106,7 +105,5 @@ class HVampVAE(Hierarchy):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """A Bernoulli decoder starts at the mean image, and the prior from the data."""
-        if self.likelihood.name == "bernoulli":
-            with torch.no_grad():
-                self.decoder.both[-1].bias.copy_(mean_logits(x).flatten())
+        start_at_mean(self.decoder.both[-1].bias, x, self.likelihood)
         self.prior.initialise(x)

@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, mean_logits
+from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
-from zoo.models.hierarchy import Hierarchy, standard_normal
+from zoo.models.hierarchy import Hierarchy
 from zoo.nets import DecoderSettings, EncoderSettings, Width, make_decoder, make_encoder
-from zoo.posteriors import DiagonalGaussian
+from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.precision import full_precision
 
 SLOPE = 0.1  # of the leaky rectifiers
@@ -63,8 +63,7 @@ class LadderVAE(Hierarchy):
     def __init__(self, spec: DataSpec, settings: LadderSettings) -> None:
         super().__init__(spec, settings)
         self.levels = len(settings.hidden)
-        channels, *size = spec.shape
-        output = (self.likelihood.channels(channels), *size)
+        output = self.likelihood.output_shape(spec.shape)
         # The lowest first here; `level` counts from the top.
         self.sizes = [max(1, settings.latent >> index) for index in range(self.levels)]
         self.first = None if settings.encoder is None else make_encoder(settings.encoder, spec)
@@ -105,7 +104,7 @@ class LadderVAE(Hierarchy):
     def generate(self, level: int, state: Tensor) -> tuple[Tensor, DiagonalGaussian]:
         index = self.levels - 1 - level
         if level == 0:
-            return state, standard_normal(len(state), self.sizes[index], state)
+            return state, standard_normal(state.new_zeros(len(state), self.sizes[index]))
         return state, DiagonalGaussian(*self.prior[index](self.down[index](state)))
 
     def infer(self, level: int, state: Tensor, prior: DiagonalGaussian, evidence: Tensor) -> DiagonalGaussian:
@@ -122,9 +121,8 @@ class LadderVAE(Hierarchy):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image."""
-        if self.likelihood.name == "bernoulli" and self.settings.decoder is None:
-            with torch.no_grad():
-                self.decoder[1].bias.copy_(mean_logits(x).flatten())
+        if self.settings.decoder is None:
+            start_at_mean(self.decoder[1].bias, x, self.likelihood)
 
 
 class Moments(nn.Module):

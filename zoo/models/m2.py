@@ -26,7 +26,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.nets import ACTIVATIONS, Activation, Width, require
 from zoo.nets.mlp import chain, dense
-from zoo.posteriors import DiagonalGaussian, gaussian, kl_diagonal, log_normal
+from zoo.posteriors import DiagonalGaussian, gaussian, standard_normal
 from zoo.precision import full, full_precision
 
 
@@ -58,8 +58,7 @@ class M2(VAE):
         require(spec.classes > 1, "'m2' needs data with classes. `zoo list datasets` shows which have them.")
         self.centres = self.decodings = spec.classes
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        self.output = (self.likelihood.channels(channels), *size)
+        self.output = self.likelihood.output_shape(spec.shape)
         first, *rest = settings.hidden
         self.classifier = chain(spec.dims, settings.hidden, spec.classes, settings.activation)
         # The first layer of q(z | x, y) in two parts: that of the image is the same for every class.
@@ -95,8 +94,7 @@ class M2(VAE):
         z, _ = q.rsample()
         params = self.decode(z.flatten(0, 1), y.flatten(0, 1))
         distortion = -self.likelihood.log_prob(params, x.repeat_interleave(y.shape[1], 0)).view(y.shape[:2])
-        zero = torch.zeros_like(q.mean)
-        return distortion, kl_diagonal(q.mean, q.log_variance, zero, zero).sum(-1)
+        return distortion, q.kl(standard_normal(q.mean)).sum(-1)
 
     # ---- the contract ----------------------------------------------------------------------------------------------
 
@@ -147,10 +145,9 @@ class M2(VAE):
         one_hot = F.one_hot(drawn, self.spec.classes).to(x.dtype)
         q = self.infer(rows, one_hot.unsqueeze(1))
         z, log_q_z = (part.squeeze(1) for part in q.rsample())
-        log_p_z = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
         log_q_y = log_q.gather(1, drawn.unsqueeze(1)).squeeze(1) + math.log(self.spec.classes)
         log_likelihood = self.likelihood.log_prob(self.decode(z, one_hot), rows)
-        return (log_likelihood + log_p_z - log_q_z - log_q_y).view(k, len(x))
+        return (log_likelihood + standard_normal(z).log_prob(z) - log_q_z - log_q_y).view(k, len(x))
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, K + D): q(y | x), and the mean of z at its most likely class."""

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings
 from zoo.models.base import Losses, Settings
-from zoo.models.hierarchy import Hierarchy, standard_normal
+from zoo.models.hierarchy import Hierarchy
 from zoo.nets.cells import SpectralPenalty, generative_cell, inference_cell
-from zoo.posteriors import DiagonalGaussian
+from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.precision import full_precision
 
 LARGEST = 5.0  # of a mean, of a log sigma, and of what a posterior adds to either
@@ -117,7 +117,7 @@ class NVAELite(Hierarchy):
     def generate(self, level: int, state: Tensor) -> tuple[Tensor, DiagonalGaussian]:
         if level == 0:
             size = self.settings.latent * self.sizes[0][0] * self.sizes[0][1]
-            return state, standard_normal(len(state), size, self.top)
+            return state, standard_normal(self.top.new_zeros(len(state), size))
         state = self.down[level - 1](state)
         return state, DiagonalGaussian(*moments(self.prior[level - 1](state)))
 

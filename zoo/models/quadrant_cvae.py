@@ -12,7 +12,6 @@ shown part): the board marks it and ranks it apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Hashable
 from typing import ClassVar, Literal
 
 import torch
@@ -55,8 +54,8 @@ class QuadrantCVAE(VAE):
         super().__init__(spec, settings)
         self.centres = REMEMBERED
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, height, width = spec.shape
-        self.output = (self.likelihood.channels(channels), height, width)
+        self.output = self.likelihood.output_shape(spec.shape)
+        _, height, width = spec.shape
         top, bottom = slice(0, height // 2), slice(height // 2, height)
         left, right = slice(0, width // 2), slice(width // 2, width)
         order = [(bottom, left), (top, left), (top, right), (bottom, right)]
@@ -127,9 +126,6 @@ class QuadrantCVAE(VAE):
 
     def stage(self, progress: float | Tensor) -> str:
         return "guess" if progress < 1 else "vae"
-
-    def trained_in(self, stage: Hashable) -> Collection[str]:
-        return self.parameter_groups().keys() - {"vae" if stage == "guess" else "guess"}
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         p = self.prior(x).repeat(k)

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -164,9 +163,6 @@ class TwoStageVAE(VanillaVAE):
         if fraction is None:
             return "both"
         return "first" if fraction < self.settings.first_stage else "second"
-
-    def trained_in(self, stage: Hashable) -> Collection[str]:
-        return self.parameter_groups().keys() - {{"first": "second", "second": "first"}.get(stage)}
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
         """As `VAE.log_weights`, with z and u drawn together."""

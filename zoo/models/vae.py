@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood, mean_logits
+from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
+from zoo.nets.mlp import MLPDecoder
 from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
@@ -48,8 +49,7 @@ class VanillaVAE(VAE):
         self.posterior = make_posterior(settings.posterior, settings.latent)
         self.head = nn.Linear(self.encoder.features, self.posterior.size)
         self.likelihood = make_likelihood(settings.likelihood, spec)
-        channels, *size = spec.shape
-        output = (self.likelihood.channels(channels), *size)
+        output = self.likelihood.output_shape(spec.shape)
         self.decoder = make_decoder(settings.decoder, settings.latent + condition, output)
         self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
 
@@ -99,7 +99,6 @@ class VanillaVAE(VAE):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image (as Burda et al. do), and the prior from the data."""
-        with torch.no_grad():
-            if self.likelihood.name == "bernoulli" and hasattr(self.decoder, "output_bias"):
-                self.decoder.output_bias.copy_(mean_logits(x))
+        if isinstance(self.decoder, MLPDecoder):
+            start_at_mean(self.decoder.output.bias, x, self.likelihood)
         self.prior.initialise(x)

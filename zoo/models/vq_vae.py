@@ -17,7 +17,6 @@ both terms exact. Every posterior sample is the same one, so the k-sample bound 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Hashable
 from typing import ClassVar
 
 import torch
@@ -92,7 +91,7 @@ class VQVAE(VAE):
         """Distortion and commitment for the autoencoder, then the rate for the prior; both where nobody says how far
         the training is."""
         stage = self.stage_of(progress)
-        fits_codes, fits_prior = stage != "prior", stage != "codes"
+        fits_codes, fits_prior = stage != "prior", stage != "vae"
         with contextlib.nullcontext() if fits_codes else torch.no_grad():
             z = self.encode(x)
             q = self.quantiser(z)
@@ -112,10 +111,7 @@ class VQVAE(VAE):
         fraction = getattr(progress, "fraction", None)
         if fraction is None:
             return "both"
-        return "codes" if fraction < self.settings.prior_from else "prior"
-
-    def trained_in(self, stage: Hashable) -> Collection[str]:
-        return self.parameter_groups().keys() - {{"codes": "prior", "prior": "vae"}.get(stage)}
+        return "vae" if fraction < self.settings.prior_from else "prior"
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return {

@@ -52,8 +52,3 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.output(self.layers(z)).view(len(z), *self.shape)
-
-    @property
-    def output_bias(self) -> Tensor:
-        """A view (C', H, W) of the bias of the last layer."""
-        return self.output.bias.view(self.shape)

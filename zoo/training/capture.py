@@ -31,7 +31,7 @@ class CannotCapture(Exception):
 
 
 class Captured:
-    """``step`` as it is for a few calls, and from then on a replay of what it did.
+    """Calls ``step`` a few times to warm up, then captures it and replays the capture from then on.
 
     Args:
         step: everything that it reads and writes lies in the same place at every call.
@@ -99,7 +99,7 @@ class Captured:
 
 
 class Table:
-    """What differs from step to step of an epoch, on the device, with a place that moves on by itself.
+    """The inputs and results of an epoch's steps on the device, a row each, and a counter that each step moves on.
 
     Args:
         steps: of an epoch.

@@ -24,8 +24,8 @@ def has_compiler() -> bool:
 
 
 class Compiled:
-    """A function of a model's losses, compiled when it is first called, with the noise of the function that is not: the
-    two differ by rounding alone.
+    """A function of a model's losses, compiled at its first call. It draws the same noise as the function that is not
+    compiled, so that the two differ by rounding alone.
 
     Args:
         measured: of model, images, labels and progress; whatever it returns.
@@ -55,8 +55,8 @@ class Compiled:
         return self._compiled(model, x, y, *_on_device(model, x, progress))
 
     def attempt(self, model: VAE, progress: Progress | Tensor, step: Callable[[], T]) -> T:
-        """``step()``, which calls this with ``model`` and goes back through what it gave. Where the compiler fails in
-        either, which it does at the first step of a stage, ``step()`` once more, as if it had not been asked.
+        """Take ``step()``, which calls this with ``model`` and then takes the gradient. Where the compiler fails in
+        either, which it does at the first step of a stage, give it up, undo what the step changed and take it again.
 
         Raises:
             UsageError: it fails, and there is no ``give_up``.

@@ -34,7 +34,8 @@ def can_capture(config: TrainConfig, train: Batches, compute: Compute) -> bool:
 
 
 class GraphSteps:
-    """Every number that moves during an epoch lies in a `Table`; the noise is that of the steps one by one."""
+    """Captures the steps of a trainer, one graph a stage. What changes during an epoch is read from a `Table`; random
+    numbers are those that the steps draw when they are not captured."""
 
     def __init__(self, trainer: Trainer, record: Recorder | None = None) -> None:
         self.trainer = trainer
@@ -74,7 +75,7 @@ class GraphSteps:
         return rows
 
     def forget(self) -> None:
-        """The tensors of the trainer lie elsewhere now."""
+        """Drop the graphs: the tensors of the trainer are in another place of memory now."""
         for captured in self.captured.values():
             captured.forget()
 

@@ -205,7 +205,7 @@ def backward(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
-    """Put the learning rate where the optimiser has it: on the device if that is where `on_device` laid it."""
+    """Set the learning rate of an optimiser; in place where it is a tensor on the device (`on_device`)."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)

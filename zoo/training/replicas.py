@@ -122,16 +122,16 @@ class Replicas:
         for epoch in range(self.config.epochs):
             began = time.monotonic()
             self._epoch(epoch, should_stop)
-            first._means()  # waits for the device
+            first.means()  # waits for the device
             seconds += time.monotonic() - began
             for index, trainer in enumerate(self.trainers):
                 if index in lost or trainer.stopped_early:
                     continue
-                if not trainer._means() or trainer.in_a_row.item() or trainer.totals[-1].item() < first.steps_per_epoch:
+                if not trainer.means() or trainer.in_a_row.item() or trainer.totals[-1].item() < first.steps_per_epoch:
                     lost[index] = Diverged(f"a number of replica {index} was not finite in epoch {epoch + 1}.")
                     continue
                 trainer.seconds, trainer._clock = seconds, time.monotonic()
-                trainer._end_epoch(epoch)
+                trainer.end_epoch(epoch)
             if all(index in lost or trainer.stopped_early for index, trainer in enumerate(self.trainers)):
                 break
         results: list[Result | Diverged] = []
@@ -139,7 +139,7 @@ class Replicas:
             if index in lost:
                 results.append(lost[index])
                 continue
-            trainer._finish()
+            trainer.finish()
             results.append(dataclasses.replace(trainer.result(), together=len(self.trainers)))
         return results
 

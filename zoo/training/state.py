@@ -18,7 +18,7 @@ VALUES = ("step", "seconds", "best_elbo", "best_epoch", "highest", "waited", "st
 
 
 def capture(trainer: Trainer) -> State:
-    """The tensors themselves, which training goes on to change, and the values."""
+    """The tensors, which are no copies and change as training goes on (see `copied`), and the values."""
     tensors = {f"model/{name}": value for name, value in trainer.model.state_dict().items()}
     for name, group in trainer.groups.items():
         for index, slots in group.optimizer.state_dict()["state"].items():

@@ -31,6 +31,7 @@ from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
+from zoo.training.stages import progress_at, settled
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.tally import LOGGED, UNBOUNDED, settle
 
@@ -190,7 +191,7 @@ class Trainer:
         """`fit`, one step for each item that is asked for: who trains several runs beside each other asks in turn."""
         resumed = self.resume()
         if not resumed:
-            self._initialise()
+            self.initialise()
         self.world.agree(self.model)
         if self.steps_per_epoch == 0:
             raise ZooError(f"a batch of {self.config.batch_size} is larger than the training set.")
@@ -209,11 +210,11 @@ class Trainer:
             self._uncapture()
         if self.best is not None and not math.isfinite(self.best_elbo):
             raise Diverged("no validation that could be kept had a finite ELBO.")
-        self._finish()
+        self.finish()
 
     def draw_from(self, generator: torch.Generator | None) -> None:
-        """Take the training's random numbers from ``generator``, and what is drawn at its start from where the
-        process's generators are now, whoever draws from them in between. None is the process's own, as it goes."""
+        """Draw the training's random numbers from ``generator``; those of its initialisation from the process's own
+        generators as they are now, even if others draw from them before it starts. None: all from the process's own."""
         self.generator = self.train.generator = generator
         self.began = _process_state(self.compute.device) if generator else None
 
@@ -323,6 +324,89 @@ class Trainer:
             curves=self.curves,
         )
 
+    # ---- the parts of a fit, for those who train several runs at once ----------------------------------------------
+
+    def initialise(self) -> None:
+        """Show the model the first training images, for parts that start from data (`VAE.initialise`)."""
+        if self.began:
+            _put_back(self.began, self.compute.device)
+        most = max(1, min(SHOWN_FIRST, SHOWN_NUMBERS // self.model.spec.dims))
+        shown = itertools.islice(self.train.whole().epoch(0), -(-most // self.config.batch_size))
+        x, y = zip(*shown, strict=True)
+        with torch.no_grad(), noise.source(self.generator):
+            self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
+        if self.average:
+            self.average = Average(self.model, self.config.ema)
+
+    def pause_if_due(self) -> None:
+        """Write a checkpoint if it is time to; raise `Stopped` if somebody asked for it."""
+        if self.world.size > 1 and self.step % AGREE_STEPS:
+            return
+        due = time.monotonic() - self.saved >= self.config.checkpoint_seconds
+        stop, due = self.world.any(self.should_stop(), due, device=self.compute.device)
+        if stop or due:
+            self._check_alive()
+            self._lap()
+            self.world.add(self.totals)
+            if not self.world.first:
+                self.totals.zero_()
+            self.save()
+            self._clock = self.saved = time.monotonic()
+        if stop:
+            raise Stopped(f"stopped at the user's request, after step {self.step}.")
+
+    def means(self) -> dict[str, float]:
+        """The mean numbers of the epoch's steps so far (`zoo.training.tally`); empty where none counts. Waits for the
+        device."""
+        self._settle()
+        *sums, count = self.totals.tolist()
+        names = LOGGED if self.model.bounds else UNBOUNDED
+        return {name: value / count for name, value in zip(names, sums, strict=True) if name} if count else {}
+
+    def end_epoch(self, epoch: int) -> None:
+        """What comes after the steps of an epoch: validation, the weights that are kept, curves, watchers."""
+        self._check_alive()
+        self.world.add(self.totals)
+        means = self.means()  # waits for the device, so that the lap is the true one
+        self._lap()
+        if not means:
+            raise _Hopeless(f"no update of epoch {epoch + 1} had a finite loss")
+        row = {"epoch": float(epoch + 1)} | {f"train_{name}": value for name, value in means.items()}
+        self.totals.zero_()
+        last = self.step >= self.steps
+        if last or (epoch + 1) % self.config.validate_every == 0:
+            elbo = self.validate()
+            # Where there is no bound it is minus the loss, and goes by no other name.
+            row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
+            # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
+            # best of that is neither kept nor waited for.
+            ends = (self.step, self.best_epoch * self.steps_per_epoch)
+            moving = not all(settled(self.model, step, self.warmup_steps, self.steps) for step in ends)
+            better = self.best is None or math.isnan(self.highest) or elbo > self.highest
+            better = better or (moving and math.isfinite(elbo))
+            if better or self.config.keep == "last":
+                self.best_elbo, self.best_epoch = elbo, epoch + 1
+                self.best = self._snapshot()
+            self.highest = elbo if better else self.highest
+            self.waited = 0 if better or moving else self.waited + 1
+            self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
+        self.peak = max(self.peak, peak_memory(self.compute.device))
+        for name, value in row.items():
+            self.curves.setdefault(name, []).append(value)
+        if all(map(math.isfinite, row.values())) and not self.in_a_row.item():
+            self.good = copied(capture(self))
+        for watcher in self.watchers:
+            watcher.epoch(row | {"step": float(self.step)})
+        self._clock = time.monotonic()
+
+    def finish(self) -> None:
+        """Leave the weights that are kept in the model, in evaluation mode."""
+        self._uncapture()
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
+        self.model.eval()
+
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -382,11 +466,11 @@ class Trainer:
                 told = time.monotonic()
                 self._tell()
             if self.step % self.steps_per_epoch:
-                self._pause_if_due()
+                self.pause_if_due()
             yield
-        self._end_epoch(epoch)
+        self.end_epoch(epoch)
         if self.step < self.steps and not self.stopped_early:
-            self._pause_if_due()
+            self.pause_if_due()
 
     def _gradients(
         self, x: Tensor, y: Tensor | None, progress: Progress | Tensor, scale: float | Tensor
@@ -445,17 +529,6 @@ class Trainer:
         self.save()
         self._clock = self.saved = time.monotonic()
 
-    def _initialise(self) -> None:
-        if self.began:
-            _put_back(self.began, self.compute.device)
-        most = max(1, min(SHOWN_FIRST, SHOWN_NUMBERS // self.model.spec.dims))
-        shown = itertools.islice(self.train.whole().epoch(0), -(-most // self.config.batch_size))
-        x, y = zip(*shown, strict=True)
-        with torch.no_grad(), noise.source(self.generator):
-            self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
-        if self.average:
-            self.average = Average(self.model, self.config.ema)
-
     def _count(self) -> None:
         if self.step % SETTLE_STEPS == 0:
             self._settle()
@@ -474,28 +547,6 @@ class Trainer:
         # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
         self.hopeless = torch.maximum(self.hopeless, (longest >= HOPELESS).float())
 
-    def _means(self) -> dict[str, float]:
-        self._settle()
-        *sums, count = self.totals.tolist()
-        names = LOGGED if self.model.bounds else UNBOUNDED
-        return {name: value / count for name, value in zip(names, sums, strict=True) if name} if count else {}
-
-    def _pause_if_due(self) -> None:
-        if self.world.size > 1 and self.step % AGREE_STEPS:
-            return
-        due = time.monotonic() - self.saved >= self.config.checkpoint_seconds
-        stop, due = self.world.any(self.should_stop(), due, device=self.compute.device)
-        if stop or due:
-            self._check_alive()
-            self._lap()
-            self.world.add(self.totals)
-            if not self.world.first:
-                self.totals.zero_()
-            self.save()
-            self._clock = self.saved = time.monotonic()
-        if stop:
-            raise Stopped(f"stopped at the user's request, after step {self.step}.")
-
     def _lap(self) -> None:
         # Only steps count as training time: not validation, not writing checkpoints.
         now = time.monotonic()
@@ -505,7 +556,7 @@ class Trainer:
     def _tell(self) -> None:
         self._lap()
         rate = self.step * self.config.batch_size / max(self.seconds, 1e-9)
-        state = {"step": self.step, "steps": self.steps, "images_per_second": rate} | self._means()
+        state = {"step": self.step, "steps": self.steps, "images_per_second": rate} | self.means()
         for watcher in self.watchers:
             watcher.step(state)
 
@@ -513,52 +564,6 @@ class Trainer:
         self._settle()
         if self.hopeless.item():
             raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient (before step {self.step})")
-
-    def _end_epoch(self, epoch: int) -> None:
-        self._check_alive()
-        self.world.add(self.totals)
-        means = self._means()  # waits for the device, so that the lap is the true one
-        self._lap()
-        if not means:
-            raise _Hopeless(f"no update of epoch {epoch + 1} had a finite loss")
-        row = {"epoch": float(epoch + 1)} | {f"train_{name}": value for name, value in means.items()}
-        self.totals.zero_()
-        last = self.step >= self.steps
-        if last or (epoch + 1) % self.config.validate_every == 0:
-            elbo = self.validate()
-            # Where there is no bound it is minus the loss, and goes by no other name.
-            row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
-            # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
-            # best of that is neither kept nor waited for.
-            moving = not (self._settled(self.step) and self._settled(self.best_epoch * self.steps_per_epoch))
-            better = self.best is None or math.isnan(self.highest) or elbo > self.highest
-            better = better or (moving and math.isfinite(elbo))
-            if better or self.config.keep == "last":
-                self.best_elbo, self.best_epoch = elbo, epoch + 1
-                self.best = self._snapshot()
-            self.highest = elbo if better else self.highest
-            self.waited = 0 if better or moving else self.waited + 1
-            self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
-        self.peak = max(self.peak, peak_memory(self.compute.device))
-        for name, value in row.items():
-            self.curves.setdefault(name, []).append(value)
-        if all(map(math.isfinite, row.values())) and not self.in_a_row.item():
-            self.good = copied(capture(self))
-        for watcher in self.watchers:
-            watcher.epoch(row | {"step": float(self.step)})
-        self._clock = time.monotonic()
-
-    def _settled(self, step: int) -> bool:
-        # Whether what is trained at the end of so many steps is what is trained at the end.
-        at, end = (self.model.stage(self.progress(place)) for place in (max(step, 1) - 1, self.steps - 1))
-        return step > 0 and step >= self.warmup_steps and at == end
-
-    def _finish(self) -> None:
-        self._uncapture()
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
-        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
-        self.model.eval()
 
     def _uncapture(self) -> None:
         if self.graph:
@@ -568,23 +573,6 @@ class Trainer:
     def _snapshot(self) -> dict[str, Tensor]:
         with _evaluating(self.model, self.average):
             return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
-
-def progress_at(step: int, warmup: float, steps: int) -> Progress:
-    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step."""
-    return Progress(min(1.0, step / warmup) if warmup else 1.0, fraction=step / steps)
-
-
-def untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
-    """The parameter groups of ``model`` that no step of a training on so many images would move."""
-    epoch = images // config.batch_size
-    steps, left = config.epochs * epoch, set(model.parameter_groups())
-    # The last step first: nearly always the first and the last one are enough.
-    for step in itertools.chain(range(min(1, steps)), range(steps - 1, 0, -1)):
-        left -= set(model.trained_in(model.stage(progress_at(step, config.warmup * epoch, steps))))
-        if not left:
-            break
-    return left if steps else set()
 
 
 class _Hopeless(Exception):

@@ -1,0 +1,51 @@
+"""`zoo score`, `zoo fid`: metrics of codes and pictures that were made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from benchmarks.commands import options
+from benchmarks.report.terminal import screen_width, table
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
+@options.as_json
+def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
+    """Disentanglement scores of codes that were computed elsewhere: an npz of z_train, factors_train, z_test,
+    factors_test."""
+    from benchmarks.score import score_file
+
+    scores = score_file(file, options.names(metrics, "--metrics") or None)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+    else:
+        rows = [(name, f"{value:.4f}") for name, value in scores.items()]
+        rows += [(name, f"skip: {reason}") for name, reason in scores.skipped.items()]
+        click.echo(table(rows, ("metric", "value"), screen_width()))
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option(
+    "--extractor", default="inception", show_default=True,
+    help="inception, inception_bf16, efficientnet_lite0 or digits.",
+)
+@options.device
+@options.as_json
+def fid(a: Path, b: Path, extractor: str, device: str, as_json: bool) -> None:
+    """Sample quality of images A against images B: folders of pictures, or npz files of uint8 images."""
+    from benchmarks.fid import score_folders
+    from zoo.training.precision import choose
+
+    scores = score_folders(a, b, extractor, choose(device).device)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+    else:
+        rows = [(name, f"{value:.6g}") for name, value in scores.items()]
+        click.echo(table(rows, ("metric", "value"), screen_width()))
