@@ -237,7 +237,7 @@ def test_a_way_that_cannot_be_taken_leaves_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     from benchmarks.ahead import train_ahead
-    from benchmarks.matrix import Places, plan
+    from benchmarks.matrix import Places, compute_of, plan
     from benchmarks.suite import suite_named
 
     def fails(configs, compute):
@@ -247,7 +247,7 @@ def test_a_way_that_cannot_be_taken_leaves_the_other(
     places, said = Places(tmp_path / "board", tmp_path / "runs"), []
     cells = plan(suite_named("smoke"), ("vae",), ("synthetic",), (0, 1))
     for ways, wins in (((fails, lambda *_: 1.0), "one by one"), ((fails, lambda *_: 2.0), "on a stream each")):
-        train_ahead(cells, places, choose("cpu"), lambda: False, said.append, *ways)
+        train_ahead(cells, places, compute_of("cpu", cells), lambda: False, said.append, *ways)
         assert wins in said[-1] and "as one stack the" in said[-1]
     assert all(finished(places.run(planned.cell)) for planned in cells)
 

@@ -186,8 +186,10 @@ class Observer:
         with self._lock:
             if self._told or self._over.is_set():
                 return
-            self._told = self._off = True
-        log.warning("Weights & Biases is off for this run, which goes on: %s.", _without_keys(reason))
+            self._told = True
+            # Before anybody sees that it is off, and may end the process.
+            log.warning("Weights & Biases is off for this run, which goes on: %s.", _without_keys(reason))
+            self._off = True
         if self._process:
             self._process.kill()
         self._end_queue()
