@@ -162,12 +162,14 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     """The trained model of a run folder, in evaluation mode. Nothing is unpickled and no data is loaded.
 
     Raises:
-        UsageError: the folder is not a run.
+        UsageError: the folder is not a run, or one of a variant that is not registered here.
         ZooError: the run is not finished, or its files are damaged.
     """
     folder = Path(folder)
     described = _describe(folder)
     config = _config(folder, described)
+    if config.variant not in registry().variants:
+        raise UsageError(f"{folder} is of the variant '{config.variant}': install the package that has it.")
     spec = _spec(folder, described)
     if not finished(folder):
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")

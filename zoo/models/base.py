@@ -174,8 +174,8 @@ class VAE(nn.Module):
 
     def stage(self, progress: float | Tensor) -> Hashable:
         """Which of several losses training minimises at ``progress``, for a variant that trains one part after another
-        and decides by it in `losses`. One that is called as a parameter group trains that group alone. A captured step
-        is captured once in each stage, and hands it on."""
+        and decides by it in `losses`. A stage with the name of a parameter group trains that group alone, unless
+        `trained_in` says otherwise. A captured step is captured once in each stage, and hands it on."""
         return None
 
     def trained_in(self, stage: Hashable) -> Collection[str]:
