@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import examples, matrix, record
+from benchmarks import matrix, per_example, record
 from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
 from zoo.errors import UsageError, ZooError
@@ -139,19 +139,19 @@ def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> t
 
 
 def _files(made: Record, places: Places) -> list[str]:
-    kept = _examples(made, places)
+    kept = _per_example(made, places)
     return [*made.figures.values(), *([kept] if (places.board / kept).exists() else [])]
 
 
-def _examples(made: Record, places: Places) -> str:
-    return str(examples.path_of(made.cell, places.records).relative_to(places.board))
+def _per_example(made: Record, places: Places) -> str:
+    return str(per_example.path_of(made.cell, places.records).relative_to(places.board))
 
 
 def _taken(ray: Any, reference: Any, planned: Planned, places: Places) -> Record:
     try:
         text, files = ray.get(reference)
         made = record.parse(json.loads(text), f"the record of {planned.cell.stem}")
-        if made.cell != planned.cell or set(files) - {_examples(made, places)} != set(made.figures.values()):
+        if made.cell != planned.cell or set(files) - {_per_example(made, places)} != set(made.figures.values()):
             raise ZooError(f"the node of {planned.cell.stem} sent something else.")
         for path, data in files.items():
             atomic_write(places.board / path, data)  # a record's own check: inside the board, whoever sent it

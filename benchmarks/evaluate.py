@@ -36,7 +36,7 @@ class Evaluation:
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
-    examples: dict[str, Tensor] = field(default_factory=dict)
+    per_example: dict[str, Tensor] = field(default_factory=dict)
 
 
 def evaluate(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
@@ -161,7 +161,7 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
 
 def _ranked(out: Evaluation, name: str, values: Tensor, unit: str, better: str, identity: dict[str, Any]) -> None:
     out.metrics[name] = _metric(values, unit, better, identity)
-    out.examples[name] = values
+    out.per_example[name] = values
 
 
 def _metric(values: Tensor, unit: str, better: str | None, identity: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from zoo.registry import registry
 LOG_LINES = 20
 # What an evaluation imports where it needs it.
 EVALUATION = (
-    *("examples", "quality", "report.figures", "digits.train"),
+    *("per_example", "quality", "report.figures", "digits.train"),
     *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
@@ -172,11 +172,11 @@ def run_cell(
         else:
 
             def finish(content: dict[str, Any], found: Any) -> None:
-                from benchmarks import examples
+                from benchmarks import per_example
 
                 started = time.monotonic()
                 content["figures"] = draw(planned, found.pictures, places)
-                examples.write(found.examples, planned.cell, places.records)
+                per_example.write(found.per_example, planned.cell, places.records)
                 content["seconds"]["figures"] = time.monotonic() - started
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import examples, record
+from benchmarks import per_example, record
 from benchmarks.metrics.features import mean_and_error
 from benchmarks.record import Metric
 from benchmarks.report.against import Difference, against
@@ -66,7 +66,7 @@ def test_the_paired_interval_holds_it_as_often_and_is_narrower(seeds: tuple[int,
             for seed in range(many):
                 values = images + generator.normal(0.0, spread) + generator.normal(0.0, 1.0, 200)
                 rows[-1].append(kept(name, seed, values, tmp_path))
-        error = examples.paired_error(*rows, "elbo", tmp_path)
+        error = per_example.paired_error(*rows, "elbo", tmp_path)
         a, b = (estimate([one.metrics["elbo"] for one in row]) for row in rows)
         inside += abs(a.value - b.value) <= half_width(a, b, error)
         widths += half_width(a, b, error), half_width(a, b)
@@ -77,7 +77,7 @@ def kept(name: str, seed: int, values: np.ndarray, records: Path) -> record.Reco
     """A record of these values, an image each, and the file beside it."""
     tensor = torch.from_numpy(values)
     one = make(name, seed, metrics__elbo=mean_and_error(tensor)._asdict() | {"unit": "nats", "better": "higher"})
-    examples.write({"elbo": tensor}, one.cell, records)
+    per_example.write({"elbo": tensor}, one.cell, records)
     return one
 
 
@@ -88,7 +88,7 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
               for name in ("vae", "flow_vae") for seed in range(2)}  # fmt: skip
     records = [kept(name, seed, each, tmp_path) for (name, seed), each in values.items()]
     a, b = (np.mean([values[name, seed] for seed in range(2)], 0) for name in ("vae", "flow_vae"))
-    error = examples.paired_error(records[:2], records[2:], "elbo", tmp_path)
+    error = per_example.paired_error(records[:2], records[2:], "elbo", tmp_path)
     assert error == pytest.approx((a - b).std(ddof=1) / math.sqrt(50), rel=1e-3)
 
     def found(folder: Path | None) -> Difference:
@@ -98,9 +98,9 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
     assert found(tmp_path).paired and found(tmp_path).better == "vae"
     assert not found(None).paired and found(None).better == "tie"
     # One of another run of the cell, of other examples, broken or lost: all are compared as without any.
-    path = examples.path_of(records[3].cell, tmp_path)
+    path = per_example.path_of(records[3].cell, tmp_path)
     for values in (images + 1, images[:49]):
-        examples.write({"elbo": torch.from_numpy(values)}, records[3].cell, tmp_path)
+        per_example.write({"elbo": torch.from_numpy(values)}, records[3].cell, tmp_path)
         assert not found(tmp_path).paired
     for content in (b"", path.read_bytes()[:-20], b"PK"):
         path.write_bytes(content)
@@ -109,7 +109,7 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
     assert not found(tmp_path).paired
     elsewhere = [kept("vae", seed, images, tmp_path) for seed in range(2)]
     moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in elsewhere]
-    assert examples.paired_error(records[:2], moved, "elbo", tmp_path) is None
+    assert per_example.paired_error(records[:2], moved, "elbo", tmp_path) is None
 
 
 def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:

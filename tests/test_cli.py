@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cli, examples, record
+from benchmarks import cli, per_example, record
 from benchmarks.catalogue import listed
 from tests.conftest import ROOT
 from zoo.models.beta_vae import BetaVAE
@@ -151,7 +151,7 @@ def test_a_bench_makes_records_and_a_board_and_does_nothing_twice(zoo, tmp_path:
             -made["metrics"]["rate"]["value"] - made["metrics"]["distortion"]["value"]
         )
         assert all(listed(name) for name in made["metrics"]), made["metrics"].keys()
-        each = examples.read(record.read(path), tmp_path / "leaderboard" / "records")
+        each = per_example.read(record.read(path), tmp_path / "leaderboard" / "records")
         assert set(each) == {"elbo", *(name for name in made["metrics"] if name.startswith("nll"))}
         assert set(made["figures"]) == {"samples", "reconstructions", "traversals", "interpolations", "pca"}
         for name, picture in made["figures"].items():

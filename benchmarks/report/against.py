@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.examples import paired_error
+from benchmarks.per_example import paired_error
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import DAGGER

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import matrix, record
+from benchmarks import matrix, per_example, record
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
 from tests.faults.children import CELLS, SUITE
@@ -87,6 +87,7 @@ def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatc
     assert len(record.read_all(places.records)) == 3
     done = next(one for one in made if one.status == "done")
     assert all((places.board / path).stat().st_size > 100 for path in done.figures.values())
+    assert "elbo" in per_example.read(done, places.records)
     assert not list((tmp_path / "scratch").iterdir()), "a node keeps nothing"
     assert not list(places.runs.rglob("*.safetensors")), "the model stays where it was made"
     stand_in.lost = ()
