@@ -299,6 +299,10 @@ def test_the_average_is_the_same_by_a_number_and_by_a_tensor() -> None:
 def test_an_update_on_a_gpu_asks_the_host_for_nothing(optimizer: str) -> None:
     # Of tensors that have no numbers, any of which the host would ask for raises; no GPU is needed for them.
     with FakeTensorMode():
+        try:
+            torch.empty((), device="cuda").copy_(torch.empty((), device="cuda"))
+        except RuntimeError as error:
+            pytest.skip(f"this PyTorch wants a driver to copy what has no numbers: {str(error).splitlines()[0]}")
         parameter = torch.nn.Parameter(torch.empty(3, device="cuda"))
         group = Group("g", [parameter], TrainConfig(optimizer=optimizer, clip=1.0, weight_decay=0.1))
         group.capturable = True
