@@ -19,6 +19,7 @@ from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.export import export
 from benchmarks.commands.listing import list_, show
 from benchmarks.commands.new import new
+from benchmarks.commands.options import LONGEST
 from benchmarks.commands.reproduce import reproduce
 from benchmarks.commands.scoring import fid, score
 from benchmarks.report.terminal import screen_width, table
@@ -26,7 +27,6 @@ from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-LONGEST = 2000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -58,14 +58,18 @@ def _is_of(values: np.ndarray, of: Record, name: str) -> bool:
     return values.shape == (metric.n,) and math.isclose(values.mean(), metric.value, rel_tol=1e-9, abs_tol=error)
 
 
-def paired_error(a: list[Record], b: list[Record], metric: str, records: Path) -> float | None:
+def paired_errors(a: list[Record], b: list[Record], records: Path) -> dict[str, float]:
     """The standard error of the mean difference of two rows (records of one seed each) over the examples that both
-    were measured on: of the differences of the means over seeds. None where they were measured on other examples, or
-    what each came to is not known."""
+    were measured on: of the differences of the means over seeds. By metric, of those that every record of both has an
+    example; none where they were measured on other examples."""
     if any(one.data != a[0].data for one in (*a, *b)):
-        return None
-    each = [[read(one, records).get(metric) for one in row] for row in (a, b)]
-    if any(values is None for row in each for values in row):
-        return None
-    difference = np.mean(each[0], 0) - np.mean(each[1], 0)
-    return float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else None
+        return {}
+    each = [[read(one, records) for one in row] for row in (a, b)]
+    known = set.intersection(*(set(values) for row in each for values in row)) if a and b else set()
+    errors = {}
+    for metric in known:
+        ours, theirs = ([values[metric] for values in row] for row in each)
+        if len({len(values) for values in (*ours, *theirs)}) == 1 and len(ours[0]) > 1:
+            difference = np.mean(ours, 0) - np.mean(theirs, 0)
+            errors[metric] = float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    return errors

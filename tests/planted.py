@@ -155,13 +155,17 @@ class DetachedCode(VanillaVAE):
         return super().decode(z.detach(), y)
 
 
-class SilentStage(VanillaVAE):
-    """Right, but the trainer is told of a stage that has no loss of the decoder."""
+class DecoderApart(VanillaVAE):
+    """The decoder is a parameter group of its own."""
 
     def parameter_groups(self):
         decoder = {id(parameter) for parameter in self.decoder.parameters()}
         rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
         return {"vae": rest, "decoder": list(self.decoder.parameters())}
+
+
+class SilentStage(DecoderApart):
+    """Right, but the trainer is told of a stage that has no loss of the decoder."""
 
     def losses(self, x, y=None, progress=1.0):
         losses = super().losses(x, y, progress)
@@ -204,11 +208,8 @@ class DetachedPenalty(BetaVAE):
         return Losses({"vae": loss.mean()}, terms)
 
 
-class IdleGroup(VanillaVAE):
-    def parameter_groups(self):
-        decoder = {id(parameter) for parameter in self.decoder.parameters()}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
-        return {"vae": rest, "decoder": list(self.decoder.parameters())}
+class IdleGroup(DecoderApart):
+    pass
 
 
 class CodeOfTheBatch(VanillaVAE):
@@ -244,13 +245,8 @@ class OptionalPart(BetaVAE):
         return Losses({"vae": (terms.distortion + terms.rate.sum(1) + self.settings.beta * penalty).mean()}, terms)
 
 
-class MiddleStage(VanillaVAE):
+class MiddleStage(DecoderApart):
     """No mistake: the decoder has a loss in the middle of the training alone."""
-
-    def parameter_groups(self):
-        decoder = {id(parameter) for parameter in self.decoder.parameters()}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in decoder]
-        return {"vae": rest, "decoder": list(self.decoder.parameters())}
 
     def losses(self, x, y=None, progress=1.0):
         losses = super().losses(x, y, progress)

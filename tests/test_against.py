@@ -66,7 +66,7 @@ def test_the_paired_interval_holds_it_as_often_and_is_narrower(seeds: tuple[int,
             for seed in range(many):
                 values = images + generator.normal(0.0, spread) + generator.normal(0.0, 1.0, 200)
                 rows[-1].append(kept(name, seed, values, tmp_path))
-        error = per_example.paired_error(*rows, "elbo", tmp_path)
+        error = per_example.paired_errors(*rows, tmp_path)["elbo"]
         a, b = (estimate([one.metrics["elbo"] for one in row]) for row in rows)
         inside += abs(a.value - b.value) <= half_width(a, b, error)
         widths += half_width(a, b, error), half_width(a, b)
@@ -88,7 +88,7 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
               for name in ("vae", "flow_vae") for seed in range(2)}  # fmt: skip
     records = [kept(name, seed, each, tmp_path) for (name, seed), each in values.items()]
     a, b = (np.mean([values[name, seed] for seed in range(2)], 0) for name in ("vae", "flow_vae"))
-    error = per_example.paired_error(records[:2], records[2:], "elbo", tmp_path)
+    error = per_example.paired_errors(records[:2], records[2:], tmp_path)["elbo"]
     assert error == pytest.approx((a - b).std(ddof=1) / math.sqrt(50), rel=1e-3)
 
     def found(folder: Path | None) -> Difference:
@@ -109,7 +109,7 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
     assert not found(tmp_path).paired
     elsewhere = [kept("vae", seed, images, tmp_path) for seed in range(2)]
     moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in elsewhere]
-    assert per_example.paired_error(records[:2], moved, "elbo", tmp_path) is None
+    assert per_example.paired_errors(records[:2], moved, tmp_path) == {}
 
 
 def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:

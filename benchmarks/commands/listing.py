@@ -8,11 +8,9 @@ from typing import Any
 import click
 
 from benchmarks.commands import options
+from benchmarks.commands.options import LONGEST
 from benchmarks.report.terminal import screen_width, table
 from zoo.errors import fold, unknown
-
-# Characters of what somebody's module raised.
-LONGEST = 2000
 
 
 @click.command("list")

@@ -13,6 +13,8 @@ import click
 
 from zoo.errors import UsageError
 
+# Characters of what somebody's code raised that a terminal is shown.
+LONGEST = 2000
 WANDB = click.Choice(["auto", "online", "offline", "disabled"])
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.per_example import paired_error
+from benchmarks.per_example import paired_errors
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import DAGGER
@@ -24,7 +24,6 @@ class Difference:
 
     table: Table
     column: Column
-    rows: tuple[Row, Row]
     a: Estimate
     b: Estimate
     error: float | None
@@ -73,23 +72,15 @@ def _of_table(table: Table, a: str, b: str, folder: Path | None) -> Iterator[Dif
             labels = ", ".join(f"'{row.label}'" for row in several)
             raise UsageError(f"{table.group} has several rows of {name}: give one of {labels}.")
     rows = (found[0][0], found[1][0])
+    paired = paired_errors(*(row.done for row in rows), folder) if folder else {}
     for column in [*table.head, *table.further]:
         one, two = (row.cells[column] for row in rows)
         if column.better and isinstance(one, Estimate) and isinstance(two, Estimate):
-            paired = _paired(column, rows, folder)
-            width, better = half_width(one, two, paired), _better(column, rows, one, two, paired)
-            yield Difference(table, column, rows, one, two, width, better, paired is not None)
-
-
-def _paired(column: Column, rows: tuple[Row, Row], folder: Path | None) -> float | None:
-    if folder is None:
-        return None
-    a, b = ([one for one in row.done if _holds(column, one)] for row in rows)
-    return paired_error(a, b, column.metric, folder)
-
-
-def _holds(column: Column, of: Record) -> bool:
-    return column.metric in of.metrics and column.holds(column.metric, of.metrics[column.metric])
+            # Of all seeds, and so no error of a mean over some of them.
+            whole = all(end.seeds == len(row.done) for end, row in zip((one, two), rows, strict=True))
+            error = paired.get(column.metric) if whole else None
+            width, better = half_width(one, two, error), _better(column, rows, one, two, error)
+            yield Difference(table, column, one, two, width, better, error is not None)
 
 
 def _rows(table: Table, name: str) -> list[Row]:
