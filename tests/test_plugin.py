@@ -37,6 +37,8 @@ def test_the_plugin_is_listed_with_where_it_comes_from(site: Path, tmp_path: Pat
     (found,) = [row for row in rows if row["name"] == "free_bits_vae"]
     assert found["origin"] == "vae-zoo-example 0.1.0"
     assert "checkers" in command(site, tmp_path, "list", "datasets").stdout
+    shown = command(site, tmp_path, "show", "free_bits_vae").stdout
+    assert "Kingma et al." in shown and "https://arxiv.org/abs/1606.04934" in shown
 
 
 def test_its_variant_keeps_the_contract(site: Path, tmp_path: Path) -> None:

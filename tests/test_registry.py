@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
+import zoo.registry as names
 from tests.conftest import ROOT
 from zoo.config import RunConfig, merge, parse_setting, resolve
 from zoo.errors import UsageError
@@ -124,6 +126,40 @@ def test_what_does_not_change_a_result_does_not_change_its_identity() -> None:
     assert resolve("vae", settings=["train.epochs=7"]).identity() != base.identity()
     assert resolve("vae", seed=1).identity() != base.identity()
     assert RunConfig.model_validate(base.model_dump()) == base
+
+
+def test_a_package_brings_a_registry_of_its_own(tmp_path: Path, monkeypatch) -> None:
+    files = {
+        "good": GOOD.replace("title: Mine", "title: Mine\n    train: {warmup: 3}\n    origin: somewhere"),
+        "clash": GOOD.replace("mine:", "Beta-VAE:") + "  spots: {load: 'clash.spots:load', title: Spots, classes: 2}\n",
+        "broken": GOOD.replace("title", "tilte"),
+        "empty": None,
+    }
+    files["clash"] = files["clash"].replace("datasets: {}", "datasets:")
+    for package, text in files.items():
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise SystemError('nothing is imported to list')")
+        if text:
+            (tmp_path / package / "registry.yaml").write_text(text)
+    (tmp_path / "lonely.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint(name, name, names.REGISTRY_GROUP) for name in (*files, "lonely", "nowhere_at_all", "no.where")]
+    monkeypatch.setattr(names, "entry_points", lambda group: points if group == names.REGISTRY_GROUP else [])
+    registry.cache_clear()
+    try:
+        with pytest.warns(UserWarning) as said:
+            mine = registry().variant("mine")[1]
+        assert (mine.title, mine.train, mine.origin) == ("Mine", {"warmup": 3}, "plugin")
+        assert registry().datasets["spots"].classes == 2
+        assert registry().variants["beta_vae"].origin == "built-in" and "Beta-VAE" not in registry().variants
+    finally:
+        registry.cache_clear()
+    told = [str(one.message) for one in said]
+    assert len(told) == 6 and all("ignored" in one for one in told), told
+    for part in ("broken/registry.yaml:3: variants.mine.title: field required", "empty/registry.yaml: cannot be read",
+                 "'lonely' is not a package", "'nowhere_at_all' is not a package", "'no.where' is not a package",
+                 "variant 'Beta-VAE' of plugin is ignored: the name is taken"):  # fmt: skip
+        assert any(part in one for one in told), (part, told)
 
 
 def test_listing_imports_no_torch() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import warnings
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zoo.errors import UsageError, find, fold
 
-VARIANT_GROUP, DATASET_GROUP = "zoo.variants", "zoo.datasets"
+# Entry points of packages: of a class, of a loading function, and of a package that has a registry.yaml of its own.
+VARIANT_GROUP, DATASET_GROUP, REGISTRY_GROUP = "zoo.variants", "zoo.datasets", "zoo.registry"
+FILE = "registry.yaml"
 # Files and folders are called after them.
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 SIZE_LIMIT = 1 << 20
@@ -104,8 +108,8 @@ class Registry(Entry):
     """Everything that has a name."""
 
     schema_: Literal[1] = Field(alias="schema")
-    variants: dict[Annotated[str, Field(pattern=NAME)], VariantEntry]
-    datasets: dict[Annotated[str, Field(pattern=NAME)], DatasetEntry]
+    variants: dict[Annotated[str, Field(pattern=NAME)], VariantEntry] = {}
+    datasets: dict[Annotated[str, Field(pattern=NAME)], DatasetEntry] = {}
 
     def variant(self, name: str) -> tuple[str, VariantEntry]:
         """The registered name and its entry. A dash works for an underscore.
@@ -127,16 +131,19 @@ class Registry(Entry):
 def registry_path() -> Path:
     """`registry.yaml`: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
-    shipped = package / "registry.yaml"
-    return shipped if shipped.exists() else package.parent / "registry.yaml"
+    shipped = package / FILE
+    return shipped if shipped.exists() else package.parent / FILE
 
 
 @functools.cache
 def registry() -> Registry:
     """The built-in registry with the plugins that are installed. Read once a process."""
     built_in = read_yaml(registry_path(), Registry)
-    variants = built_in.variants | _plugins(VARIANT_GROUP, "variant", VariantEntry, built_in.variants)
-    datasets = built_in.datasets | _plugins(DATASET_GROUP, "data set", DatasetEntry, built_in.datasets)
+    files = list(_files())
+    variants = [(origin, file.variants) for origin, file in files]
+    datasets = [(origin, file.datasets) for origin, file in files]
+    variants = built_in.variants | _plugins(VARIANT_GROUP, "variant", VariantEntry, built_in.variants, variants)
+    datasets = built_in.datasets | _plugins(DATASET_GROUP, "data set", DatasetEntry, built_in.datasets, datasets)
     return built_in.model_copy(update={"variants": variants, "datasets": datasets})
 
 
@@ -226,20 +233,51 @@ def _line(tree: yaml.Node | None, location: tuple[Any, ...]) -> int:
     return line
 
 
-def _plugins(group: str, kind: str, model: type[T], built_in: dict[str, T]) -> dict[str, T]:
+def _files() -> Iterator[tuple[str, Registry]]:
+    """The origin and the registry of every package that has a `registry.yaml`."""
+    for point in entry_points(group=REGISTRY_GROUP):
+        try:
+            spec = importlib.util.find_spec(point.value)
+        except (ImportError, ValueError):
+            spec = None
+        folders = spec.submodule_search_locations if spec else None
+        try:
+            if not folders:
+                raise UsageError(f"'{point.value}' is not a package")
+            yield _origin(point), read_yaml(Path(folders[0]) / FILE, Registry)
+        except UsageError as error:
+            warnings.warn(f"the registry of {_origin(point)} is ignored: {str(error).rstrip('.')}.", stacklevel=2)
+
+
+def _plugins(
+    group: str, kind: str, model: type[T], built_in: Mapping[str, T], files: Iterable[tuple[str, Mapping[str, T]]]
+) -> dict[str, T]:
     taken = {fold(name) for name in built_in}
     found: dict[str, T] = {}
-    for point in entry_points(group=group):
-        origin = f"{point.dist.name} {point.dist.version}" if point.dist else "plugin"
-        if fold(point.name) in taken:
-            warnings.warn(f"{kind} '{point.name}' of {origin} is ignored: the name is taken.", stacklevel=2)
+    of_files = [
+        (name, origin, entry.model_copy(update={"origin": origin}))
+        for origin, entries in files
+        for name, entry in entries.items()
+    ]
+    for name, origin, entry in (*of_files, *_named(group, kind, model)):
+        if fold(name) in taken:
+            warnings.warn(f"{kind} '{name}' of {origin} is ignored: the name is taken.", stacklevel=2)
             continue
+        taken.add(fold(name))
+        found[name] = entry
+    return found
+
+
+def _named(group: str, kind: str, model: type[T]) -> Iterator[tuple[str, str, T]]:
+    # What has a name and a target, and nothing else.
+    for point in entry_points(group=group):
+        origin = _origin(point)
         try:
-            entry = model(target=point.value, title=point.name, origin=origin)
+            yield point.name, origin, model(target=point.value, title=point.name, origin=origin)
         except ValidationError:
             message = f"{kind} '{point.name}' of {origin} is ignored: '{point.value}' is not module:name."
             warnings.warn(message, stacklevel=2)
-            continue
-        taken.add(fold(point.name))
-        found[point.name] = entry
-    return found
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "plugin"
