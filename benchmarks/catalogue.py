@@ -34,6 +34,8 @@ METRICS = (
     Listed("classification_error", "", "lower", "a model with q(y | x)", "share of images given a wrong class"),
     Listed("completion_loss", "", "lower", "a model that completes", "loss of the unseen quadrants given the others"),
     Listed("guess_loss", "", "lower", "a model that completes", "the same of its deterministic first guess"),
+    Listed("acceptance", "", None, "an energy-based prior", "share of standard normal draws that the prior accepts"),
+    Listed("log_normaliser_error", "nats", "lower", "an energy-based prior", "standard error of its log-normaliser"),
     Listed("active_units", "", None, "", "code dimensions whose mean varies over the data by more than 0.01"),
     Listed("linear_probe", "", "higher", "classes", "accuracy of a linear classifier of codes on unseen images"),
     Listed("knn_accuracy", "", "higher", "classes", "accuracy of the majority of the 10 nearest training codes"),

@@ -55,6 +55,20 @@ def test_outside_the_block_the_global_generator_is_used_and_inside_it_is_not() -
 def test_the_wrong_number_of_rows_is_refused() -> None:
     with noise.keyed(0, torch.arange(4)), pytest.raises(ValueError, match="4 rows"):
         noise.normal(torch.empty(3, 2))
+    with noise.keyed(0, torch.arange(4)), pytest.raises(ValueError, match="for training"):
+        noise.normal(torch.empty(4, 2), shared=True)
+
+
+def test_what_is_shared_is_the_same_for_every_part_of_a_batch() -> None:
+    torch.manual_seed(5)
+    whole = noise.normal(torch.empty(12, 3), shared=True), noise.normal(torch.empty(6, 2))
+    for size in (1, 2, 3, 6):
+        torch.manual_seed(5)
+        tape: list[torch.Tensor] = []
+        for start in range(0, 6, size):
+            with noise.part_of(6, start, start + size, tape):
+                assert torch.equal(noise.normal(torch.empty(12, 3), shared=True), whole[0])
+                assert torch.equal(noise.normal(torch.empty(size, 2)), whole[1][start : start + size])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

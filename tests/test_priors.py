@@ -14,8 +14,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from zoo import noise, priors
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.posteriors import DiagonalGaussian, PosteriorSettings, kl_diagonal, make_posterior
-from zoo.priors import PRIORS, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
+from zoo.posteriors import DiagonalGaussian, PosteriorSettings, kl_diagonal, log_normal, make_posterior
+from zoo.priors import PRIORS, EnergyPrior, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
 
 SPEC = DataSpec((1, 3, 3), "binary")
 
@@ -39,10 +39,10 @@ class Model(Encoder):
 
 
 def build(name: str, latent: int = 2, components: int = 5) -> Prior:
-    """A small prior in float64 whose parameters, if any, are away from their start."""
+    """A small prior in float64, in evaluation mode, whose parameters, if any, are away from their start."""
     encoder = Encoder(latent).double()
     settings = PriorSettings(name=name, components=components, flows=4, hidden=16)
-    prior = make_prior(settings, latent, encoder.infer, SPEC).double()
+    prior = make_prior(settings, latent, encoder.infer, SPEC).double().eval()
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.25 * torch.randn_like(parameter))
@@ -59,7 +59,7 @@ def grid(prior: Prior, reach: float = 12.0, n: int = 801) -> tuple[Tensor, Tenso
         return z, prior.log_prob(z).exp() * (2 * reach / (n - 1)) ** 2
 
 
-@pytest.mark.parametrize("wrong", [{"name": "vampire"}, {"components": 0}, {"flows": 0}, {"k": 1}])
+@pytest.mark.parametrize("wrong", [{"name": "vampire"}, {"components": 0}, {"flows": 0}, {"k": 1}, {"tries": 1}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PriorSettings(**wrong)
@@ -128,7 +128,7 @@ def test_temperature_zero_is_without_noise_and_one_half_is_narrower(name: str) -
         cold, cool, warm = (prior.sample(4000, temperature=t) for t in (0.0, 0.5, 1.0))
     assert cold.std(0).max() < 1e-9
     ratio = cool.std(0) / warm.std(0)
-    if name == "flow":  # a curved map does not scale exactly
+    if name in ("flow", "energy"):  # neither a curved map nor what is accepted scales exactly
         assert (ratio < 0.9).all()
     else:
         torch.testing.assert_close(ratio, torch.full_like(ratio, 0.5), rtol=0.06, atol=0)
@@ -342,3 +342,139 @@ def test_while_weights_are_unchanged_pseudo_inputs_are_encoded_once(monkeypatch:
         assert not torch.allclose(model.prior.log_prob(z), expected[0])
         with priors.unchanged():  # nothing is left of the block before
             assert not torch.allclose(model.prior.log_prob(z), expected[0])
+
+
+# ---- energy ------------------------------------------------------------------------------------------------
+
+
+def half(tries: int) -> EnergyPrior:
+    """A prior that accepts what has a positive first coordinate, and nothing else."""
+    prior = make_prior(PriorSettings(name="energy", tries=tries, hidden=2), 2).double().eval()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.zero_()
+        first, _, second, _, last = prior.network
+        first.weight[0, 0], second.weight[0, 0], last.weight[0, 0] = 1e6, 1e6, 1e3
+    return prior
+
+
+@pytest.mark.parametrize("tries", [2, 3, 100])
+def test_the_last_draw_is_accepted_in_any_case(tries: int) -> None:
+    prior = half(tries)
+    z = torch.tensor([[0.7, -1.0], [-0.7, -1.0]], dtype=torch.float64)
+    rest = 0.5 ** (tries - 1)
+    normal = Independent(Normal(torch.zeros(2).double(), torch.ones(2).double()), 1).log_prob(z)
+    expected = normal + torch.tensor([2 * (1 - rest) + rest, rest], dtype=torch.float64).log()
+    with torch.no_grad():
+        error = prior.counted()[1].item()
+        # Where nothing but the last draw can come from, its share is of Z^(T-1), and so is the error of its logarithm.
+        found, slack = prior.log_prob(z), torch.tensor([1.0, tries - 1.0]).double() * 4 * error
+        assert ((found - expected).abs() < slack).all()
+        samples = prior.sample(20_000)
+    negative = (samples[:, 0] < 0).double()
+    assert abs(negative.mean() - rest / 2) < 4.5 * math.sqrt(rest / 2 / 20_000) + 1e-9
+    assert (tries < 100) == bool(negative.any())
+
+
+def test_a_constant_energy_changes_nothing() -> None:
+    prior = make_prior(PriorSettings(name="energy"), 3).eval()
+    with torch.no_grad():
+        prior.network[-1].weight.zero_()
+        prior.network[-1].bias.fill_(-2.0)
+        z = torch.randn(50, 3)
+        torch.testing.assert_close(prior.log_prob(z), make_prior(PriorSettings(), 3).log_prob(z))
+        assert prior.counted()[1] < 1e-6
+
+
+def test_the_normaliser_is_the_integral_and_its_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = build("energy")
+    with torch.no_grad():
+        prior.network[-1].weight.mul_(8.0)
+        axis = torch.linspace(-9, 9, 1201, dtype=torch.float64)
+        z = torch.cartesian_prod(axis, axis)
+        normal = log_normal(z, prior.zero, prior.zero).sum(1)
+        exact = torch.logsumexp(normal - prior.energy(z), 0) + 2 * math.log(18 / 1200)
+        value, error = prior.counted()
+        assert 0 < error < 0.01 and abs(value - exact) < 4 * error
+        # From other and fewer draws: as far from it as the error says.
+        monkeypatch.setattr(priors, "COUNTED", 2000)
+        far = []
+        for seed in range(60):
+            generator = torch.Generator().manual_seed(100 + seed)
+            draws = torch.randn(2000, 2, generator=generator).double()
+            monkeypatch.setattr(prior, "_fixed", lambda n, draws=draws: iter([draws]))
+            prior._counted = None
+            value, error = prior.counted()
+            far.append((value - exact) / error)
+        assert 0.75 < torch.stack(far).square().mean().sqrt() < 1.25
+
+
+def test_the_normaliser_is_counted_again_when_a_weight_moves_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, counts = build("energy"), []
+    fixed = EnergyPrior._fixed
+    monkeypatch.setattr(EnergyPrior, "_fixed", lambda self, n: counts.append(n) or fixed(self, n))
+    z = torch.randn(4, 2, dtype=torch.float64)
+    with torch.no_grad():
+        before = [prior.log_prob(z) for _ in range(3)]
+        assert counts == [priors.COUNTED] and torch.equal(before[0], before[2])
+        state = {key: value.clone() for key, value in prior.state_dict().items()}
+        prior.network[0].weight.data.mul_(1.5)
+        moved = prior.log_prob(z)
+        assert len(counts) == 2 and not torch.equal(moved, before[0])
+        prior.load_state_dict(state)
+        assert torch.equal(prior.log_prob(z), before[0]) and len(counts) == 3
+    assert set(state) == {f"network.{i}.{kind}" for i in (0, 2, 4) for kind in ("weight", "bias")}
+
+
+def test_in_training_the_normaliser_is_that_of_evaluation_on_average_and_is_learned_in_both() -> None:
+    prior = build("energy")
+    value, error = prior.counted()
+
+    def gradient() -> Tensor:
+        return torch.cat([part.flatten() for part in torch.autograd.grad(prior.log_normaliser(), prior.parameters())])
+
+    prior.train()
+    drawn = torch.stack([prior.log_normaliser() for _ in range(200)]).detach()
+    assert drawn.std() > 0 and abs(drawn.mean() - value) < 4 * (drawn.std() / math.sqrt(200) + error)
+    learned = torch.stack([gradient() for _ in range(200)])
+    mean, apart = learned.mean(0), learned.std(0)
+    prior.eval()
+    assert ((gradient() - mean).abs() <= 5 * apart).all() and mean.norm() > 0.1
+    with torch.no_grad():
+        assert torch.equal(prior.log_normaliser(), value)
+
+
+def test_an_energy_learns_what_a_normal_prior_cannot_be() -> None:
+    """Four lobes within what the normal reaches: near their entropy, and not below it."""
+    lobes = MixtureSameFamily(Categorical(torch.ones(2, 2)), Normal(torch.tensor([[-1.3, 1.3]]).expand(2, 2), 0.35))
+    target = Independent(lobes, 1)
+    torch.manual_seed(0)
+    prior = make_prior(PriorSettings(name="energy", hidden=64), 2)
+    optimiser = torch.optim.Adam(prior.parameters(), lr=0.01)
+    for _ in range(300):
+        loss = -prior.log_prob(target.sample((256,))).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    prior.eval()
+    with torch.no_grad():
+        z = target.sample((20_000,))
+        apart = target.log_prob(z) - prior.log_prob(z)
+        normal = target.log_prob(z) - make_prior(PriorSettings(), 2).log_prob(z)
+    error = apart.std() / math.sqrt(len(z)) + prior.counted()[1]
+    assert -4 * error < apart.mean() < 0.25 * normal.mean()
+
+
+def test_a_batch_that_is_divided_shares_its_normaliser() -> None:
+    prior = build("energy").train()
+    z = torch.randn(6, 2, dtype=torch.float64)
+    torch.manual_seed(4)
+    whole = prior.log_prob(z)
+    for size in (1, 2, 3):
+        torch.manual_seed(4)
+        tape: list[Tensor] = []
+        parts = []
+        for start in range(0, 6, size):
+            with noise.part_of(6, start, start + size, tape):
+                parts.append(prior.log_prob(z[start : start + size]))
+        assert torch.equal(torch.cat(parts), whole)

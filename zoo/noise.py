@@ -61,11 +61,16 @@ _given: ContextVar[Iterator[Tensor] | None] = ContextVar("zoo_noise_given", defa
 _source: ContextVar[torch.Generator | None] = ContextVar("zoo_noise_source", default=None)
 
 
-def normal(like: Tensor) -> Tensor:
-    """Standard normal numbers with the shape, type and device of ``like``; half types give float32."""
+def normal(like: Tensor, shared: bool = False) -> Tensor:
+    """Standard normal numbers with the shape, type and device of ``like``; half types give float32.
+
+    Those that are ``shared`` belong to no example, and are the same for all parts of a batch; for training only.
+    """
     keys = _keys.get()
     if keys is None:
-        return _drawn(Tensor.normal_, like)
+        return _drawn(Tensor.normal_, like, shared)
+    if shared:
+        raise ValueError("inside `keyed` every number belongs to an example: numbers that are shared are for training")
     # erfinv maps the open interval (0, 1) onto the line; `_uniform` never reaches its ends.
     return (math.sqrt(2.0) * torch.erfinv(2.0 * _uniform(keys, like) - 1.0)).to(_real(like))
 
@@ -171,7 +176,7 @@ def given(draws: Iterable[Tensor]) -> Iterator[None]:
         _given.reset(token)
 
 
-def _drawn(fill: Callable[..., Tensor], like: Tensor) -> Tensor:
+def _drawn(fill: Callable[..., Tensor], like: Tensor, shared: bool = False) -> Tensor:
     if (draws := _given.get()) is not None:
         return next(draws)
     part, kind, generator = _part.get(), _real(like), _source.get()
@@ -181,7 +186,7 @@ def _drawn(fill: Callable[..., Tensor], like: Tensor) -> Tensor:
         return fill(torch.empty_like(like, dtype=kind), generator=generator)
     mine = part.stop - part.start
     # Some draws have several samples an example, the sample index slow; some have nothing to do with the examples.
-    samples, rest = divmod(len(like), mine) if like.dim() else (0, 1)
+    samples, rest = divmod(len(like), mine) if like.dim() and not shared else (0, 1)
     if part.draws == len(part.tape):
         shape = like.shape if rest else (samples, part.rows, *like.shape[1:])
         # Numbers are filled in in the order of memory, so the whole batch must lie in memory as its part does.
