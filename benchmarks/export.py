@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import Record, read
+from benchmarks.record import Record, cell_key, read
 from benchmarks.single import RECORD
 from zoo import __version__
+from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, sweep
 from zoo.registry import registry
@@ -19,11 +20,11 @@ from zoo.training import checkpoint
 CARD = "README.md"
 
 
-def export(run: Path, folder: Path) -> list[Path]:
+def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
     """Write ``model.safetensors``, ``config.json`` and ``README.md`` of a finished run into a folder of their own.
 
     `zoo.load_run` loads it. Where this machine keeps its data is left out; metrics are those of ``record.json``
-    beside the run, if there is one.
+    beside the run, or for one of a suite or a recipe those of its record on ``board``, if there is one.
 
     Raises:
         UsageError: not a run, or the folder holds something else.
@@ -38,7 +39,7 @@ def export(run: Path, folder: Path) -> list[Path]:
         raise UsageError(f"{folder} holds other things ({there}); give a new folder.")
     sweep(folder)
     model = load_run(run)
-    record = _record(run)
+    record = _record(run, board, described.config)
     config = described.config.model_dump(mode="json")
     config["data"]["options"].pop("root", None)
     content = {
@@ -92,7 +93,7 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
 
 def _measured(record: Record | None) -> list[str]:
     if record is None:
-        return ["Nothing: no record lies beside the run."]
+        return ["Nothing: no record of the run was found."]
     rows = ["| metric | value | standard error | n | measured with |", "| :-- | --: | --: | --: | :-- |"]
     for name, metric in record.metrics.items():
         error = "" if metric.stderr is None else f"{metric.stderr:.3g}"
@@ -113,10 +114,16 @@ def _told(train: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if f"train.{key}" not in NEUTRAL and value != usual.get(key)}
 
 
-def _record(run: Path) -> Record | None:
-    if not (run / RECORD).exists():
-        return None
-    made = read(run / RECORD)
-    if made.status != "done":
-        raise ZooError(f"{run / RECORD} says that the run {made.status}: there is nothing to give away.")
-    return made
+def _record(run: Path, board: Path | None, config: RunConfig) -> Record | None:
+    run = run.resolve()
+    places = [run / RECORD]
+    if board is not None:
+        # The runs of a suite, or of a recipe, lie as its records do.
+        made_by = (board / "records", board / "reproductions" / "records")
+        places += [records / run.parent.name / f"{run.name}.json" for records in made_by]
+    for path in places:
+        if path.exists() and (made := read(path)).cell.key == cell_key(config.identity()):
+            if made.status != "done":
+                raise ZooError(f"{path} says that the run {made.status}: there is nothing to give away.")
+            return made
+    return None

@@ -14,6 +14,7 @@ import yaml
 
 from benchmarks.export import card
 from tests.conftest import ROOT
+from tests.faults.test_failing_cells import small_suite
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
 from zoo.errors import UsageError, ZooError
@@ -58,6 +59,24 @@ def test_a_run_is_exported_with_its_card_and_loads_to_the_same_bits(zoo, tmp_pat
     assert not (tmp_path / "x").exists()
 
 
+def test_the_run_of_a_suite_has_the_numbers_of_its_record_on_the_board(zoo, tmp_path: Path) -> None:  # noqa: F811
+    suite = small_suite(tmp_path)
+    assert zoo("bench", suite, "--variants", "vae", "--seeds", "1", "--jobs", "1", "--board", "mine")[0] == 0
+    (run,) = (path.parent for path in tmp_path.glob("runs/*/*/run.json"))
+    (record,) = (tmp_path / "mine" / "records").glob("*/*.json")
+    assert zoo("export", str(run.relative_to(tmp_path)), "one", "--board", "mine")[0] == 0
+    text, made = (tmp_path / "one" / "README.md").read_text(), json.loads(record.read_text())
+    row = re.search(r"^\| elbo \| (\S+)", text, re.M)
+    assert float(row[1]) == pytest.approx(made["metrics"]["elbo"]["value"], rel=1e-4)
+    assert made["command"] in text and f"(record {run.parent.name}/{run.name})" in text
+    assert zoo("export", str(run), "two")[0] == 0
+    assert "no record of the run was found" in (tmp_path / "two" / "README.md").read_text()
+    # The record of another configuration under that name says nothing of this run.
+    record.write_text(record.read_text().replace(made["cell"]["key"], "0" * 12))
+    assert zoo("export", str(run), "three", "--board", "mine")[0] == 0
+    assert "no record of the run was found" in (tmp_path / "three" / "README.md").read_text()
+
+
 def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
     from zoo.config import resolve
 
@@ -65,7 +84,7 @@ def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
     spec = {"shape": [3, 64, 64], "support": "8-bit"}
     text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
-    assert "no record lies beside the run" in text and text.count("non-commercial") == 2
+    assert "no record of the run was found" in text and text.count("non-commercial") == 2
 
 
 def test_an_unfinished_run_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811

@@ -12,9 +12,11 @@ from benchmarks.commands import options
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=options.Folder())
-def export(run: Path, folder: Path) -> None:
-    """Write a finished RUN into FOLDER: weights (safetensors), config.json, a model card. zoo.load_run loads it."""
+@options.board("Where the record of a suite's run is looked for.")
+def export(run: Path, folder: Path, board: Path) -> None:
+    """Write a finished RUN into FOLDER: weights (safetensors), config.json, and a model card with what its record says.
+    zoo.load_run loads it."""
     from benchmarks.export import export as write
 
-    for path in write(run, folder):
+    for path in write(run, folder, board):
         click.echo(path)
