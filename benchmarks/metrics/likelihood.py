@@ -98,13 +98,14 @@ def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float
 
 @torch.no_grad()
 def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> dict[str, Tensor]:
-    """What only this variant can tell (`VAE.measure`), by name: float64 (N,) each, on the CPU."""
+    """What only this variant can tell (`VAE.measure`), by name: float64 on the CPU, (N,) of each example, (1,) of the
+    model itself."""
     found: dict[str, list[Tensor]] = {}
     for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             for name, values in model.measure(x, y).items():
                 found.setdefault(name, []).append(values.double().cpu())
-    return {name: torch.cat(values) for name, values in found.items()}
+    return {name: torch.cat(values) if values[-1].dim() else values[-1].view(1) for name, values in found.items()}
 
 
 def active_units(representation: Tensor) -> int:

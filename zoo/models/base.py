@@ -199,7 +199,7 @@ class VAE(nn.Module):
         """Called once before training with a large batch, for parts that start from data."""
 
     def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """What only this variant can tell of each example, (B,) each, under the names of ``measures``."""
+        """What only this variant can tell, under the names of ``measures``: of each example, (B,), or of itself, ()."""
         return {}
 
     def after_step(self) -> None:

@@ -34,9 +34,8 @@ class EnergyVAE(VanillaVAE):
     }
 
     def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """The share Z of draws that the prior accepts, and the standard error of log Z in nats: of the model, and so
-        the same for every example."""
+        """The share Z of draws that the prior accepts, and the standard error of log Z in nats."""
         if not isinstance(self.prior, EnergyPrior):
             return {}
         log_z, error = self.prior.counted()
-        return {"acceptance": log_z.exp().expand(len(x)), "log_normaliser_error": error.expand(len(x))}
+        return {"acceptance": log_z.exp(), "log_normaliser_error": error}
