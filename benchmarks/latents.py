@@ -12,6 +12,7 @@ from benchmarks.pictures import to_bytes
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.models.base import VAE, condition_vector
+from zoo.models.categorical_vae import CategoricalVAE, one_hot
 from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
 from zoo.models.m2 import M2
@@ -143,8 +144,17 @@ class LatentsAndClass(Latents):
         return x.new_zeros(size), x.new_ones(size)
 
 
-class GridOfCodes(Latents):
-    """A codebook: between two grids of vectors as the encoder gives them there is a way, each step of it quantised."""
+class Discrete(Latents):
+    """Latents between which nothing lies: a walk is along what the encoder says, each step at the nearest of them."""
+
+    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
+        raise UsageError(
+            "its latents are discrete, and have no scale to go along. `zoo interpolate` goes from one image to another."
+        )
+
+
+class GridOfCodes(Discrete):
+    """A codebook: vectors as the encoder gives them, each step quantised."""
 
     model: VQVAE
 
@@ -155,11 +165,15 @@ class GridOfCodes(Latents):
         grid = codes.view(len(codes), -1, *self.model.grid)
         return self.model.likelihood.mean(self.model.decode(self.model.quantiser(grid).vectors))
 
-    def rates(self, x: Tensor, y: Tensor | None) -> Tensor:
-        raise UsageError(
-            "a codebook has no scale to go along: its latents are a grid of codes. `zoo interpolate` goes from one "
-            "image to another."
-        )
+
+class Classes(Discrete):
+    """Variables of a few classes each: their probabilities, each step at the most probable ones."""
+
+    model: CategoricalVAE
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        z = one_hot(codes.view(len(codes), *self.model.size))
+        return self.model.likelihood.mean(self.model.decode(z))
 
 
 class Points(Latents):
@@ -188,7 +202,7 @@ def latents_of(model: VAE) -> Latents:
         )
     kinds = {
         VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes,
-        RAE: Points,
+        CategoricalVAE: Classes, RAE: Points,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):

@@ -16,7 +16,7 @@ from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
 from zoo.posteriors import kl_diagonal
 
-NO_SCALE = {"vq_vae"}
+NO_SCALE = {"vq_vae", "categorical_vae"}
 COMPLETES = {"quadrant_cvae"}
 
 
