@@ -149,6 +149,62 @@ def test_dreg_is_refused_where_it_is_not_defined() -> None:
         iwae(gradient="doubly", bound="vae")
 
 
+def losses_of(x: Tensor, **settings) -> tuple[IWAE, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    model = iwae(k=6, **settings)
+    torch.manual_seed(3)
+    return model, model.losses(x)
+
+
+def test_between_the_two_bounds_are_those_of_groups_and_of_a_share() -> None:
+    x = bits(4)
+    model, tight = losses_of(x)
+    _, loose = losses_of(x, bound="vae")
+    torch.manual_seed(3)
+    log_w = model.log_weights(x, k=6)
+    for groups in (1, 2, 3, 6):
+        _, found = losses_of(x, bound="miwae", groups=groups)
+        of_each = [part.exp().mean(0).log() for part in log_w.chunk(groups)]
+        assert found["vae"].item() == pytest.approx(-torch.stack(of_each).mean().item(), rel=1e-12)
+        assert tight["vae"] <= found["vae"] <= loose["vae"]
+    for share in (0.0, 0.25, 1.0):
+        _, found = losses_of(x, bound="ciwae", share=share)
+        expected = share * loose["vae"].item() + (1 - share) * tight["vae"].item()
+        assert found["vae"].item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_piwae_trains_the_encoder_on_groups_and_the_rest_on_all_samples() -> None:
+    x = bits(4)
+    model, losses = losses_of(x, bound="piwae", groups=3, prior={"name": "diagonal"})
+    members = model.parameter_groups()
+    assert {id(one) for group in members.values() for one in group} == {id(one) for one in model.parameters()}
+    names = {id(one): name for name, one in model.named_parameters()}
+    for group, other in (("vae", {}), ("encoder", {"bound": "miwae", "groups": 3})):
+        alone, expected = losses_of(x, prior={"name": "diagonal"}, **other)
+        assert losses[group].item() == expected["vae"].item()
+        expected["vae"].backward()
+        gradients = dict(alone.named_parameters())
+        for one, found in zip(members[group], torch.autograd.grad(losses[group], members[group], retain_graph=True)):
+            torch.testing.assert_close(found, gradients[names[id(one)]].grad)
+    assert {names[id(one)].split(".")[0] for one in members["encoder"]} == {"encoder", "head"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bound": "miwae"}, "groups is for"),
+        ({"groups": 2}, "groups is for"),
+        ({"bound": "piwae", "groups": 4}, r"k \(6\) samples are not 4 groups"),
+        ({"bound": "ciwae"}, "share is for"),
+        ({"bound": "vae", "share": 0.5}, "share is for"),
+        ({"bound": "miwae", "groups": 2, "gradient": "doubly"}, "bound=iwae"),
+    ],
+)
+def test_a_bound_that_is_not_told_what_it_needs_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        iwae(k=6, **settings)
+
+
 def test_glorot_s_weights_are_bounded_and_the_bias_is_the_mean_image() -> None:
     model = iwae(initial="glorot")
     x = bits(50)

@@ -114,7 +114,8 @@ class HVAE(VAE):
         if self.settings.k == 1:
             return super().losses(x, y, progress)
         log_likelihood, log_ratio = self.parts(x, self.settings.k)
-        loss = k_sample_loss(log_likelihood + self.rate_weight(progress) * log_ratio, self.settings.bound)
+        log_w = log_likelihood + self.rate_weight(progress) * log_ratio
+        loss = k_sample_loss(log_w, self.settings.k if self.settings.bound == "vae" else 1)
         terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
         return Losses({"vae": loss}, terms)
 

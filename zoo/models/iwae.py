@@ -2,7 +2,8 @@
 
 Paper: Burda, Grosse and Salakhutdinov, Importance Weighted Autoencoders, ICLR 2016, https://arxiv.org/abs/1509.00519.
 The gradient ``doubly``: Tucker, Lawson, Gu and Maddison, Doubly Reparameterized Gradient Estimators for Monte Carlo
-Objectives, ICLR 2019, https://arxiv.org/abs/1810.04152.
+Objectives, ICLR 2019, https://arxiv.org/abs/1810.04152. The bounds ``miwae``, ``piwae`` and ``ciwae``: Rainforth et
+al., Tighter Variational Bounds are Not Necessarily Better, ICML 2018, https://arxiv.org/abs/1802.04537.
 Official code: https://github.com/yburda/iwae.
 Where we differ: the posterior's head gives log-variances, theirs log-deviations. With ``bound: vae`` the k samples are
 averaged outside of the logarithm, the paper's VAE with k samples. A warm-up, which the paper has not, weighs
@@ -21,14 +22,21 @@ from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.models.base import Losses, Settings, Terms, repeat
+from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.nets import require
 from zoo.precision import full_precision
 
 
 class IWAESettings(VanillaSettings):
     k: int = Field(5, ge=1, description="posterior samples a training example")
-    bound: Literal["iwae", "vae"] = Field("iwae", description="where the k samples are averaged: of weights, of logs")
+    bound: Literal["iwae", "vae", "miwae", "piwae", "ciwae"] = Field(
+        "iwae", description="where the k samples are averaged: of weights, of logs, or some of both"
+    )
+    groups: int | None = Field(
+        None, ge=1, description="of `miwae`, `piwae`: weights are averaged inside of so many groups, logs over them"
+    )
+    share: float | None = Field(None, ge=0, le=1, description="of `ciwae`: that of `vae`, beside that of `iwae`")
     gradient: Literal["reparameterised", "doubly"] = Field("reparameterised", description="doubly: DReG")
     initial: Literal["default", "glorot"] = Field("default", description="glorot: uniform, as the official code's")
 
@@ -42,7 +50,20 @@ class IWAE(VanillaVAE):
         super().__init__(spec, settings)
         if settings.gradient == "doubly" and (settings.posterior.name != "diagonal" or settings.bound != "iwae"):
             raise UsageError("gradient=doubly is for bound=iwae and a diagonal posterior.")
+        grouped, mixed = settings.bound in ("miwae", "piwae"), settings.bound == "ciwae"
+        require(grouped == (settings.groups is not None), "groups is for bound=miwae and bound=piwae, which need it.")
+        require(mixed == (settings.share is not None), "share is for bound=ciwae, which needs it.")
+        groups = settings.groups or 1
+        require(settings.k % groups == 0, f"k ({settings.k}) samples are not {groups} groups of one size.")
         self.decodings = settings.k
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """One, but with ``bound: piwae`` the encoder has a loss of its own."""
+        if self.settings.bound != "piwae":
+            return super().parameter_groups()
+        encoder = parameters_of([self.encoder, self.head, self.posterior])
+        taken = {id(parameter) for parameter in encoder}
+        return {"vae": [one for one in self.parameters() if id(one) not in taken], "encoder": encoder}
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         k = self.settings.k
@@ -63,7 +84,17 @@ class IWAE(VanillaVAE):
         if scale is not None:
             scale((1.0 - weight + weight * torch.softmax(log_w.detach(), 0)).unsqueeze(-1))
         terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
-        return Losses({"vae": k_sample_loss(log_w, self.settings.bound)}, terms)
+        return Losses(self._losses(log_w), terms)
+
+    def _losses(self, log_w: Tensor) -> dict[str, Tensor]:
+        bound, groups, share = self.settings.bound, self.settings.groups, self.settings.share
+        tight = k_sample_loss(log_w)
+        if bound == "iwae":
+            return {"vae": tight}
+        loose = k_sample_loss(log_w, groups or len(log_w))
+        if bound == "piwae":
+            return {"vae": tight, "encoder": loose}
+        return {"vae": torch.lerp(tight, loose, share) if bound == "ciwae" else loose}
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         if self.settings.initial == "glorot":
@@ -74,11 +105,14 @@ class IWAE(VanillaVAE):
 
 
 @full_precision
-def k_sample_loss(log_w: Tensor, bound: str) -> Tensor:
-    """Minus the batch mean of the bound, nats, from log-weights (k, B): log-mean-exp over k, or the mean of logs."""
-    if bound == "vae":
+def k_sample_loss(log_w: Tensor, groups: int = 1) -> Tensor:
+    """Minus the batch mean of the bound, nats, from log-weights (k, B): log-mean-exp inside of each group of samples,
+    and the mean over groups. One group is the bound of k samples, k groups are the ELBO."""
+    k = len(log_w)
+    if groups == k:
         return -log_w.mean()
-    return -(torch.logsumexp(log_w, 0) - math.log(len(log_w))).mean()
+    logs = torch.logsumexp(log_w.view(groups, k // groups, -1), 1) - math.log(k // groups)
+    return -logs.mean()
 
 
 def scaled_gradient(z: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
