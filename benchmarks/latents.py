@@ -17,6 +17,7 @@ from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
 from zoo.models.m2 import M2
 from zoo.models.rae import RAE
+from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
 from zoo.posteriors import DiagonalGaussian, standard_normal
@@ -177,9 +178,9 @@ class Classes(Discrete):
 
 
 class Points(Latents):
-    """An autoencoder without a posterior: codes have no rate, and are measured by how they lie."""
+    """Codes whose dimensions have no rate of their own, as without a posterior: they are measured by how they lie."""
 
-    model: RAE
+    model: RAE | SphericalVAE
 
     def rates(self, x: Tensor, y: Tensor | None) -> None:
         return None
@@ -187,6 +188,15 @@ class Points(Latents):
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
         codes = self.codes(x, y)
         return codes.mean(0), codes.std(0)
+
+
+class OnSphere(Points):
+    """Directions: a walk leaves the sphere, and what is seen of each step is its direction."""
+
+    model: SphericalVAE
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.likelihood.mean(self.model.decode(on_sphere(codes)))
 
 
 def latents_of(model: VAE) -> Latents:
@@ -202,7 +212,7 @@ def latents_of(model: VAE) -> Latents:
         )
     kinds = {
         VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes,
-        CategoricalVAE: Classes, RAE: Points,
+        CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):

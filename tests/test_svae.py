@@ -1,0 +1,176 @@
+"""The von Mises-Fisher density against closed forms, SciPy's Bessel functions and its own moments; the S-VAE on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, special, stats
+from torch import Tensor
+
+from zoo import create_model, noise
+from zoo.data.images import DataSpec
+from zoo.models.svae import on_sphere
+from zoo.von_mises_fisher import TRIES, Bessel, VonMisesFisher, log_area, proposals
+
+CONCENTRATIONS = torch.tensor([1e-2, 1.0, 3.0, 10.0, 40.0, 200.0, 1000.0], dtype=torch.float64)
+
+
+def density(m: int, kappa: float, rows: int = 1) -> VonMisesFisher:
+    mean = on_sphere(torch.arange(1.0, m + 1).double() * torch.tensor([1.0, -1.0]).repeat(m)[:m])
+    return VonMisesFisher(mean.expand(rows, m), torch.full((rows,), kappa, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("m", [2, 3, 5, 11, 32, 129])
+def test_bessel_functions_are_scipy_s(m: int) -> None:
+    found = Bessel(CONCENTRATIONS, m)
+    kappa, v = CONCENTRATIONS.numpy(), m / 2 - 1
+    scaled, next_one = special.ive(v, kappa), special.ive(v + 1, kappa)
+    known = torch.from_numpy(scaled > 1e-280)
+    expected = torch.from_numpy(v * special.xlogy(1, kappa) - m / 2 * math.log(2 * math.pi)) - CONCENTRATIONS
+    expected = expected - torch.from_numpy(special.xlogy(1, scaled))
+    ratio = torch.from_numpy(next_one / scaled)
+    torch.testing.assert_close(found.log_normaliser[known], expected[known], rtol=1e-9, atol=1e-7)
+    torch.testing.assert_close(found.mean_cosine[known], ratio[known], rtol=1e-9, atol=0)
+
+
+def test_in_three_dimensions_everything_is_elementary() -> None:
+    found, kappa = Bessel(CONCENTRATIONS, 3), CONCENTRATIONS
+    # 2 sinh(kappa) without its overflow.
+    log_sinh = kappa + torch.log(-torch.expm1(-2 * kappa))
+    torch.testing.assert_close(found.log_normaliser, kappa.log() - math.log(2 * math.pi) - log_sinh, rtol=0, atol=1e-8)
+    langevin = 1 / torch.tanh(kappa) - 1 / kappa
+    torch.testing.assert_close(found.mean_cosine, langevin, rtol=1e-8, atol=1e-12)
+    variance = 1 / kappa.square() - 1 / torch.sinh(kappa).square()
+    torch.testing.assert_close(found.variance, variance, rtol=1e-5, atol=1e-12)
+    assert log_area(2) == pytest.approx(math.log(2 * math.pi)) and log_area(3) == pytest.approx(math.log(4 * math.pi))
+
+
+def cosine_cdf(m: int, kappa: float):
+    """The distribution function of mean'z, by quadrature over the angle."""
+    whole = integrate.quad(lambda s: math.exp(kappa * (math.cos(s) - 1)) * math.sin(s) ** (m - 2), 0, math.pi)[0]
+
+    def at(w: float) -> float:
+        part = integrate.quad(
+            lambda s: math.exp(kappa * (math.cos(s) - 1)) * math.sin(s) ** (m - 2), math.acos(w), math.pi
+        )
+        return part[0] / whole
+
+    return at
+
+
+@pytest.mark.parametrize(("m", "kappa"), [(2, 1.5), (3, 6.0), (11, 30.0), (32, 8.0)])
+def test_draws_lie_on_the_sphere_and_have_their_distribution(m: int, kappa: float) -> None:
+    torch.manual_seed(0)
+    q = density(m, kappa, 20_000)
+    z, log_q = q.rsample()
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)).double())
+    torch.testing.assert_close(log_q, q.log_prob(z), rtol=1e-9, atol=1e-9)
+    cosine = (z * q.mean).sum(1)
+    at = cosine_cdf(m, kappa)
+    assert stats.kstest(cosine[:1500].numpy(), lambda values: np.array([at(w) for w in values])).pvalue > 1e-3
+    # All moments up to the second: E[z z'] = A / kappa I + (1 - m A / kappa) mean mean'.
+    known = Bessel(torch.tensor([kappa]).double(), m)
+    a = known.mean_cosine.item()
+    assert ((z.mean(0) - a * q.mean[0]).abs() < 4.5 * z.std(0) / math.sqrt(len(z))).all()
+    expected = a / kappa * torch.eye(m).double() + (1 - m * a / kappa) * torch.outer(q.mean[0], q.mean[0])
+    products = z.unsqueeze(2) * z.unsqueeze(1)
+    assert ((products.mean(0) - expected).abs() < 5 * products.std(0) / math.sqrt(len(z)) + 1e-12).all()
+
+
+@pytest.mark.parametrize(("m", "kappa"), [(2, 1.2), (3, 6.0), (11, 30.0), (64, 300.0)])
+def test_the_divergence_is_the_mean_of_log_ratios_and_its_derivative_that_of_its_value(m: int, kappa: float) -> None:
+    torch.manual_seed(1)
+    q = density(m, kappa, 20_000)
+    _, log_q = q.rsample()
+    ratio = log_q + log_area(m)
+    found = q.kl_uniform()[0].item()
+    assert abs(ratio.mean().item() - found) < 4.5 * ratio.std().item() / math.sqrt(len(ratio)) and found > 0
+
+    def value(kappa: float) -> float:
+        return density(m, kappa).kl_uniform().item()
+
+    concentration = torch.tensor([kappa], dtype=torch.float64, requires_grad=True)
+    VonMisesFisher(q.mean[:1], concentration).kl_uniform().sum().backward()
+    step = 1e-4 * kappa
+    numeric = (value(kappa + step) - value(kappa - step)) / (2 * step)
+    assert concentration.grad.item() == pytest.approx(numeric, rel=1e-5)
+
+
+@pytest.mark.parametrize(("m", "kappa"), [(2, 1.5), (3, 4.0), (11, 20.0), (40, 100.0)])
+def test_the_gradient_through_a_draw_is_that_of_the_expectation(m: int, kappa: float) -> None:
+    """Of E[(b'z)^2] = A / kappa + (1 - m A / kappa) (b'mean)^2 for |b| = 1, in the concentration and the direction."""
+    torch.manual_seed(2)
+    b = on_sphere(torch.eye(m).double()[0] + 0.7 * torch.eye(m).double()[1])
+    direction = (2 * torch.eye(m).double()[0]).requires_grad_()
+    concentration = torch.tensor(kappa, dtype=torch.float64, requires_grad=True)
+    known = Bessel(concentration.detach()[None], m)
+    a = known.mean_cosine[0] + known.variance[0] * (concentration - concentration.detach())
+    exact = a / concentration + (1 - m * a / concentration) * (b @ on_sphere(direction)).square()
+    expected = torch.autograd.grad(exact, (concentration, direction))
+    draws = []
+    for _ in range(40):
+        q = VonMisesFisher(on_sphere(direction).expand(1000, m), concentration.expand(1000))
+        z, _ = q.rsample()
+        draws.append(torch.autograd.grad((z @ b).square().mean(), (concentration, direction)))
+    for found, wanted in zip(zip(*draws, strict=True), expected, strict=True):
+        found = torch.stack(found)
+        error = found.std(0) / math.sqrt(len(found))
+        assert ((found.mean(0) - wanted).abs() < 4.5 * error + 1e-12).all()
+        assert (wanted.abs() > 20 * error).any(), "an estimate so coarse shows nothing"
+
+
+def test_the_density_follows_the_concentration_where_the_draw_is_held() -> None:
+    z = on_sphere(torch.randn(5, 7, dtype=torch.float64))
+
+    def log_q(concentration: Tensor) -> Tensor:
+        return VonMisesFisher(on_sphere(torch.ones(5, 7).double()), concentration).log_prob(z)
+
+    concentration = torch.tensor([1.0, 2.0, 9.0, 50.0, 400.0], dtype=torch.float64, requires_grad=True)
+    found = torch.autograd.grad(log_q(concentration).sum(), concentration)[0]
+    step = 1e-4 * concentration.detach()
+    numeric = (log_q(concentration.detach() + step) - log_q(concentration.detach() - step)) / (2 * step)
+    torch.testing.assert_close(found, numeric, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("m", [2, 3, 11, 64, 512])
+def test_at_every_concentration_numbers_are_finite_and_most_proposals_accepted(m: int) -> None:
+    concentration = torch.logspace(0, 5, 200, dtype=torch.float32).requires_grad_()
+    mean = on_sphere(torch.randn(200, m)).requires_grad_()
+    q = VonMisesFisher(mean, concentration)
+    z, log_q = q.rsample()
+    (z.sum() + log_q.sum() + q.kl_uniform().sum()).backward()
+    for value in (z, log_q, q.kl_uniform(), concentration.grad, mean.grad):
+        assert torch.isfinite(value).all()
+    assert (q.kl_uniform() >= 0).all() and z.dtype == log_q.dtype == torch.float32
+    _, accepted = proposals(concentration.detach().double().repeat(50), m)
+    assert accepted.shape == (10_000, TRIES) and accepted.unflatten(0, (50, 200)).double().mean((0, 2)).min() > 0.6
+
+
+@torch.no_grad()
+def test_the_model_s_bound_is_of_the_sphere() -> None:
+    torch.manual_seed(3)
+    spec = DataSpec((1, 4, 4), "binary")
+    model = create_model("svae", data=spec, latent=3, encoder={"hidden": [8]}, decoder={"hidden": [8]}).double().eval()
+    model.head.weight.mul_(8.0)
+    model.decoder.output.weight.mul_(5.0)
+    x = torch.rand(4, 1, 4, 4).round().double()
+    z = on_sphere(torch.randn(200_000, 3).double())
+    params = model.decode(z)
+    evidence = []
+    for image in x:
+        logs = model.likelihood.log_prob(params, image.expand(len(z), -1, -1, -1))
+        evidence.append(torch.logsumexp(logs, 0) - math.log(len(z)))
+    evidence = torch.stack(evidence)
+    weights = model.log_weights(x, k=4000)
+    ratios = (weights - evidence).exp()
+    assert ((ratios.mean(0) - 1).abs() < 4.5 * ratios.std(0) / math.sqrt(4000) + 0.01).all()
+    elbo = torch.stack([model.terms(x).elbo for _ in range(2000)])
+    assert ((elbo.mean(0) - weights.mean(0)).abs() < 4.5 * (elbo.std(0) / 2000**0.5 + weights.std(0) / 4000**0.5)).all()
+    assert (elbo.mean(0) < evidence).all()
+    with noise.keyed(0, torch.arange(6)):
+        warm = model.sample(6)
+    with noise.keyed(0, torch.arange(6)):
+        assert torch.equal(model.sample(6, temperature=0.0), warm)

@@ -1,0 +1,172 @@
+"""The von Mises-Fisher density on the unit sphere: q(z) = C_m(kappa) exp(kappa mean'z) for z in R^m with |z| = 1.
+
+Its normaliser and its divergence from the uniform density hold modified Bessel functions I_v of order v = m / 2 - 1
+(Davidson et al., Hyperspherical Variational Auto-Encoders, UAI 2018, https://arxiv.org/abs/1804.00891), here in float64
+and in logarithms, so that no concentration overflows. Functions of the concentration have their derivative written
+down, and not followed through the recurrences.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from zoo import noise
+from zoo.precision import full, full_precision
+
+# The order is raised by so many before the expansion for large orders is used; of its terms, as they lie in
+# https://dlmf.nist.gov/10.41.E10: (powers of t, numerators, denominator).
+RAISED = 24
+DEBYE = (
+    ((1, 3), (3.0, -5.0), 24.0),
+    ((2, 4, 6), (81.0, -462.0, 385.0), 1152.0),
+    ((3, 5, 7, 9), (30375.0, -369603.0, 765765.0, -425425.0), 414720.0),
+    ((4, 6, 8, 10, 12), (4465125.0, -94121676.0, 349922430.0, -446185740.0, 185910725.0), 39813120.0),
+)
+# Proposals at once for each draw: two in three are accepted at the least, so that one in 10^8 draws has none that is,
+# and takes the last.
+TRIES = 16
+NODES, REACH = 65, 3.2  # of the integral that a draw's derivative is
+
+
+class VonMisesFisher:
+    """Mean directions (B, m), of length 1, and concentrations (B,) > 0."""
+
+    def __init__(self, mean: Tensor, concentration: Tensor) -> None:
+        self.mean = full(mean)
+        self.kappa = full(concentration).double()
+        self.size = mean.shape[-1]
+
+    @functools.cached_property
+    def bessel(self) -> Bessel:
+        return Bessel(self.kappa, self.size)
+
+    @full_precision
+    def rsample(self) -> tuple[Tensor, Tensor]:
+        """A reparameterised draw z (B, m) and log q(z) (B,)."""
+        learns = torch.is_grad_enabled()
+        with torch.no_grad():
+            cosine = _cosine(self.kappa, self.size)
+            slope = _cosine_slope(cosine, self.kappa, self.bessel.mean_cosine, self.size) if learns else None
+        cosine = self._with_slope(cosine, slope)
+        sine = (1 - cosine.square()).clamp_min(1e-24).sqrt()
+        # Uniform among the directions across the mean, whatever the mean is.
+        across = noise.normal(self.mean)
+        across = across - (across * self.mean).sum(-1, keepdim=True) * self.mean
+        across = across / across.norm(dim=-1, keepdim=True).clamp_min(1e-20)
+        z = (cosine.unsqueeze(-1) * self.mean + sine.unsqueeze(-1) * across).to(self.mean.dtype)
+        return z, self._density(cosine)
+
+    @full_precision
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z) (B,) in nats, for z (B, m) of length 1."""
+        return self._density((self.mean * z).sum(-1).double())
+
+    @full_precision
+    def kl_uniform(self) -> Tensor:
+        """KL(q || the uniform density on the sphere) (B,) in nats, in closed form."""
+        with torch.no_grad():
+            value = self.kappa * self.bessel.mean_cosine + self.bessel.log_normaliser + log_area(self.size)
+            slope = self.kappa * self.bessel.variance
+        return self._with_slope(value, slope).to(self.mean.dtype)
+
+    def repeat(self, k: int) -> VonMisesFisher:
+        """The same q for k * B rows, sample-major: row s * B + b belongs to example b."""
+        return VonMisesFisher(self.mean.repeat(k, 1), self.kappa.repeat(k))
+
+    def _density(self, cosine: Tensor) -> Tensor:
+        log_normaliser = self._with_slope(self.bessel.log_normaliser, -self.bessel.mean_cosine)
+        return (self.kappa * cosine + log_normaliser).to(self.mean.dtype)
+
+    def _with_slope(self, value: Tensor, slope: Tensor | None) -> Tensor:
+        # ``value``, whose derivative with respect to the concentration is ``slope``.
+        return value + slope * (self.kappa - self.kappa.detach()) if torch.is_grad_enabled() else value
+
+
+class Bessel:
+    """What of kappa (B,) in float64 Bessel functions are needed for, on the sphere in R^m; without gradients.
+
+    Attributes:
+        log_normaliser: log C_m(kappa) = v log kappa - m / 2 log 2 pi - log I_v(kappa), v = m / 2 - 1.
+        mean_cosine: A = E[mean'z] = I_{v+1}(kappa) / I_v(kappa), which is -d log C_m / d kappa.
+        variance: of mean'z, which is dA / d kappa.
+    """
+
+    @torch.no_grad()
+    def __init__(self, kappa: Tensor, m: int) -> None:
+        v = 0.5 * m - 1
+        log_bessel, self.mean_cosine = _log_and_ratio(v, kappa)
+        self.log_normaliser = v * kappa.log() - 0.5 * m * math.log(2 * math.pi) - log_bessel
+        self.variance = (1 - self.mean_cosine.square() - (m - 1) * self.mean_cosine / kappa).clamp_min(0)
+
+
+def log_area(m: int) -> float:
+    """The logarithm of the area of the unit sphere in R^m."""
+    return math.log(2) + 0.5 * m * math.log(math.pi) - math.lgamma(0.5 * m)
+
+
+def _log_and_ratio(v: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
+    # log I_v and I_{v+1} / I_v, from the expansion for large orders at a raised one. From there the ratios follow from
+    # each other downwards, where errors shrink, and the logarithm comes down along them.
+    order = v + RAISED
+    logs = _log_bessel_of_large(order, kappa)
+    ratio = torch.exp(_log_bessel_of_large(order + 1, kappa) - logs)
+    for step in range(RAISED, 0, -1):
+        ratio = 1 / (2 * (v + step) / kappa + ratio)
+        logs = logs - ratio.log()
+    return logs, ratio
+
+
+def _log_bessel_of_large(order: float, kappa: Tensor) -> Tensor:
+    z = kappa / order
+    root = torch.sqrt(1 + z.square())
+    t = 1 / root
+    series = torch.ones_like(t)
+    for place, (powers, numerators, denominator) in enumerate(DEBYE, 1):
+        term = sum(numerator * t**power for power, numerator in zip(powers, numerators, strict=True))
+        series = series + term / (denominator * order**place)
+    exponent = order * (root + torch.log(z / (1 + root)))
+    return exponent - 0.5 * (math.log(2 * math.pi * order) + root.log()) + series.log()
+
+
+def _cosine(kappa: Tensor, m: int) -> Tensor:
+    # (B,): the first proposal that is accepted.
+    cosines, accepted = proposals(kappa, m)
+    accepted[:, -1] = True
+    return cosines.gather(1, accepted.float().argmax(1, keepdim=True)).squeeze(1)
+
+
+def proposals(kappa: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """`TRIES` proposals for mean'z of each kappa (B,), and which of them are accepted, (B, `TRIES`) each."""
+    # Rejection from a transformed beta density (Ulrich 1984, as in the paper's algorithm).
+    n = m - 1
+    root = torch.sqrt(4 * kappa.square() + n**2)
+    b = (n / (2 * kappa + root)).unsqueeze(1)
+    a = ((n + 2 * kappa + root) / 4).unsqueeze(1)
+    # A coordinate of a uniform direction in R^m is 2 beta - 1.
+    drawn = noise.normal(kappa.new_empty(len(kappa), TRIES, m, dtype=torch.float32)).double()
+    beta = 0.5 * (1 + drawn[..., 0] / drawn.norm(dim=-1).clamp_min(1e-30))
+    below = 1 - (1 - b) * beta
+    t = 2 * a * b / below
+    log_ratio = n * t.log() - t + 4 * a * b / (1 + b) - n * math.log(n)
+    u = noise.uniform(kappa.new_empty(len(kappa), TRIES, dtype=torch.float32)).double()
+    return (1 - (1 + b) * beta) / below, u.log() <= log_ratio
+
+
+def _cosine_slope(cosine: Tensor, kappa: Tensor, mean_cosine: Tensor, m: int) -> Tensor:
+    # Of the cosine w at a fixed value of its distribution function F: -(dF / dkappa) / F'. With w = cos a and the mean
+    # cosine A that is sin a * int_0^a (cos s - A) exp(kappa (cos s - w)) (sin s / sin a)^(m - 2) ds.
+    angle = torch.acos(cosine.clamp(-1, 1)).unsqueeze(1)
+    # The integral by the rule of Takahasi and Mori 1974, which needs no table: s = a (1 + tanh(pi / 2 sinh u)) / 2.
+    u = torch.linspace(-REACH, REACH, NODES, dtype=kappa.dtype, device=kappa.device)
+    inner = 0.5 * math.pi * u.sinh()
+    weights = (2 * REACH / (NODES - 1)) * 0.5 * math.pi * u.cosh() / inner.cosh().square()
+    s = 0.5 * angle * (1 + inner.tanh())
+    w, concentration = cosine.unsqueeze(1), kappa.unsqueeze(1)
+    sine = angle.sin().clamp_min(1e-30)
+    log_density = concentration * (s.cos() - w) + (m - 2) * (s.sin().clamp_min(1e-30) / sine).log()
+    integrand = (s.cos() - mean_cosine.unsqueeze(1)) * log_density.exp()
+    return (0.5 * angle * sine).squeeze(1) * (integrand * weights).sum(1)
