@@ -48,6 +48,8 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("cvae", FULL),
         ("flow_vae", FULL),
         ("energy_vae", FULL),
+        ("categorical_vae", FULL),
+        ("svae", FULL),
     ],
 )
 def test_each_replica_is_the_run_of_its_seed_alone(tmp_path: Path, variant: str, options: list[str]) -> None:
