@@ -294,6 +294,16 @@ def test_pictures_are_carried_first_seeds_first_while_there_is_room(tmp_path: Pa
     assert shown(size) == {"a0"} and shown(0) == set()
 
 
+def test_every_row_shows_the_usual_pictures_before_one_shows_more(tmp_path: Path) -> None:
+    kinds = ("interpolations", "pca", "samples")
+    records = [make(name, figures={kind: f"assets/{name}-{kind}.png" for kind in kinds}) for name in "ab"]
+    drawn(tmp_path, [path for record in records for path in record.figures.values()])
+    found = tables(records)
+    size = max(len(one.content or "") for one in pictures(found, tmp_path).values())
+    shown = {Path(path).stem for path, one in pictures(found, tmp_path, 4 * size).items() if one.content}
+    assert shown == {"a-samples", "b-samples", "a-pca", "b-pca"}
+
+
 def test_a_picture_is_its_bytes_and_its_size(tmp_path: Path) -> None:
     drawn(tmp_path, ["assets/a.png"])
     (tmp_path / "assets" / "b.png").write_text("<svg onload=alert(1)>")
