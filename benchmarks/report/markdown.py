@@ -47,7 +47,7 @@ measured for this model, and why.
 The suite that most training went into (images seen by all of its runs) stands first: it is the one to quote.
 
 </details>"""
-BROWSER = "[index.html](index.html) is the same board for a browser: sortable, with curves, plots and every picture."
+BROWSER = "[index.html](index.html) is the same board for a browser: sortable, with curves, plots and pictures."
 
 
 def board(
