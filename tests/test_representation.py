@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import classification
@@ -236,7 +238,9 @@ def test_a_scatter_is_a_small_picture_with_a_colour_a_class() -> None:
     points = random.normal(size=(2000, 2))
     picture = scatter(points, random.integers(0, 10, 2000), [f"class {i}" for i in range(10)], "class", ("a", "b"))
     assert picture.dtype == np.uint8 and picture.shape == (1, 3, 420, 480)
-    assert 5_000 < len(png(picture)) < 60_000
+    with Image.open(io.BytesIO(png(picture))) as file:
+        assert file.mode == "P" and 5_000 < len(png(picture)) < 20_000
+        assert (np.asarray(file.convert("RGB"))[2:-2, 2:-2] == picture[0].transpose(1, 2, 0)).all()
     few = {tuple(pixel) for pixel in scatter(points, points[:, 0] > 0, ["no", "yes"])[0].reshape(3, -1).T}
     assert {(31, 119, 180), (255, 127, 14)} < few
     assert scatter(points).shape == scatter(points, np.arange(2000) % 40, [str(i) for i in range(40)]).shape

@@ -18,7 +18,7 @@ def png(images: Any, columns: int = 8) -> bytes:
     """The bytes of a PNG with images side by side, row by row, and no text.
 
     Args: images: uint8 (N, C, H, W), C of 1 (an 8-bit grey file) or 3 (RGB), an array or a tensor on any
-        device. columns: images in a row. A page of colour with at most 256 colours has a palette.
+        device. columns: images in a row. A page of few colours has a palette.
 
     Raises:
         ValueError: not uint8, not four axes, no images, or another C.
@@ -33,7 +33,7 @@ def _with_palette(page: Any) -> Any:
     import numpy as np
     from PIL import Image
 
-    if page.mode != "RGB" or page.getcolors(256) is None:
+    if page.mode != "RGB" or page.getcolors(min(256, page.width * page.height // 16)) is None:
         return page
     pixels = np.asarray(page)
     colours, places = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
