@@ -44,7 +44,7 @@ whole. † marks a model that is given something, a class, attributes or some of
 not of log p(x), and take no part in the ranking. ↑ more is better, ↓ less is better. `skip`: it cannot be
 measured for this model, and why.
 
-The suite that most training went into (images seen by all of its runs) stands first: it is the one to quote.
+The suite whose runs were trained longest (the median of the images they saw) stands first: it is the one to quote.
 
 </details>"""
 BROWSER = "[index.html](index.html) is the same board for a browser: sortable, with curves, plots and pictures."

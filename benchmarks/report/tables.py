@@ -7,6 +7,7 @@ with one recipe (the configuration without its seed); a column is one metric wit
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,8 +176,8 @@ def recipe(record: Record) -> str:
 def tables(records: Iterable[Record]) -> list[Table]:
     """All tables; the order of ``records`` does not matter.
 
-    The suite@version that most training went into stands first (images seen in training by all of its cells that
-    are done), because it is the one to quote; within it tables are sorted by dataset. Ties go by name.
+    The suite@version whose cells were trained longest stands first (the median of the images that those that are done
+    have seen), because it is the one to quote; within it tables are sorted by dataset. Ties go by name.
     """
     places: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in in_order(records):
@@ -196,10 +197,11 @@ def tables(records: Iterable[Record]) -> list[Table]:
             contents[place] = in_order([*contents.get(place, []), record])
         several = len(contents) > 1
         built += [_table(group, dataset, part, i * several) for i, part in enumerate(contents.values(), 1)]
-    seen: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     for table in built:
-        seen[table.group] = seen.get(table.group, 0.0) + sum(images_seen(record) for record in table.done)
-    return sorted(built, key=lambda table: -seen[table.group])
+        seen.setdefault(table.group, []).extend(images_seen(record) for record in table.done)
+    longest = {group: statistics.median(images) if images else 0.0 for group, images in seen.items()}
+    return sorted(built, key=lambda table: -longest[table.group])
 
 
 def images_seen(record: Record) -> float:
