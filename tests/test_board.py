@@ -708,3 +708,10 @@ def test_costs_of_runs_that_shared_their_device_or_were_captured_stand_apart() -
             (1, False), (1, True), (3, False),
         ]  # fmt: skip
     assert [column.metric for column in table.costs].count("parameters") == 1
+
+
+def test_the_suite_whose_runs_were_trained_longest_stands_first_however_many_it_has() -> None:
+    wide = [make(name, cell__suite="wide", train__epochs=3) for name in ("a", "b", "c", "d")]
+    long = [make("a", cell__suite="long", train__epochs=5), make("b", cell__suite="long", train__epochs=5)]
+    assert [table.group for table in tables([*wide, *long])] == ["long@1", "wide@1"]
+    assert [table.group for table in tables(wide + [make("a", cell__suite="alone", train__epochs=3)])][0] == "alone@1"
