@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zoo import noise
 from zoo.errors import UsageError
 from zoo.flows import Coupling
+from zoo.nets.mlp import dense
 from zoo.posteriors import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.precision import full, full_precision
 
@@ -273,9 +274,7 @@ class EnergyPrior(Prior):
     def __init__(self, settings: PriorSettings, latent: int) -> None:
         super().__init__(settings, latent)
         width = settings.hidden
-        self.network = nn.Sequential(
-            nn.Linear(latent, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1)
-        )
+        self.network = dense([latent, width, width], "tanh").append(nn.Linear(width, 1))
         self.register_buffer("zero", torch.zeros(latent), persistent=False)
         self._counted: tuple[list[Tensor], tuple[Tensor, Tensor]] | None = None
 

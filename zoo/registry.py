@@ -140,10 +140,10 @@ def registry() -> Registry:
     """The built-in registry with the plugins that are installed. Read once a process."""
     built_in = read_yaml(registry_path(), Registry)
     files = list(_files())
-    variants = [(origin, file.variants) for origin, file in files]
-    datasets = [(origin, file.datasets) for origin, file in files]
-    variants = built_in.variants | _plugins(VARIANT_GROUP, "variant", VariantEntry, built_in.variants, variants)
-    datasets = built_in.datasets | _plugins(DATASET_GROUP, "data set", DatasetEntry, built_in.datasets, datasets)
+    offered = [(origin, file.variants) for origin, file in files]
+    variants = built_in.variants | _plugins(VARIANT_GROUP, "variant", VariantEntry, built_in.variants, offered)
+    offered = [(origin, file.datasets) for origin, file in files]
+    datasets = built_in.datasets | _plugins(DATASET_GROUP, "data set", DatasetEntry, built_in.datasets, offered)
     return built_in.model_copy(update={"variants": variants, "datasets": datasets})
 
 

@@ -188,9 +188,8 @@ def _pieces(model: VAE, x: Tensor, y: Tensor | None, size: int) -> dict[str, Ten
             terms = model.terms(*shown)
             answers = {"distortion": terms.distortion, "rate": terms.rate}
             answers |= {"code": model.represent(*shown), "reconstruction": model.reconstruct(*shown)}
-            own = model.measure(*shown)
-            of_model = {name: value.expand(len(shown[0])) for name, value in own.items() if not value.dim()}
-            answers |= own | of_model
+            own = model.measure(*shown).items()
+            answers |= {name: value if value.dim() else value.expand(len(shown[0])) for name, value in own}
         for name, value in answers.items():
             found.setdefault(name, []).append(value)
     return {name: torch.cat(values) for name, values in found.items()}

@@ -219,6 +219,13 @@ def parameters_of(modules: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parame
     return list(found.values())
 
 
+def set_apart(model: VAE, group: str, modules: Iterable[nn.Module]) -> dict[str, list[nn.Parameter]]:
+    """Two parameter groups: ``group`` of those modules, and "vae" of all else."""
+    apart = parameters_of(modules)
+    taken = {id(parameter) for parameter in apart}
+    return {"vae": [parameter for parameter in model.parameters() if id(parameter) not in taken], group: apart}
+
+
 def repeat(value: Tensor | None, k: int) -> Tensor | None:
     """(B, ...) as (k * B, ...), the sample index slow; None stays None."""
     if value is None or k == 1:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.models.base import Losses, Settings, parameters_of
+from zoo.models.base import Losses, Settings, set_apart
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import Width
 from zoo.precision import full, full_precision
@@ -44,12 +44,7 @@ class FactorVAE(VanillaVAE):
         self.discriminator = nn.Sequential(*layers, nn.Linear(before, 1))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        discriminator = parameters_of([self.discriminator])
-        taken = {id(parameter) for parameter in discriminator}
-        return {
-            "vae": [parameter for parameter in self.parameters() if id(parameter) not in taken],
-            "discriminator": discriminator,
-        }
+        return set_apart(self, "discriminator", [self.discriminator])
 
     def logit(self, z: Tensor) -> Tensor:
         """(B,): log of how much likelier z is under q(z) than under the product of its marginals."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
+from zoo.models.base import Losses, Settings, Terms, repeat, set_apart
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
 from zoo.precision import full_precision
@@ -61,9 +61,7 @@ class IWAE(VanillaVAE):
         """One, but with ``bound: piwae`` the encoder has a loss of its own."""
         if self.settings.bound != "piwae":
             return super().parameter_groups()
-        encoder = parameters_of([self.encoder, self.head, self.posterior])
-        taken = {id(parameter) for parameter in encoder}
-        return {"vae": [one for one in self.parameters() if id(one) not in taken], "encoder": encoder}
+        return set_apart(self, "encoder", [self.encoder, self.head, self.posterior])
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         k = self.settings.k

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
+from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
-from zoo.nets.mlp import MLPDecoder
+from zoo.nets.mlp import start_at_mean_image
 from zoo.precision import full, full_precision
 from zoo.von_mises_fisher import VonMisesFisher, log_area
 
@@ -86,8 +86,7 @@ class SphericalVAE(VAE):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image."""
-        if isinstance(self.decoder, MLPDecoder):
-            start_at_mean(self.decoder.output.bias, x, self.likelihood)
+        start_at_mean_image(self.decoder, x, self.likelihood)
 
 
 def on_sphere(z: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
+from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
-from zoo.nets.mlp import MLPDecoder
+from zoo.nets.mlp import start_at_mean_image
 from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
@@ -99,6 +99,5 @@ class VanillaVAE(VAE):
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image (as Burda et al. do), and the prior from the data."""
-        if isinstance(self.decoder, MLPDecoder):
-            start_at_mean(self.decoder.output.bias, x, self.likelihood)
+        start_at_mean_image(self.decoder, x, self.likelihood)
         self.prior.initialise(x)

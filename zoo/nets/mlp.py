@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.likelihoods import Likelihood, start_at_mean
 from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings
 
 
@@ -52,3 +53,9 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.output(self.layers(z)).view(len(z), *self.shape)
+
+
+def start_at_mean_image(decoder: nn.Module, x: Tensor, likelihood: Likelihood) -> None:
+    """`zoo.likelihoods.start_at_mean` of a dense decoder; another kind is left alone."""
+    if isinstance(decoder, MLPDecoder):
+        start_at_mean(decoder.output.bias, x, likelihood)
