@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import nn
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
 from zoo.models.base import VAE
+from zoo.products import cpu_fields, quicken
 from zoo.training import memory, subnormal
 from zoo.training.compiled import has_compiler
 
@@ -95,8 +94,10 @@ class Compute:
         return replace(self, half=half, channels_last=bool(before["channels_last"]), compiled=compiled, fast=False)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """``model`` on the device, in the memory format of the run."""
+        """``model`` on the device, in the memory format of the run, its dense layers as they are quick there."""
         model.to(self.device)
+        if self.device.type == "cpu":
+            quicken(model)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -109,11 +110,7 @@ class Compute:
 @functools.cache
 def multiplies_bf16() -> bool:
     """Whether this processor has instructions that multiply bf16 (AVX512-BF16 or AMX); false where nobody can tell."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:
-        return False
-    return bool(flags) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_fields().get("flags", "").split())
 
 
 def choose(device: str = "auto", precision: str = "auto") -> Compute:

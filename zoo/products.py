@@ -1,0 +1,118 @@
+"""Dense layers on AMD processors whose AVX-512 PyTorch leaves half unused.
+
+PyTorch has MKL multiply float32 matrices on a CPU, and MKL gives a processor that is not Intel's half the width of its
+registers. From Zen 5 on, whose units are 512 bits wide, oneDNN, which PyTorch has for convolutions, multiplies twice as
+fast (`docs/performance.md`). It is reached by an operator of PyTorch's compiler, so whether it is there and right is
+looked at before it is used. The two round differently and agree otherwise.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: The processors' family of Zen 5, the first whose units are as wide as AVX-512's registers.
+ZEN_5 = 0x1A
+
+
+@functools.cache
+def cpu_fields() -> dict[str, str]:
+    """What the system says of its first processor, by the names of /proc/cpuinfo; nothing where it says nothing."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {}
+    return dict(re.findall(r"^([^\t:\n]+?)\s*: (.*)$", text.split("\n\n")[0], re.M))
+
+
+def halved(fields: dict[str, str]) -> bool:
+    """Whether MKL leaves half of this processor's width unused: AMD's from Zen 5 on, with AVX-512."""
+    family = fields.get("cpu family", "")
+    amd = fields.get("vendor_id") == "AuthenticAMD" and family.isdigit() and int(family) >= ZEN_5
+    return amd and "avx512f" in fields.get("flags", "").split()
+
+
+@functools.cache
+def quick() -> bool:
+    """Whether oneDNN multiplies here: the processor is one that MKL halves, and the operator is there and right."""
+    if not (halved(cpu_fields()) and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    x, weight, bias = torch.arange(15.0).view(3, 5), torch.arange(20.0).view(4, 5), torch.arange(4.0)
+    try:
+        found, transposed = _multiply(x, weight, bias), _multiply(x.t(), weight[:3].t(), None)
+    except (AttributeError, RuntimeError):
+        return False
+    return torch.equal(found, F.linear(x, weight, bias)) and torch.equal(transposed, x.t() @ weight[:3])
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+
+
+# As an operator of its own a compiler takes it as it is; it would copy a weight that lies transposed.
+_LIBRARY = torch.library.Library("vae_zoo", "DEF")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_LIBRARY.impl("linear", _multiply, "CPU")
+
+
+@torch.library.register_fake("vae_zoo::linear", lib=_LIBRARY)
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+class _Linear(torch.autograd.Function):
+    """(..., I), (O, I) and (O,) or None to (..., O), differentiable as often as one likes."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.ops.vae_zoo.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows, outputs = x.flatten(0, -2), gradient.flatten(0, -2)
+        return (
+            linear(gradient, weight.t()) if of_x else None,
+            linear(outputs.t(), rows.t()) if of_weight else None,
+            outputs.sum(0) if of_bias else None,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor | None) -> tuple[Tensor, int]:
+        return torch.vmap(F.linear, in_dims)(*operands), 0
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, in float32 on a CPU by oneDNN."""
+    if x.dim() < 2 or torch.is_autocast_enabled("cpu") or not (_taken(x) and _taken(weight)):
+        return F.linear(x, weight, bias)
+    return _Linear.apply(x, weight, bias)
+
+
+def _taken(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def quicken(model: nn.Module) -> None:
+    """Have the dense layers of ``model`` multiply by `linear` where that is `quick`; nothing else of them changes."""
+    for module in model.modules() if quick() else ():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear
