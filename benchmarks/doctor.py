@@ -32,6 +32,7 @@ def examine() -> dict[str, dict[str, Any]]:
 def _device() -> dict[str, Any]:
     import torch
 
+    from zoo.products import quick
     from zoo.training.compiled import has_compiler
     from zoo.training.precision import choose, multiplies_bf16
 
@@ -43,7 +44,8 @@ def _device() -> dict[str, Any]:
     if chosen.device.type == "cpu":
         bf16 = "yes: train.precision=fast trains in it" if multiplies_bf16() else "no: train.precision=fast is float32"
         compiled = "yes: long trainings of dense networks are compiled" if has_compiler() else "no: nothing is compiled"
-        found |= {"multiplies bf16": bf16, "C++ compiler": compiled}
+        by = "oneDNN, MKL would use half of this processor" if quick() else "as PyTorch has it"
+        found |= {"multiplies bf16": bf16, "multiplies float32": by, "C++ compiler": compiled}
     return found
 
 

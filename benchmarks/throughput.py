@@ -32,6 +32,7 @@ import torch
 from benchmarks import environment
 from benchmarks.peers.environment import python as environment_of_pythae
 from benchmarks.report import terminal
+from zoo import products
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
 from zoo.errors import ZooError
@@ -55,8 +56,9 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
 
 def trainer_epochs(config: RunConfig, images: ImageSet, compute: Compute) -> Epoch:
     """The trainer's steps, an epoch more at each call."""
-    model = build_model(config, images.spec).to(compute.device).train()
-    trainer = make_trainer(config, model, images, compute.for_run(model, config.train, len(images["train"])))
+    model = build_model(config, images.spec).train()
+    compute = compute.for_run(model, config.train, len(images["train"]))
+    trainer = make_trainer(config, compute.place(model), images, compute)
     epochs = itertools.count()
     return lambda: steps_of(trainer, next(epochs))
 
@@ -158,13 +160,32 @@ def against_uncompiled(
     data = load_images(config).subset({"train": images})
     loops = {name: trainer_epochs(one, data, compute) for name, one in configs.items()}
     took = _alternately(loops, rounds, compute, clock)
-    first = took["compiled"][0]
+    row = {"variant": variant, "precision": compute.name} | _beside(took, rounds, len(data["train"]), config)
+    return row | {"compiling, s": round(took["compiled"][0] - statistics.median(took["compiled"][rounds[0] :]), 1)}
+
+
+def against_mkl(
+    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
+) -> dict[str, Any]:
+    """One row: the trainer on MNIST with dense layers that multiply by oneDNN (`zoo.products`), whatever this processor
+    is, beside itself with PyTorch's own."""
+    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_lasting(rounds)])
+    compute = choose(device, config.train.precision)
+    data = load_images(config).subset({"train": images})
+    loops = {}
+    for name, quick in (("oneDNN", True), ("MKL", False)):
+        with mock.patch.object(products, "quick", lambda quick=quick: quick):
+            loops[name] = trainer_epochs(config, data, compute)
+    took = _alternately(loops, rounds, compute, clock)
+    return {"variant": variant, "precision": compute.name} | _beside(took, rounds, len(data["train"]), config)
+
+
+def _beside(took: dict[str, list[float]], rounds: tuple[int, int], images: int, config: RunConfig) -> dict[str, Any]:
+    # Of two loops, the first beside the second.
     kept = {name: found[rounds[0] :] for name, found in took.items()}
-    steps = len(data["train"]) // config.train.batch_size
-    row: dict[str, Any] = {"variant": variant, "precision": compute.name}
-    row |= {f"{name}, ms a step": round(1000 * statistics.median(found) / steps, 2) for name, found in kept.items()}
-    row |= _ratio("compiled / as it is", *([1 / seconds for seconds in found] for found in kept.values()))
-    return row | {"compiling, s": round(first - statistics.median(kept["compiled"]), 1)}
+    steps = images // config.train.batch_size
+    row = {f"{name}, ms a step": round(1000 * statistics.median(found) / steps, 2) for name, found in kept.items()}
+    return row | _ratio(" / ".join(kept), *([1 / seconds for seconds in found] for found in kept.values()))
 
 
 def _lasting(rounds: tuple[int, int]) -> tuple[str, ...]:
@@ -325,7 +346,7 @@ def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: C
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    rows = "bare; pythae's nets: mlp, conv; compile; memory; seeds"
+    rows = "bare; pythae's nets: mlp, conv; compile; products; memory; seeds"
     parser.add_argument("--rows", default="bare,mlp,conv", help=rows)
     parser.add_argument("--variants", default="vae,cvae", help="for all but pythae's nets")
     parser.add_argument("--images", type=int, default=12_800, help="training images of one repeat (conv: a fiftieth)")
@@ -341,7 +362,7 @@ def main() -> None:
     given = parser.parse_args()
     clock = {"wall": time.perf_counter, "processor": time.process_time}[given.clock]
     device = choose(given.device).device.type
-    of_a_variant = {"bare": compare, "compile": against_uncompiled}
+    of_a_variant = {"bare": compare, "compile": against_uncompiled, "products": against_mkl}
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in given.rows.split(","):
         if row in of_a_variant:

@@ -146,3 +146,15 @@ def test_where_nothing_is_gained_a_model_stays_as_it_is(monkeypatch: pytest.Monk
     monkeypatch.setattr(products, "quick", lambda: False)
     placed = choose("cpu").place(nn.Sequential(nn.Linear(5, 3)))
     assert type(placed[0]) is nn.Linear
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_leaves_python_knows_no_operator_of_ours(quick: None) -> None:
+    model, x = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(4, 5)
+    expected = model(x)
+    products.quicken(model)
+    graphs = torch.jit.trace(model, x), torch.jit.script(model)
+    programs = [str(graph.inlined_graph) for graph in graphs] + [str(torch.export.export(model, (x,)))]
+    assert not any("vae_zoo" in program for program in programs)
+    for graph in graphs:
+        torch.testing.assert_close(graph(x), expected)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 #: The processors' family of Zen 5, the first whose units are as wide as AVX-512's registers.
 ZEN_5 = 0x1A
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from PyTorch 2.7 on
 
 
 @functools.cache
@@ -105,10 +106,14 @@ def _taken(x: Tensor) -> bool:
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by `linear`."""
+    """`torch.nn.Linear` by `linear`; what leaves Python has PyTorch's own operator in it."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        if torch.jit.is_scripting():
+            return F.linear(input, self.weight, self.bias)
+        else:  # or what is scripted would have the other way in it too
+            away = torch.jit.is_tracing() or _is_exporting()
+            return (F.linear if away else linear)(input, self.weight, self.bias)
 
 
 def quicken(model: nn.Module) -> None:
