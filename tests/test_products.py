@@ -154,7 +154,9 @@ def test_what_leaves_python_knows_no_operator_of_ours(quick: None) -> None:
     expected = model(x)
     products.quicken(model)
     graphs = torch.jit.trace(model, x), torch.jit.script(model)
-    programs = [str(graph.inlined_graph) for graph in graphs] + [str(torch.export.export(model, (x,)))]
+    programs = [str(graph.inlined_graph) for graph in graphs]
+    if hasattr(torch.compiler, "is_exporting"):  # PyTorch 2.6 does not tell
+        programs.append(str(torch.export.export(model, (x,))))
     assert not any("vae_zoo" in program for program in programs)
     for graph in graphs:
         torch.testing.assert_close(graph(x), expected)
