@@ -74,11 +74,16 @@ def test_values_and_gradients_of_both_orders_are_those_of_linear(rows: tuple[int
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
 
 
-def test_a_gradient_lies_as_its_parameter_does() -> None:
-    x, weight, bias = operands(4)
-    products.linear(x, weight, bias).sum().backward()
+@pytest.mark.parametrize("rows", [4, products.MANY])
+@pytest.mark.parametrize("sizes", [(5, 3), (3, 5)], ids=["narrowing", "widening"])
+def test_the_weight_s_gradient_is_right_and_lies_as_the_weight_does(rows: int, sizes: tuple[int, int]) -> None:
+    x, weight, bias = operands(rows, inputs=sizes[0], outputs=sizes[1])
+    outer = torch.randn(rows, sizes[1])
+    products.linear(x, weight, bias).backward(outer)
     assert weight.grad is not None
     assert weight.grad.stride() == weight.stride()
+    expected = torch.autograd.grad(F.linear(x, weight, bias), weight, outer)[0]
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_operands_may_lie_transposed_and_strided() -> None:

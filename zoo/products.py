@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 #: The processors' family of Zen 5, the first whose units are as wide as AVX-512's registers.
 ZEN_5 = 0x1A
+#: Rows from which laying an operand anew takes longer than laying the result anew.
+MANY = 1024
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from PyTorch 2.7 on
 
 
@@ -85,13 +87,20 @@ class _Linear(torch.autograd.Function):
         rows, outputs = x.flatten(0, -2), gradient.flatten(0, -2)
         return (
             linear(gradient, weight.t()) if of_x else None,
-            linear(outputs.t(), rows.t()) if of_weight else None,
+            _of_weight(outputs, rows) if of_weight else None,
             outputs.sum(0) if of_bias else None,
         )
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor | None) -> tuple[Tensor, int]:
         return torch.vmap(F.linear, in_dims)(*operands), 0
+
+
+def _of_weight(gradient: Tensor, x: Tensor) -> Tensor:
+    # (N, O), (N, I) -> (O, I). The first operand is copied to lie transposed: of many rows let it be the narrower one.
+    if len(x) >= MANY and x.shape[1] < gradient.shape[1]:
+        return linear(x.t(), gradient.t()).t().contiguous()
+    return linear(gradient.t(), x.t())
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
