@@ -300,6 +300,27 @@ class SummedLoss(VanillaVAE):
         return Losses({"vae": losses["vae"] * len(x)}, losses.terms)
 
 
+class SharedNoise(VanillaVAE):
+    """In training alone, so that no number of evaluation knows."""
+
+    def terms(self, x, y=None):
+        if not self.training:
+            return super().terms(x, y)
+        q = self.infer(x, y)
+        z = q.mean + torch.exp(0.5 * q.log_variance) * noise.normal(q.mean[:1])
+        return Terms(-self.log_likelihood(self.decode(z, y), x), q.kl(self.prior).sum(1, keepdim=True))
+
+
+class Mirrored(VanillaVAE):
+    def reconstruct(self, x, y=None):
+        return self.likelihood.mean(self.decode(-self.infer(x, y).mean, y))
+
+
+class Echo(VanillaVAE):
+    def reconstruct(self, x, y=None):
+        return x
+
+
 class PlainLosses(VanillaVAE):
     def losses(self, x, y=None, progress=1.0):
         return dict(super().losses(x, y, progress))

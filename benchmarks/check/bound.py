@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_error, tiny
@@ -248,6 +249,31 @@ def it_learns(subject: Subject) -> None:
         f"the {'ELBO' if subject.bounds else 'negative distortion'} of eight 8x8 images is {before:.2f}"
         f"{' nats' if subject.bounds else ''} before and {after:.2f} after {TINY_STEPS} steps on them",
         "look at the sign of each part of losses()",
+    )
+
+
+@torch.no_grad()
+def reconstructs(subject: Subject) -> None:
+    """A reconstruction is p(x | z) of a code of the image: it costs no more nats than samples of the posterior do."""
+    model, (x, y) = subject.known(), subject.batch(16)
+    hold(
+        not torch.equal(model.reconstruct(x, y), x),
+        "reconstruct(x) returns x itself",
+        "return likelihood.mean of what the decoder makes of the image's code",
+    )
+    model, _ = _memorised(subject)
+    if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli" or model.completes:
+        raise Inapplicable("its distortion of bits is not a Bernoulli's of the whole image")
+    x, classes = tiny()
+    y = classes if subject.conditional else None
+    sampled = torch.stack([model.terms(x, y).distortion for _ in range(64)]).mean().item()
+    # Where a probability is 0 or 1 PyTorch counts 100 nats for a wrong bit.
+    found = F.binary_cross_entropy(model.reconstruct(x, y), x, reduction="sum").item() / len(x)
+    hold(
+        found <= 1.05 * sampled + SLACK,
+        f"the reconstructions of eight 8x8 images give them {found:.1f} nats, and samples of their posterior the "
+        f"{sampled:.1f} nats of terms(x).distortion",
+        "let reconstruct() decode the posterior's centre of the same image as terms() decodes a sample of it",
     )
 
 

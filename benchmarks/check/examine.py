@@ -38,11 +38,13 @@ PROPERTIES: dict[str, Property] = {
         shapes.condition,
         repeatable.batches,
         repeatable.loss_is_a_mean,
+        repeatable.noise_of_each,
         repeatable.saved,
         bound.no_training_weight,
         bound.one_bound,
         bound.more_samples_tighten,
         bound.below_the_evidence,
+        bound.reconstructs,
         bound.it_learns,
     )
 }

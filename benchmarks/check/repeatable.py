@@ -20,6 +20,7 @@ from zoo.training import checkpoint
 
 DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 THROUGH_ZOO = "draw with zoo.noise.normal(like) or zoo.noise.uniform(like), not with torch.randn or .sample()"
+DRAWS, LEAST = 64, 1.5  # of a training loss, and how much more two copies of an image must vary than 64 do
 NEAR = dict(rtol=1e-4, atol=1e-3)
 
 
@@ -132,6 +133,30 @@ def loss_is_a_mean(subject: Subject) -> None:
             f"the loss '{group}' of 64 images is {loss.item():.6g}, and {halves:.6g} as the mean of two halves",
             "average over the batch and do not sum; an objective that must compare the images of a batch says so with "
             "`couples_examples = True`",
+        )
+
+
+@torch.no_grad()
+def noise_of_each(subject: Subject) -> None:
+    """In training every image of a batch has noise of its own: 64 copies of one spread less than two do."""
+    model, (image, label) = subject.trainable(), subject.shown(1)
+
+    def spread(copies: int) -> dict[str, float]:
+        torch.manual_seed(5)
+        x, y = image.expand(copies, -1, -1, -1), None if label is None else label.expand(copies)
+        drawn = [{group: loss.item() for group, loss in model.losses(x, y, 1.0).items()} for _ in range(DRAWS)]
+        return {group: torch.tensor([losses[group] for losses in drawn]).double().std().item() for group in drawn[0]}
+
+    few, many = spread(2), spread(64)
+    if not any(few.values()):
+        raise Inapplicable("its losses draw no noise")
+    for group, of_two in few.items():
+        hold(
+            # Independent draws are sqrt(32) apart; a normalisation over the batch leaves half of that.
+            many[group] * LEAST <= of_two or not many[group],
+            f"the loss '{group}' of 64 copies of an image varies by {many[group]:.3g} from draw to draw, and of two by "
+            f"{of_two:.3g}, so that a batch shares its noise",
+            "draw noise of shape (B, ...), a row for each image",
         )
 
 
