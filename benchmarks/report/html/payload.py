@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
-from benchmarks.report.html.pictures import Picture, pictures
+from benchmarks.report.html.pictures import Picture, pictures, usual_first
 from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import extent, leaders
@@ -181,13 +181,12 @@ def _run(record: Record, shown: Mapping[str, Picture]) -> Json:
         },
         "skipped": dict(sorted(record.skipped.items())),
         "curves": record.curves,
-        "figures": [[name, vars(shown[path])] for name, path in sorted(record.figures.items(), key=_usual_first)],
+        "figures": [[name, vars(shown[record.figures[name]])] for name in sorted(record.figures, key=_order)],
     }  # fmt: skip
 
 
-def _usual_first(figure: tuple[str, str]) -> tuple[int, str]:
-    usual = ("samples", "reconstructions")
-    return usual.index(figure[0]) if figure[0] in usual else len(usual), figure[0]
+def _order(kind: str) -> tuple[int, str]:
+    return usual_first(kind), kind
 
 
 def _published(table: Table, entries: Mapping[str, Any]) -> list[Json]:

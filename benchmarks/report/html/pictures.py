@@ -13,7 +13,7 @@ from benchmarks.record import Record
 from benchmarks.report.tables import Table
 
 BUDGET = 3_300_000  # characters of data addresses on one page
-USUAL = ("samples", "reconstructions", "pca", "traversals")  # what every row shows before any shows more
+USUAL = ("samples", "reconstructions", "pca", "traversals")  # come first, and every row has them before any has more
 LARGE = 200_000  # bytes; grids of digits have 20,000, grids of faces would have 600,000
 
 
@@ -28,6 +28,11 @@ class Picture:
     why: str = ""
 
 
+def usual_first(kind: str) -> int:
+    """Where a kind of picture stands among the others; those that are not `USUAL` are all last."""
+    return USUAL.index(kind) if kind in USUAL else len(USUAL)
+
+
 def pictures(tables: Sequence[Table], folder: Path, budget: int = BUDGET) -> dict[str, Picture]:
     """Path -> picture, for every figure of every record.
 
@@ -40,7 +45,7 @@ def pictures(tables: Sequence[Table], folder: Path, budget: int = BUDGET) -> dic
     for seed, records in ((0, firsts), *(turn for turn in turns if turn[0])):
         kinds = [(kind, path) for record in records for kind, path in record.figures.items() if path not in found]
         if not seed:
-            kinds.sort(key=lambda one: USUAL.index(one[0]) if one[0] in USUAL else len(USUAL))
+            kinds.sort(key=lambda one: usual_first(one[0]))
         paths = [path for _, path in kinds]
         loaded = [_load(path, folder) for path in paths]
         size = sum(len(one.content or "") for one in loaded)
