@@ -32,9 +32,10 @@ def examine() -> dict[str, dict[str, Any]]:
 def _device() -> dict[str, Any]:
     import torch
 
+    from zoo.processor import multiplies_bf16
     from zoo.products import quick
     from zoo.training.compiled import has_compiler
-    from zoo.training.precision import choose, multiplies_bf16
+    from zoo.training.precision import choose
 
     found: dict[str, Any] = {"cpu": environment.cpu_name(), "threads": torch.get_num_threads()}
     for index in range(torch.cuda.device_count()):

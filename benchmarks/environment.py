@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from zoo import processor
+
 TOLD = "ZOO_CODE"
 PACKAGES = (
     *("torch", "torchvision", "timm", "wandb", "torchmetrics"),
@@ -81,14 +83,7 @@ def describe(compute: Any) -> dict[str, Any]:
 
 def cpu_name() -> str:
     """The processor's name and the number of cores this process may use, such as 'AMD EPYC (2 cores)'."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
+    name = processor.fields().get("model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name} ({cores} cores)"
 

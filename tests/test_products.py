@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.test_variants import batch, every_variant, trainable
-from zoo import products
+from zoo import processor, products
 from zoo.training.precision import choose
 
 ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "sse2 avx2 avx512f"}
@@ -21,7 +21,7 @@ ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "sse2 avx2 av
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a processor that MKL halves; the operator is the same everywhere."""
     products.quick.cache_clear()
-    monkeypatch.setattr(products, "cpu_fields", lambda: ZEN_5)
+    monkeypatch.setattr(products, "halved_by_mkl", lambda: True)
     yield
     products.quick.cache_clear()
 
@@ -43,8 +43,14 @@ def operands(*rows: int, inputs: int = 5, outputs: int = 3, dtype: torch.dtype =
         ({}, False),
     ],
 )
-def test_amd_processors_from_zen_5_on_are_halved_by_mkl(fields: dict[str, str], said: bool) -> None:
-    assert products.halved(fields) is said
+def test_amd_processors_from_zen_5_on_are_halved_by_mkl(
+    fields: dict[str, str], said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "fields", lambda: fields)
+    assert processor.halved_by_mkl() is said
+    assert not processor.multiplies_bf16()
+    monkeypatch.setattr(processor, "fields", lambda: {"flags": "sse2 avx512_bf16"})
+    assert processor.multiplies_bf16()
 
 
 def test_it_is_used_only_where_the_operator_is_there_and_right(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,42 +9,23 @@ looked at before it is used. The two round differently and agree otherwise.
 from __future__ import annotations
 
 import functools
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: The processors' family of Zen 5, the first whose units are as wide as AVX-512's registers.
-ZEN_5 = 0x1A
+from zoo.processor import halved_by_mkl
+
 #: Rows from which laying an operand anew takes longer than laying the result anew.
 MANY = 1024
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from PyTorch 2.7 on
 
 
 @functools.cache
-def cpu_fields() -> dict[str, str]:
-    """What the system says of its first processor, by the names of /proc/cpuinfo; nothing where it says nothing."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return {}
-    return dict(re.findall(r"^([^\t:\n]+?)\s*: (.*)$", text.split("\n\n")[0], re.M))
-
-
-def halved(fields: dict[str, str]) -> bool:
-    """Whether MKL leaves half of this processor's width unused: AMD's from Zen 5 on, with AVX-512."""
-    family = fields.get("cpu family", "")
-    amd = fields.get("vendor_id") == "AuthenticAMD" and family.isdigit() and int(family) >= ZEN_5
-    return amd and "avx512f" in fields.get("flags", "").split()
-
-
-@functools.cache
 def quick() -> bool:
     """Whether oneDNN multiplies here: the processor is one that MKL halves, and the operator is there and right."""
-    if not (halved(cpu_fields()) and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+    if not (halved_by_mkl() and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     x, weight, bias = torch.arange(15.0).view(3, 5), torch.arange(20.0).view(4, 5), torch.arange(4.0)
     try:

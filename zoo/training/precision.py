@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import nn
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
 from zoo.models.base import VAE
-from zoo.products import cpu_fields, quicken
+from zoo.processor import multiplies_bf16
+from zoo.products import quicken
 from zoo.training import memory, subnormal
 from zoo.training.compiled import has_compiler
 
@@ -105,12 +105,6 @@ class Compute:
         if self.half is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.half)
-
-
-@functools.cache
-def multiplies_bf16() -> bool:
-    """Whether this processor has instructions that multiply bf16 (AVX512-BF16 or AMX); false where nobody can tell."""
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu_fields().get("flags", "").split())
 
 
 def choose(device: str = "auto", precision: str = "auto") -> Compute:
