@@ -159,7 +159,7 @@ def test_where_nothing_is_gained_a_model_stays_as_it_is(monkeypatch: pytest.Monk
     assert type(placed[0]) is nn.Linear
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_leaves_python_knows_no_operator_of_ours(quick: None) -> None:
     model, x = nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(4, 5)
     expected = model(x)
