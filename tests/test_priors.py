@@ -477,4 +477,5 @@ def test_a_batch_that_is_divided_shares_its_normaliser() -> None:
         for start in range(0, 6, size):
             with noise.part_of(6, start, start + size, tape):
                 parts.append(prior.log_prob(z[start : start + size]))
-        assert torch.equal(torch.cat(parts), whole)
+        # Not to the bit: a product of one row may round otherwise than one of six, as it does on AMD's Zen 5.
+        torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from tests.test_variants import batch, every_variant, trainable
 from zoo import processor, products
+from zoo.config import resolve
+from zoo.runs import load_run, train_run
 from zoo.training.precision import choose
 
 ZEN_5 = {"vendor_id": "AuthenticAMD", "cpu family": "26", "flags": "sse2 avx2 avx512f"}
@@ -171,3 +174,13 @@ def test_what_leaves_python_knows_no_operator_of_ours(quick: None) -> None:
     assert not any("vae_zoo" in program for program in programs)
     for graph in graphs:
         torch.testing.assert_close(graph(x), expected)
+
+
+def test_a_loaded_model_answers_as_the_trained_one_did(quick: None, tmp_path: Path) -> None:
+    config = resolve("vae", "synthetic", settings=["train.epochs=1", "latent=4"])
+    trained = train_run(config, tmp_path, choose("cpu")).model
+    loaded = load_run(tmp_path)
+    assert [type(module) for module in loaded.modules()] == [type(module) for module in trained.modules()]
+    assert products.Linear in map(type, loaded.modules())
+    x, _ = batch(loaded)
+    assert torch.equal(loaded.represent(x), trained.represent(x))

@@ -31,6 +31,7 @@ from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, canonical_json, sweep
 from zoo.models import build
 from zoo.models.base import VAE
+from zoo.products import quicken
 from zoo.registry import registry
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
@@ -183,6 +184,7 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
         said = type(error).__name__
         raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
     _kept(model, folder / MODEL)
+    quicken(model)  # as it was trained and evaluated, to the bit
     return model.to(device).eval()
 
 
