@@ -395,9 +395,11 @@ def _winner(rows: list[Row], column: Column) -> Row | None:
 
 def _skipped(rows: list[Row], measured: set[str]) -> dict[str, list[str]]:
     reasons: dict[str, set[str]] = {}
+    # A picture that was left out of some runs only is there in others.
+    drawn = {name for row in rows for record in row.records for name in record.figures}
     for row in rows:
         for record in row.records:
             for metric, reason in record.skipped.items():
-                if not any(explains(metric, one) for one in measured):
+                if metric not in drawn and not any(explains(metric, one) for one in measured):
                     reasons.setdefault(metric, set()).add(reason)
     return {metric: sorted(reasons[metric]) for metric in sorted(reasons)}
