@@ -322,6 +322,13 @@ def test_all_failed_is_a_table_of_reasons() -> None:
     assert cells(rows["b"], "ELBO") == ["failed: no such file"]
 
 
+def test_a_picture_that_only_some_runs_left_out_is_not_said_to_be_nobody_s() -> None:
+    left_out = [make("a", seed, numbers={"elbo": -1.0}, skipped={"tsne": "takes a while"}) for seed in (0, 1)]
+    assert "tsne was measured for none" in board(left_out, {})
+    left_out[0] = left_out[0].model_copy(update={"figures": {"tsne": "assets/one.png"}, "skipped": {}})
+    assert "measured for none" not in board(left_out, {})
+
+
 def test_what_none_has_is_said_below_and_takes_no_column() -> None:
     page = board([make("a", numbers={"elbo": -1.0}, skipped={"mig": "needs factors"})], {})
     assert "mig was measured for none: skip: needs factors." in page
