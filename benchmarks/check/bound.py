@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_error, tiny
+from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_error
 from benchmarks.check.verdict import Inapplicable, hold
 from zoo import noise
 from zoo.data.images import DataSpec
@@ -112,8 +112,7 @@ def one_bound(subject: Subject) -> None:
         model, _ = _memorised(subject)
     except Inapplicable:
         return
-    x, classes = tiny()
-    y = classes if subject.conditional else None
+    x, y = subject.tiny()
     with torch.no_grad():
         _one(
             mean_and_error(torch.stack([model.terms(x, y).elbo for _ in range(200)])),
@@ -199,8 +198,7 @@ def below_the_evidence(subject: Subject) -> None:
         raise Inapplicable("its likelihood of bits is not a Bernoulli, so that samples do not give p(x)")
     if model.completes:
         raise Inapplicable("its nats are of a part of the image given the rest, which samples alone do not tell")
-    x, classes = tiny()
-    y = classes if subject.conditional else None
+    x, y = subject.tiny()
     torch.manual_seed(3)
     terms = [model.terms(x, y) for _ in range(64)]
     rate = torch.stack([each.rate.sum(1) for each in terms]).mean().item()
@@ -242,8 +240,7 @@ def it_learns(subject: Subject) -> None:
         raise Inapplicable("it has several parameter groups: what it minimises may not be the bound")
     if not model.seeks_bound:
         raise Inapplicable("it holds its rate at a value of its own, which may be more than eight pictures need")
-    x, classes = tiny()
-    after = model.terms(x, classes if subject.conditional else None).elbo.mean().item()
+    after = model.terms(*subject.tiny()).elbo.mean().item()
     hold(
         after > before,
         f"the {'ELBO' if subject.bounds else 'negative distortion'} of eight 8x8 images is {before:.2f}"
@@ -264,8 +261,7 @@ def reconstructs(subject: Subject) -> None:
     model, _ = _memorised(subject)
     if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli" or model.completes:
         raise Inapplicable("its distortion of bits is not a Bernoulli's of the whole image")
-    x, classes = tiny()
-    y = classes if subject.conditional else None
+    x, y = subject.tiny()
     sampled = torch.stack([model.terms(x, y).distortion for _ in range(64)]).mean().item()
     # Where a probability is 0 or 1 PyTorch counts 100 nats for a wrong bit.
     found = F.binary_cross_entropy(model.reconstruct(x, y), x, reduction="sum").item() / len(x)
@@ -279,7 +275,7 @@ def reconstructs(subject: Subject) -> None:
 
 def _memorised(subject: Subject) -> tuple[VAE, float]:
     try:
-        subject.make(TINY).eval().terms(tiny()[0], tiny()[1] if subject.conditional else None)
+        subject.make(TINY).eval().terms(*subject.tiny())
     except Exception as error:
         said = " ".join(str(error).split())[:120]
         raise Inapplicable(f"it has no model of 8x8 images ({type(error).__name__}: {said})") from error

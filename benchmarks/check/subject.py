@@ -118,6 +118,11 @@ class Subject:
         x, y = digits()
         return x[:n], y[:n] if self.conditional or self.entry.load().supervised else None
 
+    def tiny(self) -> tuple[Tensor, Tensor | None]:
+        """x (8, 1, 8, 8) of bits and, for a conditional variant, the classes (8,)."""
+        x, y = tiny()
+        return x, y if self.conditional else None
+
     @functools.cached_property
     def elbo(self) -> tuple[float, float]:
         """Mean and error of the ELBO of 32 images under `known`, in nats, from 200 posterior samples."""
@@ -130,12 +135,12 @@ class Subject:
 
         No step after training is made: `recollect` may part what is reported from what is drawn.
         """
-        x, y = tiny()
+        x, y = self.tiny()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(2)
             model = self.make(TINY)
             # Four times over, so that batch normalisation has statistics.
-            x, y = x.repeat(4, 1, 1, 1), y.repeat(4) if self.conditional else None
+            x, y = x.repeat(4, 1, 1, 1), None if y is None else y.repeat(4)
             model.initialise(x, y)
             with torch.no_grad():
                 before = model.eval().terms(x, y).elbo.mean().item()
