@@ -105,11 +105,12 @@ def test_it_sorts_by_any_column_and_says_so(seen: Seen) -> None:
     head = header(seen, "fd_digits (n=10000)")
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "ascending", "the best first, and less is better"
-    assert seen.rows()[:5] == ["flow_vae", "ladder_vae", "nvae_lite", "cvae", "vae"]
+    ordered = ["cvae", "flow_vae", "ladder_vae", "nvae_lite", "vae"]
+    assert seen.rows()[:5] == ordered, "2.0, 9.0, 9.6, 10.2 and 12.2: a distance is ranked, conditional or not"
     assert "Sorted by fd_digits" in seen.page.locator("#said").inner_text()
     head.locator("button").press("Enter")
     assert head.get_attribute("aria-sort") == "descending"
-    assert seen.rows()[:5] == ["vae", "cvae", "nvae_lite", "ladder_vae", "flow_vae"], "what has no number stays last"
+    assert seen.rows()[:5] == ordered[::-1], "what has no number stays last"
     header(seen, "ELBO").locator("button").click()
     assert seen.page.locator("[aria-sort]").count() == 1
     ordered = ["flow_vae", "ladder_vae", "vae", "nvae_lite"]
@@ -158,7 +159,9 @@ def test_a_variant_opens_and_gives_the_focus_back(seen: Seen) -> None:
     seen.page.keyboard.press("Escape")
     assert not dialog.is_visible()
     assert seen.page.evaluate("document.activeElement.textContent") == "flow_vae"
-    assert seen.page.locator("details.variant > .body").count() == seen.page.locator("details.variant").count()
+    # The browser tells of a closed dialog a little after it is closed.
+    bodies = seen.page.locator("details.variant > .body")
+    playwright.expect(bodies).to_have_count(seen.page.locator("details.variant").count())
 
 
 def test_a_point_of_a_plot_opens_its_variant_by_key(seen: Seen) -> None:
