@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -343,6 +344,16 @@ def test_ticks_are_few_round_and_inside(low: float, width: float) -> None:
     found = steps(low, low + width)
     assert 1 <= len(found) <= 8
     assert all(low - 1e-6 * width <= value <= low + width * (1 + 1e-6) for value in found)
+
+
+@given(st.floats(1e-6, 1e9), st.floats(1.0, 1e9))
+def test_ticks_of_a_logarithmic_axis_have_room_for_their_labels(low: float, ratio: float) -> None:
+    drawn = axis("images/s", [low, low * ratio], log=True)
+    found = drawn.ticks()
+    assert 3 <= len(found) <= 8 and found == sorted(found)
+    places = [drawn.at(value) for value in found]
+    assert -1e-9 <= places[0] and places[-1] <= 1 + 1e-9
+    assert all(after - before >= 1 / 7 for before, after in itertools.pairwise(places))
 
 
 def test_one_far_variant_does_not_squeeze_the_others() -> None:

@@ -24,15 +24,22 @@ class Axis:
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Round values inside the axis, three to seven of them where there is room."""
-        if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-                found = [d * 10.0**e for e in decades for d in digits if self.low <= d * 10.0**e <= self.high]
-                if len(found) >= 3:
-                    return found
-            return found
-        return steps(self.low, self.high)
+        """Round values inside the axis, three to seven of them, a seventh of it apart where it is logarithmic."""
+        if not self.log:
+            return steps(self.low, self.high)
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        sets = [[d * 10.0**e for d in digits for e in decades] for digits in ((1,), (1, 3), (1, 2, 5), (1, 5, 2, 3, 7))]
+        sets += [steps(self.low, self.high), steps(self.low, self.high, 12)]  # less than a decade
+        found = (self._apart([value for value in values if self.low <= value <= self.high]) for values in sets)
+        return next(ticks for ticks in found if len(ticks) >= 3)
+
+    def _apart(self, values: Sequence[float]) -> list[float]:
+        """Those of ``values``, the more welcome first, whose labels have room beside those before them, in order."""
+        kept: list[float] = []
+        for value in values:
+            if all(abs(self.at(value) - self.at(other)) >= 1 / 7 for other in kept):
+                kept.append(value)
+        return sorted(kept)
 
 
 def axis(label: str, values: Sequence[float], log: bool = False, cut: Literal["few", "run"] | None = None) -> Axis:
