@@ -101,8 +101,9 @@ class Reference:
         return float(np.mean(matrix[-1] - matrix[-2]))
 
     def explicitness_test(self) -> float:
-        mean, deviation, areas = self.z.mean(axis=0), self.z.std(axis=0), {"train": [], "test": []}
-        train, test = (self.z - mean) / deviation, (self.z_test - mean) / deviation
+        z, z_test = self.z.astype(np.float64), self.z_test.astype(np.float64)  # in float32: one machine's number
+        mean, deviation, areas = z.mean(axis=0), z.std(axis=0), {"train": [], "test": []}
+        train, test = (z - mean) / deviation, (z_test - mean) / deviation
         for k in range(self.factors):
             model = LogisticRegression().fit(train, self.y[:, k])
             binarizer = MultiLabelBinarizer().fit(self.y[:, k : k + 1])
