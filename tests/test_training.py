@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
+from zoo.training.state import capture, restore
 from zoo.training.trainer import Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
@@ -155,7 +157,36 @@ def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path) -> No
 def validations(monkeypatch: pytest.MonkeyPatch, *elbos: float) -> None:
     """What the validations of the next run find, one after the other."""
     found = iter(elbos)
+    monkeypatch.setattr(Trainer, "validate", lambda self: (next(found),) * 2)
+
+
+def test_weights_are_kept_and_waited_for_by_the_criterion(tmp_path: Path, monkeypatch) -> None:
+    found = iter([(-9.0, -2.0), (-5.0, -1.0), (-1.0, -3.0), (0.0, -4.0)])
     monkeypatch.setattr(Trainer, "validate", lambda self: next(found))
+    config = resolve("beta_vae", "synthetic", settings=settings("train.epochs=9", "train.patience=2"))
+    result = train_run(config, tmp_path, choose("cpu")).result
+    assert (result.best_epoch, result.epochs, result.stopped_early) == (2, 4, True)
+    assert result.curves["validation_elbo"] == [-9.0, -5.0, -1.0, 0.0]
+    assert result.curves["validation_criterion"] == [-2.0, -1.0, -3.0, -4.0]
+
+
+def test_iwae_keeps_the_weights_of_its_own_bound(tmp_path: Path) -> None:
+    config = resolve("iwae", "synthetic", settings=settings("train.epochs=3", "k=8"))
+    curves = train_run(config, tmp_path / "iwae", choose("cpu")).result.curves
+    assert len(curves["validation_criterion"]) == 3
+    assert all(k > one for k, one in zip(curves["validation_criterion"], curves["validation_elbo"], strict=True))
+    assert "validation_criterion" not in run(tmp_path / "vae", "train.epochs=1").result.curves, "the ELBO itself"
+
+
+@pytest.mark.parametrize(("variant", "highest"), [("vae", -3.0), ("beta_vae", math.nan)])
+def test_a_checkpoint_from_before_there_was_a_criterion_goes_on(variant: str, highest: float) -> None:
+    config = resolve(variant, "synthetic", settings=settings("train.epochs=2"))
+    images = load_images(config)
+    trainers = [make_trainer(config, fresh_model(config, images.spec), images, choose("cpu")) for _ in range(2)]
+    tensors, values = capture(trainers[0])
+    del values["kept"]
+    restore(trainers[1], (tensors, values | {"best_elbo": -3.0, "highest": -3.0}))
+    assert trainers[1].kept == -3.0 and trainers[1].highest == pytest.approx(highest, nan_ok=True)
 
 
 def test_weights_from_before_the_end_of_the_warm_up_are_not_kept(tmp_path: Path, monkeypatch) -> None:

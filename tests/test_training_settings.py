@@ -155,6 +155,6 @@ def test_the_averaged_weights_are_the_ones_that_are_validated_and_kept() -> None
 def test_patience_begins_when_the_warm_up_is_over(warmup: int, last: int) -> None:
     # Never better than the first with the weight of the rate at its end: two validations later it is over.
     trainer, falling = trainer_of(epochs=8, warmup=warmup, patience=2), iter(range(0, -8, -1))
-    trainer.validate = lambda: float(next(falling))
+    trainer.validate = lambda: (float(next(falling)),) * 2
     result = trainer.fit()
     assert result.stopped_early and (result.epochs, result.best_epoch) == (last, last - 2)

@@ -211,6 +211,57 @@ def test_beta_weighs_the_rate_in_training_only() -> None:
     assert torch.equal(states[0].elbo, states[1].elbo)
 
 
+# What training minimises beside the criterion, by variant.
+BESIDE = {
+    "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
+    "vae_gan": "an adversary's opinion",
+    "factor_vae": "an adversary's opinion",
+    "m2": "the labels of some examples",
+    "nvae_lite": "a penalty of its weights",
+    "two_stage_vae": "a stage at a time",
+    "quadrant_cvae": "a stage at a time",
+    "rae": "penalties of codes and weights",
+}
+
+
+OBJECTIVES = [(name, {}) for name in NAMES if name not in BESIDE] + [
+    ("beta_vae", {"beta": 0.3}),
+    ("annealed_vae", {"capacity": 3.0}),
+    ("dip_vae", {"version": "I"}),
+    ("info_vae", {"alpha": 1.0, "kernel": "imq"}),
+    ("beta_tcvae", {"alpha": 0.5, "gamma": 2.0, "estimator": "mws"}),
+    ("hvae", {"k": 4}),
+    *(("iwae", {"k": 4, "bound": bound}) for bound in ("iwae", "ciwae")),
+    *(("iwae", {"k": 4, "bound": bound, "groups": 2}) for bound in ("miwae", "piwae")),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), OBJECTIVES, ids=str)
+def test_what_is_kept_is_decided_by_what_is_trained(name: str, settings: dict[str, Any]) -> None:
+    if settings.get("bound") == "ciwae":
+        settings = settings | {"share": 0.3}
+    model = make(name, **settings).eval()
+    x, y = batch(model)
+    with torch.no_grad():
+        with noise.keyed(3, ids(16), range(model.decodings)):
+            loss = model.losses(x, y, 1.0)["vae"]
+        with noise.keyed(3, ids(16)):
+            terms = model.terms(x, y)
+            criterion = model.criterion(x, y, terms) if model.decodings == 1 else None
+        if criterion is None:
+            with noise.keyed(3, ids(16), range(model.decodings)):
+                criterion = model.criterion(x, y, terms)
+    assert criterion.shape == (16,)
+    assert -criterion.mean().item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["iwae", "hvae"])
+def test_samples_that_are_averaged_outside_of_the_logarithm_are_kept_by_the_bound(name: str) -> None:
+    model = make(name, k=4, bound="vae").eval()
+    terms = model.terms(*batch(model))
+    assert torch.equal(model.criterion(*batch(model), terms), terms.elbo)
+
+
 @every_variant
 def test_a_step_decodes_as_often_as_it_says(name: str) -> None:
     model, rows = make(name), []

@@ -80,10 +80,10 @@ class TrainConfig(Config):
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     keep: Literal["best", "last"] = Field(
         "best",
-        description="the weights of the best validation ELBO (without one, reconstruction loss) after the warm-up, or "
-        "the last",
+        description="the weights of the best validation after the warm-up, by the objective that is trained (the ELBO, "
+        "unless the variant weighs or tightens it), or the last",
     )
-    patience: int | None = Field(None, ge=1, description="stop after so many validations without a better ELBO")
+    patience: int | None = Field(None, ge=1, description="stop after so many validations that were not better")
     precision: Precision = Field(
         "auto", description="auto: bf16 on a GPU, float32 on a CPU; fast: whatever trains this model faster here"
     )

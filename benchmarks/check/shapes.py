@@ -63,6 +63,9 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
         "terms(x).elbo is not -(distortion + rate)",
         "return zoo.models.base.Terms as it is",
     )
+    criterion = model.criterion(x, y, terms)
+    shape = tuple(criterion.shape)
+    hold(shape == (ROWS,), f"criterion() has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
     weights, codes = _log_weights_of(model, x, y, of), model.represent(x, y)
     shape = tuple(codes.shape)
     hold(
@@ -79,7 +82,7 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             f"{name} has shape {shape}, not {(ROWS, *spec.shape)}",
             "return images shaped as the data",
         )
-    named = {"terms(x).distortion": terms.distortion, "terms(x).rate": terms.rate} | weights
+    named = {"terms(x).distortion": terms.distortion, "terms(x).rate": terms.rate, "criterion()": criterion} | weights
     for name, value in (named | {"represent(x)": codes} | made).items():
         hold(
             value.dtype == torch.float32,

@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from zoo.models.base import Losses, Settings
+from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 
 
@@ -32,5 +32,12 @@ class AnnealedVAE(VanillaVAE):
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         terms = self.terms(x, y)
-        excess = terms.rate.sum(1).mean() - self.settings.capacity * progress
-        return Losses({"vae": terms.distortion.mean() + self.settings.gamma * excess.abs()}, terms)
+        return Losses({"vae": terms.distortion.mean() + self.excess(terms, progress)}, terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: less what the rate's distance from the capacity costs."""
+        return -(terms.distortion + self.excess(terms))
+
+    def excess(self, terms: Terms, progress: float | Tensor = 1.0) -> Tensor:
+        """What the mean rate of a batch adds to the loss, a scalar."""
+        return self.settings.gamma * (terms.rate.sum(1).mean() - self.settings.capacity * progress).abs()

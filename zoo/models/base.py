@@ -66,7 +66,7 @@ class Terms:
     @property
     def elbo(self) -> Tensor:
         """(B,) nats: the evidence lower bound, weights of training left out. Of a model that bounds nothing it is minus
-        the distortion: what the weights to keep are chosen by, and never reported under this name."""
+        the distortion, and never reported under this name."""
         return -(self.distortion + self.rate.sum(1))
 
 
@@ -166,6 +166,19 @@ class VAE(nn.Module):
         terms = self.terms(x, y)
         loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
         return Losses({"vae": loss}, terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """(B,), the higher the better: what the weights to keep, and when to stop, are decided by on validation images.
+
+        It is what training makes better once its warm-up is over, so that no other objective chooses among its epochs:
+        the bound with the rate weighed as in training, unless a subclass trains something else. A penalty of the whole
+        batch is on each of its examples; where `couples_examples`, the batch has the size of a training batch.
+
+        Args:
+            terms: what `terms` gave for x and y, of another draw than what is drawn here: `decodings` samples of each
+                example.
+        """
+        return -(terms.distortion + self.rate_weight(1.0) * terms.rate.sum(1))
 
     def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | None:
         """q(z | x) where it is one diagonal Gaussian over the whole code, else None: what the aggregate posterior's

@@ -21,6 +21,7 @@ from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
+from zoo.posteriors import DiagonalGaussian
 
 
 class TCSettings(VanillaSettings):
@@ -45,10 +46,18 @@ class BetaTCVAE(VanillaVAE):
         z, log_q = q.rsample()
         distortion = -self.log_likelihood(self.decode(z, y), x)
         log_p = self.prior.log_prob(z)
-        found = aggregate(z, q, self.train_size or len(x), self.settings.estimator)
+        terms = Terms(distortion, (log_q - log_p).unsqueeze(1), {"z": z})
+        return Losses({"vae": (distortion + progress * self.weighed(q, z, log_q, log_p)).mean()}, terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: with the rate's three parts as they are weighed."""
+        q, z = self.infer(x, y), terms.aux["z"]
+        return -(terms.distortion + self.weighed(q, z, q.log_prob(z), self.prior.log_prob(z)))
+
+    def weighed(self, q: DiagonalGaussian, z: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
+        """(B,) nats, the weighed sum of the rate's three parts; of codes z, log q(z | x) and log p(z)."""
+        found = aggregate(z, q, self.train_size or len(z), self.settings.estimator)
         information = log_q - found.joint
         dimensions = found.marginals.sum(1) - log_p
         weights = self.settings
-        rate = weights.alpha * information + weights.beta * found.total_correlation + weights.gamma * dimensions
-        terms = Terms(distortion, (log_q - log_p).unsqueeze(1), {"z": z})
-        return Losses({"vae": (distortion + progress * rate).mean()}, terms)
+        return weights.alpha * information + weights.beta * found.total_correlation + weights.gamma * dimensions

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.data.images import DataSpec
-from zoo.models.base import Losses, Settings
+from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
 from zoo.posteriors import DiagonalGaussian
@@ -44,9 +44,15 @@ class DIPVAE(VanillaVAE):
         q = self.infer(x, y)
         terms, _ = self.bound(q, x, y)
         bound = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
-        matrix = covariance(q, self.settings.version)
-        penalty = departure(matrix, self.settings.off_diagonal, self.settings.diagonal)
-        return Losses({"vae": bound + penalty}, terms)
+        return Losses({"vae": bound + self.penalty(q)}, terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: the bound less the penalty."""
+        return super().criterion(x, y, terms) - self.penalty(self.infer(x, y))
+
+    def penalty(self, q: DiagonalGaussian) -> Tensor:
+        """What the posteriors of a batch add to the loss, a scalar."""
+        return departure(covariance(q, self.settings.version), self.settings.off_diagonal, self.settings.diagonal)
 
 
 @full_precision

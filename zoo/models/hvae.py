@@ -22,7 +22,7 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
-from zoo.models.iwae import glorot, k_sample_loss
+from zoo.models.iwae import glorot, k_sample_bound, k_sample_loss
 from zoo.nets import Activation, Width, require
 from zoo.nets.mlp import chain
 from zoo.posteriors import DiagonalGaussian, gaussian, standard_normal
@@ -118,6 +118,12 @@ class HVAE(VAE):
         loss = k_sample_loss(log_w, self.settings.k if self.settings.bound == "vae" else 1)
         terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
         return Losses({"vae": loss}, terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: the k-sample bound, where that is trained."""
+        if self.settings.bound == "vae" or self.settings.k == 1:
+            return super().criterion(x, y, terms)
+        return k_sample_bound(self.log_weights(x, y, self.settings.k))
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, D): the means of all layers, the top first, each given the means below it."""

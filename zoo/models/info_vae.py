@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from zoo.models.base import Losses, Settings
+from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.precision import full_precision
 
@@ -36,12 +36,21 @@ class InfoVAE(VanillaVAE):
     Settings: ClassVar[type[Settings]] = InfoSettings
     couples_examples: ClassVar[bool] = True
 
+    def rate_weight(self, progress: float | Tensor) -> float | Tensor:
+        return (1 - self.settings.alpha) * progress
+
+    def distance(self, z: Tensor) -> Tensor:
+        """What codes z (B, D) add to the loss: the weighed MMD^2 from as many draws of the prior, a scalar."""
+        weight = self.settings.alpha + self.settings.scale - 1
+        return weight * discrepancy(z, self.prior.sample(len(z)), self.settings.kernel)
+
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        terms = self.terms(x, y)
-        alpha, scale = self.settings.alpha, self.settings.scale
-        distance = discrepancy(terms.aux["z"], self.prior.sample(len(x)), self.settings.kernel)
-        bound = terms.distortion + (1 - alpha) * self.rate_weight(progress) * terms.rate.sum(1)
-        return Losses({"vae": bound.mean() + (alpha + scale - 1) * distance}, terms)
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"] + self.distance(losses.terms.aux["z"])}, losses.terms)
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: the loss with its distance."""
+        return super().criterion(x, y, terms) - self.distance(terms.aux["z"])
 
 
 @full_precision

@@ -84,6 +84,16 @@ class IWAE(VanillaVAE):
         terms = Terms(-log_likelihood.mean(0).detach(), -log_ratio.mean(0, keepdim=True).T.detach())
         return Losses(self._losses(log_w), terms)
 
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: the bound that the decoder is trained on."""
+        if self.settings.bound == "vae" or self.settings.k == 1:
+            return super().criterion(x, y, terms)
+        log_w = self.log_weights(x, y, self.settings.k)
+        tight = k_sample_bound(log_w)
+        if self.settings.bound == "miwae":
+            return k_sample_bound(log_w, self.settings.groups)
+        return torch.lerp(tight, log_w.mean(0), self.settings.share) if self.settings.bound == "ciwae" else tight
+
     def _losses(self, log_w: Tensor) -> dict[str, Tensor]:
         bound, groups, share = self.settings.bound, self.settings.groups, self.settings.share
         tight = k_sample_loss(log_w)
@@ -102,15 +112,18 @@ class IWAE(VanillaVAE):
         super().initialise(x, y)
 
 
-@full_precision
 def k_sample_loss(log_w: Tensor, groups: int = 1) -> Tensor:
-    """Minus the batch mean of the bound, nats, from log-weights (k, B): log-mean-exp inside of each group of samples,
-    and the mean over groups. One group is the bound of k samples, k groups are the ELBO."""
+    """Minus the batch mean of `k_sample_bound`."""
+    return -log_w.mean() if groups == len(log_w) else -k_sample_bound(log_w, groups).mean()
+
+
+@full_precision
+def k_sample_bound(log_w: Tensor, groups: int = 1) -> Tensor:
+    """(B,) nats from log-weights (k, B): log-mean-exp inside of each group of samples, and the mean over groups. One
+    group is the bound of k samples, k groups are the ELBO."""
     k = len(log_w)
-    if groups == k:
-        return -log_w.mean()
     logs = torch.logsumexp(log_w.view(groups, k // groups, -1), 1) - math.log(k // groups)
-    return -logs.mean()
+    return logs.mean(0)
 
 
 def scaled_gradient(z: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:

@@ -12,9 +12,8 @@ The first stage is trained on its own bound with p(z) = N(0, I), as any VAE, by 
 the second on the codes of a first one that no longer moves. What is reported in either is the bound of the whole,
 log p(x) >= E log p(x | z) - log q(z | x) + log p(z | u) + log p(u) - log q(u | z), over z from q(z | x) and u from
 q(u | z). As long as no step has moved the second stage its p(z) is N(0, I) and its q(u | z) exact, and the whole has
-the bound of the first stage alone. So ``keep: best`` compares epochs of both stages by one measure: if a first stage
-that over-fits was better before its end than anything after it, that is kept, a vanilla VAE. Early stopping must not
-come before the second stage.
+the bound of the first stage alone. Weights of the first stage are never kept, nor is its end: ``keep: best`` chooses
+among the epochs of the second, whose first stage is the one that training ended with, and patience waits for it.
 """
 
 from __future__ import annotations

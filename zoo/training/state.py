@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from zoo.training.trainer import Trainer
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
-VALUES = ("step", "seconds", "best_elbo", "best_epoch", "highest", "waited", "stopped_early", "retreats")
+VALUES = ("step", "seconds", "kept", "best_epoch", "highest", "waited", "stopped_early", "retreats")
 
 
 def capture(trainer: Trainer) -> State:
@@ -74,9 +75,12 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
     trainer.scale.scale.copy_(tensors["scale"])
     trainer.scale.good.copy_(tensors["good"])
-    # A checkpoint of before there was a highest ELBO apart from the one that is kept has that one.
+    # A checkpoint of before has the ELBO of what is kept, which no other objective can be compared with.
+    if "kept" not in values:
+        values = {"highest": values["best_elbo"], **values, "kept": values["best_elbo"]}
+        values |= {"highest": math.nan} if trainer.chooses else {}
     for name in VALUES:
-        setattr(trainer, name, values["best_elbo" if name == "highest" and name not in values else name])
+        setattr(trainer, name, values[name])
     trainer.peak = values["peak"]
     trainer.curves = {name: list(points) for name, points in values["curves"].items()}
     # Last: whatever was drawn while building the model must not count.

@@ -38,6 +38,7 @@ from zoo.training.tally import LOGGED, UNBOUNDED, settle
 log = logging.getLogger(__name__)
 VALIDATION_ROWS = 1024
 VALIDATION_SEED = 1
+CRITERION_SEED = 2  # of what `VAE.criterion` draws beside it
 # Examples that data-dependent initialisation is shown, and how many numbers they may have in all.
 SHOWN_FIRST, SHOWN_NUMBERS = 4096, 4096 * 3 * 64 * 64
 # A run whose updates are skipped this many times in a row will not recover by waiting. It goes back to the last epoch
@@ -157,7 +158,7 @@ class Trainer:
         self._clock = self.saved = time.monotonic()
         self.curves: dict[str, list[float]] = {}
         self.best: dict[str, Tensor] | None = None
-        self.best_elbo, self.best_epoch = -float("inf"), 0
+        self.kept, self.best_epoch = -float("inf"), 0  # the criterion of the weights that are kept
         self.highest, self.waited = -float("inf"), 0  # which patience compares with, whatever is kept
         self.stopped_early = False
         self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
@@ -208,8 +209,8 @@ class Trainer:
                     self._retreat(str(reason))
         finally:
             self._uncapture()
-        if self.best is not None and not math.isfinite(self.best_elbo):
-            raise Diverged("no validation that could be kept had a finite ELBO.")
+        if self.best is not None and not math.isfinite(self.kept):
+            raise Diverged("no validation that could be kept had a finite objective.")
         self.finish()
 
     def draw_from(self, generator: torch.Generator | None) -> None:
@@ -294,18 +295,28 @@ class Trainer:
         return rate * RETREAT_RATE**self.retreats if self.retreats else rate
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """The mean ELBO of the validation split in nats, with the weights that would be kept; minus the reconstruction
-        loss of a model that bounds nothing."""
+    def validate(self) -> tuple[float, float]:
+        """Two means over the validation split, with the weights that would be kept: of the ELBO in nats (of a model
+        that bounds nothing minus the reconstruction loss), and of what is kept and waited for, `VAE.criterion`."""
+        samples = self.model.decodings
+        # What is of a whole batch is of one as in training; of many samples an example there is room for fewer.
+        rows = self.config.batch_size if self.model.couples_examples else max(1, VALIDATION_ROWS // samples)
         with _evaluating(self.model, self.average):
-            total = torch.zeros((), dtype=torch.float64, device=self.compute.device)
-            count = 0
-            for ids, x, y in self.validation.sequential(VALIDATION_ROWS):
+            sums = torch.zeros(3, dtype=torch.float64, device=self.compute.device)
+            for ids, x, y in self.validation.sequential(rows):
                 with noise.keyed(VALIDATION_SEED, ids):
-                    total += self.model.terms(x, y).elbo.double().sum()
-                count += len(ids)
-            total = self.world.add(torch.stack([total, torch.full_like(total, count)]))
-            return (total[0] / total[1]).item()
+                    terms = self.model.terms(x, y)
+                with noise.keyed(CRITERION_SEED, ids, range(samples)):
+                    criterion = self.model.criterion(x, y, terms)
+                found = torch.stack([terms.elbo.double().sum(), criterion.double().sum()])
+                sums += torch.cat([found, found.new_full((1,), len(ids))])
+            elbo, criterion, count = self.world.add(sums).tolist()
+            return elbo / count, criterion / count
+
+    @property
+    def chooses(self) -> bool:
+        """Whether what is kept and waited for is another number than the ELBO."""
+        return type(self.model).criterion is not VAE.criterion or float(self.model.rate_weight(1.0)) != 1.0
 
     def result(self) -> Result:
         epochs = self.step // self.steps_per_epoch if self.steps_per_epoch else 0
@@ -375,19 +386,20 @@ class Trainer:
         self.totals.zero_()
         last = self.step >= self.steps
         if last or (epoch + 1) % self.config.validate_every == 0:
-            elbo = self.validate()
+            elbo, criterion = self.validate()
             # Where there is no bound it is minus the loss, and goes by no other name.
             row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
+            row |= {"validation_criterion": criterion} if self.chooses else {}
             # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
             # best of that is neither kept nor waited for.
             ends = (self.step, self.best_epoch * self.steps_per_epoch)
             moving = not all(settled(self.model, step, self.warmup_steps, self.steps) for step in ends)
-            better = self.best is None or math.isnan(self.highest) or elbo > self.highest
-            better = better or (moving and math.isfinite(elbo))
+            better = self.best is None or math.isnan(self.highest) or criterion > self.highest
+            better = better or (moving and math.isfinite(criterion))
             if better or self.config.keep == "last":
-                self.best_elbo, self.best_epoch = elbo, epoch + 1
+                self.kept, self.best_epoch = criterion, epoch + 1
                 self.best = self._snapshot()
-            self.highest = elbo if better else self.highest
+            self.highest = criterion if better else self.highest
             self.waited = 0 if better or moving else self.waited + 1
             self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
         self.peak = max(self.peak, peak_memory(self.compute.device))
