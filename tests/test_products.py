@@ -121,6 +121,39 @@ def test_it_goes_through_torch_func() -> None:
     torch.testing.assert_close(pull(torch.ones_like(out))[0], weight.sum(0).expand(4, -1))
 
 
+@pytest.mark.parametrize("lies", ["strided", "expanded", "whole"])
+def test_a_bias_may_lie_as_it_likes(lies: str) -> None:
+    x, weight, _ = operands(4)
+    bias = {"strided": torch.randn(6)[::2], "expanded": torch.randn(1).expand(3), "whole": torch.randn(3)}[lies]
+    torch.testing.assert_close(products.linear(x, weight, bias), F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("transform", ["jacfwd", "jacrev", "hessian"])
+def test_derivatives_of_either_mode_are_those_of_torch_s_layers(transform: str, quick: None) -> None:
+    torch_s = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+    ours = copy.deepcopy(torch_s)
+    products.quicken(ours)
+    x, found = torch.randn(2, 5), []
+    for model in (torch_s, ours):
+        assert model is torch_s or type(model[0]) is products.Linear
+        found.append(getattr(torch.func, transform)(lambda x, model=model: model(x).sin().sum(1))(x))
+        found.append(torch.autograd.functional.jacobian(model, x, vectorize=True))
+        parameters = dict(model.named_parameters())
+        ones = {name: torch.ones_like(value) for name, value in parameters.items()}
+        call = lambda values, model=model: torch.func.functional_call(model, values, (x,))  # noqa: E731
+        found.append(torch.func.jvp(call, (parameters,), (ones,))[1])
+    torch.testing.assert_close(found[3:], found[:3])
+
+
+def test_a_graph_has_torch_s_layers_and_they_can_be_had_back(quick: None) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.Tanh())
+    products.quicken(model)
+    x = torch.randn(2, 5)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x))
+    products.plain(model)
+    assert type(model[0]) is nn.Linear
+
+
 def test_it_is_compiled_whole() -> None:
     torch.compiler.reset()
     layer = nn.Linear(5, 3)

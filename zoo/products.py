@@ -36,6 +36,7 @@ def quick() -> bool:
 
 
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.contiguous()  # whose strides oneDNN does not look at
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
 
 
@@ -60,12 +61,14 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows, outputs = x.flatten(0, -2), gradient.flatten(0, -2)
+        # No `flatten`, for which torch has no rule where gradients are taken many at a time.
+        rows, outputs = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
         return (
             linear(gradient, weight.t()) if of_x else None,
             _of_weight(outputs, rows) if of_weight else None,
@@ -75,6 +78,20 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *operands: Tensor | None) -> tuple[Tensor, int]:
         return torch.vmap(F.linear, in_dims)(*operands), 0
+
+
+class _Forward(_Linear):
+    """With forward derivatives, of which a compiler takes no function."""
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Tensor | None) -> Tensor:
+        x, weight = ctx.saved_tensors
+        parts = [
+            None if of_x is None else F.linear(of_x, weight),
+            None if of_weight is None else F.linear(x, of_weight),
+            None if of_bias is None else of_bias.expand(*x.shape[:-1], -1),
+        ]
+        return sum(part for part in parts if part is not None)
 
 
 def _of_weight(gradient: Tensor, x: Tensor) -> Tensor:
@@ -88,7 +105,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`, in float32 on a CPU by oneDNN."""
     if x.dim() < 2 or torch.is_autocast_enabled("cpu") or not (_taken(x) and _taken(weight)):
         return F.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias)
+    return (_Linear if torch.compiler.is_compiling() else _Forward).apply(x, weight, bias)
 
 
 def _taken(x: Tensor) -> bool:
@@ -102,7 +119,7 @@ class Linear(nn.Linear):
         if torch.jit.is_scripting():
             return F.linear(input, self.weight, self.bias)
         else:  # or what is scripted would have the other way in it too
-            away = torch.jit.is_tracing() or _is_exporting()
+            away = torch.jit.is_tracing() or _is_exporting() or isinstance(input, torch.fx.Proxy)
             return (F.linear if away else linear)(input, self.weight, self.bias)
 
 
@@ -111,3 +128,10 @@ def quicken(model: nn.Module) -> None:
     for module in model.modules() if quick() else ():
         if type(module) is nn.Linear:
             module.__class__ = Linear
+
+
+def plain(model: nn.Module) -> None:
+    """Undo `quicken`: for what looks for `torch.nn.Linear` by name, as torch's quantisation does."""
+    for module in model.modules():
+        if type(module) is Linear:
+            module.__class__ = nn.Linear
