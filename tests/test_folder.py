@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 from benchmarks.fid import load_images
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.data import folder as reader
-from zoo.data.folder import load_folder, split_of
+from zoo.data.folder import _numbered, load_folder, split_of
 from zoo.errors import UsageError, ZooError
 from zoo.registry import DatasetEntry, registry
 
@@ -166,6 +168,45 @@ def test_damaged_images_and_tables_are_named(pictures: Path, cache: Path) -> Non
         load_folder(pictures, size=8)
     (pictures / "factors.csv").write_text("image,a,b\nred/000.png,1\n")
     with pytest.raises(ZooError, match=r"line 2: 2 cells, and the head line has 3"):
+        load_folder(pictures, size=8)
+
+
+def test_a_table_with_two_lines_for_an_image_is_refused(pictures: Path) -> None:
+    names = [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
+    (pictures / "factors.csv").write_text("image,class\n" + "".join(f"{name},a\n" for name in [*names, names[3]]))
+    with pytest.raises(ZooError, match=rf"more than one line for 1 image: {names[3]}\."):
+        load_folder(pictures, size=8)
+
+
+def test_what_is_no_number_has_its_place_among_the_texts() -> None:
+    values = ["nan", "0.5", "text", "-1", "inf", "NaN", "1.5"]
+    for order in itertools.permutations(values, 7):
+        assert _numbered(list(order))[1] == ("-1", "0.5", "1.5", "inf", "NaN", "nan", "text")
+
+
+def test_linked_folders_are_folders_and_a_circle_of_them_ends(pictures: Path, tmp_path: Path) -> None:
+    plain = load_folder(pictures, size=8)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "red").symlink_to(pictures / "red")
+    (linked / "blue").symlink_to(pictures / "blue")
+    (linked / "blue" / "around").symlink_to(linked)
+    found = load_folder(linked, size=8)
+    assert found.classes == plain.classes == ("blue", "red")
+    assert [len(split) for split in found.splits.values()] == [len(split) for split in plain.splits.values()]
+
+
+def test_a_link_to_nothing_and_a_name_that_is_no_text_are_named(pictures: Path) -> None:
+    (pictures / "red" / "gone.png").symlink_to(pictures / "nowhere.png")
+    with pytest.raises(ZooError, match=r"1 image cannot be found, or has no name in UTF-8: .*gone\.png\."):
+        load_folder(pictures, size=8)
+    (pictures / "red" / "gone.png").unlink()
+    source = os.fsencode(pictures / "red" / "000.png")
+    try:
+        os.link(source, os.fsencode(pictures / "red") + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(ZooError, match="1 image cannot be found, or has no name in UTF-8"):
         load_folder(pictures, size=8)
 
 

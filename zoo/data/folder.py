@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -136,14 +138,24 @@ def eight_bits(image: Image.Image, form: str | None) -> Image.Image:
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
-    found = []
-    for place, folders, files in os.walk(folder):
+    found, wrong = [], []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in map(os.path.realpath, Path(place).parents):  # a link to a folder above it
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 path = Path(place) / name
-                stat = path.stat()
+                try:
+                    name.encode()
+                    stat = path.stat()
+                except (OSError, UnicodeEncodeError):
+                    wrong.append(os.fsencode(path).decode(errors="replace"))
+                    continue
                 found.append((path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns))
+    if wrong:
+        raise ZooError(f"{count(wrong, 'image')} cannot be found, or has no name in UTF-8: {listed(sorted(wrong))}.")
     return found
 
 
@@ -168,9 +180,10 @@ def _labelled(values: list[str]) -> dict[str, Any]:
 def _numbered(values: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     def place(value: str) -> tuple[int, float, str]:
         try:
-            return 0, float(value), value
+            number = float(value)
         except ValueError:
-            return 1, 0.0, value
+            number = math.nan
+        return (1, 0.0, value) if math.isnan(number) else (0, number, value)
 
     names = sorted(set(values), key=place)
     index = {name: i for i, name in enumerate(names)}
@@ -192,6 +205,9 @@ def _table(path: Path, order: list[str]) -> dict[str, Any]:
     if ragged is not None:
         raise ZooError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, and the head line has {len(rows[0])}.")
     table = {row[0]: row[1:] for row in rows[1:]}
+    if len(table) < len(rows) - 1:
+        twice = sorted(name for name, times in Counter(row[0] for row in rows[1:]).items() if times > 1)
+        raise ZooError(f"{path} has more than one line for {count(twice, 'image')}: {listed(twice)}.")
     missing = [name for name in order if name not in table]
     if missing:
         raise ZooError(f"{path} has no line for {count(missing, 'image')}: {listed(missing)}.")
