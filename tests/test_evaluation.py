@@ -312,6 +312,15 @@ def test_what_is_left_out_cannot_be_drawn_either() -> None:
     assert mini.render is None and mini["test"].factors[:, 0].max() == 1
 
 
+def test_a_class_is_not_left_out_of_images_whose_class_is_hidden() -> None:
+    images = load_synthetic()
+    labels = images["train"].labels.clone()
+    labels[10:] = -1
+    hidden = replace(images, splits={**images.splits, "train": replace(images["train"], labels=labels)})
+    with pytest.raises(UsageError, match="hides the class of some images, which may be of class 3"):
+        without_class(hidden, 3)
+
+
 @pytest.mark.parametrize("number", [10, -1, "three", True, 1.5])
 def test_a_class_that_there_is_not(number) -> None:
     with pytest.raises(UsageError, match="has classes 0 to 9, and exclude_class is"):

@@ -132,7 +132,14 @@ def make_trainer(
     should_stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
 ) -> Trainer:
-    """The trainer of a run, and the random generator where its training starts."""
+    """The trainer of a run, and the random generator where its training starts.
+
+    Raises:
+        UsageError: a model that is told the classes would be shown images whose class is hidden.
+    """
+    labels = images["train"].labels
+    if model.conditional and labels is not None and (labels < 0).any():
+        raise UsageError(f"{config.variant} is told the class of each image, and this data hides that of some.")
     torch.manual_seed(seed_for(config.seed, "noise"))
     common = dict(
         device=compute.device, condition=condition_of(model, images.spec), rank=world.rank, world=world.size

@@ -19,11 +19,16 @@ def without_class(images: ImageSet, number: Any) -> ImageSet:
     """The set less one class. It has a hash of its own, and no renderer, which could draw what was left out.
 
     Raises:
-        UsageError: the set has no class of that number, or nothing else.
+        UsageError: the set has no class of that number, or nothing else, or images whose class is hidden.
     """
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < images.spec.classes:
         known = f"classes 0 to {images.spec.classes - 1}" if images.spec.classes else "no classes"
         raise UsageError(f"'{images.name}' has {known}, and exclude_class is {number!r}.")
+    if any((split.labels < 0).any() for split in images.splits.values()):
+        raise UsageError(
+            f"'{images.name}' hides the class of some images, which may be of class {number}: exclude_class cannot "
+            "leave them out."
+        )
     splits = {}
     for name, split in images.splits.items():
         splits[name] = split.take((split.labels != number).nonzero().squeeze(1))
