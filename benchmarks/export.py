@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
     model = load_run(run)
     record = _record(run, board, described.config)
     config = described.config.model_dump(mode="json")
-    config["data"]["options"].pop("root", None)
+    options = config["data"]["options"]
+    config["data"]["options"] = {name: value for name, value in options.items() if not _is_path(name, value)}
     content = {
         "schema": 1,
         "library": f"vae-zoo {__version__}",
@@ -57,6 +59,10 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
     # Last: a folder without it is not a run.
     atomic_write(folder / EXPORTED, json.dumps(content, indent=2) + "\n")
     return [folder / name for name in (MODEL, EXPORTED, CARD)]
+
+
+def _is_path(option: str, value: Any) -> bool:
+    return option in ("root", "npz") or (isinstance(value, str) and os.sep in value)
 
 
 def card(content: dict[str, Any], record: Record | None, parameters: int) -> str:

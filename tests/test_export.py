@@ -87,6 +87,18 @@ def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
     assert "no record of the run was found" in text and text.count("non-commercial") == 2
 
 
+def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described["config"]["data"]["options"] |= {"npz": "/home/somebody/dsprites.npz", "root": "here", "n": 3}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    code, _, err = zoo("export", "run", "given")
+    assert code == 0, err
+    exported = json.loads((tmp_path / "given" / "config.json").read_text())
+    assert exported["config"]["data"]["options"].keys() & {"npz", "root", "n"} == {"n"}
+    assert "somebody" not in (tmp_path / "given" / "README.md").read_text()
+
+
 def test_an_unfinished_run_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811
     assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
     (tmp_path / "run" / "model.safetensors").unlink()

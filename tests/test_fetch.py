@@ -81,6 +81,14 @@ def test_a_failure_names_every_mirror_and_why_and_leaves_nothing(cache: Path) ->
     assert left_in(cache) == []
 
 
+def test_what_a_killed_fetch_left_is_thrown_away(cache: Path) -> None:
+    (cache / ".thing.abc123").mkdir(parents=True)
+    (cache / ".thing.abc123" / "half").write_bytes(b"half")
+    (cache / ".things.abc123").mkdir()
+    fetch_asset(asset(giving(RIGHT, "a mirror")))
+    assert not (cache / ".thing.abc123").exists() and (cache / ".things.abc123").exists()
+
+
 def test_a_damaged_cache_is_refused_and_fetched_again(cache: Path) -> None:
     calls: list[str] = []
     thing = asset(giving(RIGHT, "a friend", calls))

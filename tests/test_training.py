@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import json
@@ -11,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -143,6 +146,27 @@ def test_a_folder_that_cannot_be_locked_is_trained_in_with_a_warning(tmp_path: P
     monkeypatch.setattr("fcntl.flock", unknown)
     assert run(tmp_path, "train.epochs=1").result.steps == 8
     assert "nothing else may be at work in it" in caplog.text
+
+
+def test_a_model_that_is_told_the_class_is_not_shown_images_whose_class_is_hidden() -> None:
+    config = resolve("cvae", "synthetic", settings=settings("train.epochs=1"))
+    images = load_images(config)
+    labels = torch.full_like(images["train"].labels, -1)
+    hidden = replace(images, splits={**images.splits, "train": replace(images["train"], labels=labels)})
+    with pytest.raises(UsageError, match="cvae is told the class of each image, and this data hides that of some"):
+        make_trainer(config, fresh_model(config, images.spec), hidden, choose("cpu"))
+
+
+@pytest.mark.parametrize(("share", "together"), [(0.1, True), (0.0, False)])
+def test_a_network_that_drops_what_it_likes_is_not_trained_on_parts(share: float, together: bool) -> None:
+    config = resolve("vae", "synthetic", settings=settings("train.epochs=1", "train.micro_batch=16"))
+    images = load_images(config)
+    for part in (torch.nn.Dropout(share), timm.layers.DropPath(share)):
+        model = fresh_model(config, images.spec)
+        model.encoder.drop = part
+        assert model.couples_batch is together
+    with pytest.raises(UsageError, match="needs each batch as a whole") if together else contextlib.nullcontext():
+        make_trainer(config, model, images, choose("cpu"))
 
 
 def test_the_kept_weights_are_those_of_the_best_validation(tmp_path: Path) -> None:

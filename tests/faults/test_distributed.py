@@ -115,7 +115,7 @@ def test_a_run_of_two_goes_on_in_the_same_weights(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("variant", "setting", "said"),
     [
-        ("ladder_vae", "train.batch_size=64", "looks at each batch as a whole"),
+        ("ladder_vae", "train.batch_size=64", "needs each batch as a whole"),
         ("vae", "train.batch_size=63", "a batch of 63 cannot be divided evenly among 2 processes"),
     ],
 )

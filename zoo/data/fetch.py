@@ -67,6 +67,8 @@ def fetch_asset(asset: Asset) -> Path:
     with _locked(cache_dir() / f".{asset.name}.lock"):
         if problem(asset, folder) is None:  # another process fetched it while this one waited
             return folder
+        for left in cache_dir().glob(f".{asset.name}.*/"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         for mirror in asset.mirrors:
             reason = _try(asset, mirror, folder)
             if reason is None:

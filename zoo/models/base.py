@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from zoo.data.images import DataSpec
 
@@ -118,8 +119,8 @@ class VAE(nn.Module):
     @property
     def couples_batch(self) -> bool:
         """Whether a batch cannot be computed in parts, because an objective or a batch normalisation looks at it as a
-        whole."""
-        return self.couples_examples or any(isinstance(module, _BatchNorm) for module in self.modules())
+        whole, or a network draws numbers that are not of `zoo.noise`, as dropout does: each part would draw others."""
+        return self.couples_examples or any(isinstance(part, _BatchNorm) or _drops(part) for part in self.modules())
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()
@@ -221,6 +222,12 @@ class VAE(nn.Module):
     def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Called once after training with an epoch of training batches and the weights that will be evaluated, for
         statistics that belong to them, such as those of batch normalisation."""
+
+
+def _drops(module: nn.Module) -> bool:
+    # Dropout, and that of whole layers in the backbones of timm.
+    share = module.p if isinstance(module, _DropoutNd) else getattr(module, "drop_prob", None)
+    return bool(share)
 
 
 def parameters_of(modules: Iterable[nn.Module | nn.Parameter]) -> list[nn.Parameter]:

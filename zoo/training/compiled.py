@@ -49,7 +49,8 @@ class Compiled:
         self._stages: set[Hashable] = set()  # of which a step has worked
         torch.compiler.reset()  # the compiler gives up on a function that it has met with eight other models
         options = {"fallback_random": True} if backend == "inductor" else None
-        self._compiled = torch.compile(at, backend=backend, options=options)
+        # Each size of a part has code of its own: which of two would answer depends on what was called before a kill.
+        self._compiled = torch.compile(at, backend=backend, options=options, dynamic=False)
 
     def __call__(self, model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor) -> Any:
         return self._compiled(model, x, y, *_on_device(model, x, progress))

@@ -138,7 +138,7 @@ class Trainer:
         self.divided = self.micro_batch < train.batch_size or world.size > 1
         if self.divided and model.couples_batch:
             name = type(model).__name__
-            raise UsageError(f"{name} looks at each batch as a whole, and cannot be trained on parts of one.")
+            raise UsageError(f"{name} needs each batch as a whole, and cannot be trained on parts of one.")
         # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
         self.draw_from(_like_the_device_s(compute.device) if compute.device.type == "cuda" else None)
         self.steps_per_epoch = len(train)
