@@ -14,7 +14,7 @@ from benchmarks import per_example, record
 from benchmarks.metrics.features import mean_and_error
 from benchmarks.record import Metric
 from benchmarks.report.against import Difference, against
-from benchmarks.report.compare import estimate, half_width
+from benchmarks.report.compare import differ, estimate, half_width
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
 from tests.test_board import ZOO, failed, make
@@ -52,6 +52,21 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple
         inside += abs(a.value - b.value) <= half_width(a, b)
     # Degrees of freedom are themselves estimated, from two runs where it is least.
     assert inside >= (860 if min(seeds) == 1 else 910)
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (4, 4), (5, 3), (3, 5)])
+@pytest.mark.parametrize("narrow", [1.0, 0.3, 0.1, 0.01, 0.001])
+def test_runs_that_are_all_apart_are_so_by_chance_once_in_ten_times(seeds: tuple[int, int], narrow: float) -> None:
+    generator = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(2000):
+        a, b = (
+            estimate([Metric(value=value, stderr=1e-6, n=10_000) for value in generator.normal(0.0, spread, many)])
+            for many, spread in zip(seeds, (narrow, 1.0), strict=True)
+        )
+        wrong += differ(a, b)
+    # The standard error of a share of 0.1 is 0.007.
+    assert wrong <= 2000 * (0.1 + 3 * 0.0067)
 
 
 @pytest.mark.parametrize("seeds", [(1, 1), (3, 3), (1, 4)])

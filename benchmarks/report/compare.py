@@ -19,10 +19,17 @@ Key = TypeVar("Key", bound=Hashable)
 #: Runs that each of two variants needs before the order of all of them says anything.
 SEPARABLE = 3
 
-# Student's t, two-sided 95 %, for 1 to 30 degrees of freedom; beyond that the rule of two standard errors.
+# Student's t, two-sided 95 % and 90 %, for 1 to 30 degrees of freedom; last what holds beyond: at 95 % the rule of two
+# standard errors.
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+    2.0,
+)  # fmt: skip
+_T90 = (
+    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753,
+    1.746, 1.740, 1.734, 1.729, 1.725, 1.721, 1.717, 1.714, 1.711, 1.708, 1.706, 1.703, 1.701, 1.699, 1.697,
+    1.645,
 )  # fmt: skip
 
 
@@ -74,6 +81,11 @@ def half_width(a: Estimate, b: Estimate, paired: float | None = None) -> float |
     standard error of the differences image by image, what the images share is out of it, without it the interval is
     wider than it has to be.
     """
+    return _half_width(a, b, paired, _T95)
+
+
+def _half_width(a: Estimate, b: Estimate, paired: float | None, t: Sequence[float]) -> float | None:
+    # ``t``: by degrees of freedom from 1, the last one for all beyond.
     if not (a.has_error and b.has_error):
         return None
     spread = [one for one in (a, b) if one.spread is not None]
@@ -90,29 +102,31 @@ def half_width(a: Estimate, b: Estimate, paired: float | None = None) -> float |
     parts += [((one.spread / size) ** 2 * (1 / one.seeds + lone), one.seeds - 1) for one in spread]
     variance = math.fsum(part for part, _ in parts)
     freedom = 1.0 / math.fsum((part / variance) ** 2 / degrees for part, degrees in parts)
-    factor = _T95[max(int(freedom), 1) - 1] if freedom < len(_T95) + 1 else 2.0
-    return factor * math.sqrt(variance) * size
+    return t[min(max(int(freedom), 1), len(t)) - 1] * math.sqrt(variance) * size
 
 
 def differ(a: Estimate, b: Estimate, paired: float | None = None) -> bool:
     """Whether a and b are further apart than their errors: than `half_width`, which has ``paired``.
 
     Or, with three seeds or more of each, every run of one is beyond every run of the other by twice the test-set
-    errors: with three of each, chance orders them so (either way) once in ten times, but t at two degrees of freedom
-    calls a single lost run a tie with everything. A number without any error differs from nothing.
+    errors, and the means are further apart than half of a 90 % interval: t at two degrees of freedom and 95 % calls a
+    lost run a tie with everything. Of variants with the same mean this calls one pair in ten different, and no more
+    however unequal their spreads: the order alone would call one in four so where one of them hardly varies. A number
+    without any error differs from nothing.
     """
     width = half_width(a, b, paired)
     if width is None:
         return False
-    error = math.hypot(a.stderr or 0.0, b.stderr or 0.0) if paired is None else paired
-    return abs(a.value - b.value) > width or _separate(a, b, error)
+    return abs(a.value - b.value) > width or _separate(a, b, paired)
 
 
-def _separate(a: Estimate, b: Estimate, error: float) -> bool:
-    if min(len(a.runs), len(b.runs)) < SEPARABLE:
+def _separate(a: Estimate, b: Estimate, paired: float | None) -> bool:
+    narrower = _half_width(a, b, paired, _T90)
+    if min(len(a.runs), len(b.runs)) < SEPARABLE or narrower is None:
         return False
+    error = math.hypot(a.stderr or 0.0, b.stderr or 0.0) if paired is None else paired
     gap = max(min(a.runs) - max(b.runs), min(b.runs) - max(a.runs))
-    return gap > 2.0 * error
+    return gap > 2.0 * error and abs(a.value - b.value) > narrower
 
 
 def best(

@@ -31,8 +31,9 @@ without ± has no standard error. One seed says nothing about another seed.
 Bold is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ); with two
 seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom; a single
 run beside several is taken to be of their spread. With one seed each, another seed may turn it round. Or, with three
-seeds or more of each: every run of one beats every run of the other by 2·√(e²ₐ + e²ᵦ), which for three against
-three comes about by chance once in ten times (either way), but keeps one lost run from making a tie with everything.
+seeds or more of each: every run of one beats every run of the other by 2·√(e²ₐ + e²ᵦ), and |a − b| is beyond Student's
+t at 90 %, which for two equally good variants comes about by chance at most once in ten times, however unequal their
+spreads, but lets fewer lost runs make a tie with everything.
 Errors that two models share, as they share the test images, are not taken out, so the test errs towards a
 tie. Nothing is bold in a column whose best is a tie by this test, has no error, or is a mean over only those
 seeds that did not fail. Rows are in the order of the first ranked column, tied or not. `zoo compare A B` gives
