@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.record import Metric
 from benchmarks.report import notation
-from benchmarks.report.compare import Estimate, best, differ, ranks
+from benchmarks.report.compare import Estimate, best, differ, estimate, ranks
 from benchmarks.report.markdown import board
 from benchmarks.report.notes import notes
 from benchmarks.report.published import comparisons
@@ -60,10 +61,32 @@ def test_ranks_agree_with_the_test_and_with_the_best(numbers: dict[int, tuple[fl
     found = ranks(estimates, "lower")
     assert found.keys() == estimates.keys() and min(found.values()) == 1
     for key, one in estimates.items():
-        beaten = any(other.value < one.value and differ(one, other) for other in estimates.values())
-        assert (found[key] > 1) == beaten
+        assert found[key] > sum(other.value < one.value and differ(one, other) for other in estimates.values())
+        assert all(found[key] >= found[other] for other in estimates if estimates[other].value <= one.value)
     if (winner := best(estimates, "lower")) is not None:
         assert found[winner] == 1 and list(found.values()).count(1) == 1
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=6), errors)
+def test_numbers_of_equal_errors_rank_by_what_beats_them(values: list[float], stderr: float) -> None:
+    estimates = {key: Estimate(value, stderr, 10_000) for key, value in enumerate(values)}
+    assert ranks(estimates, "lower") == {
+        key: 1 + sum(other.value < one.value and differ(one, other) for other in estimates.values())
+        for key, one in estimates.items()
+    }
+
+
+def test_a_wide_spread_is_no_way_to_the_first_rank() -> None:
+    runs = {"good": (-107.0, -108.0, -107.5), "next": (-123.0, -124.0, -124.5), "lost": (-105.0, -108.0, -520.0)}
+    numbers = {
+        name: estimate([Metric(value=value, stderr=0.1, n=100) for value in values]) for name, values in runs.items()
+    }
+    assert not differ(numbers["good"], numbers["lost"])
+    assert ranks(numbers, "higher") == {"good": 1, "next": 2, "lost": 2}
+    records = [make(name, seed, numbers={"elbo": (value, 0.1)})
+               for name, values in runs.items() for seed, value in enumerate(values)]  # fmt: skip
+    assert said(records)[1] == "Best ELBO: good, -107.50 ± 0.10 nats (not beyond the errors of every other)."
+    assert "**-107.50" not in board(records, {}), "bold beats every other"
 
 
 def test_the_table_ranks_what_is_comparable_only() -> None:

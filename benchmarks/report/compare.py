@@ -154,7 +154,8 @@ def ranks(
     better: Literal["lower", "higher"] | None,
     whole: Collection[Key] | None = None,
 ) -> dict[Key, int]:
-    """1 + how many numbers beat this one beyond the errors (`differ`): whatever ties shares a rank.
+    """1 + how many numbers beat this one beyond the errors (`differ`), and at least the rank of every better number:
+    whatever ties shares a rank, and no spread is so wide that a worse number ranks before a better one.
 
     The relation is not transitive (a may beat c while b ties with both), which is why a rank counts what beats a
     number and is no place in a sorted list. A number without any error has no rank, nor has one that is not among
@@ -165,8 +166,12 @@ def ranks(
     if better is None or len(known) < 2:
         return {}
     sign = 1.0 if better == "higher" else -1.0
+    beaten = {
+        key: sum(sign * (other.value - one.value) > 0 and differ(one, other) for other in known.values())
+        for key, one in known.items()
+    }
     return {
-        key: 1 + sum(sign * (other.value - one.value) > 0 and differ(one, other) for other in known.values())
+        key: 1 + max(beaten[other] for other in known if sign * (known[other].value - one.value) >= 0)
         for key, one in known.items()
         if whole is None or key in whole
     }

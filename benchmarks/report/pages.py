@@ -172,7 +172,7 @@ def _measured(name: str, found: list[Table]) -> Iterator[str]:
     yield (
         "`mean ± e [s, n seeds]`: e is the standard error over test images (over samples, where those are judged), s "
         "the standard deviation over training seeds. A rank is one plus the number of variants that are better beyond "
-        "the errors, so ties share it."
+        "the errors, so ties share it, and never before that of a better number."
     )
     pictured = False
     for table, row in shown:

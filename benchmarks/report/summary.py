@@ -17,16 +17,17 @@ NAMED = 3  # names of a tie
 
 @dataclass(frozen=True)
 class Leader:
-    """Who is best in a column: one row that beats every other beyond the errors, or those that tie for it.
+    """Who is best in a column: the rows of rank 1, which is one, or several that tie.
 
-    ``first`` holds them with the best number first, ``number`` is that number with its error and unit. ``seeds`` says
-    of which seeds the column is where it misses some that the rows have ("" where it misses none).
+    ``first`` holds them with the best number first, ``number`` is that number with its error and unit. ``remark`` says
+    of which seeds the column is where it misses some that the rows have, and whether the one row of rank 1 does not
+    beat every other beyond the errors, as one that is worse may be of a wide spread ("" where there is nothing to say).
     """
 
     column: Column
     first: list[Row]
     number: str
-    seeds: str = ""
+    remark: str = ""
 
     @property
     def title(self) -> str:
@@ -63,17 +64,20 @@ def extent(table: Table) -> str:
 
 
 def _leader(table: Table, column: Column) -> Leader | None:
-    if (winner := table.winners.get(column)) is not None:
-        first = [winner]
-    else:
-        first = [row for row, rank in zip(table.rows, table.ranks(column), strict=True) if rank == 1]
-        if len(first) < 2:
-            return None  # the best is a mean over the seeds that survived, or nothing can be compared
     sign = -1.0 if column.better == "higher" else 1.0
+    first = [row for row, rank in zip(table.rows, table.ranks(column), strict=True) if rank == 1]
     first.sort(key=lambda row: sign * _estimate(row, column).value)
+    if not first:
+        return None  # nothing can be compared
     best = _estimate(first[0], column)
+    better = [one for one in table.ranked(column) if sign * (_estimate(one, column).value - best.value) < 0]
+    if better and len(first) == 1:
+        return None  # the best is a mean over the seeds that survived, or has no error
     unit = f" {column.unit}" if column.unit and column.metric != "reconstruction_loss" else ""
-    return Leader(column, first, notation.plus_minus(best.value, best.stderr) + unit, _seeds(table, column))
+    number = notation.plus_minus(best.value, best.stderr) + unit
+    clear = len(first) > 1 or column in table.winners
+    remarks = [_seeds(table, column), "" if clear else "not beyond the errors of every other"]
+    return Leader(column, first, number, "; ".join(filter(None, remarks)))
 
 
 def _seeds(table: Table, column: Column) -> str:
@@ -97,9 +101,9 @@ def _sentence(leader: Leader) -> Iterator[Piece]:
         yield name, True
     more = f" and {rest} more" if rest else ""
     if len(leader.first) > 1:
-        yield f"{more} (from {'; '.join(filter(None, [leader.number, leader.seeds]))}).", False
+        yield f"{more} (from {'; '.join(filter(None, [leader.number, leader.remark]))}).", False
     else:
-        yield f", {leader.number}" + (f" ({leader.seeds})." if leader.seeds else "."), False
+        yield f", {leader.number}" + (f" ({leader.remark})." if leader.remark else "."), False
 
 
 def _estimate(row: Row, column: Column) -> Estimate:

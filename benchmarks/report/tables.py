@@ -158,6 +158,10 @@ class Table:
     def columns(self) -> list[Column]:
         return [*self.head, *self.further, *self.costs]
 
+    def ranked(self, column: Column) -> list[Row]:
+        """The rows whose numbers take part in the ranking of this column, with a rank or without."""
+        return [self.rows[i] for i in _ranked(self.rows, column)[0]]
+
     def ranks(self, column: Column) -> list[int | None]:
         """The rank of each row (`compare.ranks`), None for a row that is not ranked in this column."""
         ranked, whole = _ranked(self.rows, column)

@@ -79,8 +79,8 @@ def _leaders(table: Json) -> Markup | None:
         names, rest = one["names"][:3], len(one["names"]) - 3
         text = ", ".join(names) + (f" and {rest} more" if rest > 0 else "")
         tie = f"{len(one['names'])} tie from " if len(one["names"]) > 1 else ""
-        seeds = f" ({one['seeds']})" if one["seeds"] else ""
-        number = tag("span", tie, one["number"], seeds, class_="muted")
+        remark = f" ({one['remark']})" if one["remark"] else ""
+        number = tag("span", tie, one["number"], remark, class_="muted")
         facts.append(tag("div", tag("dt", f"Best {one['title']}"), tag("dd", tag("b", text), number)))
     return tag("dl", *facts, class_="leaders") if facts else None
 

@@ -79,7 +79,7 @@ def _table(
                 "title": one.title,
                 "names": [row.label for row in one.first],
                 "number": minus(one.number),
-                "seeds": one.seeds,
+                "remark": one.remark,
             }
             for one in leaders(table)
         ],
