@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from benchmarks.report.published import comparisons
 from benchmarks.report.summary import summary
 from benchmarks.report.tables import tables
 from tests.test_board import ENTRIES, ZOO, failed, make
+from zoo.registry import registry
 
 errors = st.floats(1e-3, 10.0)
 some = st.dictionaries(st.integers(0, 5), st.tuples(st.floats(-100, 100), errors), min_size=2, max_size=6)
@@ -207,6 +209,36 @@ def test_hashes_are_cut_on_the_board_and_whole_in_the_record() -> None:
     page = board([make("a", numbers={"fd": (1.0, 0.1, {"identity": {"sha256": whole, "n": 10_000}})})], {})
     assert "sha256 = da8ba6ed9cd7" in page and whole not in page
     assert notation.short_hashes("1000000000000000000000 and defaced") == "1000000000000000000000 and defaced"
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "ours"),
+    [
+        ("fid", ("fid", "fid_bf16"), ["fid"]),
+        ("kid", ("kid_digits", "kid_bf16"), []),
+        ("nll", ("nll_iwae_64", "nll_iwae_5000", "nll_images"), ["nll_iwae_64", "nll_iwae_5000"]),
+    ],
+)
+def test_a_published_number_speaks_of_no_other_network(name: str, metrics: tuple[str, ...], ours: list[str]) -> None:
+    entry = {"published": [{"dataset": "mnist", "metric": name, "value": 1.0, "source": "a table"}]}
+    (table,) = tables([make("vae", numbers=dict.fromkeys(metrics, 2.0))])
+    (found,) = comparisons(table, {"vae": entry})
+    assert [column.metric for column, _ in found.ours] == ours
+
+
+def test_a_number_of_other_bits_has_no_difference() -> None:
+    number = {"dataset": "mnist", "metric": "nll", "value": 84.0, "source": "a table", "same_recipe": True}
+    record = make("vae", numbers={"nll_iwae_64": 50.0}, data__binarise="threshold")
+    page = board([record], {"vae": {"published": [number | {"binarise": "dynamic"}]}})
+    assert "| none | **not the same recipe**: threshold binarisation, theirs dynamic |" in page
+    for known in ("threshold", None):
+        page = board([record], {"vae": {"published": [number | {"binarise": known}]}})
+        assert "| -34.0 | same recipe |" in page
+
+
+def test_the_published_bounds_say_of_which_bits_they_are() -> None:
+    numbers = [one for entry in registry().variants.values() for one in entry.published if one.metric == "nll"]
+    assert numbers and all(one.binarise for one in numbers)
 
 
 def test_the_difference_to_a_published_number() -> None:

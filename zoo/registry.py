@@ -42,7 +42,8 @@ class Paper(Entry):
 
 
 class Published(Entry):
-    """A number somebody printed: shown beside ours, with whether it was made with the same recipe."""
+    """A number somebody printed: shown beside ours, with whether it was made with the same recipe, and of which
+    ``binarise`` of the data (as `DataConfig` has it) where it depends on that."""
 
     dataset: str
     metric: str
@@ -51,6 +52,7 @@ class Published(Entry):
     source: str
     mark: Literal["R", "2", "B"] = Field(description="R read in its source, 2 read at second hand, B quoted")
     same_recipe: bool = False
+    binarise: Literal["dynamic", "threshold", "none"] | None = None
     note: str | None = None
 
 

@@ -369,7 +369,7 @@ def _cell(
 
 
 def of_family(metric: str, family: str) -> bool:
-    """Whether a skipped (or published) ``nll`` speaks of ``nll_iwae_5000``."""
+    """Whether a skipped ``nll`` speaks of ``nll_iwae_5000``."""
     return metric == family or metric.startswith(family + "_")
 
 
