@@ -265,6 +265,19 @@ def test_what_decides_no_number_makes_no_recipe() -> None:
     assert asked.identity()["evaluate"]["cas"] == 100
 
 
+def test_a_sweep_is_told_by_its_setting_where_some_records_are_older_than_others() -> None:
+    new = RunConfig(variant="a", model={"k": 5}).model_dump(mode="json")
+    old = {part: {name: value for name, value in new[part].items() if name not in LATER.get(part, {})}
+           if isinstance(new[part], dict) else new[part] for part in new} | {"model": {"k": 1}}  # fmt: skip
+    assert old.keys() == new.keys() and old["evaluate"] != new["evaluate"]
+    pair = [make("a", settings=one, numbers={"elbo": -1.0}) for one in (old, new)]
+    assert set(shown(pair)) == {"a (k=1)", "a (k=5)"}
+    # What an older record does not name had its default.
+    asked = new | {"model": {"k": 1}, "evaluate": new["evaluate"] | {"cas": 100}}
+    pair = [make("a", settings=one, numbers={"elbo": -1.0}) for one in (old, asked)]
+    assert set(shown(pair)) == {"a (evaluate.cas=0)", "a (evaluate.cas=100)"}
+
+
 def test_a_skipped_family_explains_each_of_its_columns() -> None:
     pair = [make("a", skipped={"nll": "no density"}), make("b", numbers={"nll_iwae_64": 1.0})]
     assert cells(shown(pair)["a"], "NLL") == ["skip: no density"]

@@ -16,7 +16,7 @@ from benchmarks.catalogue import explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
-from zoo.config import NEUTRAL, decisive
+from zoo.config import LATER, decisive
 from zoo.files import canonical_json
 
 Identity = tuple[tuple[str, Any], ...]
@@ -290,9 +290,9 @@ def _what_differs(key: str, recipes: dict[str, Record]) -> str:
 
 def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of the settings that are not the same in all of ``configs``, sorted, less the seed and what decides no
-    number; and each of the configurations as a flat dictionary."""
-    settings = [dict(flat(config)) for config in configs]
-    names = {name for one in settings for name in one} - {"seed", *NEUTRAL}
+    number; and each of the configurations as a flat dictionary, with the defaults of what came after it was written."""
+    settings = [{**dict(flat(LATER)), **dict(flat(decisive(config)))} for config in configs]
+    names = {name for one in settings for name in one} - {"seed"}
     return [name for name in sorted(names) if len({repr(one.get(name)) for one in settings}) > 1], settings
 
 
