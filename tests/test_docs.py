@@ -27,6 +27,7 @@ from benchmarks.report import pages, plane, settings
 from benchmarks.report.tables import tables
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
+from tests.test_board import failed, make
 from zoo import registry as registry_module
 from zoo.config import RunConfig, resolve
 from zoo.registry import registry
@@ -316,6 +317,16 @@ def test_generated_parts_are_what_the_registry_and_the_records_say(records: list
         if not path.exists() or path.read_text() != text
     ]
     assert not old, f"{', '.join(old)}: run `python -m benchmarks.report.pages`"
+
+
+def test_a_rank_is_out_of_all_that_it_counts() -> None:
+    values = {"flow_vae": -1.0, "vae": -2.0, "beta_vae": -3.0}
+    runs = [make(name, numbers={"elbo": (value, 0.1)}) for name, value in values.items()]
+    found = tables([*runs, failed("flow_vae", 1)])
+    for name, rank in (("vae", "2 of 3"), ("beta_vae", "3 of 3"), ("flow_vae", "")):
+        page = pages.variant(name, registry().variants[name], found, {})
+        (line,) = (line for line in page.splitlines() if line.startswith("| ELBO "))
+        assert line.split(" | ")[-1].removesuffix(" |").strip("| ") == rank, name
 
 
 def test_every_variant_has_a_page_that_the_common_page_links_to() -> None:

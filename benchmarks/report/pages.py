@@ -199,13 +199,15 @@ def _numbers(table: Table, row: Row) -> Iterator[str]:
 
 
 def _rank(table: Table, row: Row, column: Column) -> str:
-    all_ranks = table.ranks(column)
-    ranked = [rank for rank in all_ranks if rank is not None]
-    own = all_ranks[table.rows.index(row)]
+    ranks = table.ranks(column)
+    own = ranks[table.rows.index(row)]
     if own is None or column in table.costs:
         return ""
-    tied = " (tied)" if ranked.count(own) > 1 else ""
-    return f"{own} of {len(ranked)}{tied}"
+    # A mean over the runs that survived has no rank, but those behind it count it.
+    cells = [one.cells[column] for one in table.ranked(column)]
+    many = sum(isinstance(cell, Estimate) and cell.has_error for cell in cells)
+    tied = " (tied)" if ranks.count(own) > 1 else ""
+    return f"{own} of {many}{tied}"
 
 
 def _images(row: Row) -> Iterator[str]:
