@@ -383,6 +383,17 @@ def test_the_plane_is_rate_and_distortion_of_the_table(records: list) -> None:
     assert drawn == plane.svg(list(points)) and drawn.count("<title>") == len(points)
 
 
+def test_rows_of_either_number_of_images_are_in_the_plane() -> None:
+    def alike(n: int) -> dict[str, tuple]:
+        return {"rate": (20.0, 0.1, {"n": n}), "distortion": (float(n), 0.1, {"n": n})}
+
+    mixed = {"rate": (20.0, 0.1, {"n": 500}), "distortion": (70.0, 0.1, {"n": 10_000})}
+    (table,) = tables(
+        [make("a", numbers=alike(500)), make("b", numbers=alike(10_000)), make("c", numbers=mixed), make("d")]
+    )
+    assert {one.label: one.distortion for one in plane.points(table)} == {"a": 500.0, "b": 10_000.0}
+
+
 def test_one_point_has_a_plane_too() -> None:
     alone = plane.Point("vae", 20.0, 80.0, "20", "80", 1.0)
     assert "nan" not in plane.svg([alone]) and "20.0" not in plane.svg([alone]).split("rate + distortion")[0][-20:]

@@ -29,17 +29,13 @@ class Point:
 
 
 def points(table: Table) -> list[Point]:
-    """Rows with a rate and a distortion of log p(x), the best sum first; a conditional row has neither."""
-    columns = {column.metric: column for column in table.columns if column.metric in ("rate", "distortion")}
-    if len(columns) < 2:
-        return []
+    """Rows with a rate and a distortion of log p(x) measured alike, best sum first; a conditional one has neither."""
     found = []
     for row in table.rows:
-        rate, distortion = (row.cells[columns[name]] for name in ("rate", "distortion"))
-        if row.conditional or not isinstance(rate, Estimate) or not isinstance(distortion, Estimate):
+        if row.conditional or (pair := _pair(table, row)) is None:
             continue
-        texts = [notation.estimate(one, len(row.records)) for one in (rate, distortion)]
-        found.append(Point(row.label, rate.value, distortion.value, *texts, beta=_beta(row)))
+        texts = [notation.estimate(one, len(row.records)) for one in pair]
+        found.append(Point(row.label, *(one.value for one in pair), *texts, beta=_beta(row)))
     return sorted(found, key=lambda one: (one.rate + one.distortion, one.label))
 
 
@@ -93,6 +89,17 @@ def svg(found: list[Point]) -> str:
         lines.append(f'<circle cx="{WIDTH - RIGHT + 21}" cy="{height - 4}" r="5" fill="{colour}"/>')
         lines.append(f'<text x="{WIDTH - RIGHT + 34}" y="{height}">{one.rate + one.distortion:.1f}  {name}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _pair(table: Table, row: Row) -> tuple[Estimate, Estimate] | None:
+    """The rate and the distortion of a row, of one identity; of several the first."""
+    for one in table.columns:
+        for other in table.columns:
+            if (one.metric, other.metric) == ("rate", "distortion") and one.identity == other.identity:
+                rate, distortion = row.cells[one], row.cells[other]
+                if isinstance(rate, Estimate) and isinstance(distortion, Estimate):
+                    return rate, distortion
+    return None
 
 
 def _beta(row: Row) -> float | None:
