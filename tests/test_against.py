@@ -148,6 +148,23 @@ def test_a_mean_over_the_runs_that_survived_wins_nothing() -> None:
     assert one.better == "runs were lost" and one.value == pytest.approx(10.0)
 
 
+def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    long = "a_metric_of_a_name_that_is_as_long_as_that_of_some_of_the_scores_of_factors"
+    names = ("quadrant_cvae", "two_stage_vae")
+    for name, value in zip(names, (-900.25, -80.5), strict=True):
+        for seed in range(12):
+            shift = 0.01 * seed
+            one = make(name, seed, numbers={"elbo": (value + shift, 0.1), long: (value + shift, 0.1)})
+            record.write(one, tmp_path / "records")
+    code, out, err = call(monkeypatch, capsys, "compare", *names, "--board", str(tmp_path))
+    assert code == 0 and max(map(len, out.splitlines())) <= 80, err
+    rows = [line for line in out.splitlines() if "12, 12" in line]
+    assert len(rows) == 2 and any("…" in line for line in rows)
+    assert {line.split()[-1] for line in rows} == set(names)
+
+
 def test_a_row_that_is_not_there_or_is_several_is_refused_with_those_that_are() -> None:
     with pytest.raises(UsageError, match="Did you mean 'vae'"):
         against(THREE, "vea", "flow_vae")

@@ -621,6 +621,14 @@ def test_a_written_number_is_within_a_tenth_of_its_error(value: float, stderr: f
 # --- the terminal ---
 
 
+def test_a_terminal_table_keeps_what_it_is_told_to() -> None:
+    row = ["a long name of a metric", "-90.25", "3, 3", "a verdict of some length"]
+    for width in (60, 44, 20):
+        head, _, line = terminal.table([row], ["metric", "a variant", "seeds", "better"], width, " rkk").splitlines()
+        assert line.split("  ", 1)[1].split() == ["-90.25", "3,", "3", *row[3].split()] and "better" in head
+        assert len(line) <= max(width, 44)
+
+
 @given(st.lists(st.lists(st.text(max_size=40), min_size=3, max_size=3), max_size=5), st.integers(24, 120))
 def test_a_terminal_table_fits_and_every_row_is_there(rows: list[list[str]], width: int) -> None:
     text = terminal.table(rows, ["name", "a long second head", "x"], width=width)

@@ -20,22 +20,26 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str], width: int =
     """A table of at most ``width`` columns: head, rule, one line a row.
 
     What is too wide is cut and ends in …: the widest text column first, then the first column (names), and
-    those aligned right (numbers, which are no use cut) only when all text is as narrow as it gets.
+    those aligned right (numbers, which are no use cut) only when all text is as narrow as it gets, their heads first.
 
     Args:
         rows: cells are turned into one line of text each.
         headers: one a column.
         width: below ``5 * len(headers)`` the table is wider than that.
-        right: a letter a column, "r" to align it right; columns beyond its end are aligned left.
+        right: a letter a column, "r" to align it right, "k" for text that is kept whole, as are numbers beside it, even
+            where the table is then wider; columns beyond its end are aligned left.
     """
     lines = [[plain(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(cell_width(line[i]) for line in lines) for i in range(len(headers))]
     spare = width - len(GAP) * (len(widths) - 1)
     numbers = [i for i in range(len(widths)) if right[i : i + 1] == "r"]
-    text = [i for i in range(len(widths)) if i not in numbers]
-    for group in (text[1:], text[:1], numbers):
-        while sum(widths) > spare and max((widths[i] for i in group), default=0) > NARROWEST:
-            widths[max(group, key=widths.__getitem__)] -= 1
+    text = [i for i in range(len(widths)) if right[i : i + 1] not in ("r", "k")]
+    least = [max([NARROWEST, *(cell_width(line[i]) for line in lines[1:])]) for i in range(len(headers))]
+    narrowest = [NARROWEST] * len(headers)
+    steps = [(text[1:], narrowest), (text[:1], narrowest), (numbers, least)]
+    for group, floor in [*steps, (numbers, least if "k" in right else narrowest)]:
+        while sum(widths) > spare and (wider := [i for i in group if widths[i] > floor[i]]):
+            widths[max(wider, key=widths.__getitem__)] -= 1
     lines.insert(1, ["-" * size for size in widths])
     return "\n".join(
         GAP.join(
