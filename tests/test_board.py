@@ -603,6 +603,9 @@ def test_a_code_span_ends_where_it_should(text: str) -> None:
         (-90.2512, 0.2513, "-90.25 ± 0.25"), (1234.5, 12.3, "1,234 ± 12"), (12345.6, None, "12,346"),
         (0.001234, 0.000045, "0.001234 ± 0.000045"), (0.0, None, "0"), (-0.001, 1.0, "0.0 ± 1.0"),
         (5.0, 0.0, "5.000 ± 0"), (1e-9, None, "1.0e-09"), (3.0, 1e-9, "3.000 ± 1.0e-09"),
+        (3.123456789, 2e-7, "3.123457 ± 2.0e-07"), (2e6, 2e-7, "2,000,000 ± 2.0e-07"),
+        (1.23456, 0.0996, "1.23 ± 0.10"), (9.9996, None, "10.00"), (0.5, 9.96e-5, "0.50000 ± 0.00010"),
+        (1e-7, 2e-8, "1.0e-07 ± 2.0e-08"),
     ],
 )  # fmt: skip
 def test_numbers_show_what_their_error_supports(value: float, stderr: float | None, text: str) -> None:
@@ -616,6 +619,28 @@ def test_a_written_number_is_within_a_tenth_of_its_error(value: float, stderr: f
     )
     assert abs(written - value) <= max(0.06 * stderr, 0.5001)
     assert abs(spread - stderr) <= max(0.06 * stderr, 0.5001)
+
+
+@given(st.floats(1e-2, 1e9), st.integers(2, 5))
+def test_a_number_has_its_digits_after_rounding(value: float, digits: int) -> None:
+    written = notation.number(value, digits)
+    first = float(written.replace(",", ""))
+    assert len(written.replace(",", "").replace(".", "").lstrip("0")) == max(digits, len(f"{first:.0f}"))
+    assert abs(first - value) <= 0.5001 * value * 10.0 ** (1 - digits)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-4, 9.4))
+def test_an_error_has_two_digits(value: float, stderr: float) -> None:
+    spread = notation.plus_minus(value, stderr).split(" ± ")[1]
+    assert len(spread.replace(".", "").lstrip("0")) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(999, "999"), (999_499, "999 k"), (999_500, "1.00 M"), (9_996_000, "10.0 M"), (999_600_000, "1.00 G")],
+)
+def test_a_count_has_three_digits(value: int, text: str) -> None:
+    assert notation.count(value) == text
 
 
 # --- the terminal ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
@@ -28,7 +27,7 @@ def number(value: float, digits: int = 4) -> str:
         return "0"
     if abs(value) < 10.0**-MAX_DECIMALS:
         return f"{value:.1e}"
-    return _fixed(value, digits - 1 - math.floor(math.log10(abs(value))))
+    return _fixed(value, digits - 1 - _magnitude(value, digits))
 
 
 def error(value: float) -> str:
@@ -37,13 +36,14 @@ def error(value: float) -> str:
 
 
 def plus_minus(value: float, stderr: float | None) -> str:
-    """``-90.25 ± 0.31``: the error with two significant digits, the value with as many decimals."""
+    """``-90.25 ± 0.31``: the error with two significant digits, the value with as many decimals, six at most."""
     if stderr is None:
         # A whole number without an error is a count, such as that of active units.
         return f"{int(value):,}" if float(value).is_integer() and abs(value) < 10**6 else number(value)
     if stderr < 10.0**-MAX_DECIMALS:
-        return f"{number(value)} ± {error(stderr)}"
-    decimals = 1 - math.floor(math.log10(stderr))
+        exact = _fixed(value, MAX_DECIMALS).rstrip("0").rstrip(".") if stderr else ""
+        return f"{max(number(value), exact, key=len)} ± {error(stderr)}"
+    decimals = 1 - _magnitude(stderr, 2)
     return f"{_fixed(value, decimals)} ± {_fixed(stderr, decimals)}"
 
 
@@ -61,8 +61,7 @@ def estimate(one: Estimate, total_seeds: int = 1) -> str:
 
 def difference(value: float) -> str:
     """A signed difference in three significant digits: ``+9.34``."""
-    size = float(f"{abs(value):.3g}")  # 0.0999… has its first digit where 0.1 has it
-    return "0" if value == 0.0 else ("+" if value > 0 else "-") + number(size, 3)
+    return "0" if value == 0.0 else ("+" if value > 0 else "-") + number(abs(value), 3)
 
 
 def short_hashes(text: str) -> str:
@@ -78,7 +77,7 @@ def listed(names: Sequence[str]) -> str:
 def count(value: int) -> str:
     """A large whole number in three digits: 842 k, 1.23 M."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if value >= size:
+        if value >= size * 0.9995:  # what rounds to a thousand of the smaller one
             return f"{number(value / size, 3)} {letter}"
     return str(value)
 
@@ -117,6 +116,11 @@ def link(text: str, url: str | None) -> str:
 def superscript(value: int) -> str:
     """A footnote mark: ¹ ² … ¹²."""
     return str(value).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _magnitude(value: float, digits: int) -> int:
+    # The power of ten of the first of so many digits, once rounded: 0.0996 has it where 0.1 has it.
+    return int(f"{abs(value):.{digits - 1}e}".partition("e")[2])
 
 
 def _fixed(value: float, decimals: int) -> str:
