@@ -197,6 +197,16 @@ def test_a_remark_is_one_line_a_metric() -> None:
     assert board(records, {}).count("kid: ") == 1
 
 
+def test_a_commit_of_decimal_digits_is_no_number() -> None:
+    remark = "deviation: {}.5; added by `zoo measure` at {}"
+    told = [remark.format(i, commit) for i, commit in enumerate(("1000000", "1000000", "6555555", "1234e56"))]
+    records = [make(name, numbers={"kid": (1.0, 0.1, {"note": text})}) for name, text in zip("abcd", told, strict=True)]
+    (table,) = tables(records)
+    assert [note for _, note in notes(table)] == [
+        "deviation: 0.5 (a), 1.5 (b); added by `zoo measure` at 1000000", told[2] + " (c)", told[3] + " (d)",
+    ]  # fmt: skip
+
+
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_remark_can_be_said(texts: list[str]) -> None:
     records = [make("a", seed, numbers={"elbo": (1.0, 0.1, {"note": text})}) for seed, text in enumerate(texts)]

@@ -7,7 +7,8 @@ import re
 from benchmarks.report.notation import listed
 from benchmarks.report.tables import Table, apart
 
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
+# What follows "at" is the commit that a measurement was added at, a name even where its digits are all decimal.
+_NUMBER = re.compile(r"(?<![\w.])(?<!\bat )-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
 FEW = 4  # values that are told apart; of more, the range
 
 
