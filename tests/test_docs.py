@@ -319,6 +319,14 @@ def test_generated_parts_are_what_the_registry_and_the_records_say(records: list
     assert not old, f"{', '.join(old)}: run `python -m benchmarks.report.pages`"
 
 
+def test_the_rate_of_info_vae_is_that_of_its_records(records: list) -> None:
+    text = (DOCS / "variants" / "info_vae.md").read_text()
+    (said,) = re.findall(r"have a rate of ([\d.]+) nats in the mean", text)
+    of = [one for one in records if (one.cell.group, one.cell.variant) == ("family@1", "info_vae")]
+    rates = [one.metrics["rate"].value for one in of]
+    assert len(rates) == 3 and said == f"{sum(rates) / 3:.1f}"
+
+
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
     values = {"flow_vae": -1.0, "vae": -2.0, "beta_vae": -3.0}
     runs = [make(name, numbers={"elbo": (value, 0.1)}) for name, value in values.items()]
