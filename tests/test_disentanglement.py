@@ -249,6 +249,34 @@ def test_a_constant_latent_gets_the_reference_s_score() -> None:
     assert (importance[10] == 0).all()
 
 
+@given(
+    constant=st.floats(-(2.0**40), 2.0**40, width=32),
+    dtype=st.sampled_from(["float32", "float64"]),
+    n=st.integers(50, 400),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_constant_latent_costs_nothing(constant: float, dtype: str, n: int) -> None:
+    codes = planted((3, 4), n=400)
+    train, test = (z.astype(dtype) for z in (codes.z_train[:n], codes.z_test))
+    beside = [np.c_[z, np.full(len(z), constant, dtype)] for z in (train, test)]
+    of, and_of = (
+        Codes(a, codes.factors_train[:n], b, codes.factors_test) for a, b in ((train, test), beside)
+    )
+    names = ["mig", "sap_continuous", "irs", "gaussian_wasserstein_correlation"]
+    assert score_codes(and_of, names) == pytest.approx(score_codes(of, names), abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("constant", [0.0, 0.1, 0.3, 7e8])
+def test_latents_that_are_all_constant_have_no_score(constant: float, dtype: str) -> None:
+    codes = planted((3, 4), n=400)
+    flat = [np.full(z.shape, constant, dtype) for z in (codes.z_train, codes.z_test)]
+    still = Codes(flat[0], codes.factors_train, flat[1], codes.factors_test)
+    for name in ("irs", "gaussian_wasserstein_correlation", "gaussian_total_correlation", "explicitness_train"):
+        with pytest.raises(Undefined, match="constant"):
+            score_codes(still, [name])
+
+
 def test_a_constant_latent_has_no_explicitness_and_no_total_correlation() -> None:
     codes = with_constant(part(sample("perfect"), 500, 500, slice(2)))
     for name in ("explicitness_test", "gaussian_total_correlation"):

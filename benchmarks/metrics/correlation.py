@@ -14,7 +14,10 @@ from benchmarks.metrics.mutual_information import BINS, contingency_information,
 
 
 def _covariance(codes: Codes) -> np.ndarray:
-    return np.atleast_2d(np.cov(codes.z_train, rowvar=False))
+    covariance = np.atleast_2d(np.cov(codes.z_train, rowvar=False))
+    # Where its mean rounds, a constant latent is left with some.
+    covariance[codes.constant_latents] = covariance[:, codes.constant_latents] = 0
+    return covariance
 
 
 def gaussian_total_correlation(codes: Codes) -> dict[str, float]:

@@ -42,7 +42,8 @@ def irs(codes: Codes) -> dict[str, float]:
     compare only with scores of the same sample size. It needs no interventions: it conditions on the factors
     of a sample.
     """
-    active = codes.z_train[:, codes.z_train.var(axis=0) > 0]
+    # Not by their variance: where the mean rounds, that of a constant latent is not 0.
+    active = codes.z_train[:, ~np.isin(np.arange(codes.z_train.shape[1]), codes.constant_latents)]
     if not active.shape[1]:
         raise Undefined("irs has nothing to score: every latent is constant")
     matrix, largest = irs_matrix(active, codes.factors_train.astype(np.float64, copy=False))

@@ -14,9 +14,15 @@ BINS = 20
 
 
 def discretise(z: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """(N, D) bin of each value between its column's extremes; edges have the precision of ``z``."""
+    """(N, D) bin of each value between its column's extremes; edges have the precision of ``z``.
+
+    A constant column is all in bin 0.
+    """
     columns = []
     for d, column in enumerate(np.ascontiguousarray(z.T)):
+        if (column == column[0]).all():  # whatever its size: next to a large one there are no edges
+            columns.append(np.zeros(len(column), np.int64))
+            continue
         try:
             edges = np.histogram_bin_edges(column, bins)
         except ValueError:
