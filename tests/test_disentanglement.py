@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -471,6 +472,11 @@ def broken() -> Iterator[tuple[str, dict[str, np.ndarray], str]]:
     nan = good.z_test.copy()
     nan[3, 1] = np.nan
     yield "nan", other(z_test=nan), "z_test has 1 value.* row 3, column 1"
+    for size, dtype in ((1e16, "float32"), (3e38, "float32"), (1e100, "float64"), (1.7e308, "float64")):
+        for name in ("z_train", "z_test"):
+            huge = arrays[name].astype(dtype)
+            huge[0, 1] = -size
+            yield f"{size} in {dtype} {name}", other(**{name: huge}), f"{name} has a value of size .*; the metrics take"
     yield "infinite factor", other(factors_train=np.where(good.factors_train == 2, np.inf, 0)), "factors_train has"
     yield "one sample", other(z_test=good.z_test[:1], factors_test=good.factors_test[:1]), "1 sample"
     yield "no sample", other(z_train=good.z_train[:0], factors_train=good.factors_train[:0]), "0 sample"
@@ -512,6 +518,26 @@ def test_codes_that_a_metric_cannot_score() -> None:
         Codes(codes.z_train, codes.factors_train, codes.z_test, codes.factors_test, ("colour",))
     with pytest.raises(UsageError, match="'colour' has 1 value"):
         FactorSpace((1, 3), ("colour", "shape"), lambda factors: factors)
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1e-100, 1e-20, 1e14])
+def test_codes_of_any_size_are_scored_or_refused_in_a_sentence(size: float) -> None:
+    codes = planted((3, 4), n=60)
+    scores = score_codes(
+        Codes(codes.z_train * size, codes.factors_train, codes.z_test * size, codes.factors_test)
+    )
+    assert np.isfinite(list(scores.values())).all() and "explicitness_test" in scores.keys() | scores.skipped.keys()
+
+
+def test_what_linear_algebra_gives_up_on_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(codes: Codes) -> dict[str, float]:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setitem(METRICS, "mig", replace(METRICS["mig"], compute=give_up))
+    codes = planted((3, 4), n=60)
+    assert score_codes(codes, ["mig"], strict=False).skipped["mig"].endswith("did not converge")
+    with pytest.raises(Undefined, match="mig has no value on these codes"):
+        score_codes(codes, ["mig"])
 
 
 def test_a_file_of_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

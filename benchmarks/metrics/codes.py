@@ -16,6 +16,7 @@ import numpy as np
 from zoo.errors import UsageError
 
 MEASURED_BINS = 20  # equal-frequency bins of a measured factor, where a metric needs classes
+MOST_SIZE = 1e15  # of a latent: the squares of 10^8 such numbers still add up in float32
 MOST_VALUES = 256  # an integer factor with more distinct values than this is a measurement, not classes
 MOST_GRID_POINTS = 2_000_000  # codes of all factor combinations are kept up to here (dSprites has 737 280)
 OBSERVATION_BATCH = 16  # the reference's batch: it fixes the order in which factors are drawn, nothing else
@@ -34,7 +35,7 @@ class Codes:
     that need classes see a measured factor in 20 equal-frequency bins, cut on the training sample.
 
     Raises:
-        UsageError: not finite, not two-dimensional, shapes that do not fit.
+        UsageError: not finite, latents beyond 1e15, not two-dimensional, shapes that do not fit.
         Undefined: fewer than two samples, a constant factor.
     """
 
@@ -122,6 +123,8 @@ def _matrix(name: str, array: np.ndarray, floating: bool) -> np.ndarray:
         bad = np.argwhere(~np.isfinite(array))
         place = f"row {bad[0][0]}, column {bad[0][1]}"
         raise UsageError(f"{name} has {len(bad)} value(s) that are not finite, the first at {place}")
+    if floating and array.size and (largest := max(abs(float(array.max())), abs(float(array.min())))) > MOST_SIZE:
+        raise UsageError(f"{name} has a value of size {largest:.3g}; the metrics take codes up to {MOST_SIZE:g}")
     if floating and array.dtype not in (np.float32, np.float64):
         return array.astype(np.float64)
     return array

@@ -35,8 +35,12 @@ def gaussian_total_correlation(codes: Codes) -> dict[str, float]:
         raise Undefined(f"gaussian_total_correlation is not finite: latent {codes.constant_latents[0]} is constant")
     covariance = _covariance(codes)
     scale = np.sqrt(np.diag(covariance))
+    with np.errstate(under="ignore"):
+        volumes = np.outer(scale, scale)
+    if not volumes.all():
+        raise Undefined("gaussian_total_correlation is not finite: a variance is below the least number of float64")
     # Of a singular matrix rounding leaves a determinant that is as often positive as not: the rank tells.
-    if np.linalg.matrix_rank(covariance / np.outer(scale, scale), hermitian=True) < len(scale):
+    if np.linalg.matrix_rank(covariance / volumes, hermitian=True) < len(scale):
         raise Undefined("gaussian_total_correlation is not finite: the latents' covariance is singular")
     log_det = np.linalg.slogdet(covariance)[1]
     return {"gaussian_total_correlation": float(0.5 * (np.log(np.diag(covariance)).sum() - log_det))}

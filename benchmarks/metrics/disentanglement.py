@@ -250,7 +250,10 @@ def _score(
     for name, wanted in stoppable(chosen.items()):
         metric = METRICS[name]
         try:
-            values, sample = _compute(metric, codes, space, seed)
+            try:
+                values, sample = _compute(metric, codes, space, seed)
+            except np.linalg.LinAlgError as error:
+                raise Undefined(f"{metric.name} has no value on these codes: {error}") from None
             for score in wanted:
                 if not np.isfinite(values[score]):
                     raise Undefined(f"{score} is not finite on these codes")
