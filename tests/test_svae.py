@@ -48,6 +48,50 @@ def test_in_three_dimensions_everything_is_elementary() -> None:
     assert log_area(2) == pytest.approx(math.log(2 * math.pi)) and log_area(3) == pytest.approx(math.log(4 * math.pi))
 
 
+LARGE_ONES = [1e3, 1e4, 1e5, 3e5, 9.999e5, 1.0001e6, 1e7, 1e8, 1e10]
+
+
+def test_at_large_concentrations_nothing_cancels_in_three_dimensions() -> None:
+    kappa = torch.tensor(LARGE_ONES, dtype=torch.float64)
+    found = Bessel(kappa, 3)
+    # coth and 1 / sinh are 1 and 0 here.
+    torch.testing.assert_close(found.shortfall, 1 / kappa, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.variance, 1 / kappa.square(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.log_peak, torch.log(kappa / (2 * math.pi)), rtol=1e-13, atol=0)
+    concentration = kappa.clone().requires_grad_()
+    q = VonMisesFisher(density(3, 1.0, len(kappa)).mean, concentration)
+    divergence = q.kl_uniform()
+    torch.testing.assert_close(divergence.detach(), torch.log(2 * kappa) - 1, rtol=1e-12, atol=0)
+    (slope,) = torch.autograd.grad(divergence.sum(), concentration)
+    torch.testing.assert_close(slope, 1 / kappa, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("m", [2, 3, 5, 16, 129, 1001])
+@pytest.mark.parametrize("kappa", [1.0, 30.0, *LARGE_ONES])
+def test_the_variance_is_the_slope_of_the_mean_cosine_on_both_sides_of_the_series(m: int, kappa: float) -> None:
+    step = 1e-4 * kappa
+    low, here, high = (Bessel(torch.tensor([kappa + d], dtype=torch.float64), m) for d in (-step, 0.0, step))
+    numeric = (low.shortfall - high.shortfall) / (2 * step)
+    torch.testing.assert_close(here.variance, numeric, rtol=1e-6, atol=0)
+    torch.testing.assert_close(here.mean_cosine, 1 - here.shortfall, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("m", [3, 16])
+@pytest.mark.parametrize("kappa", [1e5, 1e6, 1e8])
+def test_narrow_draws_and_their_gradient_are_those_of_the_closed_form(m: int, kappa: float) -> None:
+    torch.manual_seed(4)
+    concentration = torch.full((20_000,), kappa, dtype=torch.float64, requires_grad=True)
+    q = VonMisesFisher(density(m, kappa, 20_000).mean, concentration)
+    z, log_q = q.rsample()
+    ratio = log_q.detach() + log_area(m)
+    assert abs(ratio.mean() - q.kl_uniform()[0]) < 4.5 * ratio.std() / math.sqrt(len(ratio))
+    torch.testing.assert_close(q.log_prob(z.detach()).detach(), log_q.detach(), rtol=0, atol=1e-3)
+    # 1 - mean'z is a gamma variable over kappa there, so that its slope is minus itself over kappa.
+    below_one = 0.5 * (z - q.mean).square().sum(1)
+    (slope,) = torch.autograd.grad(below_one.sum(), concentration)
+    torch.testing.assert_close(slope, -below_one.detach() / kappa, rtol=1e-3, atol=1e-3 / kappa**2)
+
+
 def cosine_cdf(m: int, kappa: float):
     """The distribution function of mean'z, by quadrature over the angle."""
     whole = integrate.quad(lambda s: math.exp(kappa * (math.cos(s) - 1)) * math.sin(s) ** (m - 2), 0, math.pi)[0]

@@ -29,6 +29,7 @@ DEBYE = (
 # Proposals at once for each draw: two in three are accepted at the least, so that one in 10^8 draws has none that is,
 # and takes the last.
 TRIES = 16
+LARGE = 1e6  # the concentration from which on the variance is that of its series
 NODES, REACH = 65, 3.2  # of the integral that a draw's derivative is
 
 
@@ -50,7 +51,7 @@ class VonMisesFisher:
         learns = torch.is_grad_enabled()
         with torch.no_grad():
             cosine = _cosine(self.kappa, self.size)
-            slope = _cosine_slope(cosine, self.kappa, self.bessel.mean_cosine, self.size) if learns else None
+            slope = _cosine_slope(cosine, self.kappa, self.bessel.shortfall, self.size) if learns else None
         cosine = self._with_slope(cosine, slope)
         sine = (1 - cosine.square()).clamp_min(1e-24).sqrt()
         # Uniform among the directions across the mean, whatever the mean is.
@@ -58,18 +59,19 @@ class VonMisesFisher:
         across = across - (across * self.mean).sum(-1, keepdim=True) * self.mean
         across = across / across.norm(dim=-1, keepdim=True).clamp_min(1e-20)
         z = (cosine.unsqueeze(-1) * self.mean + sine.unsqueeze(-1) * across).to(self.mean.dtype)
-        return z, self._density(cosine)
+        return z, self._density(1 - cosine)
 
     @full_precision
     def log_prob(self, z: Tensor) -> Tensor:
         """log q(z) (B,) in nats, for z (B, m) of length 1."""
-        return self._density((self.mean * z).sum(-1).double())
+        # Of vectors of length 1; the cosine itself would be off by kappa roundings.
+        return self._density(0.5 * (self.mean.double() - z.double()).square().sum(-1))
 
     @full_precision
     def kl_uniform(self) -> Tensor:
         """KL(q || the uniform density on the sphere) (B,) in nats, in closed form."""
         with torch.no_grad():
-            value = self.kappa * self.bessel.mean_cosine + self.bessel.log_normaliser + log_area(self.size)
+            value = self.bessel.log_peak - self.kappa * self.bessel.shortfall + log_area(self.size)
             slope = self.kappa * self.bessel.variance
         return self._with_slope(value, slope).to(self.mean.dtype)
 
@@ -77,9 +79,10 @@ class VonMisesFisher:
         """The same q for k * B rows, sample-major: row s * B + b belongs to example b."""
         return VonMisesFisher(self.mean.repeat(k, 1), self.kappa.repeat(k))
 
-    def _density(self, cosine: Tensor) -> Tensor:
-        log_normaliser = self._with_slope(self.bessel.log_normaliser, -self.bessel.mean_cosine)
-        return (self.kappa * cosine + log_normaliser).to(self.mean.dtype)
+    def _density(self, below_one: Tensor) -> Tensor:
+        # Of z with 1 - mean'z = ``below_one``.
+        log_peak = self._with_slope(self.bessel.log_peak, self.bessel.shortfall)
+        return (log_peak - self.kappa * below_one).to(self.mean.dtype)
 
     def _with_slope(self, value: Tensor, slope: Tensor | None) -> Tensor:
         # ``value``, whose derivative with respect to the concentration is ``slope``.
@@ -91,16 +94,20 @@ class Bessel:
 
     Attributes:
         log_normaliser: log C_m(kappa) = v log kappa - m / 2 log 2 pi - log I_v(kappa), v = m / 2 - 1.
+        log_peak: the logarithm of the density at the mean, log C_m + kappa.
         mean_cosine: A = E[mean'z] = I_{v+1}(kappa) / I_v(kappa), which is -d log C_m / d kappa.
+        shortfall: 1 - A, with the digits that A near 1 does not show.
         variance: of mean'z, which is dA / d kappa.
     """
 
     @torch.no_grad()
     def __init__(self, kappa: Tensor, m: int) -> None:
         v = 0.5 * m - 1
-        log_bessel, self.mean_cosine = _log_and_ratio(v, kappa)
-        self.log_normaliser = v * kappa.log() - 0.5 * m * math.log(2 * math.pi) - log_bessel
-        self.variance = (1 - self.mean_cosine.square() - (m - 1) * self.mean_cosine / kappa).clamp_min(0)
+        log_scaled, self.mean_cosine, self.shortfall = _log_and_ratio(v, kappa)
+        self.log_peak = v * kappa.log() - 0.5 * m * math.log(2 * math.pi) - log_scaled
+        self.log_normaliser = self.log_peak - kappa
+        variance = self.shortfall * (2 - self.shortfall) - (m - 1) * self.mean_cosine / kappa
+        self.variance = torch.where(kappa > LARGE, _variance_of_large(kappa, m), variance)
 
 
 def log_area(m: int) -> float:
@@ -108,28 +115,42 @@ def log_area(m: int) -> float:
     return math.log(2) + 0.5 * m * math.log(math.pi) - math.lgamma(0.5 * m)
 
 
-def _log_and_ratio(v: float, kappa: Tensor) -> tuple[Tensor, Tensor]:
-    # log I_v and I_{v+1} / I_v, from the expansion for large orders at a raised one. From there the ratios follow from
-    # each other downwards, where errors shrink, and the logarithm comes down along them.
-    order = v + RAISED
-    logs = _log_bessel_of_large(order, kappa)
-    ratio = torch.exp(_log_bessel_of_large(order + 1, kappa) - logs)
+def _log_and_ratio(v: float, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # log I_v - kappa, I_{v+1} / I_v and 1 minus it, from the expansion for large orders at a raised one. From there the
+    # ratios follow from each other downwards, where errors do not grow, and the logarithm comes down along them.
+    logs, ratio, shortfall = _bessel_of_large(v + RAISED, kappa)
     for step in range(RAISED, 0, -1):
-        ratio = 1 / (2 * (v + step) / kappa + ratio)
-        logs = logs - ratio.log()
-    return logs, ratio
+        gap = 2 * (v + step) / kappa
+        ratio = 1 / (gap + ratio)
+        shortfall = (gap - shortfall) * ratio
+        logs = logs - torch.where(shortfall < 0.5, torch.log1p(-shortfall), ratio.log())
+    return logs, ratio, shortfall
 
 
-def _log_bessel_of_large(order: float, kappa: Tensor) -> Tensor:
-    z = kappa / order
+def _bessel_of_large(order: float, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # As `_log_and_ratio`. The ratio is I' / I - order / kappa, so that the exponentials of the two expansions cancel
+    # and do not leave kappa roundings; of the expansion of I' only its difference from that of I is written.
+    z, e = kappa / order, order / kappa
     root = torch.sqrt(1 + z.square())
     t = 1 / root
-    series = torch.ones_like(t)
+    series, slopes = torch.ones_like(t), torch.full_like(t, 0.5)
     for place, (powers, numerators, denominator) in enumerate(DEBYE, 1):
         term = sum(numerator * t**power for power, numerator in zip(powers, numerators, strict=True))
+        slope = sum((0.5 + p) * numerator * t**p for p, numerator in zip(powers, numerators, strict=True))
         series = series + term / (denominator * order**place)
-    exponent = order * (root + torch.log(z / (1 + root)))
-    return exponent - 0.5 * (math.log(2 * math.pi * order) + root.log()) + series.log()
+        slopes = slopes + slope / (denominator * order**place)
+    exponent = order * (1 / (root + z) - torch.asinh(e))
+    logs = exponent - 0.5 * (math.log(2 * math.pi * order) + root.log()) + series.log()
+    steep = torch.sqrt(1 + e.square())
+    correction = steep * t * (z * t).square() * slopes / (order * series)
+    return logs, 1 / (steep + e) - correction, e - e.square() / (1 + steep) + correction
+
+
+def _variance_of_large(kappa: Tensor, m: int) -> Tensor:
+    # dA / dkappa, whose 1 / kappa cancels in the closed form: from A' = 1 - A^2 - (m - 1) A / kappa, with A in powers
+    # of 1 / kappa.
+    n, r = m - 1, 1 / kappa
+    return 0.5 * n * r.square() * (1 - 0.5 * (m - 3) * r * (1 + 1.5 * r))
 
 
 def _cosine(kappa: Tensor, m: int) -> Tensor:
@@ -156,7 +177,7 @@ def proposals(kappa: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return (1 - (1 + b) * beta) / below, u.log() <= log_ratio
 
 
-def _cosine_slope(cosine: Tensor, kappa: Tensor, mean_cosine: Tensor, m: int) -> Tensor:
+def _cosine_slope(cosine: Tensor, kappa: Tensor, shortfall: Tensor, m: int) -> Tensor:
     # Of the cosine w at a fixed value of its distribution function F: -(dF / dkappa) / F'. With w = cos a and the mean
     # cosine A that is sin a * int_0^a (cos s - A) exp(kappa (cos s - w)) (sin s / sin a)^(m - 2) ds.
     angle = torch.acos(cosine.clamp(-1, 1)).unsqueeze(1)
@@ -165,8 +186,10 @@ def _cosine_slope(cosine: Tensor, kappa: Tensor, mean_cosine: Tensor, m: int) ->
     inner = 0.5 * math.pi * u.sinh()
     weights = (2 * REACH / (NODES - 1)) * 0.5 * math.pi * u.cosh() / inner.cosh().square()
     s = 0.5 * angle * (1 + inner.tanh())
-    w, concentration = cosine.unsqueeze(1), kappa.unsqueeze(1)
     sine = angle.sin().clamp_min(1e-30)
-    log_density = concentration * (s.cos() - w) + (m - 2) * (s.sin().clamp_min(1e-30) / sine).log()
-    integrand = (s.cos() - mean_cosine.unsqueeze(1)) * log_density.exp()
+    # Differences of cosines that are all next to 1 where kappa is large: cos s - w and cos s - A.
+    above_w = 2 * torch.sin(0.5 * (angle + s)) * torch.sin(0.5 * (angle - s))
+    above_mean = shortfall.unsqueeze(1) - 2 * torch.sin(0.5 * s).square()
+    log_density = kappa.unsqueeze(1) * above_w + (m - 2) * (s.sin().clamp_min(1e-30) / sine).log()
+    integrand = above_mean * log_density.exp()
     return (0.5 * angle * sine).squeeze(1) * (integrand * weights).sum(1)
