@@ -11,22 +11,25 @@ from typing import Any, get_args
 import pytest
 import torch
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
 from benchmarks.report.settings import settings_class
 from zoo import create_model, list_models, noise
+from zoo.code_prior import CodePrior
 from zoo.config import TrainConfig, parse_setting, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
+from zoo.flows import Flow
 from zoo.models import check_settings
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
-from zoo.priors import PriorSettings
+from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
 from zoo.registry import registry
 from zoo.runs import train_run
 from zoo.training.compiled import Compiled
@@ -393,6 +396,26 @@ def test_the_largest_and_smallest_variances_stay_finite(name: str, half: bool, m
     backward(losses, {key: Group(key, members, TrainConfig()) for key, members in model.parameter_groups().items()})
     for key, parameter in model.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), key
+
+
+# Networks whose output is a log-probability already: what they round is in the bound.
+FULL = (CodePrior, EnergyPrior, FlowPrior, Flow)
+
+
+@every_variant
+def test_in_half_precision_every_layer_of_its_networks_multiplies_in_it(name: str) -> None:
+    model = trainable(name)
+    x, y = batch(model)
+    exempt = {layer for part in model.modules() if isinstance(part, FULL) for layer in part.modules()}
+    found: dict[str, set[torch.dtype]] = {}
+    for key, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | _ConvNd) and layer not in exempt:
+            layer.register_forward_hook(lambda _, __, out, key=key: found.setdefault(key, set()).add(out.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for progress in (0.0, 1.0):
+            losses = model.losses(x, y, progress)
+            assert all(loss.dtype == torch.float32 for loss in losses.values())
+    assert found and {key: kinds for key, kinds in found.items() if kinds != {torch.bfloat16}} == {}
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

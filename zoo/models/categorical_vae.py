@@ -25,7 +25,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.nets.mlp import start_at_mean_image
-from zoo.precision import full, full_precision
+from zoo.precision import full
 
 NEAR_ONE = 1 - 2.0**-24
 
@@ -63,7 +63,6 @@ class CategoricalVAE(VAE):
         else:
             self.register_buffer("prior_logits", logits, persistent=False)
 
-    @full_precision
     def log_posterior(self, x: Tensor) -> Tensor:
         """log q(z_n = k | x), (B, N, K) nats."""
         return F.log_softmax(full(self.head(self.encoder(x))).view(len(x), *self.size), -1)

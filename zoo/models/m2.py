@@ -27,7 +27,7 @@ from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.nets import ACTIVATIONS, Activation, Width, require
 from zoo.nets.mlp import chain, dense
 from zoo.posteriors import DiagonalGaussian, gaussian, standard_normal
-from zoo.precision import full, full_precision
+from zoo.precision import full
 
 
 class M2Settings(Settings):
@@ -74,7 +74,6 @@ class M2(VAE):
 
     # ---- the three networks ----------------------------------------------------------------------------------------
 
-    @full_precision
     def log_classes(self, x: Tensor) -> Tensor:
         """log q(y | x), (B, K) nats."""
         return F.log_softmax(full(self.classifier(x.flatten(1))), 1)

@@ -25,7 +25,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.nets.mlp import start_at_mean_image
-from zoo.precision import full, full_precision
+from zoo.precision import full
 from zoo.von_mises_fisher import VonMisesFisher, log_area
 
 
@@ -50,7 +50,6 @@ class SphericalVAE(VAE):
         self.likelihood = make_likelihood(settings.likelihood, spec)
         self.decoder = make_decoder(settings.decoder, settings.latent, self.likelihood.output_shape(spec.shape))
 
-    @full_precision
     def infer(self, x: Tensor) -> VonMisesFisher:
         """q(z | x)."""
         features = full(self.head(self.encoder(x)))
