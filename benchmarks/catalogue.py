@@ -36,7 +36,7 @@ METRICS = (
     Listed("guess_loss", "", "lower", "a model that completes", "the same of its deterministic first guess"),
     Listed("acceptance", "", None, "an energy-based prior", "share of standard normal draws that the prior accepts"),
     Listed("log_normaliser_error", "nats", "lower", "an energy-based prior", "standard error of its log-normaliser"),
-    Listed("active_units", "", None, "", "code dimensions whose mean varies over the data by more than 0.01"),
+    Listed("active_units", "", None, "", "code dimensions whose mean varies by over 0.01 of the prior's variance"),
     Listed("linear_probe", "", "higher", "classes", "accuracy of a linear classifier of codes on unseen images"),
     Listed("knn_accuracy", "", "higher", "classes", "accuracy of the majority of the 10 nearest training codes"),
     Listed("total_correlation", "nats", "lower", "a diagonal posterior", "dependence between the dimensions of q(z)"),

@@ -127,8 +127,9 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     config = run.config.evaluate
     representation = likelihood.codes(run.model, batches)
     n, dimensions = representation.shape
-    active = Estimate(float(likelihood.active_units(representation)), None, n, f"of {dimensions} dimensions")
-    identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE}
+    scale = run.model.code_variance
+    active = Estimate(float(likelihood.active_units(representation, scale)), None, n, f"of {dimensions} dimensions")
+    identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE * scale}
     out.metrics["active_units"] = entry(active, None, identity)
     if hasattr(run.model, "quantiser"):
         used, share = likelihood.codebook(run.model, batches)

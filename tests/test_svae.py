@@ -10,6 +10,7 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor
 
+from benchmarks.metrics.likelihood import active_units
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.models.svae import on_sphere
@@ -191,6 +192,17 @@ def test_at_every_concentration_numbers_are_finite_and_most_proposals_accepted(m
     assert (q.kl_uniform() >= 0).all() and z.dtype == log_q.dtype == torch.float32
     _, accepted = proposals(concentration.detach().double().repeat(50), m)
     assert accepted.shape == (10_000, TRIES) and accepted.unflatten(0, (50, 200)).double().mean((0, 2)).min() > 0.6
+
+
+@pytest.mark.parametrize("latent", [2, 16, 400])
+def test_active_units_of_the_sphere_are_counted_against_its_own_variance(latent: int) -> None:
+    model = create_model("svae", data=DataSpec((1, 4, 4), "binary"), latent=latent)
+    codes = on_sphere(torch.randn(2000, latent, generator=torch.Generator().manual_seed(0)).double())
+    assert codes.var(0).mean().item() == pytest.approx(model.code_variance, rel=0.05)
+    assert active_units(codes, model.code_variance) == latent
+    codes[:, 0] = 0.05 * codes[:, 0]
+    assert active_units(codes, model.code_variance) == latent - 1
+    assert active_units(codes * latent**0.5) == latent - 1, "the count does not depend on the unit of length"
 
 
 @torch.no_grad()

@@ -108,9 +108,10 @@ def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> 
     return {name: torch.cat(values) if values[-1].dim() else values[-1].view(1) for name, values in found.items()}
 
 
-def active_units(representation: Tensor) -> int:
-    """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016)."""
-    return int((representation.double().var(0) > ACTIVE_VARIANCE).sum())
+def active_units(representation: Tensor, code_variance: float = 1.0) -> int:
+    """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016), the prior
+    having a variance of 1; over 0.01 ``code_variance`` where it has that one."""
+    return int((representation.double().var(0) > ACTIVE_VARIANCE * code_variance).sum())
 
 
 def _roomy(device: torch.device, dims: int) -> int:

@@ -45,6 +45,7 @@ class SphericalVAE(VAE):
 
     def __init__(self, spec: DataSpec, settings: SphericalSettings) -> None:
         super().__init__(spec, settings)
+        self.code_variance = 1 / settings.latent  # of a coordinate of a uniform direction
         self.encoder = make_encoder(settings.encoder, spec)
         self.head = nn.Linear(self.encoder.features, settings.latent + 1)
         self.likelihood = make_likelihood(settings.likelihood, spec)
