@@ -93,6 +93,10 @@ class Likelihood(nn.Module):
         """E[x | params] in [0, 1], (B, C, H, W)."""
         raise NotImplementedError
 
+    def expectation(self, params: Tensor) -> Tensor:
+        """E[x | params] as a network is to see it, (B, C, H, W): of data that leaves [0, 1], it is not clipped."""
+        return self.mean(params)
+
     def sample(self, params: Tensor) -> Tensor:
         """A draw of x in [0, 1], (B, C, H, W)."""
         raise NotImplementedError
@@ -174,6 +178,10 @@ class Gaussian(Likelihood):
     def mean(self, params: Tensor) -> Tensor:
         """The mean of the density, clipped to [0, 1]."""
         return params.clamp(0.0, 1.0)
+
+    @full_precision
+    def expectation(self, params: Tensor) -> Tensor:
+        return params
 
     @full_precision
     def sample(self, params: Tensor) -> Tensor:
