@@ -12,6 +12,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.errors import UsageError
 from zoo.posteriors import (
     POSTERIORS,
     DiagonalGaussian,
@@ -263,3 +264,20 @@ def test_a_flow_reaches_a_correlated_posterior(name: str) -> None:
         kl = log_q - target.log_prob(z)
     assert kl.mean() < 0.3 * best_diagonal
     assert kl.mean() > -4 * kl.std() / math.sqrt(len(kl))
+
+
+@pytest.mark.parametrize("latent", [1, 2, 7])
+@pytest.mark.parametrize("name", ["iaf", "spline"])
+def test_an_autoregressive_posterior_leaves_no_dimension_out_or_is_refused(name: str, latent: int) -> None:
+    """With as many hidden units as dimensions each output depends on its own input and on every one before it."""
+    settings = PosteriorSettings(name=name, flows=1, hidden=latent, context=3)
+    flow = make_posterior(settings, latent).flow.double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    z = torch.randn(200, latent, dtype=torch.float64, requires_grad=True)
+    moved, _ = flow(z, torch.randn(200, 3, dtype=torch.float64))
+    slopes = [torch.autograd.grad(moved[:, i].sum(), z, retain_graph=True)[0].abs().amax(0) for i in range(latent)]
+    assert (torch.stack(slopes) != 0).equal(torch.ones(latent, latent).tril().bool())
+    with pytest.raises(UsageError, match=f"posterior.hidden is {latent}, fewer than the {latent + 1} latent"):
+        make_posterior(settings, latent + 1)

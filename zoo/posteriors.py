@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.errors import UsageError
 from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
 from zoo.precision import full, full_precision
 
@@ -31,7 +32,7 @@ class PosteriorSettings(BaseModel):
 
     Attributes:
         flows: number of flow steps after the diagonal Gaussian (all but ``diagonal``).
-        hidden: width of the autoregressive networks (``iaf``, ``spline``).
+        hidden: width of the autoregressive networks (``iaf``, ``spline``), at least the latent dimension.
         context: number of encoder features that condition them (``iaf``, ``spline``).
         vectors: columns of Q in a Sylvester step; at most the latent dimension is used.
         bins: pieces of a spline.
@@ -208,7 +209,14 @@ POSTERIORS = ("diagonal", *FLOWS)
 
 
 def make_posterior(settings: PosteriorSettings, latent: int) -> DiagonalPosterior | FlowPosterior:
-    """The posterior of those settings over ``latent`` dimensions."""
+    """The posterior of those settings over ``latent`` dimensions.
+
+    Raises:
+        UsageError: an autoregressive one with fewer hidden units than dimensions: some dimension would be left out.
+    """
     if settings.name == "diagonal":
         return DiagonalPosterior(latent)
+    if settings.name in ("iaf", "spline") and settings.hidden < latent:
+        few = f"posterior.hidden is {settings.hidden}, fewer than the {latent} latent dimensions"
+        raise UsageError(f"{few}: the autoregressive networks of '{settings.name}' need a unit for each.")
     return FlowPosterior(latent, FLOWS[settings.name](settings, latent))
