@@ -374,6 +374,14 @@ def test_recollected_statistics_are_the_means_over_the_batches(model):
     torch.testing.assert_close(layer.running_var, variances)
 
 
+def test_a_batch_that_is_not_full_counts_for_nothing(model):
+    batches = [(pictures(n=32), None) for _ in range(2)]
+    model.recollect(batches)
+    full = copy.deepcopy(model.state_dict())
+    model.recollect([*batches, (1 - pictures(n=1), None)])
+    assert all(torch.equal(value, full[name]) for name, value in model.state_dict().items())
+
+
 def test_recollecting_forgets_the_past_and_leaves_everything_else(model):
     batches = [(pictures(n=32), None) for _ in range(2)]
     model.recollect(batches)

@@ -296,6 +296,19 @@ def test_samples_come_from_the_density_of_the_training_images(tmp_path: Path) ->
     assert torch.equal(images, model.likelihood.mean(model.decode(mixture.sample(6))))
 
 
+def test_the_density_is_fitted_to_the_images_of_a_batch_that_is_not_full_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[Tensor] = []
+    fit = CodeDensity.fit
+    monkeypatch.setattr(CodeDensity, "fit", lambda self, codes: (fitted.append(codes), fit(self, codes))[1])
+    settings = ["train.epochs=1", "train.batch_size=300", "latent=4", "data.binarise=threshold"]
+    run = train_run(resolve("rae", "synthetic", settings=settings), tmp_path / "run", choose("cpu"))
+    codes = run.model.represent(run.images["train"].pixels.float() / 255)
+    assert len(codes) % 300, "the last batch of an epoch is not full"
+    assert len(fitted[0]) == len(codes) and torch.allclose(fitted[0].mean(0), codes.mean(0), atol=1e-5)
+
+
 def test_a_run_that_was_stopped_and_one_that_is_loaded_give_the_same_samples(tmp_path: Path) -> None:
     config = resolve("rae", "synthetic", settings=["train.epochs=2", "train.checkpoint_seconds=0", "latent=4"])
     whole = train_run(config, tmp_path / "whole", choose("cpu")).model

@@ -130,9 +130,13 @@ class Batches:
             x = (self._chances(rows, x, generators) < x).to(x.dtype)
         return x
 
-    def whole(self) -> Batches:
-        """The batches of all processes together, on each of them: over the same pictures, in the same order."""
+    def whole(self, drop_last: bool | None = None) -> Batches:
+        """The batches of all processes together, on each of them: over the same pictures, in the same order.
+
+        With ``drop_last`` false the last batch is there even if it is not full; None leaves that as it was.
+        """
         joined = copy.copy(self)
+        joined.drop_last = self.drop_last if drop_last is None else drop_last
         joined.batch_size, joined.rank, joined.world = self.batch_size * self.world, 0, 1
         return joined
 

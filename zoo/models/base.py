@@ -222,8 +222,8 @@ class VAE(nn.Module):
         """Called after every update, for state that no gradient moves. Must not wait for the device."""
 
     def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Called once after training with an epoch of training batches and the weights that will be evaluated, for
-        statistics that belong to them, such as those of batch normalisation."""
+        """Called once after training with every training example, in batches of which the last may not be full, and
+        the weights that will be evaluated, for statistics that belong to them, such as those of batch normalisation."""
 
 
 def _drops(module: nn.Module) -> bool:

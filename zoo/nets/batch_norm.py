@@ -24,7 +24,8 @@ def recollect(
 
     Args:
         model: any module; its training mode and its layers' momenta are as before afterwards.
-        batches: shuffled training batches (x, y) of the training batch size. Read to the end.
+        batches: shuffled training batches (x, y) of the training batch size. Read to the end; one that is smaller than
+            the first is left out, since each counts the same and one example has no variance.
         forward: called with every batch, the layers in training mode; runs everything that evaluation runs.
 
     The global random state is the same afterwards: noise and bits drawn here come from a seed of their own,
@@ -42,8 +43,11 @@ def recollect(
             # None is torch's word for a cumulative average.
             layer.momentum = None
         try:
+            size = None
             for x, y in batches:
-                forward(x, y)
+                size = size or len(x)
+                if len(x) == size:
+                    forward(x, y)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum

@@ -416,7 +416,7 @@ class Trainer:
         self._uncapture()
         if self.best is not None:
             self.model.load_state_dict(self.best)
-        self.model.recollect(self.train.whole().epoch(self.step // self.steps_per_epoch))
+        self.model.recollect(self.train.whole(drop_last=False).epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
