@@ -1,6 +1,6 @@
-"""Invertible maps with a log-determinant: planar, Sylvester, IAF, neural spline, affine coupling.
+"""Invertible maps with a log-determinant: planar, Sylvester, Householder, IAF, neural spline, affine coupling.
 
-The first four carry a posterior: they go from noise to z, which is the direction they are fast in, take the
+The first five carry a posterior: they go from noise to z, which is the direction they are fast in, take the
 encoder's features as ``context``, keep the order of the dimensions, and have no inverse here. `Coupling`
 carries a prior and goes both ways. Call them inside `zoo.precision.full_precision`.
 """

@@ -3,7 +3,7 @@
 Paper: Zhao, Song and Ermon, InfoVAE: Balancing Learning and Inference in Variational Autoencoders, AAAI 2019,
 https://arxiv.org/abs/1706.02262. With alpha = 1 and the inverse multiquadric kernel it is the WAE-MMD of Tolstikhin,
 Bousquet, Gelly and Schoelkopf, Wasserstein Auto-Encoders, ICLR 2018, https://arxiv.org/abs/1711.01558.
-Official code: https://github.com/tolstikhin/wae (not read).
+Official code: https://github.com/ShengjiaZhao/InfoVAE, and of WAE https://github.com/tolstikhin/wae (neither read).
 Where we differ: the encoder of WAE is a Gaussian here, and the kernels have the width of the prior. The loss is
 distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, the maximum mean discrepancy of a batch of codes and as
 many draws of the prior, without its diagonal terms.
