@@ -162,6 +162,21 @@ def test_standard_error_of_far_means_is_that_of_the_squared_distance() -> None:
     assert frechet_estimate(features, features - 1000).stderr == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.parametrize("n", [5, 12, 50])
+def test_standard_error_is_that_of_the_numerical_derivative_by_the_weights(n: int) -> None:
+    fake, real = 1.5 * correlated(n, 4, 1) + 0.5, correlated(200, 4, 2)
+
+    def weighted(weights: np.ndarray) -> float:
+        weights = weights / weights.sum()
+        mean = weights @ fake
+        covariance = n / (n - 1) * (fake - mean).T @ (weights[:, None] * (fake - mean))
+        return frechet(mean, covariance, *moments(real))
+
+    even, step = np.full(n, 1 / n), 1e-5 / n * np.eye(n)
+    gradient = np.array([(weighted(even + d) - weighted(even - d)) / (2 * d.sum()) for d in step])
+    assert frechet_estimate(fake, real).stderr == pytest.approx(gradient.std(ddof=1) / n**0.5, rel=1e-5)
+
+
 def test_standard_error_is_the_grouped_jackknifes() -> None:
     fake, real = correlated(600, 10, 1), correlated(600, 10, 2, shift=0.5)
     groups = np.arange(600) % 60

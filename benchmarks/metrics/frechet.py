@@ -86,7 +86,9 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
         kept = (squares > floor) & (roots > 0)
         influence = (product @ right[:, kept]).square() @ (1 / roots[kept])
     centred = fake - fake.mean(0)
-    gradient = 2 * centred @ (fake.mean(0) - real.mean(0)) + centred.square().sum(1) - n * influence
+    # The covariance is over n - 1, and so n / (n - 1) times the weighted one; in `product` that is at work already.
+    spread = n / (n - 1) * centred.square().sum(1)
+    gradient = 2 * centred @ (fake.mean(0) - real.mean(0)) + spread - n * influence
     value = max(0.0, float(_distance(fake, real, roots.sum())))
     return Estimate(value, float(gradient.std() / n**0.5), n, small_sample_note(n, len(real), dimensions))
 
