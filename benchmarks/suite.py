@@ -58,7 +58,8 @@ class Suite(Config):
     def config(self, variant: str, dataset: str, seed: int, settings: tuple[str, ...] = ()) -> RunConfig:
         """The configuration of one cell."""
         name, entry = registry().variant(variant)
-        layers = [self.defaults, {"train": entry.train}, self.overrides.get(name, {})]
+        overrides = {registry().variant(written)[0]: layer for written, layer in self.overrides.items()}
+        layers = [self.defaults, {"train": entry.train}, overrides.get(name, {})]
         return resolve(name, dataset, seed, layers, settings)
 
 
@@ -70,7 +71,7 @@ def suites() -> dict[str, Suite]:
         suite = read_suite(path)
         if suite.name != path.stem:
             raise UsageError(f"{path}: the suite calls itself '{suite.name}', the file says '{path.stem}'.")
-        for variant in (*suite.variants, *suite.overrides):
+        for variant in suite.variants:
             registry().variant(variant)
         for dataset in suite.datasets:
             registry().dataset(dataset)
@@ -89,6 +90,9 @@ def read_suite(path: Path) -> Suite:
         suite = Suite.model_validate(read_yaml(base, Suite).model_dump(by_alias=True) | said)
     if not suite.datasets or not suite.variants:
         raise UsageError(f"{path}: a suite names at least one data set and one variant.")
+    names = [registry().variant(written)[0] for written in suite.overrides]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"{path}: overrides has {twice[0]} more than once.")
     return suite
 
 

@@ -202,6 +202,22 @@ def test_a_planned_command_of_a_suite_in_a_file_goes_where_the_plan_would(zoo, t
     assert cell.command.startswith(shlex.join(["zoo", "bench", path]) + " --variants")
 
 
+def test_an_override_is_of_a_variant_however_its_name_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    head = "schema: 1\nname: mine\nversion: '1'\ntitle: mine\ndatasets: [synthetic]\nvariants: [beta_vae]\n"
+    head += "seeds: [0]\noverrides:\n"
+    for written in ("beta_vae", "beta-vae", "Beta_VAE"):
+        path.write_text(f"{head}  {written}: {{model: {{beta: 1.5}}}}\n")
+        (cell,) = matrix.plan(suite_named(str(path)))
+        assert cell.config.model["beta"] == 1.5
+    path.write_text(f"{head}  beta_vea: {{model: {{beta: 1.5}}}}\n")
+    with pytest.raises(UsageError, match="no variant 'beta_vea'. Did you mean 'beta_vae'"):
+        suite_named(str(path))
+    path.write_text(f"{head}  beta_vae: {{}}\n  beta-vae: {{}}\n")
+    with pytest.raises(UsageError, match="overrides has beta_vae more than once"):
+        suite_named(str(path))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from benchmarks.report.html.page import embedded, page
 from benchmarks.report.html.payload import numbers, payload
 from benchmarks.report.html.pictures import pictures
 from benchmarks.report.tables import tables
+from tests.conftest import ROOT
 from tests.test_board import ENTRIES, FD, ZOO, failed, make
 
 HOSTILE = """</script></style><img src=x onerror="alert(1)"><svg/onload=alert(2)> ' " --> ${style} \u2028 `a` &lt;b"""
@@ -334,6 +338,17 @@ def test_every_figure_of_a_record_is_shown_once_with_words_for_it(tmp_path: Path
         "reconstructions of a, seed 0", "samples of a, seed 0", "t sne of a, seed 0", "traversals of a, seed 0",
     ]  # fmt: skip
     assert all(one["width"] == "22" for one in shown)
+
+
+def test_it_is_the_same_where_texts_are_not_utf_8(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from benchmarks.report.html.page import page; "
+    code += "sys.stdout.buffer.write(page([], {}, Path('.')).encode())"
+    plain = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = [
+        subprocess.check_output([sys.executable, "-c", code], env=plain | more, cwd=tmp_path)
+        for more in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+    ]
+    assert found[0] == found[1] and "−".encode() in found[0]
 
 
 # --- charts ---

@@ -241,7 +241,7 @@ def _shared(variants: Mapping[str, VariantEntry]) -> dict[type[BaseModel], tuple
 
 def _filled(path: Path, title: str, block: str) -> str:
     generated = f"{BEGIN}\n\n{block}\n\n{END}"
-    text = path.read_text() if path.exists() else f"# {title}\n\n{generated}\n"
+    text = path.read_text(encoding="utf-8") if path.exists() else f"# {title}\n\n{generated}\n"
     pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.S)
     if not pattern.search(text):
         return f"{text.rstrip()}\n\n{generated}\n"

@@ -118,7 +118,7 @@ def load_celeba(
 
 def read_partition(path: Path) -> dict[str, int]:
     """Image name -> 0 (train), 1 (validation) or 2 (test), in the order of the file."""
-    tokens = path.read_text().split()
+    tokens = path.read_text(encoding="utf-8").split()
     return {name: int(part) for name, part in zip(tokens[::2], tokens[1::2], strict=True)}
 
 

@@ -37,12 +37,12 @@ def page(
     No request leaves it: style, script and pictures are inside, and its policy forbids the browser any other.
     """
     whole = payload(records, entries, folder, suites, datasets)
-    style, script = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
+    style, script, frame = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html"))
     policy = [
         "default-src 'none'", "img-src data:", f"style-src {_hash(style)}", f"script-src {_hash(script)}",
         "base-uri 'none'", "form-action 'none'",
     ]  # fmt: skip
-    return Template((HERE / "page.html").read_text()).substitute(
+    return Template(frame).substitute(
         policy="; ".join(policy),
         style=style,
         script=script,
