@@ -58,8 +58,7 @@ class Suite(Config):
     def config(self, variant: str, dataset: str, seed: int, settings: tuple[str, ...] = ()) -> RunConfig:
         """The configuration of one cell."""
         name, entry = registry().variant(variant)
-        overrides = {registry().variant(written)[0]: layer for written, layer in self.overrides.items()}
-        layers = [self.defaults, {"train": entry.train}, overrides.get(name, {})]
+        layers = [self.defaults, {"train": entry.train}, self.overrides.get(name, {})]
         return resolve(name, dataset, seed, layers, settings)
 
 
@@ -90,10 +89,13 @@ def read_suite(path: Path) -> Suite:
         suite = Suite.model_validate(read_yaml(base, Suite).model_dump(by_alias=True) | said)
     if not suite.datasets or not suite.variants:
         raise UsageError(f"{path}: a suite names at least one data set and one variant.")
-    names = [registry().variant(written)[0] for written in suite.overrides]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"{path}: overrides has {twice[0]} more than once.")
-    return suite
+    overrides: dict[str, Any] = {}
+    for written, layer in suite.overrides.items():
+        name, _ = registry().variant(written)
+        if name in overrides:
+            raise UsageError(f"{path}: overrides has {name} more than once.")
+        overrides[name] = layer
+    return suite.model_copy(update={"overrides": overrides})
 
 
 def suite_named(name: str) -> Suite:
