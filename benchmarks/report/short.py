@@ -20,7 +20,7 @@ def board(records: Iterable[Record], width: int = 80) -> str:
 
 
 def _board(one: Table, width: int) -> str:
-    columns = [_first(one, start) for start in (("elbo", "reconstruction_loss"), ("nll",), ("fd", "fid"))]
+    columns = [_first(one, starts) for starts in (("elbo", "reconstruction_loss"), ("nll",), ("fd", "fid", "mig"))]
     measured = [column for column in columns if column is not None]
     costs = [_first(one, (name,)) for name in ("images_per_second", "seconds")]
     rows = [
@@ -46,7 +46,8 @@ def _board(one: Table, width: int) -> str:
 
 
 def _first(one: Table, starts: tuple[str, ...]) -> Column | None:
-    """The column that most rows have a number in, of those whose metric begins with one of ``starts``."""
+    """The column that most rows have a number in, of those whose metric begins with the first of ``starts`` that any
+    metric does."""
 
     def filled(column: Column) -> int:
         return sum(isinstance(row.cells[column], Estimate) for row in one.rows)
