@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zoo.errors import UsageError
+from zoo.files import canonical_json
 from zoo.registry import NOT_YAML, parse_yaml, plain, registry
 
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
@@ -44,6 +45,15 @@ class DataConfig(Config):
         777, ge=0, lt=SEEDS, description="validation and test bits are drawn once from this seed"
     )
     options: dict[str, Any] = Field({}, description="given to the data set's loading function")
+
+    @field_validator("options")
+    @classmethod
+    def _recordable(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError):
+            raise ValueError("a record has options as JSON, which knows no NaN, no infinity and no date") from None
+        return value
 
     @property
     def asked(self) -> str:

@@ -331,6 +331,7 @@ def test_hostile_descriptions(finished: Path, tmp_path: Path, key: tuple[str, ..
     [
         "train.betas=[1.5,0.9]", "train.learning_rate=.inf", "train.stages=[[2,-1]]", "train.schedule=stages",
         "train.stages=[[2,0.1]]", "data.test_bits_seed=99999999999999999999999", "evaluate.seed=9223372036854775808",
+        "data.options.n_train=.nan", "data.options.n_train=-.inf", "data.options.n_train=[2, 2001-01-01]",
     ],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong: str) -> None:
