@@ -98,7 +98,7 @@ def growth(found: Sequence[Round]) -> float:
 @click.argument("suite")
 @click.option("--rounds", "count", default=5, show_default=True, type=click.IntRange(min=2))
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False),
+    "--out", type=options.Place(file_okay=False),
     help="Models and records are kept in a folder of their own in here while a round lasts. [default: temporary]",
 )  # fmt: skip
 @options.device

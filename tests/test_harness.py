@@ -338,6 +338,31 @@ def test_where_things_cannot_go_is_said_first(zoo, tmp_path: Path, words: tuple[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["FILE", "a.png"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "vae", "--data", "synthetic", "--out", ""),
+        ("train", "vae", "--data", "folder:"),
+        ("bench", "smoke", "--datasets", "folder:", "--plan"),
+        ("bench", "smoke", "--plan", "--runs", ""),
+        ("leaderboard", "--board", ""),
+        ("new", "half_vae", "--plugin", ""),
+        ("sample", ""),
+        ("sample", "run", "--out", ""),
+        ("export", "", "given"),
+        ("export", "run", ""),
+        ("score", ""),
+        ("fid", "", "b"),
+        ("fid", "a", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(zoo, tmp_path: Path, words: tuple[str, ...]) -> None:  # noqa: F811
+    code, out, err = zoo(*words)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert "an empty text is no path" in err or "'folder:' names no folder" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_show_shows_everything_of_that_name(zoo) -> None:  # noqa: F811
     found = json.loads(zoo("show", "mnist", "--json")[1])
     assert (found["kind"], [one["kind"] for one in found["also"]]) == ("dataset", ["suite"])

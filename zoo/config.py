@@ -199,6 +199,8 @@ def resolve(
     data, colon, root = data.partition(":")
     data_name, dataset = registry().dataset(data)
     tree: dict[str, Any] = {"model": entry.settings, "train": entry.train}
+    if colon and not root:
+        raise UsageError(f"'{data}:' names no folder: give it as {data_name}:PATH.")
     if colon:
         tree["data"] = {"options": {"root": str(Path(root).expanduser().resolve())}}
     for layer in defaults:

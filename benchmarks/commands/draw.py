@@ -12,7 +12,7 @@ import click
 from benchmarks.commands import options
 from zoo.errors import UsageError
 
-run_argument = click.argument("run", type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=options.Place())
 
 
 def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,7 @@ from benchmarks.commands import options
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=options.Place())
 @click.argument("folder", type=options.Folder())
 @options.board("Where the record of a suite's run is looked for.")
 def export(run: Path, folder: Path, board: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from benchmarks.commands import options
+
 
 @click.command()
 @click.argument("name")
 @click.option("--like", default="vae", show_default=True, help="The variant whose class it starts from.")
 @click.option(
-    "--plugin", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
+    "--plugin", type=options.Place(file_okay=False), metavar="FOLDER",
     help="Write a package of its own there and leave this checkout as it is.",
 )  # fmt: skip
 def new(name: str, like: str, plugin: Path | None) -> None:

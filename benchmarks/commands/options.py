@@ -26,11 +26,20 @@ sweep = click.option(
 )
 
 
-class Folder(click.Path):
-    """A path that is a folder, or can be made one."""
+class Place(click.Path):
+    """A path, with the ``checks`` of `click.Path`; an empty text is none, though pathlib takes it for this folder."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    def __init__(self, **checks: Any) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
+        if value == "":
+            self.fail("an empty text is no path.", param, context)
+        return super().convert(value, param, context)
+
+
+class Folder(Place):
+    """A path that is a folder, or can be made one."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
         path = super().convert(value, param, context)
@@ -44,7 +53,7 @@ class Picture(Folder):
     """The path of a PNG that can be written."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
-        path = click.Path.convert(self, value, param, context)
+        path = Place.convert(self, value, param, context)
         if path.suffix.lower() != ".png" or os.path.isdir(path):
             self.fail(f"{path} is no PNG: give a name that ends in .png.", param, context)
         super().convert(path.parent, param, context)

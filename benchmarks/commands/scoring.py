@@ -12,7 +12,7 @@ from benchmarks.report.terminal import screen_width, table
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=options.Place())
 @click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
 @options.as_json
 def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
@@ -30,8 +30,8 @@ def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=options.Place())
+@click.argument("b", type=options.Place())
 @click.option(
     "--extractor", default="inception", show_default=True,
     help="inception, inception_bf16, efficientnet_lite0 or digits.",
