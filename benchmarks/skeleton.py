@@ -10,7 +10,7 @@ import yaml
 
 from zoo.errors import UsageError, fold
 from zoo.files import atomic_write
-from zoo.registry import Registry, VariantEntry, registry, registry_path
+from zoo.registry import Registry, VariantEntry, parse_yaml, registry, registry_path
 
 SPELT = {"vae": "VAE", "gan": "GAN", "vq": "VQ", "iwae": "IWAE", "nvae": "NVAE"}
 
@@ -198,7 +198,7 @@ def _appended(text: str, entry: str) -> str:
 
 
 def _validate(old: str, new: str, name: str, path: Path) -> None:
-    before, after = (Registry.model_validate(yaml.safe_load(text)) for text in (old, new))
+    before, after = (Registry.model_validate(parse_yaml(text)[1]) for text in (old, new))
     others = {key: entry for key, entry in after.variants.items() if key != name}
     if name not in after.variants or others != before.variants or after.datasets != before.datasets:
         raise UsageError(f"{path} is laid out so that an entry cannot be added to it; add it by hand.")

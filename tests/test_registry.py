@@ -13,7 +13,7 @@ import zoo.registry as names
 from tests.conftest import ROOT
 from zoo.config import RunConfig, merge, parse_setting, resolve
 from zoo.errors import UsageError
-from zoo.registry import DatasetEntry, Registry, VariantEntry, read_yaml, registry
+from zoo.registry import DatasetEntry, Registry, VariantEntry, parse_yaml, read_yaml, registry
 from zoo.runs import _loaded
 
 GOOD = """\
@@ -41,6 +41,8 @@ def test_a_dash_works_for_an_underscore() -> None:
         (GOOD.replace("title: Mine", "title: Mine\n    tilte: x"), r":6: variants\.mine\.tilte: unknown key"),
         (GOOD.replace("some.module:Class", "nonsense"), r":4: variants\.mine\.class: string should match"),
         (GOOD.replace("schema: 1", "schema: 2"), r":1: schema: input should be 1"),
+        (GOOD.replace("title: Mine", "title: Mine\n    title: Yours"), r":6: not valid YAML \(the key 'title' is"),
+        (GOOD + GOOD[GOOD.index("variants:") :], r"the key 'variants' is there twice\)"),
         ("variants: [", r"not valid YAML"),
         ("", r":1: the file: input should be"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
@@ -51,6 +53,11 @@ def test_a_broken_registry_is_refused_with_file_line_and_key(tmp_path: Path, tex
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_yaml(path, Registry)
+
+
+def test_a_key_may_be_merged_and_then_said_otherwise() -> None:
+    _, value = parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: *a, y: 4}\n")
+    assert (value["b"], value["c"]) == ({"x": 1, "y": 3}, {"x": 1, "y": 4})
 
 
 def test_a_huge_registry_is_refused(tmp_path: Path) -> None:
@@ -98,7 +105,7 @@ def test_settings_go_to_their_section_and_the_rest_to_the_model() -> None:
     assert parse_setting("encoder.hidden=[10, 20]") == {"model": {"encoder": {"hidden": [10, 20]}}}
 
 
-@pytest.mark.parametrize("text", ["train.epochs", "=3", "a..b=1", "seed=1", "variant=vae", "x=[1"])
+@pytest.mark.parametrize("text", ["train.epochs", "=3", "a..b=1", "seed=1", "variant=vae", "x=[1", "x={a: 1, a: 2}"])
 def test_an_unreadable_setting_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_setting(text)

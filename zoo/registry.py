@@ -28,6 +28,19 @@ NOT_YAML = (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError,
 T = TypeVar("T", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is there twice: YAML forbids it, and PyYAML takes the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
 class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -182,7 +195,8 @@ def read_yaml(path: Path, model: type[T]) -> T:
     except NOT_YAML as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
-        raise UsageError(f"{where}: not valid YAML ({' '.join(str(error).split())[:120]}).") from None
+        said = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"{where}: not valid YAML ({' '.join(said.split())[:120]}).") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
     try:
@@ -194,8 +208,9 @@ def read_yaml(path: Path, model: type[T]) -> T:
 
 
 def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
-    """The tree of a YAML text and its value, of plain types only; raises one of `NOT_YAML`."""
-    tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    """The tree of a YAML text and its value, of plain types only; raises one of `NOT_YAML`, also of a key that is there
+    twice."""
+    tree = yaml.compose(text, Loader=_Loader)
     if _nodes(tree, {}) > NODE_LIMIT:
         raise ValueError("its aliases unfold to more than a configuration holds")
     return tree, yaml.SafeLoader("").construct_document(tree) if tree else None
