@@ -148,6 +148,7 @@ def bench(
         return
     with matrix.then(lambda: matrix.write_board(places), places):
         todo = [planned for planned in cells if not matrix.done(planned, places)]
+        _check_settings(todo)
         if todo and on == "ray":
             _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
         elif todo:
@@ -388,11 +389,14 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
 
 
 def _check_settings(cells: list[Any]) -> None:
-    # What was asked for on the command line is said to be wrong before anything is trained.
+    # What a suite or a sweep asks for is said to be wrong before anything is trained.
     from zoo.models import check_settings
 
     for planned in cells:
-        check_settings(planned.config.variant, planned.config.model)
+        try:
+            check_settings(planned.config.variant, planned.config.model)
+        except UsageError as error:
+            raise UsageError(f"{planned.config.variant}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attempts, matrix, record, workers
+from benchmarks import attempts, cli, matrix, record, workers
 from benchmarks.matrix import Places
-from benchmarks.suite import suite_named
+from benchmarks.suite import suite_named, suites
 from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
 from zoo import list_models, noise
 from zoo.models import create_model
+from zoo.registry import VariantEntry
 from zoo.training import trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
@@ -173,6 +174,47 @@ def small_suite(folder: Path) -> str:
 
 
 WORDS = ("--wandb", "disabled", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("overrides:\n  beta_vae: {model: {latnet: 8}}\n", "beta_vae: no setting 'latnet'. Did you mean 'latent'?"),
+        ("overrides:\n  beta_vae: {model: {latent: -8}}\n", "beta_vae: setting 'latent': input should be greater"),
+        ("", "vae: no setting 'encoder.hiden'. Did you mean 'hidden'?"),
+    ],
+)
+def test_a_setting_that_a_variant_lacks_is_said_before_anything_is_trained(
+    zoo, tmp_path: Path, wrong: str, said: str  # noqa: F811
+) -> None:
+    path = Path(small_suite(tmp_path))
+    text = path.read_text()
+    path.write_text(text + wrong if wrong else text.replace("encoder: {hidden", "encoder: {hiden"))
+    code, out, err = zoo("bench", "small.yaml", "--jobs", "1", *WORDS)
+    assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.yaml"]
+
+
+def test_every_variant_of_a_suite_that_ships_has_the_settings_it_is_given() -> None:
+    for suite in suites().values():
+        cli._check_settings(matrix.plan(suite))
+
+
+def test_a_variant_that_cannot_be_loaded_fails_its_own_cells_alone(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    load = VariantEntry.load
+
+    def broken(entry: VariantEntry) -> type:
+        if entry.target.endswith("BetaVAE"):
+            raise ModuleNotFoundError("No module named 'nowhere'")
+        return load(entry)
+
+    monkeypatch.setattr(VariantEntry, "load", broken)
+    code, _, err = zoo("bench", small_suite(tmp_path), "--jobs", "1", *WORDS)
+    assert code == 1 and "No module named 'nowhere'" in err
+    made = {one.cell.variant: one.status for one in record.read_all(tmp_path / "leaderboard" / "records")}
+    assert made == {"vae": "done", "beta_vae": "failed"}
 
 
 def test_a_cell_that_is_short_of_memory_is_tried_once_in_smaller_parts(

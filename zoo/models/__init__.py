@@ -12,7 +12,7 @@ from zoo.registry import VariantEntry, registry
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
-    from zoo.models.base import VAE
+    from zoo.models.base import VAE, Settings
 
 
 def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) -> VAE:
@@ -34,16 +34,22 @@ def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) 
 
 def build(entry: VariantEntry, spec: DataSpec, settings: Mapping[str, Any]) -> VAE:
     """The variant of ``entry`` for data like ``spec``; ``settings`` are complete but for the class's own defaults."""
-    return entry.load()(spec, _checked(entry, settings))
+    kind = entry.load()
+    return kind(spec, _validated(kind.Settings, settings))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Raise `UsageError` where the registered variant has no such settings; nothing is built."""
-    _checked(registry().variant(name)[1], settings)
+    """Raise `UsageError` where the registered variant has no such settings; nothing is built. A class that is itself at
+    fault, such as one that cannot be loaded, is left to whoever builds it."""
+    entry = registry().variant(name)[1]
+    try:
+        kind = entry.load().Settings
+    except Exception:
+        return
+    _validated(kind, settings)
 
 
-def _checked(entry: VariantEntry, settings: Mapping[str, Any]) -> Any:
-    kind = entry.load().Settings
+def _validated(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
