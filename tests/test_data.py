@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.data.batches import AHEAD, Batches
-from zoo.data.images import DataSpec, Images, ImageSet
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum, ppca_truth
 from zoo.errors import UsageError
 
@@ -86,6 +87,41 @@ def test_image_set_refuses_splits_that_contradict_the_spec(synthetic: ImageSet) 
         ImageSet("wrong", synthetic.splits, DataSpec((1, 28, 28), "8-bit", classes=9))
     with pytest.raises(UsageError, match="train, validation, test"):
         synthetic["tset"]
+
+
+def of_kind(support: str, pixels: dict[str, torch.Tensor], **more) -> ImageSet:
+    return ImageSet("mine", {s: Images(pixels[s]) for s in SPLITS}, DataSpec((1, 2, 2), support), **more)
+
+
+@pytest.mark.parametrize(
+    ("support", "right", "wrong", "said"),
+    [
+        ("binary", [0, 255], 1, "bytes other than 0 and 255"),
+        ("binary", [0, 255], 254, "bytes other than 0 and 255"),
+        ("real", [-1e30, 0.5], math.nan, "NaN or infinity"),
+        ("real", [-1e30, 0.5], -math.inf, "NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("split", SPLITS)
+def test_pixels_that_their_kind_of_data_cannot_have_are_counted_and_their_split_is_named(
+    split: str, support: str, right: list, wrong: float, said: str
+) -> None:
+    kind = torch.float32 if support == "real" else torch.uint8
+    pixels = {s: torch.tensor(right * 2, dtype=kind).repeat(9000, 1).view(-1, 1, 2, 2) for s in SPLITS}
+    of_kind(support, pixels).check_pixels()
+    for image in (0, 8500, 8999):
+        pixels[split][image, 0, 1] = wrong
+    with pytest.raises(UsageError, match=f"^'mine' is {support} data, and 3 of the 9,000 .* {split} split hold {said}"):
+        of_kind(support, pixels).check_pixels()
+
+
+def test_bytes_that_are_still_to_be_drawn_may_be_grey_and_drawn_ones_may_not(synthetic: ImageSet) -> None:
+    for binarise in ("none", "threshold", "dynamic"):
+        synthetic.prepare(binarise).check_pixels()
+    drawn = synthetic.prepare("dynamic")
+    grey = replace(drawn, splits={**drawn.splits, "test": synthetic["test"]})
+    with pytest.raises(UsageError, match="30 of the 30 images of its test split"):
+        grey.check_pixels()
 
 
 def test_content_hash_sees_every_part(synthetic: ImageSet) -> None:

@@ -8,10 +8,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 
 import zoo.registry as names
 from tests.conftest import ROOT
 from zoo.config import RunConfig, merge, parse_setting, resolve
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
 from zoo.registry import DatasetEntry, Registry, VariantEntry, parse_yaml, read_yaml, registry
 from zoo.runs import _loaded
@@ -96,6 +98,17 @@ def test_a_loading_function_that_returns_no_data_set_is_refused(monkeypatch) -> 
     monkeypatch.setattr("zoo.runs.registry", lambda: mine)
     with pytest.raises(UsageError, match=r"^'builtins:dict' returns a NoneType, and a data set is a zoo\.data"):
         _loaded("nothing_yet", "{}")
+
+
+def test_pixels_that_binary_data_cannot_have_are_refused_when_it_is_loaded(monkeypatch) -> None:
+    ones = {split: Images(torch.ones(5, 1, 2, 2, dtype=torch.uint8)) for split in SPLITS}
+    made = ImageSet("mine", ones, DataSpec((1, 2, 2), "binary"))
+    entry = DatasetEntry(target="builtins:dict", title="Mine", support="binary")
+    monkeypatch.setattr(type(entry), "load", lambda self: lambda: made)
+    mine = registry().model_copy(update={"datasets": {"ones_as_ones": entry}})
+    monkeypatch.setattr("zoo.runs.registry", lambda: mine)
+    with pytest.raises(UsageError, match="5 of the 5 images of its train split hold bytes other than 0 and 255"):
+        _loaded("ones_as_ones", "{}")
 
 
 def test_settings_go_to_their_section_and_the_rest_to_the_model() -> None:

@@ -329,6 +329,7 @@ def _loaded(name: str, options: str) -> ImageSet:
     if not isinstance(images, ImageSet):
         kind = type(images).__name__
         raise UsageError(f"'{entry.target}' returns a {kind}, and a data set is a zoo.data.images.ImageSet.")
+    images.check_pixels()
     return images if excluded is None else without_class(images, excluded)
 
 

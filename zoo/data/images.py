@@ -227,6 +227,26 @@ class ImageSet:
         parts = {split: images.sha256 for split, images in self.splits.items()}
         return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
+    def check_pixels(self) -> None:
+        """Read every pixel of binary or real data once; bytes of 8-bit data are right whatever they are.
+
+        Raises:
+            UsageError: binary data holds a byte between 0 and 255 (unless it is still to be drawn, as the training
+                split of ``"dynamic"`` is), or real data NaN or infinity.
+        """
+        if self.spec.support == "8-bit":
+            return
+        holds = "NaN or infinity" if self.spec.support == "real" else "bytes other than 0 and 255"
+        for split, images in self.splits.items():
+            if split == "train" and self.binarise == "dynamic":
+                continue
+            wrong = sum(int(_wrong(part).flatten(1).any(1).sum()) for part in images.pixels.split(8192))
+            if wrong:
+                raise UsageError(
+                    f"'{self.name}' is {self.spec.support} data, and {wrong:,} of the {len(images):,} images of its "
+                    f"{split} split hold {holds}."
+                )
+
     def subset(self, n: int | Mapping[str, int]) -> ImageSet:
         """The first images of each split: ``n`` of each, or ``{"train": 1000}`` for those named.
 
@@ -296,6 +316,11 @@ def _draw_bits(pixels: Tensor, seed: int) -> Tensor:
         for part in pixels.split(4096)
     ]
     return torch.cat(parts) if parts else pixels.clone()
+
+
+def _wrong(pixels: Tensor) -> Tensor:
+    # Of binary or real data.
+    return (pixels != 0) & (pixels != 255) if pixels.dtype == torch.uint8 else ~pixels.isfinite()
 
 
 def _bytes(bits: Tensor) -> Tensor:
