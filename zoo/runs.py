@@ -232,7 +232,8 @@ def build_model(config: RunConfig, spec: DataSpec) -> VAE:
 
 
 def load_images(config: RunConfig) -> ImageSet:
-    """The configuration's data set, binarised as it says; kept in memory for the next run of this process."""
+    """The configuration's data set, binarised as it says; kept in memory for the next run of this process, which does
+    not look again at files of one's own: what a run trains on and what it is measured on are the same."""
     return _images(
         config.data.name, config.data.binarise, config.data.test_bits_seed, canonical_json(config.data.options)
     )
