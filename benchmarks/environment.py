@@ -96,5 +96,7 @@ def _version(name: str) -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    # A status would write the index anew: no lock is taken in a checkout that somebody else may be at work in.
+    command = ["git", "--no-optional-locks", *arguments]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
