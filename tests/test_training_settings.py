@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.metrics.likelihood import bound
 from zoo.config import NEUTRAL, TrainConfig, resolve, validate
+from zoo.errors import UsageError
 from zoo.runs import fresh_model, load_images, make_trainer
 from zoo.training.optimise import Group
 from zoo.training.precision import choose
@@ -36,6 +38,7 @@ def state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 COSINE = {"schedule": "cosine"}
 STAGES = {"schedule": "stages", "stages": [[1, 1e-2]]}
+STAGED = ["train.schedule=stages", "train.stages=[[1,0.1]]"]
 #: The second epoch undoes what the first one learnt.
 WORSE = {"schedule": "stages", "stages": [[1, 1e-2], [1, 3.0]]}
 #: Another valid value of each setting that is not `NEUTRAL`, and what it needs to matter.
@@ -78,6 +81,22 @@ def test_a_setting_that_decides_numbers_changes_the_weights_or_the_curves(name: 
     assert getattr(base, name) != getattr(TrainConfig.model_validate(needs | {name: value}), name)
     assert trained(needs) == trained(needs), "the same settings give the same"
     assert trained(needs) != trained(needs | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("needed", "idle", "usual"),
+    [
+        (["train.optimizer=rmsprop"], "train.betas=[0.5,0.999]", "train.betas=[0.9,0.999]"),
+        ([], "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
+        (STAGED, "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused_unless_it_has_its_default(
+    needed: list[str], idle: str, usual: str
+) -> None:
+    with pytest.raises(UsageError, match=f"would do nothing: .*, {re.escape(usual)}"):
+        resolve("vae", settings=[*needed, idle])
+    assert resolve("vae", settings=[*needed, usual]) == resolve("vae", settings=needed)
 
 
 # ---- the optimisers --------------------------------------------------------------------------------------------------

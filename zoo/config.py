@@ -193,7 +193,7 @@ def resolve(
             any other path is a setting of the model.
 
     Raises:
-        UsageError: an unknown name, key, or a value of the wrong kind.
+        UsageError: an unknown name, key, a value of the wrong kind, or a setting that would do nothing.
     """
     name, entry = registry().variant(variant)
     data, colon, root = data.partition(":")
@@ -209,11 +209,25 @@ def resolve(
         tree = merge(tree, parse_setting(text))
     tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
     config = validate(RunConfig, tree)
+    _check_used(config.train)
     if config.data.binarise == "auto":
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
         )
     return _with_outliers(config)
+
+
+def _check_used(train: TrainConfig) -> None:
+    """Raise `UsageError` where a setting would give the same run another identity and do nothing. What is asked for is
+    looked at, and not what is read: a run of before is loaded as it is."""
+    default = TrainConfig()
+    for name, used, why in (
+        ("betas", train.optimizer != "rmsprop", "train.optimizer=rmsprop has none"),
+        ("final_learning_rate", train.schedule == "cosine", f"train.schedule={train.schedule} has no such end"),
+    ):
+        if not used and getattr(train, name) != getattr(default, name):
+            usual = str(default.model_dump(mode="json")[name]).replace(" ", "")
+            raise UsageError(f"train.{name} would do nothing: {why}; leave it at its default, train.{name}={usual}.")
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:
