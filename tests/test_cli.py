@@ -310,6 +310,15 @@ def test_train_continues_nothing_when_it_is_done_and_refuses_another_run(zoo, tm
     assert code == 2 and "holds another run" in err
 
 
+def test_a_refused_training_leaves_nothing_and_the_corrected_one_runs(zoo, tmp_path: Path) -> None:
+    words = ["train", "ladder_vae", "--data", "synthetic", "--set", "train.epochs=0", "--set", "evaluate.nll_samples=0"]
+    words += ["--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--out", "x"]
+    code, _, err = zoo(*words, "--set", "train.micro_batch=16", "--set", "train.batch_size=64")
+    assert code == 2 and "parts of one" in err and list(tmp_path.iterdir()) == []
+    code, _, err = zoo(*words)
+    assert code == 0, err
+
+
 def test_doctor_looks_at_everything(zoo) -> None:
     found = json.loads(zoo("doctor", "--json")[1])
     assert set(found) == {"package", "device", "registry", "assets", "wandb"}

@@ -134,6 +134,26 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
         load_run(tmp_path / "nothing")
 
 
+def test_a_run_that_is_refused_before_it_trains_leaves_a_folder_as_it_was(tmp_path: Path) -> None:
+    def refused(folder: Path) -> None:
+        config = resolve("ladder_vae", "synthetic", settings=["train.epochs=1", "train.micro_batch=16"])
+        with pytest.raises(UsageError, match="needs each batch as a whole"):
+            train_run(config, folder, choose("cpu"))
+
+    refused(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "notes.txt").write_text("mine")
+    refused(there)
+    assert {path.name for path in there.iterdir()} == {"notes.txt", ".lock"}
+    run(there, "train.epochs=1")  # it belongs to nobody
+    before = (there / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="another run"):
+        train_run(resolve("cvae", "synthetic"), there, choose("cpu"))
+    assert (there / "run.json").read_bytes() == before and load_run(there)
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(UsageError, match="another process"):
         run(tmp_path, "train.epochs=1")

@@ -41,6 +41,7 @@ from zoo.training.trainer import Result, Trainer, Watcher
 
 log = logging.getLogger(__name__)
 MODEL = "model.safetensors"
+LOCKS = (".lock", ".cell-lock")  # of who trains in a folder, and of who makes a record of what is there
 EXPORTED = "config.json"  # the description in a folder that `zoo export` wrote
 MAX_DESCRIPTION = 1 << 20
 MAX_SIZE = 1 << 14
@@ -75,7 +76,9 @@ def train_run(
         Stopped, Diverged: as `Trainer.fit`.
         ZooError: what is there is damaged.
     """
-    with locked(folder) if world.first else contextlib.nullcontext():
+    with contextlib.ExitStack() as held:
+        if world.first:
+            held.enter_context(locked(folder))
         images = load_images(config)
         spec = images.spec
         model = fresh_model(config, spec)
@@ -86,7 +89,7 @@ def train_run(
         if world.first:
             sweep(folder)
             sweep(folder / "checkpoints")
-            claim(folder, config, spec, images)
+            held.enter_context(claimed(folder, config, spec, images))
         compute = decided(folder, compute, model, config.train, len(images["train"]), world)
         model = compute.place(model)
         if finished(folder):
@@ -280,13 +283,15 @@ def seed_for(seed: int, purpose: str) -> int:
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Hold ``folder`` for this process; the system frees the lock of a process that died.
+    """Hold ``folder`` for this process; the system frees the lock of a process that died. A folder that was made for
+    it goes again where what was to be done in it is refused (`UsageError`) and has left nothing there.
 
     ``name`` is the lock's file: who holds one of them does not hold another.
 
     Raises:
         UsageError: another process holds it, or it cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / name, "w")
@@ -299,7 +304,16 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             raise Busy(f"another process is at work in {folder}.") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): nothing else may be at work in it.", folder, error.strerror)
-        yield
+        if not (folder / name).exists():  # its folder was taken away between the two calls
+            raise Busy(f"another process is at work in {folder}.")
+        try:
+            yield
+        except UsageError:
+            if made and all(path.name in LOCKS for path in folder.iterdir()):
+                for lock in LOCKS:
+                    (folder / lock).unlink(missing_ok=True)
+                folder.rmdir()
+            raise
 
 
 class Busy(UsageError):
@@ -334,8 +348,10 @@ def _loaded(name: str, options: str) -> ImageSet:
     return images if excluded is None else without_class(images, excluded)
 
 
-def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> None:
-    """Describe the run in its folder, or see that it is this one that is described there; `UsageError` else."""
+@contextlib.contextmanager
+def claimed(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> Iterator[None]:
+    """Describe the run in its folder, or see that it is this one that is described there; `UsageError` else. A run that
+    is refused inside the block before it has a checkpoint is described there no more."""
     described = {
         "schema": 1,
         "config": config.model_dump(mode="json"),
@@ -343,15 +359,23 @@ def claim(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -> 
         "data_sha256": images.sha256,
         "names": {"classes": images.classes, "attributes": images["train"].attribute_names},
     }
-    if (folder / "run.json").exists():
+    path = folder / "run.json"
+    if path.exists():
         there = _describe(folder)
         old = _config(folder, there)
         if old.identity() != config.identity():
             raise UsageError(f"{folder} holds another run ({old.variant}); give another --out or remove it.")
         if there["data_sha256"] != images.sha256:
             raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
+        yield
         return
-    atomic_write(folder / "run.json", json.dumps(described, indent=2) + "\n")
+    atomic_write(path, json.dumps(described, indent=2) + "\n")
+    try:
+        yield
+    except UsageError:
+        if not any((folder / "checkpoints").glob("*")):
+            path.unlink(missing_ok=True)
+        raise
 
 
 def decided(

@@ -50,7 +50,7 @@ def train_together(
             held.enter_context(runs.locked(folder))
         trainers, generators, compute = _prepared(configs, compute)
         for config, folder in zip(configs, folders, strict=True):
-            runs.claim(folder, config, images.spec, images)
+            held.enter_context(runs.claimed(folder, config, images.spec, images))
             runs.remember(folder, compute)
         results = Replicas(trainers, generators).fit(should_stop)
         for folder, trainer, result in zip(folders, trainers, results, strict=True):
@@ -80,7 +80,7 @@ def train_beside(
             images = runs.load_images(config)
             model = runs.fresh_model(config, images.spec)
             check_stages(config, model, len(images["train"]))
-            runs.claim(folder, config, images.spec, images)
+            held.enter_context(runs.claimed(folder, config, images.spec, images))
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
             trainers[runs.make_trainer(config, decided.place(model), images, decided, *rest)] = folder
