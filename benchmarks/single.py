@@ -26,19 +26,21 @@ def planned(config: RunConfig, settings: tuple[str, ...]) -> Planned:
 
 
 def finished(folder: Path, config: RunConfig) -> Record | None:
-    """The record of the run if it is done; a failed one is tried again.
+    """The record of the run if it is done; a failed one is tried again, as is one whose weights were removed.
 
     Raises:
         UsageError: the folder holds another run.
         ZooError: its record cannot be read.
     """
+    from zoo import runs
+
     path = folder / RECORD
     if not path.exists():
         return None
     made = record.read(path)
     if made.cell.key != record.cell_key(config.identity()):
         raise UsageError(f"{folder} holds another run ({made.command}); give another --out.")
-    return made if made.status == "done" else None
+    return made if made.status == "done" and runs.finished(folder) else None
 
 
 def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned], Any]) -> Record | None:

@@ -310,6 +310,17 @@ def test_train_continues_nothing_when_it_is_done_and_refuses_another_run(zoo, tm
     assert code == 2 and "holds another run" in err
 
 
+def test_a_run_whose_weights_were_removed_is_trained_again(zoo, tmp_path: Path) -> None:
+    words = ["train", "vae", "--data", "synthetic", "--set", "train.epochs=1", "--set", "evaluate.nll_samples=0"]
+    words += ["--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--out", "x", "--json"]
+    first = json.loads(zoo(*words)[1])
+    weights = tmp_path / "x" / "model.safetensors"
+    weights.unlink()
+    code, _, err = zoo("sample", "x")
+    assert code == 1 and "the command that started it goes on" in err
+    assert json.loads(zoo(*words)[1])["metrics"] == first["metrics"] and weights.exists()
+
+
 def test_a_refused_training_leaves_nothing_and_the_corrected_one_runs(zoo, tmp_path: Path) -> None:
     words = ["train", "ladder_vae", "--data", "synthetic", "--set", "train.epochs=0", "--set", "evaluate.nll_samples=0"]
     words += ["--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--out", "x"]
