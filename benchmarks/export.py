@@ -51,6 +51,7 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
         "spec": asdict(described.spec),
         "data_sha256": described.data_sha256,
         "names": {"classes": described.classes, "attributes": described.attributes},
+        "compute": described.compute,
     }
     tensors, state = checkpoint.read(run / MODEL)
     checkpoint.write(folder / MODEL, tensors, state)

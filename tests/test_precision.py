@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from zoo import create_model
+from benchmarks.export import export
+from zoo import create_model, noise
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.models.base import Progress
@@ -75,6 +76,20 @@ def test_a_run_goes_on_as_it_began_on_a_machine_that_would_decide_otherwise(
         resolve("vae", "synthetic", settings=[*options, "train.precision=float32"]), tmp_path / "c", choose("cpu")
     )
     assert not all(torch.equal(a[name], value) for name, value in float32.model.state_dict().items())
+
+
+def test_a_run_with_channels_last_is_loaded_and_given_away_to_the_bit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
+    options = [*CONVOLUTIONS, "train.epochs=1", "train.precision=fast"]
+    run = train_run(resolve("vae", "synthetic", settings=options), tmp_path / "run", choose("cpu", "fast"))
+    assert run.compute.channels_last
+    export(tmp_path / "run", tmp_path / "given")
+    x = run.images["test"].pixels[:64] / 255
+    elbos = []
+    for model in (run.model, load_run(tmp_path / "run"), load_run(tmp_path / "given")):
+        with noise.keyed(0, torch.arange(len(x))), torch.no_grad():
+            elbos.append(model.terms(x).elbo)
+    assert torch.equal(elbos[0], elbos[1]) and torch.equal(elbos[0], elbos[2])
 
 
 def test_the_number_format_that_auto_began_with_is_kept(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, canonical_json, sweep
 from zoo.models import build
 from zoo.models.base import VAE
-from zoo.products import quicken
 from zoo.registry import registry
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
@@ -194,20 +193,23 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
         said = type(error).__name__
         raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
     _kept(model, folder / MODEL)
-    quicken(model)  # as it was trained and evaluated, to the bit
+    # As it was trained and evaluated, to the bit.
+    channels_last = bool(_computes(described).get("channels_last"))
+    model = Compute(torch.device("cpu"), channels_last=channels_last).place(model)
     return model.to(device).eval()
 
 
 @dataclass(frozen=True)
 class Described:
     """What a run folder says of itself: ``classes`` and ``attributes`` are the names of the data's, empty where it has
-    none or an older version wrote the folder."""
+    none or an older version wrote the folder; ``compute`` is `Compute.decision`, empty where nothing was decided."""
 
     config: RunConfig
     spec: DataSpec
     data_sha256: str
     classes: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    compute: dict[str, Any] = field(default_factory=dict)
 
 
 def describe_run(folder: str | Path) -> Described:
@@ -225,6 +227,7 @@ def describe_run(folder: str | Path) -> Described:
         str(described["data_sha256"]),
         tuple(map(str, names.get("classes", ()))),
         tuple(map(str, names.get("attributes", ()))),
+        _computes(described),
     )
 
 
@@ -436,6 +439,11 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path, described: dict[str, Any]) -> RunConfig:
     return validate(RunConfig, described["config"], str(folder / "run.json"))
+
+
+def _computes(described: dict[str, Any]) -> dict[str, Any]:
+    found = described.get("compute")
+    return found if isinstance(found, dict) else {}
 
 
 def _spec(folder: Path, described: dict[str, Any]) -> DataSpec:
