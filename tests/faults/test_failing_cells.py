@@ -79,6 +79,22 @@ def test_a_run_that_overflows_goes_back_to_its_last_good_epoch_with_a_lower_rate
     assert result.curves["epoch"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("last", [30, 99], ids=["recovers", "diverges"])
+def test_what_is_recorded_of_overflows_does_not_depend_on_when_checkpoints_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    poison = Poison(monkeypatch, 11, last, above=1e-4 if last == 30 else 0.0)
+    poison.watch(monkeypatch)
+    found = []
+    for seconds in (0, 1000):
+        try:
+            result = run(tmp_path / str(seconds), *RECIPE, f"train.checkpoint_seconds={seconds}").result
+            found.append((result.retreats, result.skipped_updates, result.curves))
+        except Diverged as diverged:
+            found.append(str(diverged))
+    assert found[0] == found[1]
+
+
 def test_a_run_that_is_stopped_all_the_time_goes_back_to_the_same_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

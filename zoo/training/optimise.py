@@ -24,9 +24,6 @@ class Group:
 
     Args:
         capturable: its steps may be captured: the learning rate is a tensor on the device.
-
-    Attributes:
-        skipped: 0-dim float tensor on the device, how many updates were left out for a non-finite gradient.
     """
 
     def __init__(
@@ -38,7 +35,6 @@ class Group:
         self.capturable = capturable
         self.optimizer = make_optimizer(parameters, config, **(on_device(parameters, config) if capturable else {}))
         self.fused = bool(self.optimizer.defaults.get("fused"))
-        self.skipped = torch.zeros((), device=parameters[0].device)
         self.taken, self.left_out = torch.zeros(()), torch.ones(())
 
     def set_rate(self, rate: float | Tensor) -> None:
@@ -65,7 +61,6 @@ class Group:
             torch._foreach_div_(gradients, [part.clamp_min(1e-12) for part in norms])
         if clip is not None:
             torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
-        self.skipped += found_inf
         if self.fused:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, found_inf
             self.optimizer.step()
@@ -83,7 +78,6 @@ class Group:
                 self.optimizer.grad_scale = self.optimizer.found_inf = None
             self.optimizer.step()
             return self.taken
-        self.skipped += 1
         return self.left_out
 
     @torch.no_grad()

@@ -24,12 +24,12 @@ def capture(trainer: Trainer) -> State:
     for name, group in trainer.groups.items():
         for index, slots in group.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{name}/{index}/{slot}": value for slot, value in slots.items()}
-        tensors[f"skipped/{name}"] = group.skipped
     if trainer.average:
         tensors |= {f"average/{name}": value for name, value in trainer.average.tensors.items()}
     if trainer.best:
         tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
     tensors |= {"totals": trainer.totals, "in_a_row": trainer.in_a_row, "hopeless": trainer.hopeless}
+    tensors["skipped"] = trainer.skipped
     tensors |= {"scale": trainer.scale.scale, "good": trainer.scale.good, "rng/cpu": torch.get_rng_state()}
     device = trainer.compute.device
     if trainer.generator is not None:
@@ -64,7 +64,6 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.model.load_state_dict(parts["model"])
     for name, group in trainer.groups.items():
         _restore_optimizer(group, parts.get("optimizer", {}), name)
-        group.skipped.copy_(parts["skipped"][name])
     if trainer.average:
         trainer.average.load(parts["average"])
         trainer.average.updates = values["averaged"]
@@ -73,6 +72,7 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.totals.copy_(tensors["totals"])
     trainer.in_a_row.copy_(tensors["in_a_row"])
     trainer.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
+    trainer.skipped.copy_(sum(parts["skipped"].values()))  # which a checkpoint of before has for each group
     trainer.scale.scale.copy_(tensors["scale"])
     trainer.scale.good.copy_(tensors["good"])
     # A checkpoint of before has the ELBO of what is kept, which no other objective can be compared with.

@@ -19,13 +19,13 @@ def settle(rows: Tensor, skipped: Tensor, totals: Tensor, in_a_row: Tensor) -> T
 
     Args:
         rows: (n, 3) loss, rate and distortion in nats.
-        skipped: (n,) 1 for a step whose update was left out, else 0.
+        skipped: (n,) how many updates of a step were left out, one a parameter group at most.
         totals: float64 (5,), the sums of `LOGGED` and the number of steps that were counted. A skipped step, and one
             whose numbers are not finite, is left out: it would hide the others.
-        in_a_row: 0-dim, how many updates up to the last one were skipped.
+        in_a_row: 0-dim, how many steps in a row up to the last one had an update that was skipped.
 
     Returns:
-        0-dim: the most updates in a row that were skipped, up to any of these steps.
+        (n,): how many steps in a row up to each of these had an update that was skipped.
     """
     loss, rate, distortion = rows.unbind(1)
     numbers = torch.stack([loss, -(rate + distortion), rate, distortion, torch.ones_like(loss)], 1)
@@ -38,4 +38,4 @@ def settle(rows: Tensor, skipped: Tensor, totals: Tensor, in_a_row: Tensor) -> T
     last_applied = torch.where(applied, step, 0).cummax(0).values
     run = step - last_applied + torch.where(last_applied == 0, in_a_row, 0.0)
     in_a_row.copy_(run[-1])
-    return run.amax()
+    return run

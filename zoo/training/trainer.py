@@ -150,6 +150,7 @@ class Trainer:
         self.rows: list[Tensor] = []  # of the steps that `totals` and `in_a_row` do not know of yet
         self.skips: list[Tensor] = []
         self.hopeless = torch.zeros((), device=compute.device)
+        self.skipped = torch.zeros((), device=compute.device)
         self.retreats = 0
         self.good: State | None = None
         self.good_on_disk = -1
@@ -263,7 +264,7 @@ class Trainer:
             averaged: what the live weights count for in their average, 0-dim; None is what comes next.
 
         Returns:
-            (3,) loss, rate and distortion, and 0-dim: 1 if the update was skipped.
+            (3,) loss, rate and distortion, and 0-dim: how many groups' updates were skipped.
         """
         scale = self.scale.scale if self.compute.scaled else 1.0
         before = [value.clone() for value in self.statistics]
@@ -276,7 +277,7 @@ class Trainer:
             if self.world.size > 1:
                 self.world.average(value.grad for value in group.parameters if value.grad is not None)
             skipped.append(group.step(scale))
-        found_inf = skipped[0] if len(skipped) == 1 else torch.stack(skipped).amax()
+        found_inf = skipped[0] if len(skipped) == 1 else torch.stack(skipped).sum()
         self.scale.update(found_inf)
         for value, old in zip(self.statistics, before, strict=True):
             value.copy_(torch.where(found_inf > 0, old, value))
@@ -325,7 +326,7 @@ class Trainer:
             steps=self.step,
             epochs=epochs,
             best_epoch=self.best_epoch,
-            skipped_updates=sum(int(group.skipped.item()) for group in self.groups.values()),
+            skipped_updates=int(self.skipped.item()),
             seconds=self.seconds,
             images_per_second=images / self.seconds if self.seconds else 0.0,
             peak_memory_bytes=max(self.peak, peak_memory(self.compute.device)),
@@ -531,12 +532,11 @@ class Trainer:
             raise Diverged(f"{reason}{after}.")
         self._lap()
         seconds, retreats = self.seconds, self.retreats + 1
-        skipped = {name: group.skipped.clone() for name, group in self.groups.items()}
+        skipped = self.skipped.clone()
         restore(self, self.good)
         if self.graph:
             self.graph.forget()
-        for name, group in self.groups.items():
-            group.skipped.copy_(skipped[name])
+        self.skipped.copy_(skipped)
         self.seconds, self.retreats = seconds, retreats
         self.save()
         self._clock = self.saved = time.monotonic()
@@ -555,9 +555,12 @@ class Trainer:
 
     def settle(self, rows: Tensor, skips: Tensor) -> None:
         """Count the steps of ``rows`` (n, 3) and ``skips`` (n,), as `zoo.training.tally.settle` says."""
-        longest = settle(rows, skips, self.totals, self.in_a_row)
-        # It stays set until somebody looks: when that is depends on the clock, what comes of it must not.
-        self.hopeless = torch.maximum(self.hopeless, (longest >= HOPELESS).float())
+        in_a_row = settle(rows, skips, self.totals, self.in_a_row)
+        # It stays set until somebody looks: when that is depends on the clock, what comes of it must not. So no update
+        # after the one that set it is counted.
+        hopeless = torch.cat([self.hopeless.view(1), (in_a_row >= HOPELESS).float()]).cummax(0).values
+        self.skipped += (skips * (1 - hopeless[:-1])).sum()
+        self.hopeless = hopeless[-1]
 
     def _lap(self) -> None:
         # Only steps count as training time: not validation, not writing checkpoints.
@@ -575,7 +578,8 @@ class Trainer:
     def _check_alive(self) -> None:
         self._settle()
         if self.hopeless.item():
-            raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient (before step {self.step})")
+            epoch = 1 + (self.step - 1) // self.steps_per_epoch
+            raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient in epoch {epoch}")
 
     def _uncapture(self) -> None:
         if self.graph:
