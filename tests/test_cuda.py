@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.in_pieces import in_pieces
+from tests.test_training import make_dropping
 from zoo import create_model, list_models, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
@@ -42,6 +43,21 @@ def test_a_stopped_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     in_pieces(lambda stop: train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=stop))
     whole, pieces = (load_run(tmp_path / name).state_dict() for name in ("whole", "pieces"))
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
+
+
+@pytest.mark.parametrize("capture", ["false", "true"])
+def test_a_run_with_dropout_that_is_stopped_ends_in_the_same_weights(tmp_path: Path, monkeypatch, capture: str) -> None:
+    make_dropping(monkeypatch)
+    settings = ["train.epochs=3", "train.batch_size=64", "train.checkpoint_seconds=0", f"train.capture={capture}"]
+    config = resolve("vae", "synthetic", settings=settings)
+    whole = train_run(config, tmp_path / "whole", choose("cuda"))
+    pieces, stops = in_pieces(
+        lambda stop: train_run(config, tmp_path / "pieces", choose("cuda"), should_stop=stop), every=7
+    )
+    assert stops >= 2 and whole.result.captured == (capture == "true")
+    assert whole.result.curves == pieces.result.curves
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, pieces.model.state_dict()[name]), name
 
 
 def test_evaluation_noise_is_the_cpu_s() -> None:

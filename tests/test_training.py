@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from tests.in_pieces import in_pieces
-from zoo import list_models
+from zoo import list_models, runs
 from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
@@ -73,6 +73,43 @@ def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_weights(tmp_path: 
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
     assert pieces.result.curves == whole.result.curves
     assert pieces.result.best_epoch == whole.result.best_epoch
+
+
+def make_dropping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the encoder of every run drops units and whole rows, with numbers that are not of `zoo.noise`."""
+    original = runs.build_model
+
+    def built(*given: object) -> VanillaVAE:
+        model = original(*given)
+        model.encoder.layers.append(torch.nn.Dropout(0.3)).append(timm.layers.DropPath(0.2))
+        return model
+
+    monkeypatch.setattr(runs, "build_model", built)
+
+
+def test_a_run_with_dropout_that_is_stopped_ends_in_the_same_weights(tmp_path: Path, monkeypatch) -> None:
+    plain = run(tmp_path / "plain", *FULL, "train.epochs=2")
+    make_dropping(monkeypatch)
+    whole = run(tmp_path / "whole", *FULL, "train.epochs=2")
+    pieces, stops = in_pieces(lambda stop: run(tmp_path / "pieces", *FULL, "train.epochs=2", should_stop=stop))
+    assert stops >= 10 and whole.result.curves != plain.result.curves
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+    assert pieces.result.curves == whole.result.curves
+
+
+def test_the_state_of_a_training_on_a_gpu_has_the_generator_that_dropout_draws_from(monkeypatch) -> None:
+    config = resolve("vae", "synthetic", settings=settings("train.epochs=1"))
+    images, drawn = load_images(config), torch.arange(16, dtype=torch.uint8)
+    trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    trainer.compute = replace(trainer.compute, device=torch.device("cuda"))
+    there = {"state": drawn}
+    monkeypatch.setattr("zoo.training.state.peak_memory", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: there["state"])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: there.update(state=state))
+    before = capture(trainer)
+    there["state"] = drawn + 1
+    restore(trainer, before)
+    assert torch.equal(there["state"], drawn)
 
 
 COMMAND = [sys.executable, "-m", "benchmarks.cli", "train", "vae", "--data", "synthetic", "--wandb", "disabled"]

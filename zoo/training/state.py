@@ -32,6 +32,8 @@ def capture(trainer: Trainer) -> State:
     tensors["skipped"] = trainer.skipped
     tensors |= {"scale": trainer.scale.scale, "good": trainer.scale.good, "rng/cpu": torch.get_rng_state()}
     device = trainer.compute.device
+    if device.type == "cuda":
+        tensors["rng/device"] = torch.cuda.get_rng_state(device)  # dropout draws from it, and takes no other
     if trainer.generator is not None:
         tensors["rng/cuda"] = trainer.generator.get_state()
     values = {name: getattr(trainer, name) for name in VALUES} | {
@@ -85,6 +87,8 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.curves = {name: list(points) for name, points in values["curves"].items()}
     # Last: whatever was drawn while building the model must not count.
     torch.set_rng_state(tensors["rng/cpu"])
+    if "rng/device" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["rng/device"], device)
     if "rng/cuda" in tensors and trainer.generator is not None:
         trainer.generator.set_state(tensors["rng/cuda"])
 
