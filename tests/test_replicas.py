@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.test_training import make_dropping
 from zoo import runs, together
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
@@ -157,6 +158,19 @@ def test_runs_beside_each_other_are_the_runs_alone(tmp_path: Path, monkeypatch: 
         assert beside.result.curves == alone.result.curves
         for name, value in alone.model.state_dict().items():
             assert torch.equal(value, beside.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("dropout", "said"), [(False, "on a CPU"), (True, "with dropout")])
+def test_runs_that_would_draw_from_one_generator_do_not_train_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: bool, said: str
+) -> None:
+    if dropout:
+        monkeypatch.setattr(runs, "Trainer", OwnNoise)
+        make_dropping(monkeypatch)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    with pytest.raises(UsageError, match=f"{said} draw from one random generator"):
+        train_beside(configs("vae", seeds=2), folders, [choose("cpu")] * 2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_beside_each_other_go_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,8 @@ def train_beside(
     a run goes on from its checkpoint, and what is finished already is left alone.
 
     Raises:
-        UsageError: a folder holds another run, or another process is training in it.
+        UsageError: a folder holds another run, or another process is training in it; or a run shares its random
+            generator with the others, as all do on a CPU, and those with dropout on a GPU.
         Stopped: ``should_stop`` said so. The next call goes on.
     """
     with contextlib.ExitStack() as held:
@@ -83,7 +84,11 @@ def train_beside(
             held.enter_context(runs.claimed(folder, config, images.spec, images))
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
-            trainers[runs.make_trainer(config, decided.place(model), images, decided, *rest)] = folder
+            trainer = runs.make_trainer(config, decided.place(model), images, decided, *rest)
+            if trainer.generator is None or model.drops:
+                shared = "on a CPU" if trainer.generator is None else "with dropout"
+                raise UsageError(f"runs {shared} draw from one random generator, and cannot train beside each other.")
+            trainers[trainer] = folder
         fit_beside([*trainers], lambda trainer, result: _leave(trainers[trainer], trainer, result))
         return [runs.finished(folder) for folder in folders]
 

@@ -121,8 +121,13 @@ class VAE(nn.Module):
     @property
     def couples_batch(self) -> bool:
         """Whether a batch cannot be computed in parts, because an objective or a batch normalisation looks at it as a
-        whole, or a network draws numbers that are not of `zoo.noise`, as dropout does: each part would draw others."""
-        return self.couples_examples or any(isinstance(part, _BatchNorm) or _drops(part) for part in self.modules())
+        whole, or a network `drops`: each part would draw other numbers."""
+        return self.couples_examples or self.drops or any(isinstance(part, _BatchNorm) for part in self.modules())
+
+    @property
+    def drops(self) -> bool:
+        """Whether a network draws numbers that are not of `zoo.noise` but the device's own, as dropout does."""
+        return any(_drops(part) for part in self.modules())
 
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()
