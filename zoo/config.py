@@ -205,11 +205,13 @@ def resolve(
         tree["data"] = {"options": {"root": str(Path(root).expanduser().resolve())}}
     for layer in defaults:
         tree = merge(tree, layer)
+    asked: dict[str, Any] = {}
     for text in settings:
-        tree = merge(tree, parse_setting(text))
+        setting = parse_setting(text)
+        tree, asked = merge(tree, setting), merge(asked, setting)
     tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
     config = validate(RunConfig, tree)
-    _check_used(config.train)
+    config = config.model_copy(update={"train": _used(config.train, asked.get("train", {}))})
     if config.data.binarise == "auto":
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
@@ -217,17 +219,22 @@ def resolve(
     return _with_outliers(config)
 
 
-def _check_used(train: TrainConfig) -> None:
-    """Raise `UsageError` where a setting would give the same run another identity and do nothing. What is asked for is
-    looked at, and not what is read: a run of before is loaded as it is."""
+def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
+    """With its default for what would do nothing and give the same run another identity, such as a suite's end of a
+    schedule that is another one now; ``UsageError`` where that was ``asked`` for itself. What is read back is not
+    looked at: a run of before is loaded as it is."""
     default = TrainConfig()
     for name, used, why in (
         ("betas", train.optimizer != "rmsprop", "train.optimizer=rmsprop has none"),
         ("final_learning_rate", train.schedule == "cosine", f"train.schedule={train.schedule} has no such end"),
     ):
-        if not used and getattr(train, name) != getattr(default, name):
-            usual = str(default.model_dump(mode="json")[name]).replace(" ", "")
-            raise UsageError(f"train.{name} would do nothing: {why}; leave it at its default, train.{name}={usual}.")
+        usual = getattr(default, name)
+        if used or getattr(train, name) == usual:
+            continue
+        if name in asked:
+            raise UsageError(f"train.{name} would do nothing: {why}.")
+        train = train.model_copy(update={name: usual})
+    return train
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:
