@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_a_plugin_is_a_package_with_an_entry_point(zoo, tmp_path: Path) -> None:
     assert 'my_vae = "my_vae:MyVAE"' in (tmp_path / "mine" / "pyproject.toml").read_text()
     code, _, err = zoo("new", "my_vae", "--plugin", "mine")
     assert code == 2 and "is there already; choose another folder." in err
+
+
+@pytest.mark.parametrize("folder", ["mine", "my own", "it's"])
+def test_the_command_that_installs_a_plugin_has_its_folder_as_one_word(zoo, folder: str) -> None:  # noqa: F811
+    _, out, _ = zoo("new", "my_vae", "--plugin", folder)
+    line = next(line for line in out.splitlines() if line.startswith("pip "))
+    assert shlex.split(line) == ["pip", "install", "--no-deps", "-e", folder]
 
 
 def test_only_a_checkout_is_written_to_whatever_its_folder_is_called(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def new(name: str, like: str, plugin: Path | None) -> None:
     name = next(path.stem for path in written if path.suffix == ".py")
     for path in written:
         click.echo(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-    after = f"pip install --no-deps -e {plugin}\n" if plugin else ""
+    after = f"pip install --no-deps -e {shlex.quote(str(plugin))}\n" if plugin else ""
     click.echo(f"\n{after}zoo check {name}\nzoo train {name} --data synthetic")
     if not plugin:
         click.echo("\nTo share it: its paper in the file and in registry.yaml, and its row in the README's table.")
