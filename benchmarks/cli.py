@@ -29,9 +29,10 @@ from zoo.errors import UsageError, ZooError, fold, unknown
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="vae-zoo")
-def zoo() -> None:
+@click.pass_context
+def zoo(context: click.Context) -> None:
     """Train, evaluate and compare VAE variants.
 
     \b
@@ -42,6 +43,8 @@ def zoo() -> None:
     zoo new, zoo check         a variant of your own
     zoo score, zoo fid         metrics for models that were trained elsewhere
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @zoo.command()

@@ -100,6 +100,12 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(zoo, words: tuple[str, ...], 
     assert err.startswith("zoo: ") and len(err.splitlines()) == 1
 
 
+def test_without_a_command_there_is_the_help_and_no_error(zoo) -> None:
+    assert zoo() == zoo("--help")
+    code, out, err = zoo()
+    assert (code, err) == (0, "") and "zoo bench quick" in out and "Commands:" in out
+
+
 def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
     code, out, _ = zoo("bench", "smoke", "--plan", "--seeds", "2", "--variants", "vae,cvae")
     assert code == 0
