@@ -265,6 +265,8 @@ def main() -> None:
     # Threads that spin while they wait lose whole cores to each other on a shared machine. Read by libgomp when torch
     # is first imported, which nothing has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if getattr(sys.stdout, "errors", None) == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has not all of our signs is shown a ? for those
     try:
         zoo.main(standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -106,6 +106,19 @@ def test_without_a_command_there_is_the_help_and_no_error(zoo) -> None:
     assert (code, err) == (0, "") and "zoo bench quick" in out and "Commands:" in out
 
 
+def test_a_terminal_without_our_signs_is_shown_the_rest(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.cli", "list", "metrics"]
+
+    def said(encoding: str) -> str:
+        env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, encoding=encoding)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    full = said("utf-8")
+    assert "…" in full and said("latin-1") == full.replace("…", "?")
+
+
 def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
     code, out, _ = zoo("bench", "smoke", "--plan", "--seeds", "2", "--variants", "vae,cvae")
     assert code == 0
