@@ -26,10 +26,23 @@ from benchmarks.report.terminal import screen_width, table
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, fold, unknown
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class Group(click.Group):
+    """The commands. Each ends by a `click.exceptions.Exit`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As `click.Group.invoke`; where the reader of our output went away (`zoo list | head`) nobody is left to tell,
+        and the code is that of a process that the closed pipe ends."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(CLOSED) from None
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="vae-zoo")
 @click.pass_context
 def zoo(context: click.Context) -> None:
@@ -145,9 +158,9 @@ def bench(
         try:
             _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
         except matrix.DeviceLost:
-            sys.exit(workers.RESTART)
-        except Stopped:
-            sys.exit(INTERRUPTED)  # how to go on is said once, by the one that started the workers
+            raise click.exceptions.Exit(workers.RESTART) from None
+        except Stopped:  # how to go on is said once, by the one that started the workers
+            raise click.exceptions.Exit(INTERRUPTED) from None
         return
     with matrix.then(lambda: matrix.write_board(places), places):
         todo = [planned for planned in cells if not matrix.done(planned, places)]
@@ -159,7 +172,7 @@ def bench(
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     _echo_records(records, places.page, as_json)
     if any(made.status != "done" for made in records):
-        sys.exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
 
 
 @zoo.command()
@@ -268,9 +281,7 @@ def main() -> None:
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has not all of our signs is shown a ? for those
     try:
-        zoo.main(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        code = zoo.main(standalone_mode=False)
     except click.ClickException as error:
         message = " ".join(error.format_message().split())
         context = getattr(error, "ctx", None)
@@ -284,15 +295,15 @@ def main() -> None:
         _fail(f"{str(error).rstrip('.')}: `{_again()}` goes on from here.", INTERRUPTED)
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped.", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away (`zoo list | head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}; `{_again()}` goes on from here.", FAILED)
     except MemoryError:
         _fail("out of memory.", FAILED)
     except RecursionError:
         _fail("something is nested too deeply to be read.", WRONG_USE)
+    else:
+        if code:
+            sys.exit(code)
 
 
 def _again() -> str:

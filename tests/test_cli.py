@@ -119,6 +119,17 @@ def test_a_terminal_without_our_signs_is_shown_the_rest(tmp_path: Path) -> None:
     assert "…" in full and said("latin-1") == full.replace("…", "?")
 
 
+@pytest.mark.parametrize("words", [("bench", "mnist", "--plan"), ("list", "metrics"), ("bench", "--help")])
+def test_a_reader_that_goes_away_ends_the_command_without_a_word(words: tuple[str, ...], tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "benchmarks.cli", *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_a_plan_is_commands_and_runs_nothing(zoo, tmp_path: Path) -> None:
     code, out, _ = zoo("bench", "smoke", "--plan", "--seeds", "2", "--variants", "vae,cvae")
     assert code == 0

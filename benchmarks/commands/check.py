@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import textwrap
 from dataclasses import asdict
 
@@ -48,7 +47,7 @@ def check(variant: str, as_json: bool) -> None:
         elif len(wrong) > 1:
             click.echo("Mend the first one first: the others may follow from it.")
     if wrong:
-        sys.exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _sentence(text: str) -> str:

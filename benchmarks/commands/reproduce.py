@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def reproduce(
     if not as_json:
         click.echo(f"\n{board / 'REPRODUCTION.md'}")
     if any(made.status != "done" for made in records):
-        sys.exit(FAILED)
+        raise click.exceptions.Exit(FAILED)
 
 
 def write_page(board: Path, places: Any) -> Path:
