@@ -126,7 +126,7 @@ def left_to_cells(say: Callable[[str], None], lost: str) -> Iterator[None]:
         yield
     except Stopped:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of somebody's module, which is said of its cell
         if attempts.is_about_disk(error):
             raise
         say(why_not(error))
@@ -134,7 +134,7 @@ def left_to_cells(say: Callable[[str], None], lost: str) -> Iterator[None]:
             raise DeviceLost(lost) from None
 
 
-def why_not(error: Exception) -> str:
+def why_not(error: BaseException) -> str:
     """What became of runs that were trained together, as the end of a sentence."""
     from zoo.training.capture import CannotCapture
 

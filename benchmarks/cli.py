@@ -24,13 +24,13 @@ from benchmarks.commands.reproduce import reproduce
 from benchmarks.commands.scoring import fid, score
 from benchmarks.report.terminal import screen_width, table
 from zoo import __version__
-from zoo.errors import UsageError, ZooError, fold, unknown
+from zoo.errors import UsageError, ZooError, ended, fold, unknown
 
 DONE, FAILED, WRONG_USE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
 
 
 class Group(click.Group):
-    """The commands. Each ends by a `click.exceptions.Exit`."""
+    """The commands. Each ends by a `click.exceptions.Exit`: a SystemExit is of somebody's module."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """As `click.Group.invoke`; where the reader of our output went away (`zoo list | head`) nobody is left to tell,
@@ -40,6 +40,8 @@ class Group(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(CLOSED) from None
+        except SystemExit as error:
+            raise ended(error) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)

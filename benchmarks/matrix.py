@@ -19,7 +19,7 @@ from benchmarks import attempts, environment, record
 from benchmarks.record import Cell, Record
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, ZooError, ended
 from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
@@ -227,11 +227,13 @@ def outcome_of(
             raise
         except Diverged as error:
             return {"status": "diverged", "reason": str(error)}, False
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if isinstance(error, SystemExit):
+                error = ended(error)
             if attempts.is_about_disk(error):
                 raise
             if isinstance(error, raising) and not short:
-                raise
+                raise error
             said = " ".join((str(error) or type(error).__name__).split())[:500]
             if attempts.is_about_memory(error) and not short:
                 # Only what it says: the error itself holds on to everything that was in memory.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -361,6 +363,11 @@ class PointWithRate(RAE):
 class Misspelt(VanillaVAE):
     def infer(self, x, y=None) -> DiagonalGaussian:
         return self.posterior(self.haed(self.encoder(x)))
+
+
+class Exiting(VanillaVAE):
+    def represent(self, x, y=None):
+        sys.exit("no licence")
 
 
 class Unfinished(VanillaVAE):

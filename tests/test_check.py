@@ -52,6 +52,7 @@ PLANTED = {
     "PairOfTerms": ("shapes", "terms(x) returns a tuple", "zoo.models.base.Terms"),
     "NoVAE": ("works", "'tests.planted:NoVAE' is no variant", "zoo.models.base.VAE", "entry point"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
+    "Exiting": ("shapes", "planted.py, line", "as sys.exit('no licence') does", "raise an exception instead"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
 }
 

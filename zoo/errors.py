@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -15,6 +17,18 @@ class ZooError(Exception):
 
 class UsageError(ZooError):
     """The request itself was wrong: a bad name, setting or file (exit code 2)."""
+
+
+def ended(error: SystemExit) -> UsageError:
+    """The error for a `sys.exit` in somebody's module, which would end the harness too: with the last line outside of
+    the standard library, as it may be `argparse` that exits."""
+    frames = [
+        (frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in sys.stdlib_module_names
+    ]
+    file, line = frames[-1]
+    return UsageError(f"{file}, line {line}: a module may not end the program, as sys.exit({error.code!r}) does.")
 
 
 def fold(name: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from benchmarks.check import bound, gradients, repeatable, shapes
 from benchmarks.check.subject import DIGITS, Subject
 from benchmarks.check.verdict import Inapplicable, Wrong
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ended
 
 Property = Callable[[Subject], None]
 
@@ -130,6 +130,8 @@ def _finding(subject: Subject, name: str, test: Property) -> Finding:
         outcome = ("wrong", wrong.what, wrong.mend)
     except Inapplicable as reason:
         outcome = ("inapplicable", str(reason))
+    except SystemExit as error:
+        outcome = ("wrong", str(ended(error)).rstrip("."), "raise an exception instead: its message is what is said")
     except Exception as error:
         outcome = ("wrong", f"it raises {said(error, subject)}", _mend(error))
     return Finding(name, title, *outcome, seconds=time.monotonic() - started)

@@ -120,7 +120,8 @@ def _what_settings_do(variant: str) -> dict[str, str] | str:
     _, entry = registry().variant(variant)
     try:
         made = entry.load().Settings.model_validate(entry.settings)
-    except Exception as error:  # whatever somebody's module raises: what else is known of it is shown all the same
+    # Whatever somebody's module raises: what else is known of it is shown all the same.
+    except (Exception, SystemExit) as error:
         return f"its class cannot be asked ({type(error).__name__}, {' '.join(str(error).split())[:LONGEST]})"
     told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
     return {name: f"{says} (default {getattr(made, name)})" for name, says in told.items()}

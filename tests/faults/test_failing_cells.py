@@ -8,12 +8,13 @@ import json
 import os
 import re
 import subprocess
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import attempts, cli, matrix, record, workers
+from benchmarks import ahead, attempts, cli, matrix, record, workers
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named, suites
 from tests.in_pieces import in_pieces
@@ -21,7 +22,7 @@ from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
 from zoo import list_models, noise
 from zoo.models import create_model
-from zoo.registry import VariantEntry
+from zoo.registry import VARIANT_GROUP, VariantEntry, registry
 from zoo.training import trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
@@ -334,6 +335,47 @@ def test_zoo_train_records_a_failure_and_says_one_sentence(zoo, tmp_path: Path, 
     code, _, err = zoo(*words)
     assert code == 0, err
     assert json.loads((tmp_path / "x" / "record.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("where", ["import", "terms", "argparse"])
+def test_a_module_that_exits_ends_nothing_but_its_own_cell(zoo, tmp_path: Path, monkeypatch, where: str) -> None:  # noqa: F811
+    variant = "from zoo.models.vae import VanillaVAE\n\n\nclass Leaving(VanillaVAE):\n"
+    text = {
+        "import": "import sys\n\nsys.exit()\n",
+        "terms": "import sys\n" + variant + "    def terms(self, x, y=None):\n        sys.exit('no licence')\n",
+        "argparse": "import argparse\n\nargparse.ArgumentParser().parse_args(['--no-such'])\n",
+    }[where]
+    name = f"leaving_by_{where}"
+    (tmp_path / f"{name}.py").write_text(text)
+    line = next(i for i, said in enumerate(text.splitlines(), 1) if "sys.exit(" in said or "parse_args" in said)
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("leaving", f"{name}:Leaving", VARIANT_GROUP)]
+    monkeypatch.setattr("zoo.registry.entry_points", lambda group: points if group == VARIANT_GROUP else [])
+    registry.cache_clear()
+    try:
+        said = f"{tmp_path / name}.py, line {line}: a module may not end the program, as sys.exit("
+        code, _, err = zoo("train", "leaving", "--data", "synthetic", "--out", "x", *WORDS)
+        assert code == 2 and err.splitlines()[-1].startswith(f"zoo: {said}")
+        words = ("bench", "smoke", "--variants", "leaving,vae", "--jobs", "1", *WORDS)
+        code, _, err = zoo(*words)
+        assert code == 1 and said in err
+        made = {one.cell.variant: one.status for one in record.read_all(tmp_path / "leaderboard" / "records")}
+        assert made == {"leaving": "failed", "vae": "done"}
+        code, out, _ = zoo("check", "leaving", "--json")
+        assert code == 1 and said in json.loads(out)["properties"][-1]["what"]
+        if where != "terms":  # a sweep is checked before anything is trained
+            code, _, err = zoo(*words, "--sweep", "latent=2,3")
+            assert code == 2 and said in err
+            assert zoo("show", "leaving")[0] == 0
+    finally:
+        registry.cache_clear()
+
+
+def test_a_module_that_exits_while_runs_are_trained_together_leaves_them_to_their_cells() -> None:
+    said: list[str] = []
+    with ahead.left_to_cells(said.append, "the GPU is lost"):
+        raise SystemExit("no licence")
+    assert said == ["they failed: no licence"]
 
 
 def test_a_stop_names_the_command_that_goes_on(zoo, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
