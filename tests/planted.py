@@ -6,6 +6,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from zoo import noise
@@ -363,6 +364,40 @@ class PointWithRate(RAE):
 class Misspelt(VanillaVAE):
     def infer(self, x, y=None) -> DiagonalGaussian:
         return self.posterior(self.haed(self.encoder(x)))
+
+
+class NaNs(VanillaVAE):
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion * float("nan"), terms.rate)
+
+
+class LaterNaNs(VanillaVAE):
+    scale = 1.0
+
+    def after_step(self):
+        self.scale = float("nan")
+
+    def terms(self, x, y=None):
+        terms = super().terms(x, y)
+        return Terms(terms.distortion * self.scale, terms.rate)
+
+
+class NoDefault(VanillaVAE):
+    class Settings(VanillaVAE.Settings):
+        weight: float
+
+
+class Quarrelsome(VanillaVAE):
+    class Settings(VanillaVAE.Settings):
+        low: float = 1.0
+        high: float = 0.0
+
+        @model_validator(mode="after")
+        def _in_order(self):
+            if self.high < self.low:
+                raise ValueError("high is below low,\nof which it is the other end.")
+            return self
 
 
 class Exiting(VanillaVAE):

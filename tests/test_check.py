@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,10 @@ PLANTED = {
     "PairOfTerms": ("shapes", "terms(x) returns a tuple", "zoo.models.base.Terms"),
     "NoVAE": ("works", "'tests.planted:NoVAE' is no variant", "zoo.models.base.VAE", "entry point"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
+    "NaNs": ("shapes", "terms(x).distortion has 5 numbers that are not finite", "look for a logarithm of zero"),
+    "LaterNaNs": ("trains", "Diverged: no update of epoch 2 had a finite loss", "look for a logarithm of zero"),
+    "NoDefault": ("works", "setting 'weight' has no default and was given no value", "the defaults of its Settings"),
+    "Quarrelsome": ("works", "the settings: high is below low, of which it", "the defaults of its Settings"),
     "Exiting": ("shapes", "planted.py, line", "as sys.exit('no licence') does", "raise an exception instead"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),
 }
@@ -92,6 +97,14 @@ def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> No
     wanted = ("sum_over_pixels", "losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
     found = list(examine(Subject("one", entry), wanted))
     assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
+
+
+def test_a_file_that_is_no_python_is_named_with_its_line_and_nothing_else_is(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "half_written.py").write_text("x = 1\ndef terms(:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = VariantEntry(target="half_written:Mine", title="Mine")
+    (found,) = examine(Subject("mine", entry))
+    assert found.what == "it raises SyntaxError: invalid syntax (half_written.py, line 2)"
 
 
 def test_a_variant_without_a_likelihood_is_told_what_it_lacks() -> None:

@@ -319,4 +319,8 @@ def setting_error(error: ValidationError, model: type[BaseModel], where: str = "
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
-    return UsageError(f"setting '{path}': {plain(first)} (got {first['input']!r}).")
+    if first["type"] == "missing":
+        return UsageError(f"setting '{path}' has no default and was given no value.")
+    subject = f"setting '{path}'" if path else "the settings"
+    said = " ".join(plain(first).removeprefix("value error, ").split()).rstrip(".")
+    return UsageError(f"{subject}: {said} (got {first['input']!r}).")

@@ -14,8 +14,9 @@ import torch
 
 from benchmarks.check import bound, gradients, repeatable, shapes
 from benchmarks.check.subject import DIGITS, Subject
-from benchmarks.check.verdict import Inapplicable, Wrong
+from benchmarks.check.verdict import NOT_FINITE, Inapplicable, Wrong
 from zoo.errors import UsageError, ended
+from zoo.training.trainer import Diverged
 
 Property = Callable[[Subject], None]
 
@@ -132,6 +133,8 @@ def _finding(subject: Subject, name: str, test: Property) -> Finding:
         outcome = ("inapplicable", str(reason))
     except SystemExit as error:
         outcome = ("wrong", str(ended(error)).rstrip("."), "raise an exception instead: its message is what is said")
+    except UsageError as error:
+        outcome = ("wrong", str(error).rstrip("."), _mend(error))
     except Exception as error:
         outcome = ("wrong", f"it raises {said(error, subject)}", _mend(error))
     return Finding(name, title, *outcome, seconds=time.monotonic() - started)
@@ -148,6 +151,8 @@ def said(error: Exception, subject: Subject) -> str:
     outside = [frame for frame in frames if not {"torch", "check"} & set(Path(frame.filename).parts)]
     met = [frame for frame in frames if frame.filename == _file(subject)] or outside
     where = f" ({Path(met[-1].filename).name}, line {met[-1].lineno})" if met else ""
+    if isinstance(error, SyntaxError):  # which says where it is, and was met by whoever imports
+        where = ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}{where}"
 
 
@@ -158,7 +163,9 @@ def _file(subject: Subject) -> str | None:
 
 def _mend(error: Exception) -> str:
     if isinstance(error, UsageError):
-        return "change its registry entry, or the entry point of its package"
+        return "change its registry entry, the defaults of its Settings, or the entry point of its package"
+    if isinstance(error, Diverged):
+        return NOT_FINITE
     if isinstance(error, NotImplementedError):
         return "implement all of terms, log_weights, represent, reconstruct and sample, or subclass a variant that does"
     return "the line named is where to look"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.check.subject import Subject
-from benchmarks.check.verdict import hold
+from benchmarks.check.verdict import NOT_FINITE, hold
 from zoo.models.base import VAE, Losses
 from zoo.training.stages import progress_at
 
@@ -95,7 +95,7 @@ def are_losses(model: VAE, x: Tensor, y: Tensor | None) -> Losses:
         hold(
             bool(torch.isfinite(loss)),
             f"the loss '{group}' is {loss.item()}",
-            "look for a logarithm of zero, an exponential that is not bounded, or a division by zero",
+            NOT_FINITE,
         )
         hold(
             loss.requires_grad,

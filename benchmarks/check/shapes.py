@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.check.subject import COLOUR, DIGITS, Subject
-from benchmarks.check.verdict import Wrong, hold
+from benchmarks.check.verdict import NOT_FINITE, Wrong, hold
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
@@ -58,6 +58,8 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
         f"terms(x).rate has {shape[1]} columns, and the class says that it bounds nothing",
         "return a rate of shape (B, 0) where there is no posterior, or leave `bounds` as it is",
     )
+    for name, value in (("terms(x).distortion", terms.distortion), ("terms(x).rate", terms.rate)):
+        _finite(name, value)  # or the ELBO below is no sum of them
     hold(
         torch.equal(terms.elbo, -(terms.distortion + terms.rate.sum(1))),
         "terms(x).elbo is not -(distortion + rate)",
@@ -89,12 +91,16 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             f"{name} is {value.dtype}, not torch.float32",
             "compute it in float32: zoo.precision.full_precision does",
         )
-        bad = int((~torch.isfinite(value)).sum())
-        hold(
-            bad == 0,
-            f"{name} has {bad} numbers that are not finite on a fresh model",
-            "look for a logarithm of zero, an exponential that is not bounded, or a division by zero",
-        )
+        _finite(name, value)
+
+
+def _finite(name: str, value: Tensor) -> None:
+    bad = int((~torch.isfinite(value)).sum())
+    hold(
+        bad == 0,
+        f"{name} has {bad} numbers that are not finite on a fresh model",
+        NOT_FINITE,
+    )
 
 
 def _log_weights_of(model: VAE, x: Tensor, y: Tensor | None, of: str) -> dict[str, Tensor]:

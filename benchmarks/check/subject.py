@@ -17,7 +17,7 @@ from zoo.config import TrainConfig, merge
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
-from zoo.models import build
+from zoo.models import build, settings_of
 from zoo.models.base import VAE
 from zoo.registry import VariantEntry, registry
 from zoo.training.optimise import Group, backward
@@ -68,7 +68,7 @@ class Subject:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """The entry's settings with sizes cut."""
-        return merge(self.entry.settings, cut(self.entry.load().Settings.model_validate(self.entry.settings)))
+        return merge(self.entry.settings, cut(settings_of(self.entry, self.entry.settings)))
 
     def make(self, spec: DataSpec = DIGITS, **settings: Any) -> VAE:
         """A small fresh model in training mode; its weights come from torch's generator as it is."""

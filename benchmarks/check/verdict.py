@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: how to mend what is not a number
+NOT_FINITE = "look for a logarithm of zero, an exponential that is not bounded, or a division by zero"
+
 
 class Wrong(Exception):
     """A property that does not hold.

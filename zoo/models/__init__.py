@@ -34,8 +34,7 @@ def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) 
 
 def build(entry: VariantEntry, spec: DataSpec, settings: Mapping[str, Any]) -> VAE:
     """The variant of ``entry`` for data like ``spec``; ``settings`` are complete but for the class's own defaults."""
-    kind = entry.load()
-    return kind(spec, _validated(kind.Settings, settings))
+    return entry.load()(spec, settings_of(entry, settings))
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -43,13 +42,15 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     fault, such as one that cannot be loaded, is left to whoever builds it."""
     entry = registry().variant(name)[1]
     try:
-        kind = entry.load().Settings
+        entry.load()
     except Exception:
         return
-    _validated(kind, settings)
+    settings_of(entry, settings)
 
 
-def _validated(kind: type[Settings], settings: Mapping[str, Any]) -> Settings:
+def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
+    """``settings`` as an instance of the class's own ``Settings``; raises `UsageError` where it refuses them."""
+    kind = entry.load().Settings
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
