@@ -136,10 +136,10 @@ def test_some_labels_are_known_evenly_and_seen_as_often_as_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "labels", "warned"), [(0.04, 20, False), (0.002, 20, True), (1, None, False), (0.1, None, True)]
+    ("told", "labels", "shown"), [(0.04, 20, None), (0.002, 20, "0.04"), (1, None, None), (0.1, None, "1")]
 )
 def test_a_share_of_labels_that_the_data_has_not_is_told(
-    told: float, labels: int | None, warned: bool, caplog: pytest.LogCaptureFixture
+    told: float, labels: int | None, shown: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = load_synthetic(500, 20, 20)
     options = [f"labelled={told}", "hidden=[8]"]
@@ -148,7 +148,8 @@ def test_a_share_of_labels_that_the_data_has_not_is_told(
         options.append(f"data.options.labelled={labels}")
     config = resolve("m2", "synthetic", settings=options)
     compare_labels(config, build_model(config, images.spec), images)
-    assert [f"labelled={told:g}" in line for line in caplog.messages] == [True] * warned
+    said = f"labelled={told:g} is the share of training images that show their label, and in this data that share is"
+    assert caplog.messages == [f"{said} {shown}"] * (shown is not None)
 
 
 def test_training_is_given_the_classes_though_the_bound_is_not_conditional() -> None:

@@ -115,7 +115,8 @@ def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
     once = int((labels < 0).sum()) if again else len(labels)
     shown = (config.data.options["labelled"] if again else int((labels >= 0).sum())) / max(once, 1)
     if not math.isclose(told, shown, rel_tol=0.1):
-        log.warning("labelled=%g, but the data shows the labels of %.2g of its training images", told, shown)
+        said = "labelled=%g is the share of training images that show their label, and in this data that share is %.2g"
+        log.warning(said, told, shown)
 
 
 def fresh_model(config: RunConfig, spec: DataSpec) -> VAE:
