@@ -377,6 +377,17 @@ def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
     assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
 
 
+def test_the_help_of_score_names_every_metric_that_a_file_can_have() -> None:
+    from benchmarks.commands.scoring import SCORES, score
+    from benchmarks.metrics import disentanglement
+    from benchmarks.score import METRICS
+
+    of_several = {name for name, metric in disentanglement.METRICS.items() if not metric.intervenes}
+    assert len(SCORES) == len(set(SCORES)) and set(SCORES) == set(METRICS) | of_several
+    (option,) = [option for option in score.params if option.name == "metrics"]
+    assert all(name in option.help for name in SCORES)
+
+
 def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import numpy as np
 
@@ -390,7 +401,7 @@ def test_score_and_fid_work_on_files_of_other_people(zoo, tmp_path: Path, caplog
     scores = json.loads(out)
     assert set(scores) == {"mig", "sap_continuous"} and min(scores.values()) > 0.9
     code, _, err = zoo("score", "codes.npz", "--metrics", "migg")
-    assert code == 2 and "mig" in err
+    assert code == 2 and "no metric 'migg'. Did you mean 'mig'? `zoo score --help` shows all." in err
     assert zoo("score", "nothing.npz")[0] == 2
 
     images = random.randint(0, 256, (40, 28, 28), dtype=np.uint8)

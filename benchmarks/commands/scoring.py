@@ -7,13 +7,21 @@ from pathlib import Path
 
 import click
 
+from benchmarks.catalogue import METRICS
 from benchmarks.commands import options
 from benchmarks.report.terminal import screen_width, table
+
+# The scores of codes, and the metrics that give several of them: what `benchmarks.score` knows, but without torch.
+SCORES = tuple(metric.name for metric in METRICS if metric.needs == "factors")
+SCORES += ("dci@hist-gbt", "dci@sklearn-gbt", "explicitness")
 
 
 @click.command()
 @click.argument("file", type=options.Place())
-@click.option("--metrics", multiple=True, help="Only these; comma-separated or repeated. Default: all but the slow.")
+@click.option(
+    "--metrics", multiple=True,
+    help=f"Only these; comma-separated or repeated. Default: all but the slow. They are {', '.join(SCORES)}.",
+)  # fmt: skip
 @options.as_json
 def score(file: Path, metrics: tuple[str, ...], as_json: bool) -> None:
     """Disentanglement scores of codes that were computed elsewhere: an npz of z_train, factors_train, z_test,
