@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from zoo.errors import fold
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -105,6 +107,10 @@ METRICS = (
 
 
 DISENTANGLEMENT = ("factors", "interventions")
+#: what variants measure themselves (`VAE.measures`)
+OF_VARIANTS = ("classification_error", "completion_loss", "guess_loss", "acceptance", "log_normaliser_error")
+#: what a board has a column of beside the metrics
+COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 
 
 def distance_of(extractor: str) -> str:
@@ -116,6 +122,12 @@ def distance_of(extractor: str) -> str:
 def listed(name: str) -> Listed | None:
     """The line of a recorded metric, if it is in the catalogue."""
     return next((metric for metric in METRICS if metric.matches(name)), None)
+
+
+def taken(name: str) -> bool:
+    """Whether the harness measures something under this name, or says under it why it did not."""
+    known = listed(fold(name))
+    return fold(name) in (*COSTS, "nll", "auroc") or (known is not None and known.name not in OF_VARIANTS)
 
 
 def explains(skipped: str, metric: str) -> bool:

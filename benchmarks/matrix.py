@@ -268,6 +268,7 @@ def measure(
     from zoo.training.distributed import ALONE
 
     started = time.monotonic()
+    record.check_measures(registry().variant(config.variant)[1].load().measures)
     images = load_images(config)
     set_up = time.monotonic()
     watchers = (observer,) if observer else ()

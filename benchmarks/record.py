@@ -24,13 +24,14 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 
-from benchmarks.catalogue import listed
+from benchmarks.catalogue import listed, taken
 from zoo.config import RunConfig
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, canonical_json
 
 SCHEMA = 2
@@ -103,6 +104,9 @@ NonNegative = Annotated[float, BeforeValidator(_finite), Field(ge=0)]
 Count = Annotated[StrictInt, Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
+Unit = Literal["nats", "bits/dim", "dB", ""]
+Better = Literal["lower", "higher"] | None
+MEASURES = TypeAdapter(dict[Name, tuple[Unit, Better]])
 Scalar = str | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | None
 
 
@@ -143,8 +147,8 @@ class Metric(_Part):
     value: Finite
     stderr: NonNegative | None = None
     n: Count
-    unit: Literal["nats", "bits/dim", "dB", ""] = ""
-    better: Literal["lower", "higher"] | None = None
+    unit: Unit = ""
+    better: Better = None
     identity: dict[str, Scalar] = {}
     note: str | None = None
 
@@ -253,6 +257,22 @@ class Record(_Part):
         if both := sorted(self.metrics.keys() & self.skipped.keys()):
             raise ValueError(f"{both[0]} is both measured and skipped")
         return self
+
+
+def check_measures(measures: Any) -> None:
+    """Raise `UsageError` where a record cannot hold what a variant measures itself (`VAE.measures`), or has another
+    number in its place: one of the harness, or one of other variants in another unit or with another direction."""
+    try:
+        declared = MEASURES.validate_python(measures)
+    except ValidationError as error:
+        raise UsageError(f"`measures` is no dict of names to (unit, better): {_first(error)}.") from None
+    for name, (unit, better) in declared.items():
+        known = listed(name)
+        if taken(name):
+            raise UsageError(f"'{name}' of `measures` is what the harness measures itself: give it another name.")
+        if known and (known.unit, known.better) != (unit, better):
+            asked = f"({known.unit!r}, {known.better!r})"
+            raise UsageError(f"'{name}' of `measures` is {asked} in other variants: give it that or another name.")
 
 
 def cell_of(config: RunConfig, suite: str, version: str) -> Cell:

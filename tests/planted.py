@@ -366,6 +366,34 @@ class Misspelt(VanillaVAE):
         return self.posterior(self.haed(self.encoder(x)))
 
 
+class Measured(VanillaVAE):
+    measures = {"code_norm": ("nats", "lower")}
+
+    def measure(self, x, y=None):
+        return {name: self.represent(x, y).square().sum(1) for name in self.measures}
+
+
+class Posing(Measured):
+    measures = {"elbo": ("nats", "higher")}
+
+
+class Undeclared(Measured):
+    measures = {}
+
+    def measure(self, x, y=None):
+        return {"code_norm": self.represent(x, y).square().sum(1)}
+
+
+class MeasureOfCodes(Measured):
+    def measure(self, x, y=None):
+        return {"code_norm": self.represent(x, y).square()}
+
+
+class EndlessMeasure(Measured):
+    def measure(self, x, y=None):
+        return {"code_norm": 1 / torch.zeros(len(x))}
+
+
 class NaNs(VanillaVAE):
     def terms(self, x, y=None):
         terms = super().terms(x, y)

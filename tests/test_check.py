@@ -53,6 +53,10 @@ PLANTED = {
     "PairOfTerms": ("shapes", "terms(x) returns a tuple", "zoo.models.base.Terms"),
     "NoVAE": ("works", "'tests.planted:NoVAE' is no variant", "zoo.models.base.VAE", "entry point"),
     "Misspelt": ("works", "has no attribute 'haed' (planted.py, line", "the line named is where to look"),
+    "Posing": ("shapes", "'elbo' of `measures` is what the harness measures itself", "only this variant can tell"),
+    "Undeclared": ("shapes", "measure(x) gives 'code_norm', which `measures` does not name", "name it there"),
+    "MeasureOfCodes": ("shapes", "'code_norm' of measure(x) has shape (5, 4) for 5 images, not (5,)", "one number an"),
+    "EndlessMeasure": ("shapes", "'code_norm' of measure(x) has 5 numbers that are not finite", "a logarithm of zero"),
     "NaNs": ("shapes", "terms(x).distortion has 5 numbers that are not finite", "look for a logarithm of zero"),
     "LaterNaNs": ("trains", "Diverged: no update of epoch 2 had a finite loss", "look for a logarithm of zero"),
     "NoDefault": ("works", "setting 'weight' has no default and was given no value", "the defaults of its Settings"),
@@ -87,6 +91,7 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
         ("zoo.models.vq_vae:VQVAE", {"quantiser": {"name": "fsq"}}),  # which has no commitment to weigh
         ("zoo.models.rae:RAE", {"regulariser": "none"}),
         ("zoo.models.vae:VanillaVAE", {"latent": 4, "likelihood": {"name": "gaussian", "sigma": 0.1}}),  # not of bits
+        ("tests.planted:Measured", {"latent": 4}),
         ("tests.planted:Geco", {"latent": 4}),
         ("tests.planted:OptionalPart", {"latent": 4}),
         ("tests.planted:MiddleStage", {"latent": 4}),
@@ -94,7 +99,8 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
 )
 def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> None:
     entry = VariantEntry(target=target, title="A variant", settings=settings)
-    wanted = ("sum_over_pixels", "losses_reach_their_groups", "weights_weigh", "no_training_weight", "batches")
+    wanted = ("shapes", "sum_over_pixels", "losses_reach_their_groups", "weights_weigh", "no_training_weight")
+    wanted += ("batches",)
     found = list(examine(Subject("one", entry), wanted))
     assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
 

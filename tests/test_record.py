@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from benchmarks import record as records
-from benchmarks.record import Cell, Metric, Record, cell_key, parse, read, read_all, write
-from zoo.errors import ZooError
+from benchmarks.catalogue import OF_VARIANTS
+from benchmarks.record import Cell, Metric, Record, cell_key, check_measures, parse, read, read_all, write
+from zoo.errors import UsageError, ZooError
+from zoo.registry import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {"variant": "vae", "data": {"name": "mnist"}, "train": {"lr": 0.001, "epochs": 3}}
@@ -112,6 +114,35 @@ def test_nan_hidden_in_the_configuration_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ZooError):
         write(record, tmp_path)
     assert not list(tmp_path.rglob("*.json"))
+
+
+TAKEN = ("elbo", "ELBO", "nll_iwae_8", "nll", "seconds")
+
+
+def test_the_variants_measure_what_the_catalogue_says_that_they_do() -> None:
+    found: dict[str, Any] = {}
+    for entry in registry().variants.values():
+        check_measures(entry.load().measures)
+        found |= entry.load().measures
+    assert set(found) == set(OF_VARIANTS)
+    check_measures({"code_norm": ("nats", None), "classification_error": ("", "lower")})
+
+
+@pytest.mark.parametrize(
+    ("measures", "said"),
+    [
+        *(({name: ("", None)}, "what the harness measures") for name in TAKEN),
+        ({"classification_error": ("", "higher")}, r"is \('', 'lower'\) in other variants"),
+        ({"a b": ("", None)}, "'a b' is not a plain name"),
+        ({"code_norm": ("km", None)}, "code_norm.0: Input should be 'nats'"),
+        ({"code_norm": ("", "up")}, "code_norm.1: Input should be 'lower' or 'higher'"),
+        ({"code_norm": "nats"}, "no dict of names to"),
+        (["code_norm"], "no dict of names to"),
+    ],
+)
+def test_a_measure_that_no_record_can_hold_beside_the_others_is_refused(measures: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_measures(measures)
 
 
 def test_the_curve_of_a_diverged_run_has_gaps(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from benchmarks.check.subject import COLOUR, DIGITS, Subject
 from benchmarks.check.verdict import NOT_FINITE, Wrong, hold
+from benchmarks.record import check_measures
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
@@ -68,6 +69,7 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
     criterion = model.criterion(x, y, terms)
     shape = tuple(criterion.shape)
     hold(shape == (ROWS,), f"criterion() has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
+    _measures_of(model, x)
     weights, codes = _log_weights_of(model, x, y, of), model.represent(x, y)
     shape = tuple(codes.shape)
     hold(
@@ -92,6 +94,28 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             "compute it in float32: zoo.precision.full_precision does",
         )
         _finite(name, value)
+
+
+def _measures_of(model: VAE, x: Tensor) -> None:
+    try:
+        check_measures(model.measures)
+    except UsageError as error:
+        mend = "name what only this variant can tell, with its unit and its better direction, such as "
+        raise Wrong(str(error).rstrip("."), mend + "{'code_norm': ('nats', 'lower')}") from None
+    y = torch.arange(ROWS) if model.conditional or model.supervised else None
+    for name, values in model.measure(x, y).items():
+        hold(
+            name in model.measures,
+            f"measure(x) gives '{name}', which `measures` does not name",
+            "name it there with its unit and its better direction",
+        )
+        shape = tuple(values.shape)
+        hold(
+            shape in ((ROWS,), ()),
+            f"'{name}' of measure(x) has shape {shape} for {ROWS} images, not ({ROWS},)",
+            "return one number an image, or one without a dimension that is of the model itself",
+        )
+        _finite(f"'{name}' of measure(x)", values)
 
 
 def _finite(name: str, value: Tensor) -> None:

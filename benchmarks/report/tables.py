@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import explains
+from benchmarks.catalogue import COSTS, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
@@ -28,7 +28,6 @@ TITLES = {
     "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
-COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 # The head table; what matches none of these goes to the second table.
 _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid).*", r"active_units",
          r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -337,8 +338,32 @@ def test_zoo_train_records_a_failure_and_says_one_sentence(zoo, tmp_path: Path, 
     assert json.loads((tmp_path / "x" / "record.json").read_text())["status"] == "done"
 
 
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """`plugged(name, target)`: a variant of a package, as its entry point names it."""
+
+    def plug(name: str, target: str) -> None:
+        points = [EntryPoint(name, target, VARIANT_GROUP)]
+        monkeypatch.setattr("zoo.registry.entry_points", lambda group: points if group == VARIANT_GROUP else [])
+        registry.cache_clear()
+
+    yield plug
+    registry.cache_clear()
+
+
+def test_a_measure_by_the_name_of_a_metric_is_refused_before_anything_is_trained(zoo, plugged, tmp_path: Path) -> None:  # noqa: F811
+    plugged("posing", "tests.planted:Posing")
+    said = "'elbo' of `measures` is what the harness measures itself: give it another name."
+    code, out, err = zoo("train", "posing", "--data", "synthetic", "--out", "x", *WORDS)
+    assert (code, out, err) == (2, "", f"zoo: {said}\n") and not list((tmp_path / "x").rglob("*.safetensors"))
+    code, _, err = zoo("bench", "smoke", "--variants", "posing,vae", "--jobs", "1", *WORDS)
+    made = {one.cell.variant: one for one in record.read_all(tmp_path / "leaderboard" / "records")}
+    assert code == 1 and (made["posing"].status, made["posing"].reason) == ("failed", said)
+    assert made["vae"].status == "done" and not list((tmp_path / "runs").rglob("posing*/*.safetensors"))
+
+
 @pytest.mark.parametrize("where", ["import", "terms", "argparse"])
-def test_a_module_that_exits_ends_nothing_but_its_own_cell(zoo, tmp_path: Path, monkeypatch, where: str) -> None:  # noqa: F811
+def test_a_module_that_exits_ends_its_own_cell_alone(zoo, plugged, tmp_path: Path, monkeypatch, where: str) -> None:  # noqa: F811
     variant = "from zoo.models.vae import VanillaVAE\n\n\nclass Leaving(VanillaVAE):\n"
     text = {
         "import": "import sys\n\nsys.exit()\n",
@@ -349,26 +374,21 @@ def test_a_module_that_exits_ends_nothing_but_its_own_cell(zoo, tmp_path: Path, 
     (tmp_path / f"{name}.py").write_text(text)
     line = next(i for i, said in enumerate(text.splitlines(), 1) if "sys.exit(" in said or "parse_args" in said)
     monkeypatch.syspath_prepend(tmp_path)
-    points = [EntryPoint("leaving", f"{name}:Leaving", VARIANT_GROUP)]
-    monkeypatch.setattr("zoo.registry.entry_points", lambda group: points if group == VARIANT_GROUP else [])
-    registry.cache_clear()
-    try:
-        said = f"{tmp_path / name}.py, line {line}: a module may not end the program, as sys.exit("
-        code, _, err = zoo("train", "leaving", "--data", "synthetic", "--out", "x", *WORDS)
-        assert code == 2 and err.splitlines()[-1].startswith(f"zoo: {said}")
-        words = ("bench", "smoke", "--variants", "leaving,vae", "--jobs", "1", *WORDS)
-        code, _, err = zoo(*words)
-        assert code == 1 and said in err
-        made = {one.cell.variant: one.status for one in record.read_all(tmp_path / "leaderboard" / "records")}
-        assert made == {"leaving": "failed", "vae": "done"}
-        code, out, _ = zoo("check", "leaving", "--json")
-        assert code == 1 and said in json.loads(out)["properties"][-1]["what"]
-        if where != "terms":  # a sweep is checked before anything is trained
-            code, _, err = zoo(*words, "--sweep", "latent=2,3")
-            assert code == 2 and said in err
-            assert zoo("show", "leaving")[0] == 0
-    finally:
-        registry.cache_clear()
+    plugged("leaving", f"{name}:Leaving")
+    said = f"{tmp_path / name}.py, line {line}: a module may not end the program, as sys.exit("
+    code, _, err = zoo("train", "leaving", "--data", "synthetic", "--out", "x", *WORDS)
+    assert code == 2 and err.splitlines()[-1].startswith(f"zoo: {said}")
+    words = ("bench", "smoke", "--variants", "leaving,vae", "--jobs", "1", *WORDS)
+    code, _, err = zoo(*words)
+    assert code == 1 and said in err
+    made = {one.cell.variant: one.status for one in record.read_all(tmp_path / "leaderboard" / "records")}
+    assert made == {"leaving": "failed", "vae": "done"}
+    code, out, _ = zoo("check", "leaving", "--json")
+    assert code == 1 and said in json.loads(out)["properties"][-1]["what"]
+    if where != "terms":  # a sweep is checked before anything is trained
+        code, _, err = zoo(*words, "--sweep", "latent=2,3")
+        assert code == 2 and said in err
+        assert zoo("show", "leaving")[0] == 0
 
 
 def test_a_module_that_exits_while_runs_are_trained_together_leaves_them_to_their_cells() -> None:
