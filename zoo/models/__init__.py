@@ -43,7 +43,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     entry = registry().variant(name)[1]
     try:
         entry.load()
-    except Exception:
+    except (Exception, SystemExit):
         return
     settings_of(entry, settings)
 
