@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.catalogue import listed
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
+from zoo.data.batches import floats
 from zoo.data.images import Images
 from zoo.runs import Run
 
@@ -83,7 +84,7 @@ def _codes(run: Run, images: Images) -> np.ndarray:
 def _represent(run: Run, pixels: Tensor) -> np.ndarray:
     parts = []
     for part in stoppable(pixels.split(ROWS)):
-        x = part.to(run.compute.device).float().div(255)
+        x = floats(part.to(run.compute.device))
         parts.append(run.model.represent(x).float().flatten(1).cpu())
     return torch.cat(parts).numpy()
 

@@ -156,6 +156,17 @@ def test_a_code_that_is_the_factors_gets_the_scores_of_one(tmp_path: Path, inter
     assert sizes == (200, 100 if intervenes else 90, 200)
 
 
+def test_codes_of_real_data_are_of_the_data_as_it_is(tmp_path: Path) -> None:
+    made = planted(tmp_path, 300, 90, False)
+    of_bytes, _ = disentanglement(made)
+    splits = {
+        name: replace(images, pixels=images.pixels.float() / 255) for name, images in made.images.splits.items()
+    }
+    made.images = ImageSet("planted", splits, DataSpec((1, 28, 28), "real"))
+    metrics, skipped = disentanglement(made)
+    assert metrics == of_bytes and metrics["mig"]["value"] > 0.9, skipped
+
+
 @pytest.mark.parametrize(
     ("n_train", "n_test", "asked", "said"),
     [(300, 1, 200, "z_test has 1 sample"), (300, 90, 1, "none does in 1 training images")],

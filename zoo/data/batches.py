@@ -117,7 +117,7 @@ class Batches:
         With ``generators`` there is a batch for each, ``index`` (R, B) and x (R, B, C, H, W), and each draws its own.
         """
         flat = index.flatten()
-        x = _floats(self._pixels.index_select(0, flat))
+        x = floats(self._pixels.index_select(0, flat))
         y = None if self._y is None else self._y.index_select(0, flat)
         if generators:
             x = x.view(*index.shape, *x.shape[1:])
@@ -180,7 +180,7 @@ class Batches:
     def _supply(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         """The pictures at each of ``indices`` as float32, on the device."""
         if self.resident:
-            yield from (_floats(self._pixels.index_select(0, index)) for index in indices)
+            yield from (floats(self._pixels.index_select(0, index)) for index in indices)
             return
         # A thread collects the next batches in pinned memory, and reads them from disk where they are mapped from
         # there, while the device works on this one.
@@ -192,7 +192,7 @@ class Batches:
                 while ahead:
                     collected = ahead.popleft().result()
                     ahead.extend(pool.submit(self._collected, index) for index in itertools.islice(waiting, 1))
-                    yield _floats(collected.to(self.device, non_blocking=True))
+                    yield floats(collected.to(self.device, non_blocking=True))
             finally:  # whoever stops in the middle of an epoch does not wait for the rest
                 for future in ahead:
                     future.cancel()
@@ -201,7 +201,8 @@ class Batches:
         return self._pixels.index_select(0, index).pin_memory()
 
 
-def _floats(pixels: Tensor) -> Tensor:
+def floats(pixels: Tensor) -> Tensor:
+    """Pixels of `Images` as a model takes them, float32: bytes over 255, real data as it is."""
     return pixels.to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
 
 
