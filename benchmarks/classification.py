@@ -37,6 +37,8 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
         reason = "evaluate.cas is 0"
     elif not (run.model.conditional or run.model.supervised) or not spec.classes:
         reason = "needs a model that is told the class"
+    elif spec.support == "real":
+        reason = "the classifier is for images of bytes, and the data is real"
     elif spec.shape != SHAPE or spec.classes > CLASSES:
         reason = "the classifier is for 1x28x28 images of at most ten classes"
     if reason:

@@ -389,6 +389,16 @@ def test_samples_are_of_their_class_and_of_every_class_that_was_seen(
     assert torch.bincount(asked[0], minlength=10).tolist() == [10, 10, 10, 10, 0, 10, 10, 10, 10, 10]
 
 
+def test_real_data_has_no_bytes_for_the_classifier(tmp_path: Path) -> None:
+    made = run(tmp_path, "cvae", "synthetic", "evaluate.cas=10")
+    made.images = replace(made.images, spec=replace(made.images.spec, support="real"), splits={
+        name: replace(images, pixels=images.pixels.float()) for name, images in made.images.splits.items()
+    }, binarise="none")  # fmt: skip
+    metrics, skipped = classification.classification(made)
+    assert not metrics and set(skipped) == set(classification.METRICS)
+    assert "images of bytes" in skipped["cas"]
+
+
 @pytest.mark.parametrize(
     ("variant", "settings", "said"),
     [
