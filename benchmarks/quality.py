@@ -35,7 +35,7 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
         if reason:
             skipped[name] = reason
             continue
-        from benchmarks.metrics.extractors import make_extractor
+        from benchmarks.metrics.extractors import in_range, make_extractor
         from benchmarks.metrics.quality import FEWEST, image_quality
 
         if fake is None or real is None:
@@ -43,6 +43,9 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
             real = grey[config.split].pixels[: config.quality_samples]
             if len(real) < FEWEST:
                 skipped[name] = f"needs at least {FEWEST} images, and there are {len(real)}"
+                continue
+            if real.is_floating_point() and not in_range(real):
+                skipped[name] = "real data that leaves [0, 1] has no bytes to compare samples with"
                 continue
             fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
         made = make_extractor(extractor, run.compute.device)

@@ -181,6 +181,21 @@ def test_too_few_pictures_are_left_out_in_a_sentence(tmp_path: Path) -> None:
     assert not metrics and skipped["fd_digits"] == "needs at least 6 images, and there are 5"
 
 
+@pytest.mark.parametrize("beyond", [False, True])
+def test_samples_are_compared_with_real_data_only_in_the_range_of_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beyond: bool
+) -> None:
+    splits = {
+        name: replace(images, pixels=images.pixels.float() / 255 + 0.5 * beyond)
+        for name, images in load_synthetic().splits.items()
+    }
+    real = ImageSet("real", splits, DataSpec((1, 28, 28), "real", classes=10))
+    monkeypatch.setattr("benchmarks.quality.load_grey", lambda config: real)
+    metrics, skipped = sample_quality(run(tmp_path, "vae", "synthetic", "evaluate.quality_samples=32"))
+    assert ("fd_digits" in metrics) != beyond
+    assert ("leaves [0, 1]" in skipped.get("fd_digits", "")) == beyond
+
+
 @pytest.mark.parametrize(("variant", "settings"), [("vae", []), ("quadrant_cvae", ["observed=1"])])
 def test_bits_are_of_the_numbers_that_are_predicted(tmp_path: Path, variant: str, settings: list[str]) -> None:
     found = evaluate(run(tmp_path, variant, "synthetic", "data.binarise=none", "evaluate.factor_images=0", *settings))

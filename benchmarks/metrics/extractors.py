@@ -48,12 +48,16 @@ def as_bytes(images: Any, name: str = "images") -> Tensor:
         raise UsageError(
             f"{name} must be uint8, or floats in [0, 1], not {str(images.dtype).removeprefix('torch.')}."
         )
-    if images.numel():
+    if not in_range(images):
         low, high = (float(bound) for bound in images.aminmax())
-        if not (low >= -1e-6 and high <= 1 + 1e-6):  # also false for NaN
-            reach = f"they reach from {low:g} to {high:g}; bytes go in as uint8"
-            raise UsageError(f"{name} must be floats in [0, 1], but {reach}.")
+        reach = f"they reach from {low:g} to {high:g}; bytes go in as uint8"
+        raise UsageError(f"{name} must be floats in [0, 1], but {reach}.")
     return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def in_range(images: Tensor) -> bool:
+    """Whether floats lie in [0, 1] but for rounding; NaN does not."""
+    return not images.numel() or bool((images.amin() >= -1e-6) & (images.amax() <= 1 + 1e-6))
 
 
 class Extractor:
