@@ -17,7 +17,7 @@ from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
-from benchmarks.pictures import generate, to_bytes
+from benchmarks.pictures import CHANNELS, generate, to_bytes
 from benchmarks.representation import batches_of, represented
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
@@ -147,13 +147,12 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
     from benchmarks.quality import reconstruction, sample_quality
 
     config = run.config.evaluate
-    shown, rebuilt = [], []
-    with torch.no_grad():
-        for _, x, y in batches.sequential(GRID // 2):
-            shown, rebuilt = to_bytes(x), to_bytes(run.model.reconstruct(x, y))
-            break
-    out.pictures["reconstructions"] = torch.stack([shown, rebuilt], 1).flatten(0, 1)
-    out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
+    if run.model.spec.shape[0] in CHANNELS:
+        with torch.no_grad():
+            _, x, y = next(iter(batches.sequential(GRID // 2)))
+            pairs = torch.stack([to_bytes(x), to_bytes(run.model.reconstruct(x, y))], 1)
+        out.pictures["reconstructions"] = pairs.flatten(0, 1)
+        out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
     out.pictures |= walks(run.model, batches)
     for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
         out.metrics |= metrics

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.pictures import to_bytes
+from benchmarks.pictures import CHANNELS, to_bytes
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.models.base import VAE, condition_vector
@@ -309,7 +309,10 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
 @torch.no_grad()
 def pictures(model: VAE, batches: Batches) -> dict[str, Tensor]:
     """``traversals`` of the first image of a split along its eight most informative dimensions, and ``interpolations``
-    of its first eight pairs, each uint8 (64, C, H, W) in rows of eight; what the model has no way for is left out."""
+    of its first eight pairs, each uint8 (64, C, H, W) in rows of eight; what the model has no way for is left out, and
+    all where no picture can show such images."""
+    if model.spec.shape[0] not in CHANNELS:
+        return {}
     _, x, y = next(iter(batches.sequential(GLANCED_AT)))
     y = y if model.conditional else None
     pairs = min(ROWS, len(x) // 2)

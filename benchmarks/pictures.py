@@ -10,6 +10,7 @@ from zoo import noise
 from zoo.models.base import VAE
 
 ROWS = 1000  # samples drawn at once
+CHANNELS = (1, 3)  # of images that a picture can show
 
 
 @torch.no_grad()

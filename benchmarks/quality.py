@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.catalogue import distance_of
 from benchmarks.interrupt import stoppable
-from benchmarks.pictures import generate
+from benchmarks.pictures import CHANNELS, generate
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec
@@ -70,6 +70,8 @@ def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict
     reasons = {"digits": digits, "efficientnet_lite0": colour, "inception": heavy}
     if not config.quality_samples:
         reasons = dict.fromkeys(reasons, "evaluate.quality_samples is 0")
+    elif spec.shape[0] not in CHANNELS:
+        reasons = dict.fromkeys(reasons, "needs images of 1 or 3 channels")
     elif config.inception == "bf16":
         reasons["inception_bf16"] = None
     return {net: (distance_of(net), reason) for net, reason in reasons.items()}

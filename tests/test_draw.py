@@ -106,6 +106,14 @@ def test_attributes_are_asked_for_by_name_and_the_others_are_those_of_real_faces
     assert pixels(Path("faces.png")).shape == (12, 22, 3)
 
 
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "traverse", "interpolate"])
+def test_four_channels_are_no_picture(zoo, tmp_path: Path, command: str) -> None:  # noqa: F811
+    settings = [*SMALL, "train.epochs=0", "data.options.shape=[4,8,8]", "data.binarise=none"]
+    train_run(resolve("vae", "synthetic", settings=settings), tmp_path / "bands", choose("cpu"))
+    code, out, err = zoo(command, str(tmp_path / "bands"), "--n", "2")
+    assert (code, out) == (2, "") and "a picture shows images of 1 or 3 channels, and these have 4." in err
+
+
 @pytest.mark.parametrize(
     ("run", "words", "said"),
     [

@@ -18,6 +18,7 @@ from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
 from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
+from benchmarks.report.figures import png
 from benchmarks.representation import batches_of
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
@@ -57,6 +58,7 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
         ("flow_vae", "ppca", ["data.options.n_train=256"]),
         ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
         ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),
+        ("vae", "synthetic", ["data.options.shape=[4,16,16]", "data.binarise=none", "evaluate.quality_samples=32"]),
     ],
 )
 def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, settings: list[str], tmp_path) -> None:
@@ -69,6 +71,7 @@ def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, setti
     for name, made in found.metrics.items():
         assert listed(name)
         Metric.model_validate(made)
+    assert all(png(images) for images in found.pictures.values())
 
 
 def test_what_a_code_holds_is_measured_with_its_error(tmp_path: Path) -> None:

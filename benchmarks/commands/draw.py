@@ -130,6 +130,9 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, int]:
 
 
 def _write(images: Any, path: Path, columns: int) -> None:
+    from benchmarks.pictures import CHANNELS
     from benchmarks.report.figures import grid
 
+    if images.shape[1] not in CHANNELS:
+        raise UsageError(f"a picture shows images of 1 or 3 channels, and these have {images.shape[1]}.")
     click.echo(grid(images, path, columns))
