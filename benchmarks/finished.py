@@ -31,6 +31,12 @@ class Finished:
 
     @cached_property
     def _data(self):
+        data = self.described.config.data
+        if data.name == "folder" and not data.options.get("root"):
+            raise UsageError(
+                f"{self.folder} does not say in which folder its images lie: `zoo export` leaves that out. Give the "
+                "run that it was made of, or draw samples, which need none."
+            )
         return load_images(self.described.config)
 
     def images(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:

@@ -99,6 +99,19 @@ def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> N
     assert "somebody" not in (tmp_path / "given" / "README.md").read_text()
 
 
+def test_an_export_that_has_no_images_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described["config"]["data"] |= {"name": "folder", "binarise": "dynamic", "options": {"root": "/home/somebody"}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    (tmp_path / "run" / "record.json").unlink()
+    assert zoo("export", "run", "given")[0] == 0
+    assert zoo("sample", "given", "--n", "2")[0] == 0
+    for command in ("reconstruct", "traverse", "interpolate"):
+        code, out, err = zoo(command, "given")
+        assert (code, out) == (2, "") and "`zoo export` leaves that out" in err and "--data" not in err
+
+
 def test_an_unfinished_run_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811
     assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
     (tmp_path / "run" / "model.safetensors").unlink()
