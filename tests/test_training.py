@@ -205,12 +205,14 @@ def test_a_folder_that_cannot_be_locked_is_trained_in_with_a_warning(tmp_path: P
     assert "nothing else may be at work in it" in caplog.text
 
 
-def test_a_model_that_is_told_the_class_is_not_shown_images_whose_class_is_hidden() -> None:
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_model_that_is_told_the_class_is_not_shown_images_whose_class_is_hidden(split: str) -> None:
     config = resolve("cvae", "synthetic", settings=settings("train.epochs=1"))
     images = load_images(config)
-    labels = torch.full_like(images["train"].labels, -1)
-    hidden = replace(images, splits={**images.splits, "train": replace(images["train"], labels=labels)})
-    with pytest.raises(UsageError, match="cvae is told the class of each image, and this data hides that of some"):
+    labels = torch.full_like(images[split].labels, -1)
+    hidden = replace(images, splits={**images.splits, split: replace(images[split], labels=labels)})
+    said = f"cvae is told the class of each image, and this data hides that of some in its {split} split"
+    with pytest.raises(UsageError, match=said):
         make_trainer(config, fresh_model(config, images.spec), hidden, choose("cpu"))
 
 

@@ -140,9 +140,11 @@ def make_trainer(
     Raises:
         UsageError: a model that is told the classes would be shown images whose class is hidden.
     """
-    labels = images["train"].labels
-    if model.conditional and labels is not None and (labels < 0).any():
-        raise UsageError(f"{config.variant} is told the class of each image, and this data hides that of some.")
+    shown = {split: images[split].labels for split in ("train", "validation", config.evaluate.split)}
+    hiding = [split for split, labels in shown.items() if labels is not None and (labels < 0).any()]
+    if model.conditional and hiding:
+        where = f"and this data hides that of some in its {hiding[0]} split"
+        raise UsageError(f"{config.variant} is told the class of each image, {where}.")
     torch.manual_seed(seed_for(config.seed, "noise"))
     common = dict(
         device=compute.device, condition=condition_of(model, images.spec), rank=world.rank, world=world.size
