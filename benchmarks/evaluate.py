@@ -55,7 +55,10 @@ def _evaluated(run: Run) -> Evaluation:
     batches = batches_of(run, run.images[run.config.evaluate.split])
     elbo, tight = _bounds(out, model, batches, config)
     for name, values in likelihood.measured(model, batches, config.seed).items():
-        out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
+        if len(values):
+            out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
+        else:
+            out.skipped[name] = f"the {config.split} split has no image that it could be measured on"
     _codes(out, run, batches)
     _quality(out, run, batches)
     for metrics, skipped in (anomaly(run, elbo, tight), classification(run)):

@@ -44,6 +44,9 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
         reason = "needs classes"
     elif run.model.conditional:
         reason = "needs a code of the image alone, and this model is told the condition"
+    else:
+        unknown = [split for split in ("train", run.config.evaluate.split) if not (run.images[split].labels >= 0).any()]
+        reason = f"no image of the {unknown[0]} split shows its class" if unknown else None
     if reason:
         return {}, dict.fromkeys(names, reason)
     from benchmarks.metrics import probes

@@ -95,6 +95,18 @@ def test_codes_that_are_all_the_same_are_left_out_in_a_sentence(tmp_path: Path) 
         assert skipped[name] == "every dimension of the code is constant"
 
 
+@pytest.mark.parametrize(("variant", "split"), [("vae", "train"), ("m2", "test")])
+def test_classes_that_nobody_knows_are_left_out_in_a_sentence(tmp_path: Path, variant: str, split: str) -> None:
+    made = run(tmp_path, variant)
+    hidden = replace(made.images[split], labels=torch.full_like(made.images[split].labels, -1))
+    made.images = replace(made.images, splits=made.images.splits | {split: hidden}, known_sha256=None)
+    found = evaluate(made)
+    assert found.skipped["linear_probe"] == found.skipped["knn_accuracy"]
+    assert found.skipped["linear_probe"] == f"no image of the {split} split shows its class"
+    assert ("no image" in found.skipped["classification_error"]) == (variant == "m2")
+    assert all(math.isfinite(made["value"]) for made in found.metrics.values())
+
+
 def test_the_fast_dci_stands_for_the_slow_one() -> None:
     found = Evaluation({"disentanglement@hist-gbt": {}, "mig": {}}, {})
     _say_what_is_missing(found)
