@@ -246,6 +246,16 @@ def test_a_scatter_is_a_small_picture_with_a_colour_a_class() -> None:
     assert scatter(points).shape == scatter(points, np.arange(2000) % 40, [str(i) for i in range(40)]).shape
 
 
+def test_a_point_whose_class_nobody_knows_has_the_colour_of_none() -> None:
+    points = np.random.default_rng(9).normal(size=(200, 2))
+
+    def of_last_class(value: int) -> int:
+        picture = scatter(points, np.full(200, value), ["no", "yes"])[0]
+        return int((picture.transpose(1, 2, 0) == (255, 127, 14)).all(-1).sum())
+
+    assert of_last_class(-1) == of_last_class(0) < of_last_class(1)  # the legend's
+
+
 def test_what_is_chosen_of_a_sorted_split_has_every_class() -> None:
     kept = chosen(10_000, 500, seed=0)
     assert len(kept) == len(kept.unique()) == 500 and bool((kept.diff() > 0).all())

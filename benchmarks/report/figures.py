@@ -12,6 +12,7 @@ from benchmarks.record import Record
 from zoo.files import atomic_path, atomic_write
 
 MARGIN = 2
+UNKNOWN = (0.75, 0.75, 0.75, 1.0)  # the colour of a point whose class nobody knows
 
 
 def png(images: Any, columns: int = 8) -> bytes:
@@ -84,7 +85,8 @@ def scatter(
     """Points in the plane as a picture: uint8 (1, 3, 420, 480), which `png` makes some ten thousand bytes of.
 
     Args:
-        points: (N, 2). values: (N,) indices into ``names`` that colour them, or None. title: what the colour says.
+        points: (N, 2). values: (N,) indices into ``names`` that colour them, grey where it is below 0 as nobody knows
+            it, or None. title: what the colour says.
         axes: names of the two axes; empty for axes without a meaning, which then have no numbers either.
 
     Up to twenty names are spelt out; more are a scale from the first to the last.
@@ -105,7 +107,7 @@ def scatter(
         spelt = len(names) <= 20
         palette = colormaps["tab10" if len(names) <= 10 else "tab20"] if spelt else colormaps["viridis"]
         of_name = palette(np.arange(len(names)) if spelt else np.linspace(0, 1, len(names)))
-        colours = of_name[values]
+        colours = np.where(values[:, None] < 0, [UNKNOWN], of_name[values])
         listed = range(len(names)) if spelt else (0, len(names) - 1)
         dot = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "antialiased": False}
         handles = [Line2D([], [], color=of_name[i], label=names[i], **dot) for i in listed]
