@@ -31,6 +31,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk is met in a write, which knows no name
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
         os.close(handle)

@@ -545,7 +545,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         limit_files(1000)
         atomic_write(path, b"x" * 100_000)
 
-    assert in_child(full).startswith("OSError")
+    said = in_child(full)
+    assert said.startswith("OSError") and str(path) in said
     assert path.read_bytes() == b"old" * 10
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
