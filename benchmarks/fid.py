@@ -53,8 +53,8 @@ def quality_of_folders(
 
 
 def load_images(path: str | Path) -> Tensor:
-    """uint8 (N, C, H, W) of a folder of pictures (sorted by name, not recursive) or of an npz of uint8
-    images.
+    """uint8 (N, C, H, W) of a folder of pictures (sorted by name, not recursive, without hidden files)
+    or of an npz of uint8 images.
 
     Pictures are grey only if all are; others become RGB, and what is transparent has the colour that lies beneath. The
     npz holds one array, or one named ``images`` or ``arr_0``, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.
@@ -72,7 +72,8 @@ def load_images(path: str | Path) -> Tensor:
 def _load_folder(folder: Path) -> Tensor:
     from PIL import Image
 
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    there = (file for file in folder.iterdir() if not file.name.startswith("."))
+    files = sorted(file for file in there if file.suffix.lower() in SUFFIXES)
     if not files:
         raise UsageError(f"{folder} holds no images ({', '.join(suffix[1:] for suffix in SUFFIXES)}).")
     pictures: list[np.ndarray] = []

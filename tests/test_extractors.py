@@ -334,6 +334,13 @@ def test_folders_and_npz_load_the_same_images(tmp_path: Path, channels: int) -> 
     assert torch.equal(fid.load_images(tmp_path / "last.npz"), images)
 
 
+def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
+    Image.new("L", (4, 4), 7).save(tmp_path / "seen.png")
+    Image.new("L", (4, 4), 9).save(tmp_path / ".thumb.png")
+    (tmp_path / "._seen.png").write_bytes(b"what some systems keep beside a file on a disk of another kind")
+    assert fid.load_images(tmp_path).tolist() == [[[[7] * 4] * 4]]
+
+
 def test_one_colour_image_makes_the_folder_colour(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", noise(3, size=12))
     write(tmp_path / "b", noise(1, channels=3, size=12))
