@@ -179,6 +179,14 @@ def test_unknown_extractor_is_named_with_the_nearest() -> None:
 # --- the cache of reference features
 
 
+def test_features_that_cannot_be_remembered_are_the_same(cache: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(extractors, "PART", 6)
+    cache.write_text("where no folder can be made")
+    images, extractor = noise(20), Pixels()
+    assert torch.equal(extractor.cached(images, "reference"), extractor(images))
+    assert len(caplog.records) == 1 and "cannot be written" in caplog.text
+
+
 def test_features_are_remembered_by_content(cache: Path) -> None:
     images, extractor = noise(20), Pixels()
     first = extractor.cached(images, "mnist/test")

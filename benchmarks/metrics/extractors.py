@@ -8,9 +8,11 @@ checked by hash.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from benchmarks.metrics.inception import fold, inception_network
 from zoo.errors import UsageError, unknown
 from zoo.files import atomic_write, cache_dir
 
+log = logging.getLogger(__name__)
 PART = 1000
 
 
@@ -112,7 +115,8 @@ class Extractor:
 
         The key becomes part of the file's name for people to read. What is remembered is found by a hash of the
         images' bytes and of the identity: a wrong key makes a badly named file, never a wrong number. A file that
-        cannot be read is made again, and one that was interrupted goes on.
+        cannot be read is made again, and one that was interrupted goes on. Where nothing can be written nothing is
+        remembered, with one warning.
         """
         if key is None:
             return self(images)
@@ -121,12 +125,14 @@ class Extractor:
         kept = self._kept(path, len(images))
         if kept is None:
             parts = path.with_suffix(".parts")
-            kept = self.in_parts(images, parts)
-            atomic_write(path, save({"features": kept.contiguous()}))
+            kept = self.in_parts(images, parts, _remember)
+            _remember(path, save({"features": kept.contiguous()}))
             shutil.rmtree(parts, ignore_errors=True)
         return kept
 
-    def in_parts(self, images: Any, folder: Path) -> Tensor:
+    def in_parts(
+        self, images: Any, folder: Path, write: Callable[[Path, bytes], None] = atomic_write
+    ) -> Tensor:
         """`__call__`, a thousand images at a time, each part kept in ``folder``: what was killed goes on from there.
         Removing the folder is left to the caller. A part is found by a hash of its images, as in `cached`."""
         images = as_bytes(images)
@@ -136,7 +142,7 @@ class Extractor:
             features = self._kept(path, len(part))
             if features is None:
                 features = self(part)
-                atomic_write(path, save({"features": features.contiguous()}))
+                write(path, save({"features": features.contiguous()}))
             found.append(features)
         return torch.cat(found) if found else self(images)
 
@@ -289,6 +295,18 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)
+
+
+def _remember(path: Path, content: bytes) -> None:
+    try:
+        atomic_write(path, content)
+    except OSError as error:  # a cache that others fetched into, or a full disk: no number needs it
+        _forgotten(cache_dir(), error.strerror)
+
+
+@functools.cache
+def _forgotten(cache: Path, reason: str) -> None:
+    log.warning("%s cannot be written (%s): features of reference images are not remembered.", cache, reason)
 
 
 def _colour(images: Tensor) -> Tensor:
