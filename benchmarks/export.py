@@ -63,6 +63,10 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
 
 
 def _is_path(option: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_is_path(name, part) for name, part in value.items())
+    if isinstance(value, list):
+        return any(_is_path(option, part) for part in value)
     return option in ("root", "npz") or (isinstance(value, str) and os.sep in value)
 
 

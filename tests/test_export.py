@@ -91,12 +91,14 @@ def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> N
     assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     described["config"]["data"]["options"] |= {"npz": "/home/somebody/dsprites.npz", "root": "here", "n": 3}
+    described["config"]["data"]["options"] |= {"parts": ["/home/somebody/a"], "of": {"a": "/home/somebody/a"}, "s": [8]}
     (tmp_path / "run" / "run.json").write_text(json.dumps(described))
     code, _, err = zoo("export", "run", "given")
     assert code == 0, err
     exported = json.loads((tmp_path / "given" / "config.json").read_text())
-    assert exported["config"]["data"]["options"].keys() & {"npz", "root", "n"} == {"n"}
-    assert "somebody" not in (tmp_path / "given" / "README.md").read_text()
+    assert exported["config"]["data"]["options"].keys() & {"npz", "root", "n", "s"} == {"n", "s"}
+    for file in ("README.md", "config.json"):
+        assert "somebody" not in (tmp_path / "given" / file).read_text()
 
 
 def test_an_export_that_has_no_images_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811
