@@ -183,13 +183,14 @@ def bench(
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated.")
 @click.option("--datasets", multiple=True, help="Only these data sets.")
 @click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
+@options.sweep
 @options.runs
 @options.board()
 @options.device
 @options.as_json
 def measure(
     suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
-    runs: Path, board: Path, device: str, as_json: bool,
+    sweep: str | None, runs: Path, board: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
     fid_bf16, in half the time; latent, which is probes and pictures of the codes."""
@@ -203,7 +204,7 @@ def measure(
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
-    cells = matrix.plan(suite_named(suite), *names, chosen)
+    cells = matrix.plan(suite_named(suite), *names, chosen, options.swept(sweep))
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
     records = []

@@ -257,6 +257,19 @@ def test_the_codes_of_a_finished_cell_are_measured_and_drawn(zoo, tmp_path: Path
     assert path.stat().st_mtime_ns == written
 
 
+def test_the_cells_of_a_sweep_are_measured_by_the_same_sweep(zoo, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "schema: 1\nname: mine\nversion: '1'\ntitle: Mine\ndatasets: [synthetic]\nvariants: [vae]\n"
+        "defaults:\n  train: {epochs: 0}\n  evaluate: {nll_samples: 0, quality_samples: 0, latent: 'no'}\n"
+    )
+    words = ("--sweep", "latent=2,3")
+    assert zoo("bench", "mine.yaml", *words, "--wandb", "disabled", "--jobs", "1")[0] == 0
+    code, _, err = zoo("measure", "mine.yaml", "latent", *words)
+    assert code == 0, err
+    made = [json.loads(path.read_text()) for path in (tmp_path / "leaderboard" / "records").rglob("*.json")]
+    assert len(made) == 2 and all("tsne" in one["figures"] for one in made)
+
+
 def test_a_failing_cell_is_recorded_and_takes_no_other_along(
     zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
