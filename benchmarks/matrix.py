@@ -270,6 +270,8 @@ def measure(
     started = time.monotonic()
     record.check_measures(registry().variant(config.variant)[1].load().measures)
     images = load_images(config)
+    if not len(images[config.evaluate.split]):
+        raise UsageError(f"the {config.evaluate.split} split of '{config.data.name}' has no image to evaluate on.")
     set_up = time.monotonic()
     watchers = (observer,) if observer else ()
     run = train_run(config, folder, compute, watchers, should_stop, world or ALONE)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import classification
+from benchmarks import classification, matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
 from benchmarks.factors import disentanglement
@@ -189,6 +189,13 @@ def test_codes_of_real_data_are_of_the_data_as_it_is(tmp_path: Path) -> None:
 def test_too_few_codes_are_left_out_in_a_sentence(tmp_path, n_train: int, n_test: int, asked: int, said: str) -> None:
     metrics, skipped = disentanglement(planted(tmp_path, n_train, n_test, False, f"evaluate.factor_images={asked}"))
     assert not metrics and said in skipped["disentanglement"]
+
+
+def test_a_split_without_images_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_data(monkeypatch, n_test=0)
+    with pytest.raises(UsageError, match="the test split of 'other' has no image to evaluate on"):
+        matrix.measure(resolve("vae", "other", settings=CHEAP), tmp_path / "run", choose("cpu"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_few_pictures_are_left_out_in_a_sentence(tmp_path: Path) -> None:
