@@ -12,8 +12,11 @@ from torch import Tensor
 from zoo import likelihoods
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LIKELIHOODS, DiscretisedLogistic, Likelihood, LikelihoodSettings, make_likelihood
+from zoo.models import create_model
 
 SUPPORTS = ("binary", "8-bit", "real")
+
+GAUSSIAN = {name: {"likelihood": {"name": "gaussian"}} for name in ("vae", "vae_gan")}
 
 
 def build(name: str, **settings: object) -> Likelihood:
@@ -33,6 +36,21 @@ def every_byte(likelihood: Likelihood, params: Tensor) -> Tensor:
 @pytest.mark.parametrize("support", SUPPORTS)
 def test_auto_is_a_likelihood_of_the_data(support: str) -> None:
     assert make_likelihood(LikelihoodSettings(), DataSpec((1, 2, 2), support)).is_nll_of(support)
+
+
+@pytest.mark.parametrize("variant", ["vae", "rae", "vae_gan"])
+@pytest.mark.parametrize(("support", "low", "high"), [("real", -3.0, 4.0), ("8-bit", 0.0, 1.0)])
+def test_real_data_is_shown_as_it_is_and_other_data_within_its_range(
+    variant: str, support: str, low: float, high: float
+) -> None:
+    likelihood = create_model(variant, data=DataSpec((1, 28, 28), support), **GAUSSIAN.get(variant, {})).likelihood
+    params = torch.tensor([-3.0, 4.0]).view(1, 1, 1, 2)
+    if variant == "rae" and support == "8-bit":
+        params = params * 30  # its outputs go through a sigmoid
+    assert likelihood.mean(params).flatten().tolist() == pytest.approx([low, high], abs=1e-6)
+    if variant != "rae":  # which draws its mean
+        drawn = likelihood.sample(params.expand(4000, 1, 1, 2))
+        assert (drawn.amin().item() < low - 0.5) == (drawn.amax().item() > high + 0.5) == (support == "real")
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

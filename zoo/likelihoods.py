@@ -58,20 +58,22 @@ class LikelihoodSettings(BaseModel):
 
 
 class Likelihood(nn.Module):
-    """p(x | z) from the decoder's raw output ``params`` (B, channels(C), H, W), for x (B, C, H, W) in [0, 1].
+    """p(x | z) from the decoder's raw output ``params`` (B, channels(C), H, W), for x (B, C, H, W) in [0, 1] or real.
 
     Attributes:
         supports: the kinds of data (`DataSpec.support`) whose negative log-likelihood this is.
         is_density: a density over the reals, not a probability: it depends on the units of x, may exceed 1.
+        confined: what is drawn and shown lies in [0, 1], as x does; real data may lie anywhere.
     """
 
     name: ClassVar[str]
     supports: ClassVar[frozenset[str]]
     is_density: ClassVar[bool] = False
 
-    def __init__(self, settings: LikelihoodSettings | None = None) -> None:
+    def __init__(self, settings: LikelihoodSettings | None = None, confined: bool = True) -> None:
         super().__init__()
         self.settings = settings or LikelihoodSettings()
+        self.confined = confined
 
     def is_nll_of(self, support: str) -> bool:
         """Whether minus `log_prob` is a negative log-likelihood of data with that support."""
@@ -90,16 +92,16 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def mean(self, params: Tensor) -> Tensor:
-        """E[x | params] in [0, 1], (B, C, H, W)."""
+        """E[x | params], clipped to [0, 1] where that is `confined`, (B, C, H, W)."""
         raise NotImplementedError
-
-    def expectation(self, params: Tensor) -> Tensor:
-        """E[x | params] as a network is to see it, (B, C, H, W): of data that leaves [0, 1], it is not clipped."""
-        return self.mean(params)
 
     def sample(self, params: Tensor) -> Tensor:
-        """A draw of x in [0, 1], (B, C, H, W)."""
+        """A draw of x, clipped to [0, 1] where that is `confined`, (B, C, H, W)."""
         raise NotImplementedError
+
+    def within(self, x: Tensor) -> Tensor:
+        """``x`` clipped to [0, 1] where that is `confined`."""
+        return x.clamp(0.0, 1.0) if self.confined else x
 
     def bits_per_dim(self, nats: Tensor | float, dims: int) -> Tensor | float:
         """Bits per dimension of a negative log-likelihood (``nats`` per example, ``dims`` = C * H * W).
@@ -154,8 +156,8 @@ class Gaussian(Likelihood):
     supports = frozenset({"real"})
     is_density = True
 
-    def __init__(self, settings: LikelihoodSettings | None = None) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: LikelihoodSettings | None = None, confined: bool = True) -> None:
+        super().__init__(settings, confined)
         sigma = self.settings.sigma
         if sigma == "learned":
             self.log_sigma = nn.Parameter(torch.zeros(()))
@@ -176,17 +178,11 @@ class Gaussian(Likelihood):
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
-        """The mean of the density, clipped to [0, 1]."""
-        return params.clamp(0.0, 1.0)
-
-    @full_precision
-    def expectation(self, params: Tensor) -> Tensor:
-        return params
+        return self.within(params)
 
     @full_precision
     def sample(self, params: Tensor) -> Tensor:
-        """A draw of the density, clipped to [0, 1]."""
-        return (params + self.sigma.to(params.dtype) * noise.normal(params)).clamp(0.0, 1.0)
+        return self.within(params + self.sigma.to(params.dtype) * noise.normal(params))
 
 
 class DiscretisedLogistic(Likelihood):
@@ -265,4 +261,4 @@ AUTO = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}
 def make_likelihood(settings: LikelihoodSettings, spec: DataSpec) -> Likelihood:
     """The likelihood of those settings; ``auto`` takes the one that is a likelihood of ``spec.support``."""
     name = AUTO[spec.support] if settings.name == "auto" else settings.name
-    return LIKELIHOODS[name](settings)
+    return LIKELIHOODS[name](settings, confined=spec.support != "real")

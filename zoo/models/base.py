@@ -155,12 +155,12 @@ class VAE(nn.Module):
         raise NotImplementedError
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) in [0, 1]: the mean of p(x | z) at the representation; deterministic."""
+        """(B, C, H, W) in [0, 1], or real as the data: the mean of p(x | z) at the representation; deterministic."""
         raise NotImplementedError
 
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """(n, C, H, W) in [0, 1]: means of p(x | z) for z from the prior, its standard deviations times
-        ``temperature``."""
+        """(n, C, H, W) in [0, 1], or real as the data: means of p(x | z) for z from the prior, its standard deviations
+        times ``temperature``."""
         raise NotImplementedError
 
     # ---- what most variants leave as it is ------------------------------------------------------------------------

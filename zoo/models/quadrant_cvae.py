@@ -89,7 +89,7 @@ class QuadrantCVAE(VAE):
     def prior(self, x: Tensor) -> DiagonalGaussian:
         """p(z | shown part of x); no gradient reaches the guess."""
         with torch.no_grad():
-            guess = self.likelihood.expectation(self.guessed(x)).to(x.dtype)
+            guess = self.likelihood.mean(self.guessed(x)).to(x.dtype)
         return gaussian(self.prior_net(torch.where(self.shown, x, guess).flatten(1)))
 
     def infer(self, x: Tensor) -> DiagonalGaussian:

@@ -64,22 +64,15 @@ class RAESettings(Settings):
 
 class SquaredError(Likelihood):
     """The squared error as what stands where others have a likelihood. It is one of no data: nothing in it is in nats.
-
-    Args:
-        real: the data is not confined to [0, 1], and neither is the decoder's output.
-    """
+    The decoder's output is confined to [0, 1] where the data is."""
 
     name = "squared_error"
     supports = frozenset()
 
-    def __init__(self, real: bool) -> None:
-        super().__init__()
-        self.real = real
-
     @full_precision
     def output(self, params: Tensor) -> Tensor:
         """What is compared with the image: a sigmoid of the decoder's numbers, or those of real data themselves."""
-        return params if self.real else torch.sigmoid(params)
+        return torch.sigmoid(params) if self.confined else params
 
     @full_precision
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
@@ -87,7 +80,7 @@ class SquaredError(Likelihood):
         return -(self.output(params) - x).square().flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        return self.output(params).clamp(0.0, 1.0)
+        return self.within(self.output(params))
 
     def sample(self, params: Tensor) -> Tensor:
         """The mean: there is no distribution about it."""
@@ -104,7 +97,7 @@ class RAE(VAE):
         super().__init__(spec, settings)
         self.encoder = make_encoder(settings.encoder, spec)
         self.head = nn.Linear(self.encoder.features, settings.latent)
-        self.likelihood = SquaredError(spec.support == "real")
+        self.likelihood = SquaredError(confined=spec.support != "real")
         self.decoder = make_decoder(settings.decoder, settings.latent, spec.shape)
         self.density = CodeDensity(settings.density, settings.latent)
         self.centres = settings.density.components
