@@ -13,6 +13,7 @@ from zoo import create_model
 from zoo.aggregate import aggregate, log_weights
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
+from zoo.models.base import Terms
 from zoo.models.dip_vae import covariance, departure
 from zoo.models.factor_vae import FactorVAE, shuffle
 from zoo.models.info_vae import discrepancy
@@ -112,6 +113,22 @@ def test_beta_tcvae_with_unit_weights_is_a_vae_and_beta_weighs_the_total_correla
         make("beta_tcvae", posterior={"name": "planar"})
 
 
+@pytest.mark.parametrize("estimator", ["mss", "mws"])
+def test_beta_tcvae_weighs_each_of_its_three_parts_by_its_own_weight(estimator: str) -> None:
+    model, x = make("beta_tcvae", alpha=0.5, beta=3.0, gamma=2.0, estimator=estimator), bits(12)
+    model.train_size = 1000
+    torch.manual_seed(1)
+    found = model.losses(x, None, 0.25)
+    torch.manual_seed(1)
+    q = model.infer(x)
+    z, log_q = q.rsample()
+    of_all = aggregate(z, q, 1000, estimator)
+    information, dimensions = log_q - of_all.joint, of_all.marginals.sum(1) - model.prior.log_prob(z)
+    rate = 0.5 * information + 3.0 * of_all.total_correlation + 2.0 * dimensions
+    expected = (found.terms.distortion + 0.25 * rate).mean()
+    assert found["vae"].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
 def test_the_optimal_discriminator_of_factor_vae_gives_the_total_correlation() -> None:
     torch.manual_seed(0)
     rho = 0.8
@@ -121,12 +138,12 @@ def test_the_optimal_discriminator_of_factor_vae_gives_the_total_correlation() -
     assert abs(torch.corrcoef(shuffled.T)[0, 1]) < 0.06
     assert torch.equal(shuffled.sort(0).values, z.sort(0).values)
     model: FactorVAE = create_model("factor_vae", data=SPEC, **SMALL | {"latent": 2}, judge=[32, 32])
+    # Whatever the images, these are their codes.
+    model.terms = lambda x, y: Terms(z[:, 0], z[:, :1], {"z": z})
     optimizer = torch.optim.Adam(model.discriminator.parameters(), lr=5e-3)
     for _ in range(150):
         optimizer.zero_grad()
-        codes, product = model.logit(z), model.logit(shuffle(z, torch.rand_like(z)))
-        loss = torch.nn.functional.softplus(-codes).mean() + torch.nn.functional.softplus(product).mean()
-        loss.backward()
+        model.losses(z)["discriminator"].backward()
         optimizer.step()
     assert model.logit(z).mean().item() == pytest.approx(-0.5 * math.log(1 - rho**2), abs=0.12)
 
@@ -161,10 +178,11 @@ def test_dip_vae_takes_the_covariance_of_the_means_or_of_the_draws() -> None:
     assert departure(torch.eye(3), 10.0, 10.0) == 0
     matrix = torch.tensor([[3.0, 0.5], [0.5, 1.0]])
     assert departure(matrix, 10.0, 2.0).item() == pytest.approx(10 * 2 * 0.25 + 2 * 4)
-    model, x = make("dip_vae"), bits()
-    found = model.losses(x)
-    penalty = departure(covariance(model.infer(x), "II"), 10.0, 10.0)
-    assert found["vae"].item() == pytest.approx((-found.terms.elbo.mean() + penalty).item(), rel=1e-9)
+    for version in ("I", "II"):
+        model, x = make("dip_vae", version=version, off_diagonal=30.0, diagonal=2.0), bits()
+        found = model.losses(x)
+        penalty = departure(covariance(model.infer(x), version), 30.0, 2.0)
+        assert found["vae"].item() == pytest.approx((-found.terms.elbo.mean() + penalty).item(), rel=1e-9)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])
@@ -174,6 +192,10 @@ def test_the_discrepancy_is_unbiased_and_sees_a_shift(kernel: str) -> None:
     spread = torch.tensor(draws).std().item() / math.sqrt(len(draws))
     assert abs(mean) < 4 * spread and min(draws) < 0
     assert discrepancy(torch.randn(200, 3) + 1.0, torch.randn(200, 3), kernel) > 0.05
+    # Two points that are further apart by the width of the kernel, 2 D.
+    near, far = torch.zeros(2, 3), torch.full((2, 3), math.sqrt(2.0))
+    between = 0.5 if kernel == "imq" else math.exp(-1)
+    assert discrepancy(near, far, kernel).item() == pytest.approx(2 - 2 * between, rel=1e-6)
     if kernel == "rbf":
         # E k(a, b) of standard normals in closed form: (1 + 4 / (2 D))^(-D/2).
         a, b = torch.randn(3000, 3), torch.randn(3000, 3) + 1.0
@@ -190,3 +212,17 @@ def test_info_vae_trades_the_rate_for_the_discrepancy() -> None:
     model = make("info_vae", alpha=0.0, scale=1.0)
     found = model.losses(x)
     assert found["vae"].item() == pytest.approx(-found.terms.elbo.mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_info_vae_weighs_the_discrepancy_and_its_gradient_reaches_the_encoder(kernel: str) -> None:
+    model, x = make("info_vae", alpha=0.25, scale=5.0, kernel=kernel), bits()
+    torch.manual_seed(1)
+    found = model.losses(x)["vae"]
+    torch.manual_seed(1)
+    terms = model.terms(x)
+    distance = discrepancy(terms.aux["z"], model.prior.sample(len(x)), kernel)
+    expected = (terms.distortion + 0.75 * terms.rate.sum(1)).mean() + 4.25 * distance
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+    given, wanted = (torch.autograd.grad(loss, model.head.weight)[0] for loss in (found, expected))
+    torch.testing.assert_close(given, wanted)
