@@ -514,6 +514,22 @@ def test_a_scaled_step_equals_an_unscaled_one() -> None:
     assert torch.allclose(*results, atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])
+@pytest.mark.parametrize("clip", [None, 0.5, 50.0], ids=str)
+def test_the_loss_scale_is_out_of_a_gradient_before_it_is_clipped(optimizer: str, clip: float | None) -> None:
+    # Only beside a large epsilon do these optimisers see the size of a gradient.
+    recipe = TrainConfig(optimizer=optimizer, clip=clip, epsilon=1.0, learning_rate=0.1)
+    results = []
+    for scales in ((1.0, 1.0, 1.0), (torch.tensor(1024.0), torch.tensor(512.0), torch.tensor(1024.0))):
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        group = Group("g", [parameter], recipe)
+        for scale in scales:
+            backward({"g": (parameter**2).sum()}, {"g": group}, scale)
+            group.step(scale)
+        results.append(parameter.detach().clone())
+    torch.testing.assert_close(*results, rtol=1e-6, atol=1e-6)
+
+
 def test_cosine_ends_where_it_should() -> None:
     config = TrainConfig(schedule="cosine", learning_rate=1.0, final_learning_rate=0.1)
     rates = [learning_rate(config, step, 101) for step in (0, 50, 100)]
