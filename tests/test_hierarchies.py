@@ -273,6 +273,8 @@ def test_balance_acts_in_the_losses_during_warm_up_only():
     torch.testing.assert_close(warm_terms.elbo, terms.elbo)
     plain = (terms.distortion + model.rate_weight(0.5) * terms.rate.sum(1)).mean()
     assert (halfway - plain).abs() > 1e-3
+    balanced = (terms.rate * model.balance(terms.rate, 0.5)).sum(1)
+    torch.testing.assert_close(halfway, (terms.distortion + model.rate_weight(0.5) * balanced).mean())
     torch.testing.assert_close(both(torch.tensor(0.5))[0], halfway)
     assert model.rate_weight(0.0) == pytest.approx(1e-4) and model.rate_weight(1.0) == 1.0
 

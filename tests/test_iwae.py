@@ -173,6 +173,26 @@ def test_between_the_two_bounds_are_those_of_groups_and_of_a_share() -> None:
         assert found["vae"].item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("bound", ["iwae", "vae"])
+@pytest.mark.parametrize("name", ["iwae", "hvae"])
+def test_a_warm_up_weighs_the_rate_inside_of_every_sample_s_weight(name: str, bound: str) -> None:
+    torch.manual_seed(0)
+    sizes = SMALL if name == "iwae" else {"latent": 2, "lower": [3], "hidden": [[8], [8]]}
+    model, x = create_model(name, data=BITS, k=6, bound=bound, **sizes).double(), bits(4)
+    torch.manual_seed(3)
+    if isinstance(model, HVAE):
+        log_likelihood, log_ratio = model.parts(x, 6)
+    else:
+        z, log_q = model.infer(x).repeat(6).rsample()
+        log_likelihood = model.log_likelihood(model.decode(z), x.repeat(6, 1, 1, 1)).view(6, 4)
+        log_ratio = (model.prior.log_prob(z) - log_q).view(6, 4)
+    for progress in (0.0, 0.25, 1.0):
+        log_w = log_likelihood + progress * log_ratio
+        expected = log_w.exp().mean(0).log() if bound == "iwae" else log_w.mean(0)
+        torch.manual_seed(3)
+        assert model.losses(x, None, progress)["vae"].item() == pytest.approx(-expected.mean().item(), rel=1e-12)
+
+
 def test_piwae_trains_the_encoder_on_groups_and_the_rest_on_all_samples() -> None:
     x = bits(4)
     model, losses = losses_of(x, bound="piwae", groups=3, prior={"name": "diagonal"})

@@ -214,6 +214,35 @@ def test_beta_weighs_the_rate_in_training_only() -> None:
     assert torch.equal(states[0].elbo, states[1].elbo)
 
 
+# What a warm-up weighs in place of the whole rate, by variant.
+WARMED_UP = {
+    "annealed_vae": "the capacity",
+    "beta_tcvae": "three parts of the rate",
+    "iwae": "the rate inside of each sample's weight",
+    "nvae_lite": "the rate of each group by itself",
+    "quadrant_cvae": "nothing: it parts two stages",
+    "rae": "nothing: it has no rate",
+    "two_stage_vae": "the rate of the first stage",
+    "vq_vae": "nothing: it has a rate that no gradient of the encoder lowers",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WARMED_UP])
+def test_a_warm_up_weighs_the_rate_from_nothing_on(name: str) -> None:
+    model = make(name).double()
+    x, y = batch(model)
+
+    def loss(progress: float) -> tuple[float, float]:
+        torch.manual_seed(5)
+        losses = model.losses(x.double(), y, progress)
+        return sum(losses.values()).item(), losses.terms.rate.sum(1).mean().item()
+
+    (start, rate), (half, _), (over, _) = loss(0.0), loss(0.5), loss(1.0)
+    assert float(model.rate_weight(0.0)) == 0.0 and abs(rate) > 1e-3
+    for weight, found in ((model.rate_weight(0.5), half), (model.rate_weight(1.0), over)):
+        assert found - start == pytest.approx(weight * rate, rel=1e-5)
+
+
 # What training minimises beside the criterion, by variant.
 BESIDE = {
     "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
