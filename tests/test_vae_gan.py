@@ -92,6 +92,18 @@ def test_the_discriminator_feels_verdicts_alone() -> None:
     assert max(gradient.abs().max() for gradient in toward if gradient is not None) > 0
 
 
+def test_the_similarity_is_half_the_squared_distance_of_features_beside_the_pixels_asked_for() -> None:
+    model, x = make(DataSpec((1, 8, 8), "real"), pixel=0.25), images()
+    torch.manual_seed(7)
+    found = model.losses(x).terms
+    torch.manual_seed(7)
+    terms, params = model.bound(model.infer(x), x)
+    apart = model.discriminator(x)[0] - model.discriminator(model.show(params))[0]
+    expected = 0.5 * apart.square().sum(1) + 0.25 * terms.distortion
+    torch.testing.assert_close(found.aux["similarity"], expected)
+    assert torch.equal(found.distortion, terms.distortion)
+
+
 @pytest.mark.parametrize(
     ("real", "made", "moving"),
     [(6.0, -6.0, {"decoder"}), (-6.0, 6.0, {"discriminator"}), (0.0, 0.0, {"decoder", "discriminator"})],
