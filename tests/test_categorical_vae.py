@@ -146,6 +146,17 @@ def test_a_learned_prior_comes_to_the_frequencies_of_the_classes() -> None:
 
 
 @torch.no_grad()
+def test_samples_are_of_the_codes_as_often_as_the_prior_says() -> None:
+    model, n = make(prior="learned"), 20_000
+    codes = torch.tensor(list(itertools.product(range(CLASSES), repeat=VARIABLES)))
+    pictures = model.likelihood.mean(model.decode(torch.nn.functional.one_hot(codes, CLASSES).double())).flatten(1)
+    apart = torch.cdist(model.sample(n).flatten(1), pictures)
+    assert apart.amin(1).max() < 1e-6
+    counts, expected = apart.argmin(1).bincount(minlength=len(codes)), n * enumerated(model, bits(1))[1][0].exp()
+    assert ((counts - expected).square() / expected).sum() < 26.1  # 8 degrees of freedom, one in a thousand
+
+
+@torch.no_grad()
 def test_the_code_is_the_probabilities_and_the_picture_that_of_the_likeliest_classes() -> None:
     model, x = make(), bits()
     code = model.represent(x).view(len(x), VARIABLES, CLASSES)

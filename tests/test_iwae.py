@@ -125,7 +125,8 @@ def test_with_the_exact_posterior_weights_are_constant_and_dreg_leaves_the_encod
     assert gradients(plain, x, 1)["head.bias"].abs().max() > 1e-3
 
 
-def test_two_linear_layers_have_the_likelihood_of_their_marginal() -> None:
+def two_linear_layers() -> tuple[HVAE, Tensor, Tensor]:
+    """A linear Gaussian model of two layers, and the mean (6,) and covariance (6, 6) of its pixels' means."""
     torch.manual_seed(0)
     settings = {"latent": 1, "lower": [2], "hidden": [[], []], "likelihood": {"sigma": 0.7}}
     model: HVAE = create_model("hvae", data=REAL, **settings).double().requires_grad_(False)
@@ -133,13 +134,28 @@ def test_two_linear_layers_have_the_likelihood_of_their_marginal() -> None:
     variance = torch.exp(top.bias[2:])
     top.weight[2:] = 0  # the variance of h1 does not depend on h2: the marginal is a Gaussian
     inner = top.weight[:2] @ top.weight[:2].T + torch.diag(variance)
-    covariance = bottom.weight @ inner @ bottom.weight.T + 0.49 * torch.eye(6)
+    covariance = bottom.weight @ inner @ bottom.weight.T
     mean = bottom.weight @ top.bias[:2] + bottom.bias
+    return model, mean, covariance
+
+
+def test_two_linear_layers_have_the_likelihood_of_their_marginal() -> None:
+    model, mean, covariance = two_linear_layers()
+    covariance = covariance + 0.49 * torch.eye(6)
     x = torch.randn(4, 1, 1, 6).double() * 0.5
     exact = torch.distributions.MultivariateNormal(mean, covariance).log_prob(x.flatten(1))
     ratio = torch.exp(model.log_weights(x, k=20_000) - exact)
     error = ratio.std(0) / math.sqrt(len(ratio))
     assert ((ratio.mean(0) - 1).abs() < 5 * error).all() and (error < 0.05).all()
+
+
+def test_samples_go_through_both_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mean, covariance = two_linear_layers()
+    monkeypatch.setattr(model.likelihood, "mean", lambda params: params)  # not brought into [0, 1]
+    for temperature in (1.0, 0.5):
+        drawn = model.sample(40_000, temperature=temperature).flatten(1)
+        assert torch.allclose(drawn.mean(0), mean, atol=0.05)
+        assert torch.allclose(drawn.T.cov(), temperature**2 * covariance, atol=0.05 * covariance.abs().max())
 
 
 def test_dreg_is_refused_where_it_is_not_defined() -> None:
