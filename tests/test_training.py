@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import timm
 import torch
 from torch import Tensor
 
+from benchmarks.metrics.likelihood import bound
 from tests.conftest import ROOT
 from tests.in_pieces import in_pieces
 from zoo import list_models, runs
@@ -33,8 +35,8 @@ from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
-from zoo.training.state import capture, restore
-from zoo.training.trainer import Diverged, Stopped, Trainer
+from zoo.training.state import capture, copied, restore
+from zoo.training.trainer import VALIDATION_SEED, Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
 FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=1.0", "train.schedule=cosine", "train.checkpoint_seconds=0"]
@@ -272,6 +274,32 @@ def test_a_checkpoint_from_before_there_was_a_criterion_goes_on(variant: str, hi
     assert trainers[1].kept == -3.0 and trainers[1].highest == pytest.approx(highest, nan_ok=True)
 
 
+def test_all_that_a_trainer_captures_is_put_back() -> None:
+    config = resolve("vae", "synthetic", settings=settings(*FULL))
+    images = load_images(config)
+    first, second = (make_trainer(config, fresh_model(config, images.spec), images, choose("cpu")) for _ in range(2))
+    first.initialise()
+    for x, y in itertools.islice(first.train.epoch(0), 3):
+        first.update(x, y)
+    # What a CPU has no use for, or a short run does not come to.
+    for number, tensor in enumerate((first.in_a_row, first.hopeless, first.skipped, first.totals), 2):
+        tensor.fill_(number)
+    first.scale.scale.fill_(32.0)
+    first.scale.good.fill_(7.0)
+    first.best = {name: value + 1 for name, value in first.model.state_dict().items()}
+    first.curves["train_loss"] = [3.0, 2.0]
+    numbers = {"kept": -4.0, "best_epoch": 2, "highest": -3.0, "waited": 1, "stopped_early": True, "retreats": 2}
+    numbers |= {"step": 3, "seconds": 1.5}
+    for name, value in numbers.items():
+        setattr(first, name, value)
+    expected, values = copied(capture(first))
+    torch.rand(5)
+    restore(second, (expected, values))
+    found, found_values = copied(capture(second))
+    assert same(found, expected) and found_values | {"peak": 0} == values | {"peak": 0}
+    assert {name: getattr(second, name) for name in numbers} == numbers and second.average.updates == 3
+
+
 def test_weights_from_before_the_end_of_the_warm_up_are_not_kept(tmp_path: Path, monkeypatch) -> None:
     options = ["train.warmup=2", "train.epochs=4"]
     validations(monkeypatch, -1.0, -4.0, -3.0, -5.0)
@@ -349,6 +377,33 @@ def test_validation_does_not_move_training(tmp_path: Path) -> None:
     run(tmp_path / "often", "train.epochs=4", "train.keep=last")
     run(tmp_path / "once", "train.epochs=4", "train.keep=last", "train.validate_every=4")
     assert same(weights(tmp_path / "often"), weights(tmp_path / "once"))
+
+
+def test_validation_is_in_evaluation_mode_and_moves_no_statistics() -> None:
+    config = resolve("ladder_vae", "synthetic", settings=["train.epochs=1", "train.batch_size=32"])
+    images = load_images(config)
+    trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    trainer.update(*next(trainer.train.epoch(0)))
+    before = copy.deepcopy(trainer.model.state_dict())
+    found = trainer.validate()
+    assert trainer.model.training and same(trainer.model.state_dict(), before)
+    expected = bound(trainer.model.eval(), trainer.validation, VALIDATION_SEED).elbo.mean().item()
+    assert found[0] == pytest.approx(expected, rel=1e-5)
+    trainer.model.train()
+    trainer.finish()
+    assert not trainer.model.training
+
+
+def test_validation_is_the_mean_over_all_images_however_they_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve("iwae", "synthetic", settings=settings("data.options.n_validation=70", "k=4"))
+    images = load_images(config)
+    trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    whole = trainer.validate()
+    expected = bound(trainer.model.eval(), trainer.validation, VALIDATION_SEED).elbo
+    assert len(expected) == 70 and whole[0] == pytest.approx(expected.mean().item(), rel=1e-5)
+    monkeypatch.setattr("zoo.training.trainer.VALIDATION_ROWS", 24 * trainer.model.decodings)
+    # 24 images, 24 more and 22.
+    assert trainer.validate() == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -547,6 +602,17 @@ def test_the_average_follows_and_is_put_back() -> None:
         assert model.weight.item() == pytest.approx(1.0, abs=1e-6)
         torch.nn.init.zeros_(average.tensors["weight"])
     assert model.weight.item() == 1.0
+
+
+def test_the_average_has_the_statistics_of_batch_normalisation_too() -> None:
+    model = torch.nn.BatchNorm1d(1)
+    average = Average(model, decay=0.75)
+    model(torch.full((8, 1), 20.0))
+    live = model.running_mean.item()
+    average.blend(average.weight(updates=1000))
+    with average.applied():
+        assert model.running_mean.item() == pytest.approx(0.25 * live) != 0
+    assert model.running_mean.item() == live
 
 
 def test_the_warm_up_runs_from_nothing_to_one() -> None:
