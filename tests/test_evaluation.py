@@ -14,12 +14,18 @@ from benchmarks import classification, matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
 from benchmarks.factors import disentanglement
+from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
+from benchmarks.metrics.extractors import make_extractor
+from benchmarks.metrics.likelihood import bound, importance_weighted
+from benchmarks.metrics.quality import image_quality
+from benchmarks.pictures import generate
 from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
 from benchmarks.representation import batches_of
+from zoo import noise
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
@@ -27,7 +33,7 @@ from zoo.data.shapes import load_shapes
 from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError
 from zoo.registry import registry
-from zoo.runs import Run, _images, _loaded, load_images, train_run
+from zoo.runs import Run, _images, _loaded, load_grey, load_images, train_run
 from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=0"]
@@ -69,9 +75,51 @@ def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, setti
         assert measured != bool(reasons), (metric.name, reasons)
         assert all(reason and "\n" not in reason for reason in reasons)
     for name, made in found.metrics.items():
-        assert listed(name)
+        known = listed(name)
+        assert (made["unit"], made["better"]) == (known.unit, known.better), name
         Metric.model_validate(made)
     assert all(png(images) for images in found.pictures.values())
+
+
+@pytest.mark.parametrize(("split", "n"), [("validation", 40), ("test", 60)])
+def test_every_number_is_of_the_images_of_the_split_that_it_names(split: str, n: int, tmp_path: Path) -> None:
+    sizes = [f"data.options.n_{name}={size}" for name, size in (("train", 150), ("validation", 40), ("test", 60))]
+    made = run(tmp_path, "vae", "synthetic", f"evaluate.split={split}", "evaluate.quality_samples=100", *sizes)
+    found, config = evaluate(made), made.config.evaluate
+    batches = batches_of(made, made.images[split])
+    assert torch.equal(found.per_example["elbo"], bound(made.model, batches, config.seed).elbo)
+    tight = importance_weighted(made.model, batches, 2, config.seed, config.rows, 8)
+    assert torch.equal(found.per_example["nll_iwae_2"], -tight)
+    moments = made.model.diagonal_posterior(next(iter(batches.sequential(n)))[1]).moments()
+    shared = [estimate.value for estimate in total_correlation(*moments, n, config.seed)]
+    names = ("total_correlation", "index_code_information")
+    assert [found.metrics[name]["value"] for name in names] == pytest.approx(shared)
+    (_, x, y), grey = next(iter(batches.sequential(n))), load_grey(made.config)[split].pixels
+    error = (made.model.reconstruct(x, y) - x).square().flatten(1).mean(1)
+    assert found.metrics["psnr"]["value"] == pytest.approx((-10 * error.log10()).mean().item(), rel=1e-5)
+    active = (made.model.represent(x).var(0) > 0.01).sum().item()
+    assert found.metrics["active_units"]["value"] == active
+    # Samples are means, which are grey: so is what they are compared with.
+    samples = generate(made.model, n, config.seed, made.compute.device)
+    expected = image_quality(samples, grey, make_extractor("digits", made.compute.device))
+    for name in ("fd_digits", "kid_digits", "precision_digits", "coverage_digits"):
+        assert found.metrics[name]["value"] == pytest.approx(expected[name]["value"], rel=1e-6)
+        assert found.metrics[name]["identity"]["reference"] == expected[name]["identity"]["reference"]
+    for name in ("elbo", "rate", "distortion", "psnr", "ssim", "linear_probe", "knn_accuracy", "active_units"):
+        assert (found.metrics[name]["n"], found.metrics[name]["identity"]["split"]) == (n, split), name
+
+
+def test_samples_are_means_at_draws_of_the_prior_and_each_is_of_its_own_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, device = run(tmp_path).model, torch.device("cpu")
+    with torch.no_grad(), noise.keyed(3, torch.arange(7)):
+        means = model.likelihood.mean(model.decode(model.prior.sample(7)))
+    whole = generate(model, 7, 3, device)
+    assert whole.dtype == torch.uint8 and (whole.float() / 255 - means).abs().max() <= 0.5 / 255 + 1e-6
+    monkeypatch.setattr("benchmarks.pictures.ROWS", 3)
+    assert torch.equal(generate(model, 7, 3, device), whole) and torch.equal(generate(model, 4, 3, device), whole[:4])
+    assert not torch.equal(generate(model, 7, 4, device), whole)
 
 
 def test_what_a_code_holds_is_measured_with_its_error(tmp_path: Path) -> None:
@@ -286,7 +334,7 @@ def test_images_of_another_set_are_outliers(tmp_path: Path, monkeypatch: pytest.
     made = run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other", "train.epochs=4", "train.learning_rate=0.003")
     found = evaluate(made)
     assert set(scores(found)) == {"auroc_other", "auroc_nll_other"} and "auroc" not in found.skipped
-    assert scores(found)["auroc_other"] > 0.6
+    assert scores(found)["auroc_other"] > 0.6 and scores(found)["auroc_nll_other"] > 0.6
     metric = found.metrics["auroc_other"]
     assert (metric["n"], metric["identity"]["images"], metric["identity"]["outliers"]) == (356, 256, 100)
     assert 0 < metric["stderr"] < 0.05 and found.metrics["auroc_nll_other"]["identity"]["k"] == 2
