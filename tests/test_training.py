@@ -300,6 +300,21 @@ def test_all_that_a_trainer_captures_is_put_back() -> None:
     assert {name: getattr(second, name) for name in numbers} == numbers and second.average.updates == 3
 
 
+def test_a_run_begins_with_weights_and_sees_bits_in_an_order_that_are_its_seed_s() -> None:
+    begun = []
+    for seed in (0, 0, 1):
+        config = resolve("vae", "synthetic", seed, settings=settings("data.binarise=dynamic"))
+        images = load_images(config)
+        trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+        bits = [next(trainer.train.epoch(0))[0] for _ in range(2)]
+        begun.append((trainer.model.head.weight, trainer.train.order(0), torch.get_rng_state(), *bits))
+    one, same_seed, other = begun
+    assert all(map(torch.equal, one, same_seed)) and not any(map(torch.equal, one, other))
+    _, order, _, first, again = one
+    assert set(first.unique().tolist()) == {0.0, 1.0} and not torch.equal(first, again), "drawn anew at each visit"
+    assert not torch.equal(order, order.sort().values)
+
+
 def test_weights_from_before_the_end_of_the_warm_up_are_not_kept(tmp_path: Path, monkeypatch) -> None:
     options = ["train.warmup=2", "train.epochs=4"]
     validations(monkeypatch, -1.0, -4.0, -3.0, -5.0)
