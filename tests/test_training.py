@@ -571,6 +571,9 @@ def test_the_loss_scale_halves_on_overflow_and_doubles_after_many_good_steps() -
     for _ in range(LossScale.GROWTH_INTERVAL):
         scale.update(torch.tensor(0.0))
     assert scale.scale == 2.0**7
+    for found_inf in (*[0.0] * (LossScale.GROWTH_INTERVAL - 1), 1.0, 0.0):
+        scale.update(torch.tensor(found_inf))
+    assert scale.scale == 2.0**6, "in a row"
 
 
 def test_a_scaled_step_equals_an_unscaled_one() -> None:
