@@ -173,8 +173,10 @@ def test_parts_are_the_ordinary_noise(tmp_path: Path) -> None:
             pieces.append([noise.normal(like[low:high]), noise.uniform(like[low:high])])
     assert torch.equal(torch.cat([pieces[0][0], pieces[1][0]]), ordinary[0])
     assert torch.equal(torch.cat([pieces[0][1], pieces[1][1]]), ordinary[1])
-    run(tmp_path / "whole", "train.epochs=2")
-    run(tmp_path / "parts", "train.epochs=2", "train.micro_batch=24")
+    curves = run(tmp_path / "whole", "train.epochs=2").result.curves
+    curves_of_parts = run(tmp_path / "parts", "train.epochs=2", "train.micro_batch=24").result.curves
+    assert curves_of_parts.keys() == curves.keys()
+    assert all(curves_of_parts[name] == pytest.approx(curve, rel=1e-4) for name, curve in curves.items())
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.allclose(whole[name], parts[name], atol=2e-4) for name in whole)
 
