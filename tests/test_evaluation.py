@@ -13,7 +13,7 @@ import torch
 from benchmarks import classification, matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
-from benchmarks.factors import disentanglement
+from benchmarks.factors import _codes, disentanglement
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
@@ -24,7 +24,7 @@ from benchmarks.pictures import generate
 from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
-from benchmarks.representation import batches_of
+from benchmarks.representation import _probes, batches_of
 from zoo import noise
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
@@ -228,6 +228,18 @@ def test_codes_of_real_data_are_of_the_data_as_it_is(tmp_path: Path) -> None:
     made.images = ImageSet("planted", splits, DataSpec((1, 28, 28), "real"))
     metrics, skipped = disentanglement(made)
     assert metrics == of_bytes and metrics["mig"]["value"] > 0.9, skipped
+
+
+def test_codes_of_training_images_are_of_bits_where_those_are_drawn_anew(tmp_path: Path) -> None:
+    made, seen = run(tmp_path), []
+    made.model.represent = lambda x, y=None: seen.append(x) or x.flatten(1)
+    grey = made.images["train"].pixels
+    codes = _codes(made, made.images["train"])
+    known, shown = made.images["train"], made.images["test"]
+    _probes(made, shown, torch.randn(len(shown), grey[0].numel()))
+    for pixels in (torch.from_numpy(codes), *seen):
+        assert set(pixels.unique().tolist()) == {0.0, 1.0}
+    assert codes.mean() == pytest.approx(grey.float().mean().item() / 255, abs=0.005) and len(codes) == len(known)
 
 
 @pytest.mark.parametrize(
