@@ -206,6 +206,15 @@ def test_active_units_of_the_sphere_are_counted_against_its_own_variance(latent:
 
 
 @torch.no_grad()
+def test_the_concentration_is_one_more_than_a_softplus() -> None:
+    model = create_model("svae", data=DataSpec((1, 4, 4), "binary"), latent=3)
+    for feature in (-60.0, 0.0, 3.0):
+        model.head.weight[-1], model.head.bias[-1] = 0.0, feature
+        kappa = model.infer(torch.rand(5, 1, 4, 4)).kappa
+        torch.testing.assert_close(kappa, torch.full_like(kappa, 1 + math.log1p(math.exp(feature))), rtol=1e-6, atol=0)
+
+
+@torch.no_grad()
 def test_the_model_s_bound_is_of_the_sphere() -> None:
     torch.manual_seed(3)
     spec = DataSpec((1, 4, 4), "binary")
