@@ -149,6 +149,26 @@ def test_two_linear_layers_have_the_likelihood_of_their_marginal() -> None:
     assert ((ratio.mean(0) - 1).abs() < 5 * error).all() and (error < 0.05).all()
 
 
+@pytest.mark.parametrize("lower", [[3], [4, 3]], ids=str)
+def test_each_layer_s_rate_is_of_its_own_gaussians(lower: list[int]) -> None:
+    torch.manual_seed(0)
+    model = create_model("hvae", data=BITS, latent=2, lower=lower, hidden=[[8]] * (len(lower) + 1)).double()
+    for net in (*model.up, *model.down):
+        torch.nn.init.normal_(net[-1].weight)  # far from each other: next to the prior both divergences are the same
+    x = bits()
+    torch.manual_seed(3)
+    rate = model.terms(x).rate
+    torch.manual_seed(3)
+    draws, posteriors, _ = model.climb(x)
+    below = [torch.distributions.Normal(q.mean, (0.5 * q.log_variance).exp()) for q in posteriors]
+    above = [model.prior_of(level, draws) for level in range(len(lower))]
+    above = [torch.distributions.Normal(p.mean, (0.5 * p.log_variance).exp()) for p in above]
+    top = torch.distributions.kl_divergence(below[-1], torch.distributions.Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(rate[:, 0], top)
+    for column, q, p, h in zip(rate[:, 1:].flip(1).T, below, above, draws):
+        torch.testing.assert_close(column, (q.log_prob(h) - p.log_prob(h)).sum(1))
+
+
 def test_samples_go_through_both_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     model, mean, covariance = two_linear_layers()
     monkeypatch.setattr(model.likelihood, "mean", lambda params: params)  # not brought into [0, 1]
