@@ -379,6 +379,25 @@ def test_a_batch_that_is_not_finite_leaves_running_statistics_as_they_were(tmp_p
     assert not same(trainer.model.state_dict(), before)
 
 
+def test_a_gradient_that_is_not_finite_counts_in_whichever_group_it_is() -> None:
+    config = resolve("factor_vae", "synthetic", settings=settings())
+    images = load_images(config)
+    trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    losses = trainer.model.losses
+    for spoilt in ("vae", "discriminator"):
+
+        def spoil(*given, spoilt: str = spoilt) -> Losses:
+            found = losses(*given)
+            return Losses(found | {spoilt: found[spoilt] * math.inf}, found.terms)
+
+        trainer.model.losses = spoil
+        before = copy.deepcopy(trainer.model.state_dict())
+        trainer.update(*next(trainer.train.epoch(0)))
+        assert trainer.skips[-1].item() == 1
+        moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+        assert moved and all(name.startswith("discriminator") == (spoilt == "vae") for name in moved)
+
+
 def test_large_pictures_are_shown_to_the_initialisation_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
     shown: list[int] = []
     monkeypatch.setattr(VanillaVAE, "initialise", lambda self, x, y: shown.append(len(x)))
