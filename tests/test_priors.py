@@ -134,6 +134,15 @@ def test_temperature_zero_is_without_noise_and_one_half_is_narrower(name: str) -
         torch.testing.assert_close(ratio, torch.full_like(ratio, 0.5), rtol=0.06, atol=0)
 
 
+def test_the_temperature_of_a_flow_is_that_of_the_noise_that_it_carries() -> None:
+    prior, ids = build("flow"), torch.arange(50)
+    with torch.no_grad(), noise.keyed(0, ids):
+        warm = prior.flow(prior.sample(50))[0]
+    with torch.no_grad(), noise.keyed(0, ids):
+        cool = prior.flow(prior.sample(50, temperature=0.5))[0]
+    torch.testing.assert_close(cool, 0.5 * warm, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PRIORS)
 def test_sampling_under_keyed_noise_is_reproducible(name: str) -> None:
     prior = build(name)
