@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.record import Metric, Record, cell_key, parse
 from benchmarks.report import notation, short, terminal
-from benchmarks.report.compare import Estimate, best, differ, estimate, ranks
+from benchmarks.report.compare import _T90, _T95, Estimate, best, differ, estimate, ranks
 from benchmarks.report.figures import curves, grid
 from benchmarks.report.markdown import board
 from benchmarks.report.tables import recipe, tables
@@ -459,6 +459,13 @@ def test_runs_of_any_finite_size_are_compared() -> None:
     lost, usual = runs(1e300, -1.0, -2.0), runs(-1.0, -2.0, -3.0)
     assert lost.spread == pytest.approx(1e300 / math.sqrt(3)) and not differ(lost, usual)
     assert differ(runs(1e-300, 1.1e-300, stderr=0.0), runs(9e-300, 9.1e-300, stderr=0.0))
+
+
+def test_the_quantiles_are_those_of_student_s_t() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for table, level in ((_T95, 0.975), (_T90, 0.95)):
+        assert list(table[:-1]) == pytest.approx(stats.t.ppf(level, range(1, len(table))), abs=5.01e-4)
+        assert table[-1] == pytest.approx(stats.norm.ppf(level), abs=0.05)
 
 
 def test_the_threshold_is_that_of_welch() -> None:
