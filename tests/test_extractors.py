@@ -18,6 +18,7 @@ from benchmarks.digits.train import accuracy, train
 from benchmarks.metrics import extractors, weights
 from benchmarks.metrics.extractors import Extractor, as_bytes, exact_float32, make_extractor
 from benchmarks.metrics.frechet import frechet_from_features
+from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from benchmarks.metrics.quality import image_quality
 from benchmarks.metrics.reconstruction import reconstruction_quality
 from zoo.errors import UsageError, ZooError
@@ -256,6 +257,10 @@ def test_image_quality_is_in_the_records_format(cache: Path, digits: Extractor) 
         assert identity["resize"] == "bilinear, antialias" and identity["extractor"] == "digits"
         assert metric["stderr"] > 0 or metric["value"] in (0, 1)
     assert quality["fd_digits"]["value"] == pytest.approx(frechet_from_features(digits(fake), digits(real)))
+    kid, _ = kernel_distance(digits(fake), digits(real), subsets=100, size=35)
+    assert quality["kid_digits"]["value"] == pytest.approx(kid.value)
+    for name, estimate in manifold_quality(digits(fake), digits(real), k=3, coverage_k=5).items():
+        assert quality[f"{name}_digits"]["value"] == estimate.value
     assert (
         quality["precision_digits"]["identity"]["k"] == 3 and quality["density_digits"]["identity"]["k"] == 5
     )
