@@ -328,6 +328,17 @@ def test_the_rate_of_info_vae_is_that_of_its_records(records: list) -> None:
     assert len(rates) == 3 and said == f"{sum(rates) / 3:.1f}"
 
 
+def test_where_the_time_of_a_suite_goes_is_what_its_records_say(records: list) -> None:
+    text = (DOCS / "performance.md").read_text().split("## Where the time of a suite goes")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+@\d+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    assert {group for group, *_ in rows} == {one.cell.group for one in records}
+    for group, cells, *shares in rows:
+        took = [one.seconds for one in records if one.cell.group == group and one.status == "done"]
+        total, train, measured = (sum(getattr(one, part) for one in took) for part in ("total", "train", "evaluate"))
+        found = (train, measured, total - train - measured)
+        assert (len(took), *shares) == (int(cells), *(f"{100 * part / total:.1f}" for part in found)), group
+
+
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
     values = {"flow_vae": -1.0, "vae": -2.0, "beta_vae": -3.0}
     runs = [make(name, numbers={"elbo": (value, 0.1)}) for name, value in values.items()]
