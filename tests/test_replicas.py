@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from tests.test_training import make_dropping
-from zoo import runs, together
+from zoo import create_model, runs, together
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
+from zoo.registry import registry
 from zoo.runs import finished, load_run, train_run
 from zoo.together import gain, gain_beside, train_beside, train_together
 from zoo.training.capture import CannotCapture
 from zoo.training.precision import Compute, choose
-from zoo.training.replicas import Replicas
+from zoo.training.replicas import Replicas, why_not
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128", "train.epochs=2"]
@@ -49,6 +52,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("cvae", FULL),
         ("flow_vae", FULL),
         ("energy_vae", FULL),
+        ("vamp_vae", [*FULL, "prior.components=20"]),
         ("categorical_vae", FULL),
         ("svae", FULL),
     ],
@@ -127,6 +131,13 @@ def test_what_cannot_be_stacked_is_refused_with_its_reason(tmp_path: Path, varia
     with pytest.raises(UsageError, match=reason):
         train_together([first, second], [tmp_path / "0", tmp_path / "1"], choose("cpu"))
     assert not finished(tmp_path / "0")
+
+
+def test_what_can_be_stacked_as_it_comes_is_what_the_page_says() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text()
+    (said,) = re.findall(r"\*As one stack\*: [^()]*\(([^()]*)\)", text)
+    stacked = [name for name in registry().variants if why_not([resolve(name)] * 2, [create_model(name)] * 2) is None]
+    assert {name.split()[0] for name in said.split(",")} == set(stacked)
 
 
 def test_the_gain_is_measured_without_moving_anything(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def train_beside(
     computes: Sequence[Compute],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[bool]:
-    """Train runs of any kind beside each other on one GPU, as `zoo.training.beside` does; as `train_together`, but that
-    a run goes on from its checkpoint, and what is finished already is left alone.
+    """Train runs beside each other on one GPU, of any variant, as `zoo.training.beside` does; as `train_together`, but
+    that a run goes on from its checkpoint, and what is finished already is left alone.
 
     Raises:
         UsageError: a folder holds another run, or another process is training in it; or a run shares its random
