@@ -9,9 +9,9 @@ Neural Spline Flows, NeurIPS 2019, https://arxiv.org/abs/1906.04032 (spline).
 Official code: https://github.com/openai/iaf, https://github.com/riannevdberg/sylvester-flows,
 https://github.com/bayesiains/nsf.
 Where we differ: one file, because only the posterior is exchanged; the gated convolutions that the Sylvester paper
-compares on are `encoder.name=gated`. Planar, Sylvester and Householder steps are amortised whole, as in van den Berg
-et al. (Rezende and Mohamed share them among all x); the networks of IAF and splines are shared and see a context of
-x. The rate has no closed form and is one-sample, log q(z | x) - log p(z), in training and in evaluation.
+compares on are `encoder.name=gated`. Planar, Sylvester and Householder steps are amortised whole, as in Rezende and
+Mohamed and in van den Berg et al.; the networks of IAF and splines are shared and see a context of x. The rate has no
+closed form and is one-sample, log q(z | x) - log p(z), in training and in evaluation.
 """
 
 from __future__ import annotations
