@@ -104,7 +104,7 @@ def test_the_code_of_an_image_is_where_a_posterior_without_spread_would_be(name:
     assert (model.represent(x) - z).abs().max() < 0.05 * moved
 
 
-def test_householder_steps_are_rotations_that_keep_volume() -> None:
+def test_householder_steps_are_reflections_that_keep_volume() -> None:
     flow = Householder(4, 3)
     z, context = torch.randn(6, 4).double(), torch.randn(6, flow.context).double()
     moved, log_det = flow(z, context)
@@ -115,6 +115,14 @@ def test_householder_steps_are_rotations_that_keep_volume() -> None:
         assert torch.linalg.det(jacobian).item() == pytest.approx(-1.0)  # three reflections
     again, _ = flow(moved, context.view(6, 3, 4).flip(1).flatten(1))
     assert torch.allclose(again, z), "a reflection undoes itself"
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_fewer_householder_steps_than_dimensions_leave_the_other_directions_alone(steps: int) -> None:
+    flow, context = Householder(6, steps), torch.randn(1, 6 * steps).double()
+    turned, _ = flow(torch.eye(6).double(), context.expand(6, -1))
+    assert torch.linalg.matrix_rank(turned - torch.eye(6)) == steps
+    assert torch.linalg.det(turned).item() == pytest.approx((-1) ** steps)
 
 
 def test_the_gated_networks_are_the_paper_s() -> None:

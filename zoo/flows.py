@@ -112,9 +112,10 @@ class Sylvester(Flow):
 
 
 class Householder(Flow):
-    """z - 2 v v.z / |v|^2, Tomczak & Welling 2016 (arXiv 1611.09630): rotations of z, volume kept; context is every v.
+    """z - 2 v v.z / |v|^2, Tomczak & Welling 2016 (arXiv 1611.09630): z is reflected, volume kept; context is every v.
 
-    One step reflects; two or more rotate. A diagonal Gaussian becomes one with a full covariance.
+    An even number of steps rotates. A diagonal Gaussian becomes a correlated one: of any covariance from D - 1 steps
+    on; fewer, T, leave D - T directions as they are.
     """
 
     def __init__(self, latent: int, flows: int) -> None:
