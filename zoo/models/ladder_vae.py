@@ -3,9 +3,9 @@
 Paper: Sonderby et al., Ladder Variational Autoencoders, NeurIPS 2016, https://arxiv.org/abs/1602.02282.
 Official code: https://github.com/casperkaae/LVAE (Theano; changed after the paper, as its author says).
 Where we differ: the hidden layer d goes up, as in the paper, where the code passes its mean mu on. The
-statistics of batch normalisation are those of `recollect`, as theirs. Gradients are clipped by their norm
-alone. Warm-up and learning rate are the recipe's. Either end may be another network of `zoo.nets`, for images
-that are not digits.
+statistics of batch normalisation are those of `recollect`, as theirs. Gradients are clipped where the recipe says
+so, by their norm alone. Warm-up and learning rate are the recipe's. Either end may be another network of
+`zoo.nets`, for images that are not digits.
 """
 
 from __future__ import annotations
