@@ -286,6 +286,7 @@ def test_balance_charges_little_to_what_carries_little():
     assert weights.mean().item() == pytest.approx(1.0)
     assert weights[0] > weights[1] > weights[3] > 0
     assert (weights[0] / weights[2]).item() == pytest.approx(4.0, rel=1e-3)
+    assert (weights[3] / weights[2]).item() == pytest.approx(0.01 / 8.01, rel=1e-4)
     assert torch.equal(model.balance(rate, 1.0), torch.ones(4))
     assert torch.equal(model.balance(rate, torch.tensor(1.0)), torch.ones(4))
 
