@@ -133,6 +133,13 @@ def test_what_cannot_be_stacked_is_refused_with_its_reason(tmp_path: Path, varia
     assert not finished(tmp_path / "0")
 
 
+def test_runs_with_dropout_are_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dropping(monkeypatch)
+    with pytest.raises(UsageError, match="cannot be trained as one stack: dropout"):
+        train_together(configs("vae", seeds=2), [tmp_path / "0", tmp_path / "1"], choose("cpu"))
+    assert not finished(tmp_path / "0")
+
+
 def test_what_can_be_stacked_as_it_comes_is_what_the_page_says() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
     (said,) = re.findall(r"\*As one stack\*: [^()]*\(([^()]*)\)", text)

@@ -53,6 +53,8 @@ def why_not(configs: Sequence[RunConfig], models: Sequence[VAE]) -> str | None:
     wrong = (*CONVOLUTIONS, nn.modules.batchnorm._BatchNorm)
     if any(isinstance(module, wrong) for model in models for module in model.modules()):
         return "stacked convolutions are slower than one model after the other"
+    if any(model.drops for model in models):
+        return "dropout would draw for all of them from one random generator"
     train = first.train
     if train.optimizer != "adam" or train.micro_batch is not None or train.compile is True:
         return "only Adam on whole batches, not compiled, is stacked"
