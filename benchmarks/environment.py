@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo import processor
+from zoo.config import RunConfig
+from zoo.registry import BUILT_IN, registry
 
 TOLD = "ZOO_CODE"
 PACKAGES = (
@@ -56,8 +58,9 @@ def told() -> dict[str, str]:
     return {TOLD: json.dumps(at_start())}
 
 
-def describe(compute: Any) -> dict[str, Any]:
-    """The environment part of a record for a run on ``compute`` (`zoo.training.precision.Compute`)."""
+def describe(compute: Any, config: RunConfig | None = None) -> dict[str, Any]:
+    """The environment part of a record for a run on ``compute`` (`zoo.training.precision.Compute`), with the plugins,
+    if any, that the variant and the data set of ``config`` come from: our commit says nothing of their code."""
     import torch
 
     commit, dirty = at_start()
@@ -66,11 +69,15 @@ def describe(compute: Any) -> dict[str, Any]:
     moved = {"git_moved": True} if None not in now and now != (commit, dirty) else {}
     is_cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if is_cuda else cpu_name()
-    known = versions()
+    known, entries = versions(), []
+    if config is not None:
+        entries = [registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]]
+    plugins = sorted({entry.origin for entry in entries if entry.origin != BUILT_IN})
     return {
         "git_commit": commit,
         "git_dirty": dirty,
         **moved,
+        **({"plugin": ", ".join(plugins)} if plugins else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device,

@@ -305,7 +305,7 @@ def measure(
         "curves": curves,
     }
     if run.compute != compute:  # what `fast` came to for this model
-        content["environment"] = environment.describe(run.compute)
+        content["environment"] = environment.describe(run.compute, config)
     if observer:
         observer.finish(found, content)
     return content, found
@@ -320,7 +320,7 @@ def make_record(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Reco
             "command": planned.command,
             "config": planned.config.model_dump(mode="json"),
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "environment": environment.describe(compute),
+            "environment": environment.describe(compute, planned.config),
         }
         | outcome,
         f"the record of {planned.cell.stem}",

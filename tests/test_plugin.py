@@ -57,6 +57,7 @@ def test_its_variant_is_trained_on_its_data_set(site: Path, tmp_path: Path) -> N
     made = json.loads(done.stdout)
     assert made["data"]["name"] == "checkers" and made["config"]["model"] == {"free": 0.5}
     assert made["model"]["class"] == "small_vae.free_bits:FreeBitsVAE"
+    assert made["environment"]["plugin"] == "vae-zoo-example 0.1.0"
     folder = next(path.parent for path in tmp_path.rglob("run.json"))
     done = command(tmp_path, tmp_path, "sample", str(folder))
     assert done.returncode == 2 and "'free_bits_vae': install the package that has it" in done.stderr

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zoo.errors import UsageError, find, fold
 
 # Entry points of packages: of a class, of a loading function, and of a package that has a registry.yaml of its own.
+BUILT_IN = "built-in"
 VARIANT_GROUP, DATASET_GROUP, REGISTRY_GROUP = "zoo.variants", "zoo.datasets", "zoo.registry"
 FILE = "registry.yaml"
 # Files and folders are called after them.
@@ -82,7 +83,7 @@ class VariantEntry(Entry):
     train: dict[str, Any] = Field({}, description="what its recipe changes in the training defaults")
     provides: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
-    origin: str = "built-in"
+    origin: str = BUILT_IN
 
     def load(self) -> type:
         """Import and return the class; raises `UsageError` as `load_target` does, and where it is no variant's."""
@@ -112,7 +113,7 @@ class DatasetEntry(Entry):
     licence: str = ""
     private: bool = Field(False, description="no copies: pictures stay with the run, off the board and off W&B")
     url: str = ""
-    origin: str = "built-in"
+    origin: str = BUILT_IN
 
     def load(self) -> Any:
         """Import and return the loading function."""
