@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,27 @@ DONE, FAILED, WRONG_USE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
 class Group(click.Group):
     """The commands. Each ends by a `click.exceptions.Exit`: a SystemExit is of somebody's module."""
 
+    def make_context(self, *given: Any, **named: Any) -> click.Context:
+        with _reader_may_leave():
+            return super().make_context(*given, **named)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """As `click.Group.invoke`; where the reader of our output went away (`zoo list | head`) nobody is left to tell,
-        and the code is that of a process that the closed pipe ends."""
         try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(CLOSED) from None
+            with _reader_may_leave():
+                return super().invoke(ctx)
         except SystemExit as error:
             raise ended(error) from None
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    # Where the reader of our output went away (`zoo list | head`) nobody is left to tell, and the code is that of a
+    # process that the closed pipe ends.
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(CLOSED) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)

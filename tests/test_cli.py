@@ -119,7 +119,7 @@ def test_a_terminal_without_our_signs_is_shown_the_rest(tmp_path: Path) -> None:
     assert "…" in full and said("latin-1") == full.replace("…", "?")
 
 
-@pytest.mark.parametrize("words", [("bench", "mnist", "--plan"), ("list", "metrics"), ("bench", "--help")])
+@pytest.mark.parametrize("words", [("bench", "mnist", "--plan"), ("list", "metrics"), ("bench", "--help"), ("--help",)])
 def test_a_reader_that_goes_away_ends_the_command_without_a_word(words: tuple[str, ...], tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
