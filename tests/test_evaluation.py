@@ -18,7 +18,7 @@ from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
 from benchmarks.metrics.extractors import make_extractor
-from benchmarks.metrics.likelihood import bound, importance_weighted
+from benchmarks.metrics.likelihood import bound, importance_weighted, measured
 from benchmarks.metrics.quality import image_quality
 from benchmarks.pictures import generate
 from benchmarks.quality import sample_quality
@@ -31,7 +31,7 @@ from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.shapes import load_shapes
 from zoo.data.synthetic import load_ppca, load_synthetic
-from zoo.errors import UsageError
+from zoo.errors import UsageError, ZooError
 from zoo.registry import registry
 from zoo.runs import Run, _images, _loaded, load_grey, load_images, train_run
 from zoo.training.precision import choose
@@ -217,6 +217,13 @@ def test_a_code_that_is_the_factors_gets_the_scores_of_one(tmp_path: Path, inter
     assert set(skipped) == set(expected.skipped) and metrics["mig"]["value"] > 0.9
     sizes = (metrics["mig"]["n"], metrics["informativeness_test@hist-gbt"]["n"], metrics["explicitness_train"]["n"])
     assert sizes == (200, 100 if intervenes else 90, 200)
+
+
+def test_what_a_model_measures_without_having_named_it_is_refused_by_its_name(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    made.model.measure = lambda x, y=None: {"code_norm": x.flatten(1).norm(dim=1)}
+    with pytest.raises(ZooError, match=r"measure\(\) gives 'code_norm', which its `measures` does not name"):
+        measured(made.model, batches_of(made, made.images["test"]), 0)
 
 
 def test_codes_of_real_data_are_of_the_data_as_it_is(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from benchmarks.interrupt import stoppable
 from zoo import noise
 from zoo.config import ROWS
 from zoo.data.batches import Batches
+from zoo.errors import ZooError
 from zoo.models.base import VAE
 from zoo.priors import unchanged
 from zoo.quantisers import code_counts, code_use, perplexity
@@ -99,11 +100,17 @@ def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float
 @torch.no_grad()
 def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> dict[str, Tensor]:
     """What only this variant can tell (`VAE.measure`), by name: float64 on the CPU, (N,) of each example, (1,) of the
-    model itself."""
+    model itself.
+
+    Raises:
+        ZooError: it measures something that its ``measures`` do not name.
+    """
     found: dict[str, list[Tensor]] = {}
     for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             for name, values in model.measure(x, y).items():
+                if name not in model.measures:
+                    raise ZooError(f"its measure() gives '{name}', which its `measures` does not name.")
                 found.setdefault(name, []).append(values.double().cpu())
     return {name: torch.cat(values) if values[-1].dim() else values[-1].view(1) for name, values in found.items()}
 
