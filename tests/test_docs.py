@@ -23,6 +23,7 @@ import yaml
 
 from benchmarks import cli, matrix, skeleton, workers
 from benchmarks.recipe import recipe_named
+from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
 from benchmarks.report.tables import tables
 from benchmarks.suite import suite_named
@@ -412,6 +413,24 @@ def test_rows_of_either_number_of_images_are_in_the_plane() -> None:
         [make("a", numbers=alike(500)), make("b", numbers=alike(10_000)), make("c", numbers=mixed), make("d")]
     )
     assert {one.label: one.distortion for one in plane.points(table)} == {"a": 500.0, "b": 10_000.0}
+
+
+def test_a_curve_of_the_plane_joins_what_differs_in_beta_alone() -> None:
+    def run(variant: str, rate: float, **model: float) -> Record:
+        return make(variant, numbers={"rate": (rate, 0.1), "distortion": (80.0, 0.4)}, settings={"model": model})
+
+    sweep = [run("vae", 20.0 + latent, latent=latent) for latent in (2, 5, 10)]
+    assert "<polyline" not in plane.svg(plane.points(tables(sweep)[0]))
+    betas = [
+        run("beta_vae", 20.0 - beta + latent, beta=beta, latent=latent) for latent in (2, 5) for beta in (2.0, 4.0)
+    ]
+    drawn = plane.svg(plane.points(tables([*sweep, *betas])[0]))
+    curves = [points.split() for points in re.findall(r'<polyline points="([^"]*)"', drawn)]
+    assert [len(points) for points in curves] == [3, 3]
+    for points in curves:  # from the VAE to the highest beta, the rate falls
+        assert [float(point.partition(",")[0]) for point in points] == sorted(
+            (float(point.partition(",")[0]) for point in points), reverse=True
+        )
 
 
 def test_one_point_has_a_plane_too() -> None:

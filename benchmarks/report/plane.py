@@ -1,4 +1,4 @@
-"""The rate-distortion plane as an SVG: a point a variant, a line for each sum of the two, a curve through the betas."""
+"""The rate-distortion plane as an SVG: a point a variant, a line for each sum of the two, curves through the betas."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from benchmarks.record import cell_key
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
 from benchmarks.report.tables import Row, Table
+from zoo.config import decisive
 
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, TOP, BOTTOM = 60, 230, 20, 50
@@ -18,7 +20,8 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377", "#7
 
 @dataclass(frozen=True)
 class Point:
-    """One variant under one recipe, in nats; ``beta`` for those that differ from the VAE in it alone."""
+    """One variant under one recipe, in nats; ``beta`` of a VAE and a beta-VAE. ``curve`` is equal where the recipes
+    differ in it alone."""
 
     label: str
     rate: float
@@ -26,6 +29,7 @@ class Point:
     rate_text: str
     distortion_text: str
     beta: float | None
+    curve: str = ""
 
 
 def points(table: Table) -> list[Point]:
@@ -35,7 +39,7 @@ def points(table: Table) -> list[Point]:
         if row.conditional or (pair := _pair(table, row)) is None:
             continue
         texts = [notation.estimate(one, len(row.records)) for one in pair]
-        found.append(Point(row.label, *(one.value for one in pair), *texts, beta=_beta(row)))
+        found.append(Point(row.label, *(one.value for one in pair), *texts, beta=_beta(row), curve=_rest(row)))
     return sorted(found, key=lambda one: (one.rate + one.distortion, one.label))
 
 
@@ -73,8 +77,7 @@ def svg(found: list[Point]) -> str:
     lines.append(
         f'<text transform="translate(16 {HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">distortion (nats)</text>'
     )
-    curve = sorted((one for one in found if one.beta is not None), key=lambda one: one.beta or 0.0)
-    if len(curve) > 1:
+    for curve in _curves(found):
         path = " ".join(f"{x(one.rate):.1f},{y(one.distortion):.1f}" for one in curve)
         lines.append(f'<polyline points="{path}" fill="none" stroke="#333333" stroke-dasharray="4 3"/>')
     lines.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 12}" fill="#555555">rate + distortion</text>')
@@ -107,6 +110,21 @@ def _beta(row: Row) -> float | None:
         return 1.0
     model: Any = row.records[0].config.get("model", {})
     return float(model["beta"]) if row.variant == "beta_vae" and "beta" in model else None
+
+
+def _rest(row: Row) -> str:
+    # The recipe less the variant and beta: a VAE is a beta-VAE of beta 1.
+    config = {name: value for name, value in row.records[0].config.items() if name not in ("seed", "variant")}
+    model = {name: value for name, value in config.get("model", {}).items() if name != "beta"}
+    return cell_key(decisive({**config, "model": model}))
+
+
+def _curves(found: list[Point]) -> list[list[Point]]:
+    """The points of each curve through the betas, the lowest beta first; of a single point there is none."""
+    curves: dict[str, list[Point]] = {}
+    for one in sorted((one for one in found if one.beta is not None), key=lambda one: one.beta or 0.0):
+        curves.setdefault(one.curve, []).append(one)
+    return [curve for curve in curves.values() if len(curve) > 1]
 
 
 def _scale(values: list[float]) -> tuple[float, float, float]:
