@@ -438,6 +438,12 @@ def test_one_point_has_a_plane_too() -> None:
     assert "nan" not in plane.svg([alone]) and "20.0" not in plane.svg([alone]).split("rate + distortion")[0][-20:]
 
 
+def test_the_names_of_many_points_are_inside_the_drawing() -> None:
+    drawn = plane.svg([plane.Point(f"v{i}", 20.0 + i, 80.0, "", "", None) for i in range(40)])
+    height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', drawn)[1])
+    assert max(float(y) for y in re.findall(r'<text x="\d+" y="([\d.]+)"', drawn)) < height
+
+
 # ---- the site ---------------------------------------------------------------------------------------------------
 
 

@@ -54,10 +54,11 @@ def svg(found: list[Point]) -> str:
     def y(distortion: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (distortion - low_y) / (high_y - low_y)
 
+    whole = max(HEIGHT, _line(len(found)))
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {whole}" font-family="sans-serif" '
         'font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<rect width="{WIDTH}" height="{whole}" fill="#ffffff"/>',
         f'<clipPath id="plane"><rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
         f'height="{HEIGHT - TOP - BOTTOM}"/></clipPath>',
     ]
@@ -83,7 +84,7 @@ def svg(found: list[Point]) -> str:
     lines.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 12}" fill="#555555">rate + distortion</text>')
     for place, one in enumerate(found):
         colour = COLOURS[place % len(COLOURS)]
-        height = TOP + 34 + 20 * place
+        height = _line(place)
         name = escape(one.label) + ("" if one.beta is None else f", beta {one.beta:g}")
         lines.append(
             f'<circle cx="{x(one.rate):.1f}" cy="{y(one.distortion):.1f}" r="5" fill="{colour}">'
@@ -92,6 +93,11 @@ def svg(found: list[Point]) -> str:
         lines.append(f'<circle cx="{WIDTH - RIGHT + 21}" cy="{height - 4}" r="5" fill="{colour}"/>')
         lines.append(f'<text x="{WIDTH - RIGHT + 34}" y="{height}">{one.rate + one.distortion:.1f}  {name}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def _line(place: int) -> int:
+    """Where the name of the point ``place`` stands in the list beside the plane."""
+    return TOP + 34 + 20 * place
 
 
 def _pair(table: Table, row: Row) -> tuple[Estimate, Estimate] | None:
