@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.report.figures import grid
-from benchmarks.report.html.axes import Axis, axis, steps
+from benchmarks.report.html.axes import Axis, axis, steps, tick
 from benchmarks.report.html.charts import Point, curves, scatter
 from benchmarks.report.html.markup import Markup, escape, join, link, tag
 from benchmarks.report.html.page import embedded, page
@@ -359,6 +359,12 @@ def test_ticks_are_few_round_and_inside(low: float, width: float) -> None:
     found = steps(low, low + width)
     assert 1 <= len(found) <= 8
     assert all(low - 1e-6 * width <= value <= low + width * (1 + 1e-6) for value in found)
+
+
+@pytest.mark.parametrize("low", [9_990.0, 12_000.0, 64_310.0, 100_000.0, 999_990.0])
+def test_ticks_of_a_few_nats_are_told_apart_however_large_they_are(low: float) -> None:
+    said = [tick(value) for value in axis("ELBO", [low, low + 14.0]).ticks()]
+    assert len(set(said)) == len(said)
 
 
 @given(st.floats(1e-6, 1e9), st.floats(1.0, 1e9))

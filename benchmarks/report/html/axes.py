@@ -70,7 +70,7 @@ def tick(value: float) -> str:
     """A tick's label: 12 k, 1.5 M, 0.25."""
     for start, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if abs(value) >= start:
-            return f"{value / size:.4g} {letter}"
+            return f"{value / size:.6g} {letter}"
     return f"{value:,.6g}"
 
 
