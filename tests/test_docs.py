@@ -350,6 +350,17 @@ def test_a_rank_is_out_of_all_that_it_counts() -> None:
         assert line.split(" | ")[-1].removesuffix(" |").strip("| ") == rank, name
 
 
+def test_tables_of_other_content_are_told_apart_on_a_page_as_on_the_board() -> None:
+    numbers = {"elbo": (-100.0, 0.5), "rate": (20.0, 0.1), "distortion": (80.0, 0.4)}
+    found = tables([make("vae", numbers=numbers), make("m2", numbers=numbers, data__sha256="ef" * 32)])
+    assert len(found) == 2
+    heads = re.findall("^### .*", pages.rates(found), re.M)
+    assert sorted(heads) == ["### quick@1, mnist (set 1)", "### quick@1, mnist (set 2)"]
+    (table,) = [one for one in found if one.rows[0].variant == "m2"]
+    page = pages.variant("m2", registry().variants["m2"], found, {})
+    assert f"### quick@1, mnist (set {table.part})" in page
+
+
 def test_every_variant_has_a_page_that_the_common_page_links_to() -> None:
     index = (DOCS / "variants" / "index.md").read_text()
     for name, entry in registry().variants.items():

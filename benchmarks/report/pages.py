@@ -52,7 +52,7 @@ def variant(name: str, entry: VariantEntry, found: list[Table], shared: Mapping[
     kind = entry.load()
     links = {model: f"see [{title}](../settings.md#{anchor})" for model, (title, anchor) in shared.items()}
     parts = ["## Facts", _facts(name, entry, kind)]
-    parts += ["## Settings", f"Given as `--set NAME=VALUE` or `create_model(\"{name}\", ...)`."]
+    parts += ["## Settings", f'Given as `--set NAME=VALUE` or `create_model("{name}", ...)`.']
     parts.append(settings.table(kind.Settings, entry.settings, links))
     if entry.train:
         words = ", ".join(f"`train.{key}={settings.spelled(value)}`" for key, value in entry.train.items())
@@ -96,7 +96,7 @@ def rates(found: list[Table]) -> str:
     parts = []
     for table in found:
         if points := plane.points(table):
-            parts.append(f"### {escape(table.group)}, {escape(table.dataset)}")
+            parts.append(f"### {_where(table)}")
             parts.append(f"![Rate and distortion of the variants of {table.group}](../{_plane_path(table)})")
             head = ["variant", "beta", "rate (nats)", "distortion (nats)", "rate + distortion"]
             rows = [
@@ -106,6 +106,11 @@ def rates(found: list[Table]) -> str:
             ]  # fmt: skip
             parts.append(grid(head, rows))
     return "\n\n".join(parts) or "There are no records with a rate yet. `zoo bench quick` makes some."
+
+
+def _where(table: Table) -> str:
+    part = f" (set {table.part})" if table.part else ""
+    return f"{escape(table.group)}, {escape(table.dataset)}{part}"
 
 
 def pictures(found: list[Table]) -> dict[str, str]:
@@ -176,7 +181,7 @@ def _measured(name: str, found: list[Table]) -> Iterator[str]:
     )
     pictured = False
     for table, row in shown:
-        yield f"### {escape(table.group)}, {escape(table.dataset)}" + (f": {row.label}" if row.label != name else "")
+        yield f"### {_where(table)}" + (f": {escape(row.label)}" if row.label != name else "")
         yield from _numbers(table, row)
         yield f"```console\nzoo bench {table.group.partition('@')[0]} --variants {name}\n```"
         if not pictured and (images := list(_images(row))):
