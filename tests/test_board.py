@@ -770,6 +770,15 @@ def test_costs_of_runs_that_shared_their_device_or_were_captured_stand_apart() -
     assert [column.metric for column in table.costs].count("parameters") == 1
 
 
+def test_a_cost_in_another_column_is_told_from_one_that_nobody_measured() -> None:
+    records = [
+        make("vae"), make("cvae"), make("iwae", train__captured=True), make("rae", train__images_per_second=None),
+    ]  # fmt: skip
+    lines = {line.split()[0]: line.split() for line in short.board(records).splitlines() if line}
+    assert lines["iwae"][-3:] == ["other", "other", "done"]
+    assert lines["rae"][-3:] == ["-", "61.2", "done"] and lines["vae"][-3:] == ["12,346", "61.2", "done"]
+
+
 def test_the_suite_whose_runs_were_trained_longest_stands_first_however_many_it_has() -> None:
     wide = [make(name, cell__suite="wide", train__epochs=3) for name in ("a", "b", "c", "d")]
     long = [make("a", cell__suite="long", train__epochs=5), make("b", cell__suite="long", train__epochs=5)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from benchmarks.record import Record
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
-from benchmarks.report.tables import Column, Row, Table, tables
+from benchmarks.report.tables import Column, Gap, Row, Table, tables
 from benchmarks.report.terminal import plain, table
 
 
@@ -72,7 +72,10 @@ def _head(column: Column) -> str:
 
 def _cost(row: Row, column: Column | None) -> str:
     cell = row.cells[column] if column is not None else None
-    return notation.number(cell.value, 3) if isinstance(cell, Estimate) else "-"
+    if isinstance(cell, Gap):
+        # The status says of a lost run what it says here.
+        return _gap(cell.kind) if cell.kind == "column" else "-"
+    return "-" if cell is None else notation.number(cell.value, 3)
 
 
 def _gap(kind: str) -> str:
