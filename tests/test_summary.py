@@ -258,3 +258,9 @@ def test_the_difference_to_a_published_number() -> None:
     page = board(ZOO, ENTRIES)
     assert re.search(r"\| 84\.45 \| \+1\.65 \|", page) and re.search(r"\| -90\.00 ± 0\.10 \| -0\.100 \|", page)
     assert "| 84.45 | none |" in board([make("vae", numbers={"elbo": -1.0})], ENTRIES)
+
+
+def test_notes_of_one_variant_that_differ_by_seed_name_it() -> None:
+    noted = [{"kid_digits": (1.0, None, {"note": f"standard deviation {value}"})} for value in (129, 142)]
+    (table,) = tables([make("m2", seed, numbers=numbers) for seed, numbers in enumerate(noted)])
+    assert notes(table) == [("kid_digits", "standard deviation 129 to 142 (m2)")]

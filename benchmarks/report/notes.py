@@ -41,7 +41,8 @@ def _merged(words: str, by_variant: dict[str, set[tuple[str, ...]]]) -> str:
         told = ", ".join(f"{value} ({names})" for value, names in owners.items())
         return _filled(words, [told if i == place else values[0] for i, values in enumerate(columns)])
     ranges = [values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}" for values in columns]
-    return _filled(words, ranges) + f" ({len(by_variant)} variants)"
+    whose = f"{len(by_variant)} variants" if len(by_variant) > 1 else next(iter(by_variant))
+    return _filled(words, ranges) + f" ({whose})"
 
 
 def _filled(words: str, numbers: list[str]) -> str:
