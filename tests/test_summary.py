@@ -15,7 +15,7 @@ from benchmarks.report.compare import Estimate, best, differ, estimate, ranks
 from benchmarks.report.markdown import board
 from benchmarks.report.notes import notes
 from benchmarks.report.published import comparisons
-from benchmarks.report.summary import summary
+from benchmarks.report.summary import leaders, summary
 from benchmarks.report.tables import tables
 from tests.test_board import ENTRIES, ZOO, failed, make
 from zoo.registry import registry
@@ -258,6 +258,15 @@ def test_the_difference_to_a_published_number() -> None:
     page = board(ZOO, ENTRIES)
     assert re.search(r"\| 84\.45 \| \+1\.65 \|", page) and re.search(r"\| -90\.00 ± 0\.10 \| -0\.100 \|", page)
     assert "| 84.45 | none |" in board([make("vae", numbers={"elbo": -1.0})], ENTRIES)
+
+
+def test_no_tie_is_best_behind_a_number_without_an_error() -> None:
+    # Three runs each of two that tie, and one run of a third: MIG has no error but the spread over seeds.
+    tied = [make(name, seed, numbers={"mig": 0.05 + 0.001 * seed}) for name in "ab" for seed in range(3)]
+    (table,) = tables(tied)
+    assert [row.label for row in leaders(table)[0].first] == ["a", "b"]
+    (table,) = tables([*tied, make("c", numbers={"mig": 0.5})])
+    assert leaders(table) == []
 
 
 def test_notes_of_one_variant_that_differ_by_seed_name_it() -> None:

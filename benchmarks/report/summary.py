@@ -70,9 +70,10 @@ def _leader(table: Table, column: Column) -> Leader | None:
     if not first:
         return None  # nothing can be compared
     best = _estimate(first[0], column)
-    better = [one for one in table.ranked(column) if sign * (_estimate(one, column).value - best.value) < 0]
-    if better and len(first) == 1:
-        return None  # the best is a mean over the seeds that survived, or has no error
+    better = [one for row in table.ranked(column) if sign * ((one := _estimate(row, column)).value - best.value) < 0]
+    # The best is a mean over the seeds that survived, with which several may tie, or has no error.
+    if better and (len(first) == 1 or not all(one.has_error for one in better)):
+        return None
     unit = f" {column.unit}" if column.unit and column.metric != "reconstruction_loss" else ""
     number = notation.plus_minus(best.value, best.stderr) + unit
     clear = len(first) > 1 or column in table.winners
