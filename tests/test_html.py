@@ -412,6 +412,16 @@ def test_points_can_be_tabbed_to_and_read_out() -> None:
     assert "Rate and distortion" not in page(records[:1], {}, "nowhere").split("<h3")[1]
 
 
+def test_a_validation_stands_at_its_epoch() -> None:
+    lines = {"epoch": [1.0, 2.0, 3.0, 4.0, 5.0], "train_elbo": [-5.0, -4.0, -3.0, -2.0, -1.0],
+             "validation_elbo": [-4.0, -2.0, -1.0]}  # fmt: skip
+    run = make("a", curves=lines, settings={"train": {"validate_every": 2}})
+    made = page([run], {}, "no folder")
+    drawn = re.findall(r'<path d="M([^"]*)" class="line', made)
+    trained, validated = (path.split("L") for path in drawn)
+    assert validated == [trained[1], trained[3], trained[4]]
+
+
 def test_curves_have_gaps_and_no_drawing_without_points() -> None:
     chart = curves("c", "ELBO", "nats", [[1, 2, 3, 4]], {"train": [[-5.0, None, -3.0, -2.0]]})
     assert chart is not None and re.search(r'd="M[\d. ]+M[\d. ]+L[\d. ]+"', chart), "the pen is lifted over the gap"

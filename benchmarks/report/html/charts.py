@@ -59,22 +59,24 @@ def scatter(
 def curves(
     here: str, title: str, unit: str, epochs: Sequence[Sequence[float | None]],
     series: Mapping[str, Sequence[Sequence[float | None]]],
+    moments: Mapping[str, Sequence[Sequence[float | None]]] | None = None,
 ) -> Markup | None:
-    """Lines over epochs, one a seed for each name of ``series``; None where there is nothing to draw.
+    """Lines over epochs, one a seed for each name of ``series``; None where there is nothing to draw. ``moments`` holds
+    the epochs of each line where they are not all of ``epochs``.
 
     The first points of a run dwarf what comes later: what is far from the other points is off the scale.
     """
     known = [value for lines in series.values() for line in lines for value in line if value is not None]
-    moments = [value for line in epochs for value in line if value is not None]
-    if len(known) < 2 or len(set(moments)) < 2:
+    times = [value for line in epochs for value in line if value is not None]
+    if len(known) < 2 or len(set(times)) < 2:
         return None
-    x = Axis("epoch", min(moments), max(moments))
+    x = Axis("epoch", min(times), max(times))
     y = axis(unit, known, cut="run")
     parts: list[object] = [_frame(x, y)]
-    for i, lines in enumerate(series.values()):
-        for times, line in zip(epochs, lines, strict=True):
-            parts.append(tag("path", d=_path(x, y, times, line), class_=f"line l{i % 4}"))
-    said = f"{', '.join(series)} over {tick(max(moments))} epochs, a line for each seed."
+    for i, (name, lines) in enumerate(series.items()):
+        for own, line in zip((moments or {}).get(name, epochs), lines, strict=True):
+            parts.append(tag("path", d=_path(x, y, own, line), class_=f"line l{i % 4}"))
+    said = f"{', '.join(series)} over {tick(max(times))} epochs, a line for each seed."
     return _svg(here, title, said, parts)
 
 

@@ -82,7 +82,10 @@ def training(row: Json) -> Markup | None:
             }
             unit = "" if group == "Loss" else "nats"
             here = f"{row['id']}-{group.split()[0].lower()}"
-            chart = curves(here, group, unit, [run["curves"]["epoch"] for run in runs], series)
+            epochs = {
+                name.replace("_", " "): [run["moments"].get(name, []) for run in runs] for name in groups[group]
+            }
+            chart = curves(here, group, unit, [run["curves"]["epoch"] for run in runs], series, epochs)
             figures.append(_figure(group, chart, list(series)) if chart else None)
     drawn = [figure for figure in figures if figure is not None]
     return tag("div", *drawn, class_="plots") if drawn else None
