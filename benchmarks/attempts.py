@@ -103,7 +103,7 @@ def smaller(config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={
             "train": train.model_copy(update={"micro_batch": part}),
-            "evaluate": evaluate.model_copy(update={"rows": max(64, evaluate.rows // SMALLER)}),
+            "evaluate": evaluate.model_copy(update={"rows": max(min(64, evaluate.rows), evaluate.rows // SMALLER)}),
         }
     )
 

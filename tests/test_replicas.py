@@ -94,6 +94,22 @@ def test_a_replica_that_is_lost_leaves_the_others_alone(tmp_path: Path, monkeypa
     assert_same_run(folders[0], wanted[0], tmp_path / "alone")
 
 
+def test_a_replica_without_a_finite_validation_is_lost_as_it_is_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = configs("vae", "train.epochs=1", seeds=2)
+    seen = []
+
+    def validate(trainer: Trainer) -> tuple[float, float]:
+        seen.append(trainer)
+        return (float("nan") if len(seen) != 1 else -200.0,) * 2
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    assert train_together(wanted, [tmp_path / "0", tmp_path / "1"], choose("cpu")) == [True, False]
+    with pytest.raises(Diverged, match="no validation that could be kept"):
+        train_run(wanted[1], tmp_path / "1", choose("cpu"))
+
+
 def test_replicas_that_stop_early_keep_their_best(tmp_path: Path) -> None:
     wanted = configs("vae", "train.learning_rate=0.05", "train.patience=1", "train.epochs=6", seeds=2)
     trainers, generators, _ = together._prepared(wanted, choose("cpu"))

@@ -22,6 +22,7 @@ from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
 from zoo import list_models, noise
+from zoo.config import resolve
 from zoo.models import create_model
 from zoo.registry import VARIANT_GROUP, VariantEntry, registry
 from zoo.training import trainer
@@ -268,6 +269,12 @@ def test_a_cell_that_is_short_of_memory_is_tried_once_in_smaller_parts(
     monkeypatch.setattr(trainer.Trainer, "_in_parts", short)
     ended = matrix.run_cell(cells[1], places, choose("cpu"))
     assert ended.status == "failed" and "in parts of 16" in ended.reason and "out of memory" in ended.reason
+
+
+@pytest.mark.parametrize(("rows", "fewer"), [(8192, 2048), (128, 64), (64, 64), (16, 16)])
+def test_a_second_try_never_evaluates_more_rows_than_the_first(rows: int, fewer: int) -> None:
+    config = resolve("vae", "synthetic", settings=[f"evaluate.rows={rows}"])
+    assert attempts.smaller(config).evaluate.rows == fewer
 
 
 def test_a_killed_process_is_told_from_one_that_memory_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
