@@ -113,7 +113,8 @@ class Replicas:
         """Train all to the end and leave the weights that each keeps in its model.
 
         A replica that met a number that is not finite is given back as `Diverged`: alone it would have skipped the
-        update or gone back, which a stack cannot do for one of its replicas.
+        update or gone back, which a stack cannot do for one of its replicas. So is one whose validation was never
+        finite, as it is alone.
 
         Raises:
             Stopped: ``should_stop`` said so after a step. Nothing is kept.
@@ -141,7 +142,11 @@ class Replicas:
             if index in lost:
                 results.append(lost[index])
                 continue
-            trainer.finish()
+            try:
+                trainer.finish()
+            except Diverged as reason:
+                results.append(reason)
+                continue
             results.append(dataclasses.replace(trainer.result(), together=len(self.trainers)))
         return results
 

@@ -210,8 +210,6 @@ class Trainer:
                     self._retreat(str(reason))
         finally:
             self._uncapture()
-        if self.best is not None and not math.isfinite(self.kept):
-            raise Diverged("no validation that could be kept had a finite objective.")
         self.finish()
 
     def draw_from(self, generator: torch.Generator | None) -> None:
@@ -413,8 +411,14 @@ class Trainer:
         self._clock = time.monotonic()
 
     def finish(self) -> None:
-        """Leave the weights that are kept in the model, in evaluation mode."""
+        """Leave the weights that are kept in the model, in evaluation mode.
+
+        Raises:
+            Diverged: no validation says that they are any good.
+        """
         self._uncapture()
+        if self.best is not None and not math.isfinite(self.kept):
+            raise Diverged("no validation that could be kept had a finite objective.")
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.recollect(self.train.whole(drop_last=False).epoch(self.step // self.steps_per_epoch))
