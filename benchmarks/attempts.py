@@ -100,12 +100,13 @@ def smaller(config: RunConfig) -> RunConfig:
     rounding, and so is its identity."""
     train, evaluate = config.train, config.evaluate
     part = max(1, min(train.micro_batch or train.batch_size, train.batch_size) // SMALLER)
-    return config.model_copy(
-        update={
-            "train": train.model_copy(update={"micro_batch": part}),
-            "evaluate": evaluate.model_copy(update={"rows": max(min(64, evaluate.rows), evaluate.rows // SMALLER)}),
-        }
-    )
+    fewer = evaluate.model_copy(update={"rows": max(min(64, evaluate.rows), evaluate.rows // SMALLER)})
+    return with_parts(config, part).model_copy(update={"evaluate": fewer})
+
+
+def with_parts(config: RunConfig, micro_batch: int | None) -> RunConfig:
+    """The same run with another number of examples at once in training."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"micro_batch": micro_batch})})
 
 
 def oom_kills() -> int:

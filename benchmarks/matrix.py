@@ -205,16 +205,19 @@ def outcome_of(
     raising: tuple[type[Exception], ...] = (),
 ) -> tuple[dict[str, Any], bool]:
     """How a cell ended, as the parts of a record, and whether its device is lost. Where memory was short it is tried
-    once more in smaller parts.
+    once more in smaller parts. Where ``config`` has those parts for the sake of memory, and the variant's batch cannot
+    be divided, it is tried whole.
 
     Raises `Stopped`, `zoo.runs.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
     written: that is no failure of the cell, and every other cell would meet it too."""
     from zoo.runs import Busy
-    from zoo.training.trainer import Diverged, Stopped
+    from zoo.training.trainer import Diverged, Indivisible, Stopped
 
     begin()
     short = ""
-    for chosen in (config, attempts.smaller(config)):
+    tries = [config, attempts.smaller(config)]
+    while tries:
+        chosen = tries.pop(0)
         observer = observe(planned) if observe else None
         try:
             content, found = measure(chosen, folder, compute, observer, should_stop, world)
@@ -234,6 +237,11 @@ def outcome_of(
                 raise
             if isinstance(error, raising) and not short:
                 raise error
+            asked = planned.config.train.micro_batch
+            if isinstance(error, Indivisible) and chosen.train.micro_batch != asked and not short:
+                whole = attempts.with_parts(chosen, asked)
+                tries = [whole, attempts.smaller(whole)]
+                continue
             said = " ".join((str(error) or type(error).__name__).split())[:500]
             if attempts.is_about_memory(error) and not short:
                 # Only what it says: the error itself holds on to everything that was in memory.

@@ -292,6 +292,22 @@ def test_a_killed_process_is_told_from_one_that_memory_killed(tmp_path: Path, mo
     assert attempts.begin(tmp_path, "b").number == 1
 
 
+def test_a_cell_that_memory_killed_goes_on_whole_where_its_batch_cannot_be_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = suite_named(small_suite(tmp_path))
+    (planned,) = matrix.plan(suite, variants=("beta_tcvae",))
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    kills = 0
+    monkeypatch.setattr(attempts, "oom_kills", lambda: kills)
+    attempts.begin(places.run(planned.cell), "call")
+    kills = 1
+    ended = matrix.run_cell(planned, places, choose("cpu"), harness="call")
+    assert ended.status == "done", ended.reason
+    assert ended.config["train"]["micro_batch"] is None
+    assert ended.config["evaluate"]["rows"] == attempts.smaller(planned.config).evaluate.rows
+
+
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,10 @@ class Stopped(ZooError):
     """Somebody asked the run to stop; its checkpoint is written and the same call goes on from it."""
 
 
+class Indivisible(UsageError):
+    """A batch is to be computed in parts, and the variant's objective looks at it as a whole."""
+
+
 class Watcher(Protocol):
     """Whoever looks on: the bar, Weights & Biases. Nothing a watcher does changes a run."""
 
@@ -101,8 +105,8 @@ class Trainer:
         record: captures steps where they can be (`can_capture`); None is a CUDA graph, and nothing on a CPU.
 
     Raises:
-        UsageError: the batch is to be divided, and the variant's loss looks at the batch as a whole; the losses are to
-            be compiled, and there is no compiler.
+        Indivisible: the batch is to be divided, and the variant's loss looks at the batch as a whole.
+        UsageError: the losses are to be compiled, and there is no compiler.
     """
 
     def __init__(
@@ -138,7 +142,7 @@ class Trainer:
         self.divided = self.micro_batch < train.batch_size or world.size > 1
         if self.divided and model.couples_batch:
             name = type(model).__name__
-            raise UsageError(f"{name} needs each batch as a whole, and cannot be trained on parts of one.")
+            raise Indivisible(f"{name} needs each batch as a whole, and cannot be trained on parts of one.")
         # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
         self.draw_from(_like_the_device_s(compute.device) if compute.device.type == "cuda" else None)
         self.steps_per_epoch = len(train)
