@@ -206,10 +206,11 @@ def outcome_of(
 ) -> tuple[dict[str, Any], bool]:
     """How a cell ended, as the parts of a record, and whether its device is lost. Where memory was short it is tried
     once more in smaller parts. Where ``config`` has those parts for the sake of memory, and the variant's batch cannot
-    be divided, it is tried whole.
+    be divided, it is tried whole. A training of several processes is not tried again, what comes after it is.
 
     Raises `Stopped`, `zoo.runs.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
     written: that is no failure of the cell, and every other cell would meet it too."""
+    from zoo import runs
     from zoo.runs import Busy
     from zoo.training.trainer import Diverged, Indivisible, Stopped
 
@@ -243,7 +244,9 @@ def outcome_of(
                 tries = [whole, attempts.smaller(whole)]
                 continue
             said = " ".join((str(error) or type(error).__name__).split())[:500]
-            if attempts.is_about_memory(error) and not short:
+            # The other processes are in the middle of a step, and would take a new beginning's numbers for gradients.
+            again = world is None or world.size == 1 or runs.finished(folder)
+            if attempts.is_about_memory(error) and not short and again:
                 # Only what it says: the error itself holds on to everything that was in memory.
                 short = f"out of memory ({said[:200]})"
                 continue

@@ -124,3 +124,22 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, variant: str, setting
     assert codes == [2, 2]
     lines = (tmp_path / "said").read_text().strip().splitlines()
     assert sum(said in line for line in lines) == 2 and not (tmp_path / "two" / "record.json").exists()
+
+
+def test_memory_that_is_short_on_the_first_of_two_ends_the_run_with_that_reason(tmp_path: Path) -> None:
+    def short() -> None:
+        apply, met = trainer.Trainer.apply, []
+
+        def applied(self: trainer.Trainer, *given: Any) -> Any:
+            if self.world.first and self.step == 5 and not met:
+                met.append(self.step)
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            return apply(self, *given)
+
+        trainer.Trainer.apply = applied
+
+    first, second = together(tmp_path, words("vae", "two", SETTINGS), prepare=short)
+    assert wait(first) == 1, (tmp_path / "said").read_text()[-2000:]
+    assert wait(second) != 0
+    made = record.read(tmp_path / "two" / "record.json")
+    assert made.status == "failed" and "out of memory" in made.reason
