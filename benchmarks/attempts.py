@@ -3,6 +3,7 @@ died another one, and what one worker saw fail its neighbours do not try again."
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -59,6 +60,12 @@ def begin(folder: Path, harness: str, recorded: str = "") -> Attempt | None:
 def end(folder: Path, attempt: Attempt, when: str = "") -> None:
     """Note that the cell has an outcome, of the moment ``when``."""
     _write(folder, replace(attempt, ended=True, when=when))
+
+
+def take_back(folder: Path, attempt: Attempt) -> None:
+    """Note that the cell was not tried after all: its process lives, and another has the cell or is to have it."""
+    with contextlib.suppress(OSError):
+        _write(folder, replace(attempt, number=attempt.number - 1))
 
 
 def is_about_memory(error: BaseException) -> bool:

@@ -180,7 +180,11 @@ def run_cell(
                 content["seconds"]["figures"] = time.monotonic() - started
 
             config = attempts.smaller(planned.config) if attempt.short_of_memory else planned.config
-            outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
+            try:
+                outcome, lost = outcome_of(planned, config, folder, compute, observe, should_stop, finish)
+            except Exception:
+                attempts.take_back(folder, attempt)
+                raise
         made = make_record(planned, compute, outcome)
         attempts.end(folder, attempt, made.when)
         record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps

@@ -21,7 +21,7 @@ from benchmarks.suite import suite_named, suites
 from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_training import run, same, weights
-from zoo import list_models, noise
+from zoo import list_models, noise, runs
 from zoo.config import resolve
 from zoo.models import create_model
 from zoo.registry import VARIANT_GROUP, VariantEntry, registry
@@ -346,6 +346,16 @@ def test_a_cell_whose_process_dies_again_and_again_is_failed_and_the_others_run(
     made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="call")
     assert [one.status for one in made] == ["failed", "done"]
     assert "died 2 times" in made[0].reason and made[0].log_tail
+
+
+def test_a_cell_whose_run_is_held_by_another_is_not_one_whose_process_died(tmp_path: Path) -> None:
+    cells = matrix.plan(suite_named(small_suite(tmp_path)))[:1]
+    places = Places(tmp_path / "board", tmp_path / "runs")
+    with runs.locked(places.run(cells[0].cell)):  # as where it is trained ahead
+        for _ in range(attempts.DEATHS + 1):
+            assert matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="call") == []
+    (made,) = matrix.run_all(cells, places, matrix.compute_of("cpu", cells), harness="call")
+    assert made.status == "done", made.reason
 
 
 def test_zoo_train_records_a_failure_and_says_one_sentence(zoo, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
