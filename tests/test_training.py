@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import fcntl
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 import timm
@@ -29,7 +31,7 @@ from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
 from zoo.models.vae import VanillaVAE
-from zoo.runs import fresh_model, load_images, load_run, locked, make_trainer, train_run
+from zoo.runs import Busy, fresh_model, load_images, load_run, locked, make_trainer, train_run
 from zoo.together import train_together
 from zoo.training import checkpoint
 from zoo.training.average import Average
@@ -205,6 +207,22 @@ def test_a_folder_that_cannot_be_locked_is_trained_in_with_a_warning(tmp_path: P
     monkeypatch.setattr("fcntl.flock", unknown)
     assert run(tmp_path, "train.epochs=1").result.steps == 8
     assert "nothing else may be at work in it" in caplog.text
+
+
+def test_a_lock_that_was_taken_away_and_made_anew_is_another_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, others = fcntl.flock, []
+
+    def late(handle: TextIO, how: int) -> None:
+        # Whoever held the folder has removed it, and the next one is in there already.
+        (tmp_path / ".lock").unlink()
+        others.append(open(tmp_path / ".lock", "w"))
+        lock(others[0], how)
+        lock(handle, how)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with pytest.raises(Busy), locked(tmp_path):
+        pass
+    others[0].close()
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

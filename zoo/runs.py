@@ -16,10 +16,11 @@ import inspect
 import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -310,7 +311,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             raise Busy(f"another process is at work in {folder}.") from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): nothing else may be at work in it.", folder, error.strerror)
-        if not (folder / name).exists():  # its folder was taken away between the two calls
+        if not _is_at(handle, folder / name):  # it was taken away between the two calls, and may be another's again
             raise Busy(f"another process is at work in {folder}.")
         try:
             yield
@@ -320,6 +321,13 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
                     (folder / lock).unlink(missing_ok=True)
                 folder.rmdir()
             raise
+
+
+def _is_at(handle: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 class Busy(UsageError):
