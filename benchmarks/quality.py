@@ -35,7 +35,8 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
         if reason:
             skipped[name] = reason
             continue
-        from benchmarks.metrics.extractors import in_range, make_extractor
+        from benchmarks.metrics.extractors import make_extractor
+        from benchmarks.metrics.features import in_range
         from benchmarks.metrics.quality import FEWEST, image_quality
 
         if fake is None or real is None:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from benchmarks.digits import model as digits
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics import weights
+from benchmarks.metrics.features import in_range
 from benchmarks.metrics.inception import fold, inception_network
 from zoo.errors import UsageError, unknown
 from zoo.files import atomic_write, cache_dir
@@ -56,11 +57,6 @@ def as_bytes(images: Any, name: str = "images") -> Tensor:
         reach = f"they reach from {low:g} to {high:g}; bytes go in as uint8"
         raise UsageError(f"{name} must be floats in [0, 1], but {reach}.")
     return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
-
-
-def in_range(images: Tensor) -> bool:
-    """Whether floats lie in [0, 1] but for rounding; NaN does not."""
-    return not images.numel() or bool((images.amin() >= -1e-6) & (images.amax() <= 1 + 1e-6))
 
 
 class Extractor:

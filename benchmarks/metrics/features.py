@@ -24,6 +24,11 @@ class Estimate(NamedTuple):
     note: str | None = None
 
 
+def in_range(images: Tensor) -> bool:
+    """Whether floats lie in [0, 1] but for rounding; NaN does not."""
+    return not images.numel() or bool((images.amin() >= -1e-6) & (images.amax() <= 1 + 1e-6))
+
+
 def entry(
     estimate: Estimate, better: str | None, identity: dict[str, Any], unit: str = ""
 ) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics.features import entry, mean_and_error
+from benchmarks.metrics.features import entry, in_range, mean_and_error
 from zoo.errors import UsageError
 
 PSNR_LIMIT = 100.0  # dB; an exact copy would have infinity, which no record can hold
@@ -43,8 +43,8 @@ def reconstruction_quality(x: Tensor, reconstruction: Tensor, batch: int = 256) 
     for left, right in stoppable(zip(x.split(batch), reconstruction.split(batch), strict=True)):
         left, right = left.float(), right.float()
         for name, images in (("the images", left), ("the reconstructions", right)):
-            low, high = (float(bound) for bound in images.aminmax())
-            if not (low >= -1e-6 and high <= 1 + 1e-6):  # also false for NaN
+            if not in_range(images):
+                low, high = (float(bound) for bound in images.aminmax())
                 raise UsageError(f"{name} must lie in [0, 1], but reach from {low:g} to {high:g}.")
         psnr.append(_psnr(left, right))
         ssim.append(_ssim(left, right))
