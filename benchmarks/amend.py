@@ -48,7 +48,7 @@ def amend(
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
-    from zoo.runs import finished, locked, train_run
+    from zoo.runs import CELL_LOCK, finished, locked, train_run
 
     environment.at_start()
     cell, folder = planned.cell, places.run(planned.cell)
@@ -59,7 +59,7 @@ def amend(
         return made
     if not finished(folder):
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
-    with locked(folder, ".cell-lock"):
+    with locked(folder, CELL_LOCK):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
         if ADDABLE[metric].sign in (*made.metrics, *made.figures):
             return made

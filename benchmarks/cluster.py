@@ -52,7 +52,7 @@ def run_all(
         UsageError: Ray is not installed, or cannot be reached.
         Stopped: the user asked for it; tasks that run are given up.
     """
-    from zoo.runs import Busy, locked
+    from zoo.runs import CELL_LOCK, Busy, locked
     from zoo.training.trainer import Stopped
 
     ray = _connect(cluster.address)
@@ -66,7 +66,7 @@ def run_all(
                 continue
             try:
                 # The driver holds the cell: whoever else works on this folder leaves it alone.
-                held.enter_context(locked(places.run(planned.cell), ".cell-lock"))
+                held.enter_context(locked(places.run(planned.cell), CELL_LOCK))
             except Busy:
                 continue
             if matrix.done(planned, places):

@@ -152,10 +152,10 @@ def run_cell(
 
     ``harness`` names the call of the command that this belongs to, whichever process it is: a cell that failed in it
     is not tried by it again."""
-    from zoo.runs import locked
+    from zoo.runs import CELL_LOCK, locked
 
     folder = places.run(planned.cell)
-    with locked(folder, ".cell-lock"):
+    with locked(folder, CELL_LOCK):
         if finished := done(planned, places):
             return finished
         for place in (folder, places.records / planned.cell.group, places.board / "assets" / planned.cell.group):

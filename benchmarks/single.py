@@ -53,7 +53,7 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
     from benchmarks.interrupt import graceful
     from benchmarks.report.figures import grid
     from zoo.files import atomic_write
-    from zoo.runs import locked, train_run
+    from zoo.runs import CELL_LOCK, locked, train_run
     from zoo.training.distributed import asked_for, joined
     from zoo.training.precision import choose
 
@@ -71,7 +71,7 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
         if not world.first:
             train_run(planned.config, folder, compute, (), should_stop, world)
             return None
-        with locked(folder, ".cell-lock"):
+        with locked(folder, CELL_LOCK):
             outcome, _ = matrix.outcome_of(
                 planned, planned.config, folder, compute, observe, should_stop, finish, world, (UsageError,)
             )

@@ -41,7 +41,8 @@ from zoo.training.trainer import Result, Trainer, Watcher
 
 log = logging.getLogger(__name__)
 MODEL = "model.safetensors"
-LOCKS = (".lock", ".cell-lock")  # of who trains in a folder, and of who makes a record of what is there
+CELL_LOCK = ".cell-lock"
+LOCKS = (".lock", CELL_LOCK)  # of who trains in a folder, and of who makes a record of what is there
 EXPORTED = "config.json"  # the description in a folder that `zoo export` wrote
 MAX_DESCRIPTION = 1 << 20
 MAX_SIZE = 1 << 14

@@ -85,8 +85,10 @@ def _metrics() -> tuple[list[str], list[list[Any]]]:
 
 
 def _without_constant(headers: list[str], rows: list[list[Any]]) -> tuple[list[str], list[list[Any]]]:
-    # "built-in" in every row tells nobody anything.
-    if all(row[-1] == "built-in" for row in rows):
+    from zoo.registry import BUILT_IN
+
+    # The same word in every row tells nobody anything.
+    if all(row[-1] == BUILT_IN for row in rows):
         return headers[:-1], [row[:-1] for row in rows]
     return headers, rows
 
