@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.catalogue import distance_of
 from benchmarks.interrupt import stoppable
+from benchmarks.metrics.features import in_range
 from benchmarks.pictures import CHANNELS, generate
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
@@ -36,7 +37,6 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
             skipped[name] = reason
             continue
         from benchmarks.metrics.extractors import make_extractor
-        from benchmarks.metrics.features import in_range
         from benchmarks.metrics.quality import FEWEST, image_quality
 
         if fake is None or real is None:
