@@ -88,9 +88,10 @@ def train(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
-    from benchmarks import record, single
+    from benchmarks import record
     from benchmarks.report.short import board
-    from benchmarks.watch import Watchers
+    from benchmarks.running import single
+    from benchmarks.running.watch import Watchers
     from zoo.config import resolve
 
     config = resolve(variant, data, seed, settings=settings)
@@ -164,7 +165,7 @@ def bench(
     if jobs != "auto" and not (jobs.isdecimal() and len(jobs) < 10 and int(jobs)):
         raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
     if worker is not None:
-        from benchmarks import workers
+        from benchmarks.running import workers
         from zoo.training.trainer import Stopped
 
         os.environ["ZOO_BAR"] = str(worker)
@@ -207,8 +208,8 @@ def measure(
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
     fid_bf16, in half the time; latent, which is probes and pictures of the codes."""
     from benchmarks import matrix
-    from benchmarks.amend import ADDABLE, amend
     from benchmarks.interrupt import graceful
+    from benchmarks.running.amend import ADDABLE, amend
     from benchmarks.suite import suite_named
     from zoo.runs import Busy
 
@@ -337,8 +338,9 @@ def _fail(sentence: str, code: int) -> None:
 
 
 def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
-    from benchmarks import ahead, attempts, matrix, workers
+    from benchmarks import matrix
     from benchmarks.interrupt import graceful
+    from benchmarks.running import ahead, attempts, workers
     from zoo.training.trainer import Stopped
 
     compute = matrix.compute_of(device, cells)
@@ -367,8 +369,8 @@ def _run(
 ) -> None:
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
-    from benchmarks.watch import watching
-    from benchmarks.workers import HARNESS
+    from benchmarks.running.watch import watching
+    from benchmarks.running.workers import HARNESS
 
     compute = matrix.compute_of(device, cells)
     with graceful() as should_stop:
@@ -381,8 +383,8 @@ def _run(
 def _run_on_ray(
     cells: list[Any], places: Any, device: str, wandb_mode: str, address: str, gpus_per_cell: float
 ) -> None:
-    from benchmarks.cluster import Cluster, run_all
     from benchmarks.interrupt import graceful
+    from benchmarks.running.cluster import Cluster, run_all
 
     with graceful() as should_stop:
         cluster = Cluster(address, gpus_per_cell)

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.anomaly import anomaly
 from benchmarks.catalogue import METRICS, explains
-from benchmarks.classification import classification
-from benchmarks.factors import disentanglement
+from benchmarks.evaluation.anomaly import anomaly
+from benchmarks.evaluation.classification import classification
+from benchmarks.evaluation.factors import disentanglement
+from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
 from benchmarks.pictures import CHANNELS, generate, to_bytes
-from benchmarks.representation import batches_of, represented
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
@@ -147,7 +147,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
 
 
 def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
-    from benchmarks.quality import reconstruction, sample_quality
+    from benchmarks.evaluation.quality import reconstruction, sample_quality
 
     config = run.config.evaluate
     if run.model.spec.shape[0] in CHANNELS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record, cell_key, read
-from benchmarks.single import RECORD
+from benchmarks.running.single import RECORD
 from zoo import __version__
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attempts, environment, record
+from benchmarks import environment, record
 from benchmarks.record import Cell, Record
+from benchmarks.running import attempts
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError, ended
@@ -26,7 +27,7 @@ from zoo.registry import registry
 LOG_LINES = 20
 # What an evaluation imports where it needs it.
 EVALUATION = (
-    *("per_example", "quality", "report.figures", "digits.train"),
+    *("per_example", "evaluation.quality", "report.figures", "digits.train"),
     *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )

@@ -2,10 +2,10 @@
 
 Everybody trains the same network on the same images of MNIST with the same batch size. The bare loop is what one would
 write by hand: index, binarise, forward, backward, fused Adam, and nothing else; it runs in one process with the
-trainer. pythae runs in an environment of its own (`benchmarks.peers`), each of our ways beside it in another process.
-All of them alternate, because two shared cores drift by a quarter over minutes: the median of the ratios of the repeats
-is the number to quote, and no images per second. Everybody trains on from repeat to repeat, the first `--warm` of which
-do not count: a run that has trained for a while is slower on a CPU (`zoo.training.subnormal`).
+trainer. pythae runs in an environment of its own (`benchmarks.performance.peers`), each of our ways beside it in
+another process. All of them alternate, because two shared cores drift by a quarter over minutes: the median of the
+ratios of the repeats is the number to quote, and no images per second. Everybody trains on from repeat to repeat, the
+first `--warm` of which do not count: a run that has trained for a while is slower on a CPU (`zoo.training.subnormal`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks import environment
-from benchmarks.peers.environment import python as environment_of_pythae
+from benchmarks.performance.peers.environment import python as environment_of_pythae
 from benchmarks.report import terminal
 from zoo import products
 from zoo.config import RunConfig, resolve
@@ -213,9 +213,9 @@ class Contestant:
     env: tuple[tuple[str, str], ...] = ()
 
 
-PYTHAE = Contestant("pythae", "benchmarks.peers.pythae_loop")
-LOOP, BARE = "benchmarks.peers.zoo_loop", "benchmarks.peers.bare_loop"
-VARIANT = "benchmarks.peers.variant_loop"
+PYTHAE = Contestant("pythae", "benchmarks.performance.peers.pythae_loop")
+LOOP, BARE = "benchmarks.performance.peers.zoo_loop", "benchmarks.performance.peers.bare_loop"
+VARIANT = "benchmarks.performance.peers.variant_loop"
 # A tunable that changes nothing, and by which the environment says how malloc is to behave.
 KEPT, AS_IT_COMES = (
     Contestant("kept", VARIANT),

@@ -264,8 +264,8 @@ def test_pictures_of_private_data_stay_with_the_run(tmp_path: Path, monkeypatch:
     from types import SimpleNamespace
 
     from benchmarks import matrix
+    from benchmarks.running.watch import Watchers
     from benchmarks.suite import suite_named
-    from benchmarks.watch import Watchers
     from zoo.registry import registry
     from zoo.training.precision import choose
 

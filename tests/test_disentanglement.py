@@ -17,10 +17,11 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import LinearSVC
 
-from benchmarks import metric_speed, score
+from benchmarks import score
 from benchmarks.metrics import correlation, dci, interventions, irs, mutual_information, predictability
 from benchmarks.metrics.codes import Codes, FactorSpace, Undefined
 from benchmarks.metrics.disentanglement import METRICS, choose, score_codes, score_space
+from benchmarks.performance import metrics as metric_speed
 from zoo.errors import UsageError, ZooError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "disentanglement.json").read_text())

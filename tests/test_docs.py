@@ -21,11 +21,12 @@ import click
 import pytest
 import yaml
 
-from benchmarks import cli, matrix, skeleton, workers
+from benchmarks import cli, matrix, skeleton
 from benchmarks.recipe import recipe_named
 from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
 from benchmarks.report.tables import tables
+from benchmarks.running import workers
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.test_board import failed, make

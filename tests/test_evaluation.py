@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import classification, matrix
+from benchmarks import matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
-from benchmarks.factors import _codes, disentanglement
+from benchmarks.evaluation import classification
+from benchmarks.evaluation.factors import _codes, disentanglement
+from benchmarks.evaluation.quality import sample_quality
+from benchmarks.evaluation.representation import _probes, batches_of
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
@@ -21,10 +24,8 @@ from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.likelihood import bound, importance_weighted, measured
 from benchmarks.metrics.quality import image_quality
 from benchmarks.pictures import generate
-from benchmarks.quality import sample_quality
 from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
-from benchmarks.representation import _probes, batches_of
 from zoo import noise
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
@@ -171,7 +172,7 @@ def test_a_map_of_codes_is_not_scored_number_by_number(tmp_path: Path, monkeypat
     factors = torch.arange(len(test)).remainder(2).unsqueeze(1)
     known = replace(test, factors=factors, factor_names=("even",), factor_sizes=(2,), factor_kind="measured")
     made.images = replace(made.images, splits=made.images.splits | {"test": known}, known_sha256=None)
-    monkeypatch.setattr("benchmarks.factors.LARGEST", 31)
+    monkeypatch.setattr("benchmarks.evaluation.factors.LARGEST", 31)
     assert disentanglement(made) == (
         {}, {"disentanglement": "needs a code of at most 31 numbers, and this one has 32"},
     )  # fmt: skip
@@ -279,7 +280,7 @@ def test_samples_are_compared_with_real_data_only_in_the_range_of_bytes(
         for name, images in load_synthetic().splits.items()
     }
     real = ImageSet("real", splits, DataSpec((1, 28, 28), "real", classes=10))
-    monkeypatch.setattr("benchmarks.quality.load_grey", lambda config: real)
+    monkeypatch.setattr("benchmarks.evaluation.quality.load_grey", lambda config: real)
     metrics, skipped = sample_quality(run(tmp_path, "vae", "synthetic", "evaluate.quality_samples=32"))
     assert ("fd_digits" in metrics) != beyond
     assert ("leaves [0, 1]" in skipped.get("fd_digits", "")) == beyond
@@ -305,7 +306,7 @@ def test_bytes_without_a_likelihood_have_no_bits(tmp_path: Path) -> None:
 
 
 def test_factors_colour_a_picture_where_there_are_no_classes(tmp_path: Path) -> None:
-    from benchmarks.representation import _colours
+    from benchmarks.evaluation.representation import _colours
 
     factors = torch.tensor([[0, 0], [0, 1], [0, 2], [1, 0], [0, 1], [0, 2]])
     images = Images(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), None, factors, ("rare", "even"), (2, 3), "exact")

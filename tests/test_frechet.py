@@ -236,7 +236,7 @@ def test_tensors_arrays_and_float32_are_taken() -> None:
 
 @pytest.mark.slow
 def test_what_the_comparison_of_speeds_compares_is_one_number() -> None:
-    from benchmarks.metrics.frechet_speed import frechet_speed
+    from benchmarks.performance.frechet import frechet_speed
 
     result = frechet_speed(dimensions=512, repeats=1)
     if "speedup" not in result:

@@ -30,8 +30,8 @@ from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
 EVALUATORS = {
-    f"benchmarks.{name}"
-    for name in ("evaluate", "anomaly", "classification", "factors", "latents", "pictures", "quality", "representation")
+    *(f"benchmarks.{name}" for name in ("evaluate", "latents", "pictures")),
+    *(f"benchmarks.evaluation.{path.stem}" for path in (ROOT / "benchmarks" / "evaluation").glob("[!_]*.py")),
 }
 
 
@@ -45,7 +45,7 @@ def smoke(*sweep: str, seeds: tuple[int, ...] = (0,)) -> list[matrix.Planned]:
 
 
 def test_each_cell_is_trained_in_its_own_number_format(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.ahead import train_ahead
+    from benchmarks.running.ahead import train_ahead
 
     formats = []
     monkeypatch.setattr(matrix, "run_cell", lambda planned, places, compute, *_: formats.append(compute.name))
@@ -61,7 +61,7 @@ def test_each_cell_is_trained_in_its_own_number_format(places: Places, monkeypat
 def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks import workers
+    from benchmarks.running import workers
 
     cells = smoke(seeds=(0, 1))
     monkeypatch.setattr(workers, "run", lambda *_: [cli.DONE, cli.FAILED])
@@ -104,11 +104,11 @@ def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
     def train_run(*_):
         assert environment.at_start.cache_info().currsize == 1
         # Every module that one of those that evaluate imports in a function is in the list.
-        for path in (ROOT / "benchmarks").glob("*.py"):
-            if f"benchmarks.{path.stem}" in EVALUATORS:
-                found = re.findall(r"^    +from (benchmarks\.[\w.]+) import", path.read_text(), re.M)
-                packages = {name.rpartition(".")[0] for name in asked}
-                assert set(found) <= asked | packages, path
+        for name in EVALUATORS:
+            text = (ROOT / name.replace(".", "/")).with_suffix(".py").read_text()
+            found = re.findall(r"^    +from (benchmarks\.[\w.]+) import", text, re.M)
+            packages = {name.rpartition(".")[0] for name in asked}
+            assert set(found) <= asked | packages, name
         raise ValueError("seen")
 
     environment.at_start.cache_clear()
@@ -130,8 +130,8 @@ def test_the_code_is_read_before_a_training_and_with_it_what_evaluates(
 def test_what_fails_ahead_of_the_cells_is_left_to_them(
     places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, said: str | None
 ) -> None:
-    from benchmarks.ahead import train_ahead
     from benchmarks.commands import reproduce
+    from benchmarks.running.ahead import train_ahead
     from zoo import together
     from zoo.training import precision
 
@@ -158,8 +158,8 @@ def test_what_fails_ahead_of_the_cells_is_left_to_them(
 
 
 def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import ahead, workers
     from benchmarks.commands import reproduce
+    from benchmarks.running import ahead, workers
     from zoo import together
     from zoo.training import precision
 
@@ -297,7 +297,7 @@ def test_a_bench_that_is_stopped_leaves_the_board_of_what_is_done(
 
 
 def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from benchmarks import amend
+    from benchmarks.running import amend
     from zoo.runs import Busy
 
     seen = []
@@ -391,7 +391,7 @@ def test_one_configuration_in_two_suites_is_two_runs_of_wandb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from benchmarks.report import wandb
-    from benchmarks.watch import Watchers
+    from benchmarks.running.watch import Watchers
 
     started = []
     monkeypatch.setattr(wandb.Observer, "__init__", lambda *_, **__: None)

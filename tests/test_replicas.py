@@ -242,8 +242,8 @@ def test_runs_are_measured_beside_as_many_as_are_trained_so(monkeypatch: pytest.
 def test_a_suite_trains_its_seeds_in_the_way_that_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: float, streams: float, wins: str | None
 ) -> None:
-    from benchmarks.ahead import train_ahead
     from benchmarks.matrix import Places, compute_of, plan
+    from benchmarks.running.ahead import train_ahead
     from benchmarks.suite import suite_named
 
     monkeypatch.setattr(runs, "Trainer", OwnNoise)
@@ -268,8 +268,8 @@ def test_a_suite_trains_its_seeds_in_the_way_that_wins(
 
 
 def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp_path: Path) -> None:
-    from benchmarks.ahead import train_ahead
     from benchmarks.matrix import Places, compute_of, plan
+    from benchmarks.running.ahead import train_ahead
     from benchmarks.suite import suite_named
 
     def refuses(configs, compute):
@@ -287,8 +287,8 @@ def test_cells_whose_steps_cannot_be_captured_at_once_are_left_to_themselves(tmp
 def test_a_way_that_cannot_be_taken_leaves_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    from benchmarks.ahead import train_ahead
     from benchmarks.matrix import Places, compute_of, plan
+    from benchmarks.running.ahead import train_ahead
     from benchmarks.suite import suite_named
 
     def fails(configs, compute):
@@ -332,8 +332,8 @@ def test_many_runs_are_trained_beside_each_other_in_lots() -> None:
 
 
 def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
-    from benchmarks.ahead import groups
     from benchmarks.matrix import Places, plan
+    from benchmarks.running.ahead import groups
     from benchmarks.suite import suite_named
 
     cells = plan(suite_named("smoke"), ("beta_vae",), ("synthetic",), (0, 1), ("beta=1", "beta=4"))
@@ -345,7 +345,8 @@ def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
 def test_on_a_gpu_cells_are_trained_ahead_once_whoever_evaluates_them(
     jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks import ahead, cli, matrix, workers
+    from benchmarks import cli, matrix
+    from benchmarks.running import ahead, workers
     from benchmarks.suite import suite_named
     from zoo.training import precision
 

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from benchmarks import classification
 from benchmarks.digits.model import load_digit_classifier
+from benchmarks.evaluation import classification
+from benchmarks.evaluation.representation import chosen
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.auroc import auroc
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.probes import knn, linear_probe
 from benchmarks.metrics.projections import pca, tsne
 from benchmarks.report.figures import png, scatter
-from benchmarks.representation import chosen
 from zoo.data.synthetic import load_synthetic
 
 PROBES = pytest.mark.parametrize("probe", [linear_probe, knn])

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.peers import networks
+from benchmarks.performance.peers import networks
 from benchmarks.throughput import _ratio
 from tests.conftest import ROOT
 from zoo import noise
@@ -49,7 +49,7 @@ def test_the_loss_is_pythae_s_but_for_a_constant() -> None:
 
 
 def test_a_variant_trains_in_rounds_too() -> None:
-    command = [sys.executable, "-m", "benchmarks.peers.variant_loop", "--variant", "vae", "--images", "256"]
+    command = [sys.executable, "-m", "benchmarks.performance.peers.variant_loop", "--variant", "vae", "--images", "256"]
     done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert first.keys() == second.keys()
@@ -59,7 +59,7 @@ def test_a_variant_trains_in_rounds_too() -> None:
 @pytest.mark.parametrize("contestant", ["zoo_loop", "bare_loop"])
 def test_a_contestant_answers_each_round_with_one_line(contestant: str, tmp_path: Path) -> None:
     np.save(tmp_path / "pictures.npy", pictures(256).numpy())
-    command = [sys.executable, "-m", f"benchmarks.peers.{contestant}", "--network", "mlp"]
+    command = [sys.executable, "-m", f"benchmarks.performance.peers.{contestant}", "--network", "mlp"]
     command += ["--pictures", str(tmp_path / "pictures.npy")]
     done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
     first, second = (json.loads(line) for line in done.stdout.splitlines())

@@ -76,10 +76,11 @@ def write_page(board: Path, places: Any) -> Path:
 
 
 def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
-    from benchmarks import attempts, matrix
-    from benchmarks.ahead import left_to_cells
+    from benchmarks import matrix
     from benchmarks.interrupt import graceful
-    from benchmarks.watch import watching
+    from benchmarks.running import attempts
+    from benchmarks.running.ahead import left_to_cells
+    from benchmarks.running.watch import watching
     from zoo.together import train_beside
 
     def tell(planned: Any, made: Any) -> None:

@@ -25,7 +25,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks import cli, record, single, suite
+from benchmarks import cli, record, suite
+from benchmarks.running import single
 from tests.conftest import ROOT
 from tests.faults.children import FAULTS, SUITE
 from tests.test_record import plain
@@ -457,7 +458,7 @@ def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> N
 
         patch.setattr(single, "run", nothing)
         patch.setattr(cli, "_run_all", nothing)
-        patch.setattr("benchmarks.amend.amend", nothing)
+        patch.setattr("benchmarks.running.amend.amend", nothing)
         patch.setattr("zoo.data.fetch.fetch_asset", nothing)
         patch.setattr("benchmarks.metrics.weights.inception_weights", nothing)
         patch.setattr("benchmarks.metrics.weights.efficientnet_weights", nothing)

@@ -22,7 +22,7 @@ from zoo.errors import UsageError
 
 
 def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from benchmarks import cluster
+    from benchmarks.running import cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install vae-zoo\[ray\]"):
@@ -69,7 +69,7 @@ class OneByOne:
 
 
 def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import cluster
+    from benchmarks.running import cluster
     from zoo.runs import locked
 
     stand_in = OneByOne(lost=("vq_vae",))
@@ -113,7 +113,7 @@ def test_the_cells_of_a_lost_node_run_elsewhere(tmp_path: Path, monkeypatch: pyt
     ray = pytest.importorskip("ray", reason="Ray is an extra: pip install vae-zoo[ray]")
     from ray.cluster_utils import Cluster
 
-    from benchmarks import cluster
+    from benchmarks.running import cluster
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine

@@ -31,7 +31,7 @@ CONV = (
 @pytest.fixture(scope="module", autouse=True)
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Once in this process, so that every child finds data and modules loaded."""
-    from benchmarks.single import planned, run
+    from benchmarks.running.single import planned, run
     from zoo.config import resolve
 
     config = resolve("vae", "synthetic", settings=SETTINGS)

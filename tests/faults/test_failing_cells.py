@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ahead, attempts, cli, matrix, record, workers
+from benchmarks import cli, matrix, record
 from benchmarks.matrix import Places
+from benchmarks.running import ahead, attempts, workers
 from benchmarks.suite import suite_named, suites
 from tests.in_pieces import in_pieces
 from tests.test_cli import zoo  # noqa: F401 (a fixture)

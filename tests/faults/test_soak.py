@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import matrix, soak
+from benchmarks import matrix
+from benchmarks.performance import soak
 from tests.faults.children import CELLS, SUITE
 from zoo.training.memory import resident_memory
 

@@ -3,7 +3,7 @@
 On a CPU two cells with one thread each beat one cell with two threads: the networks are small, and threads that wait
 for each other at every layer are lost to whatever else the machine does. A worker is the same command again; each
 takes the cells that nobody has taken, and stops by itself when the one that started it is gone. One that is killed
-gets a successor, which goes on with its cell (`benchmarks.attempts` counts).
+gets a successor, which goes on with its cell (`benchmarks.running.attempts` counts).
 """
 
 from __future__ import annotations

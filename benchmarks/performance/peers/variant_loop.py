@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.peers import rounds
+from benchmarks.performance.peers import rounds
 from benchmarks.throughput import trainer_epochs
 from zoo.config import resolve
 from zoo.runs import load_images

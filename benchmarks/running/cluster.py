@@ -116,7 +116,7 @@ def _run_cell(text: str, device: str, wandb_mode: str, scratch: str | None) -> t
     """On a node: the cell's record as text, and the files that go with it by their path below the board."""
     import ray
 
-    from benchmarks.watch import watching
+    from benchmarks.running.watch import watching
     from zoo.config import RunConfig
     from zoo.training.precision import choose
 

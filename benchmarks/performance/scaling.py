@@ -1,8 +1,8 @@
-"""How cost grows with the data, the resolution, the latent size and k: `python -m benchmarks.scaling [--plot FILE]`.
+"""How cost grows with the data, the resolution, the latent size and k.
 
-Every row is one vanilla VAE on synthetic bytes, a few steps of the trainer or one evaluation, the median of several.
-Memory is what the row added to the process at its peak, so 0 where what an earlier row had freed sufficed. A table, and
-with ``--plot`` the same on logarithmic axes.
+`python -m benchmarks.performance.scaling [--plot FILE]`: every row is one vanilla VAE on synthetic bytes, a few steps
+of the trainer or one evaluation, the median of several. Memory is what the row added to the process at its peak, so 0
+where what an earlier row had freed sufficed. A table, and with ``--plot`` the same on logarithmic axes.
 """
 
 from __future__ import annotations

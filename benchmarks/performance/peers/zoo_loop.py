@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from benchmarks.peers import networks, rounds
+from benchmarks.performance.peers import networks, rounds
 from benchmarks.throughput import steps_of
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches

@@ -134,7 +134,7 @@ _LOOKS_SECRET = re.compile(r"\bwandb_v\d_\w{20,}|\b[0-9a-f]{40}\b|(?<=://)[^/\s:
 
 def publishable(lines: list[str]) -> list[str]:
     """Lines of a log without where this machine keeps its files and without keys: a record is published."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     home = str(Path.home())
     secrets = [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8]
     kept = []

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.evaluation.representation import labelled, some
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.pictures import generate
-from benchmarks.representation import labelled, some
 from zoo.data.images import Images
 from zoo.runs import Run, load_grey
 

@@ -4,7 +4,7 @@ runs cell by cell.
 They are trained as one stack, or on a stream each where they cannot be stacked or that is slower (`zoo.together`).
 Either leaves finished runs in the cells' folders, and each cell then evaluates and records its own. A few steps of each
 way are timed first, and cells are left to run one by one where that is faster. On a GPU only: on a CPU the seeds are
-processes, a core each (`benchmarks.workers`), which stacking does not beat.
+processes, a core each (`benchmarks.running.workers`), which stacking does not beat.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import attempts
 from benchmarks.matrix import DeviceLost, Places, Planned, begin, done
+from benchmarks.running import attempts
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.peers import networks, rounds
+from benchmarks.performance.peers import networks, rounds
 from zoo.errors import UsageError
 from zoo.training.precision import choose
 

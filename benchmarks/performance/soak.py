@@ -1,5 +1,5 @@
-"""Whether memory grows: `python -m benchmarks.soak SUITE --rounds 5` runs every cell of a suite again and again in one
-process, and fails unless it then holds about as much as after the first time.
+"""Whether memory grows: `python -m benchmarks.performance.soak SUITE --rounds 5` runs every cell of a suite again and
+again in one process, and fails unless it then holds about as much as after the first time.
 
 A line of JSON a round: ``resident_mb`` is what the process holds after the round, once garbage is collected and the
 allocator has given back what is free; ``peak_mb`` the most that it held during the round.

@@ -91,7 +91,7 @@ def amend(
 
 def _measured(run: Any, metric: str, parts: Any) -> Any:
     from benchmarks.evaluate import Evaluation, latent_space
-    from benchmarks.quality import sample_quality
+    from benchmarks.evaluation.quality import sample_quality
 
     if metric == "latent":
         return latent_space(run)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.metric_speed`: our metrics beside the reference's algorithms, in one run.
+"""`python -m benchmarks.performance.metrics`: our metrics beside the reference's algorithms, in one run.
 
 The baseline is the reference (Locatello et al. 2019, arXiv:1811.12359) as its definitions read: one
 scikit-learn call a pair, one draw a batch, one look-up a batch. Both sides see the same codes, take turns,

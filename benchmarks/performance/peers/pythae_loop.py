@@ -7,7 +7,7 @@ import tempfile
 
 import torch
 
-from benchmarks.peers import rounds
+from benchmarks.performance.peers import rounds
 
 
 def main() -> None:
