@@ -151,7 +151,7 @@ def bench(
     every = tuple(range(seeds)) if seeds else chosen
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
     cells = matrix.plan(wanted, *names, every, options.swept(sweep))
-    if sweep:
+    if sweep or plan:
         _check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]

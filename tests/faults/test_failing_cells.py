@@ -212,8 +212,9 @@ def test_a_setting_that_a_variant_lacks_is_said_before_anything_is_trained(
     path = Path(small_suite(tmp_path))
     text = path.read_text()
     path.write_text(text + wrong if wrong else text.replace("encoder: {hidden", "encoder: {hiden"))
-    code, out, err = zoo("bench", "small.yaml", "--jobs", "1", *WORDS)
-    assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+    for plan in ((), ("--plan",), ("--plan", "--json")):
+        code, out, err = zoo("bench", "small.yaml", *plan, "--jobs", "1", *WORDS)
+        assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["small.yaml"]
 
 
