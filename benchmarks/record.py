@@ -1,4 +1,4 @@
-"""What one cell of a benchmark came to: one JSON file, whole or absent, and every number in it finite.
+"""What one cell of a benchmark came to: one JSON file, whole or absent, and every number in it finite and below 1e300.
 
 A *cell* is suite@version x variant x dataset x seed under one resolved configuration; its ``key`` is a hash
 of that configuration, so an interrupted matrix knows what it already has. The records are the truth: the
@@ -52,6 +52,7 @@ def _sizes_of_scores(content: dict[str, Any]) -> dict[str, Any]:
 #: schema n -> a function that turns the JSON of schema n into that of schema n + 1.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _sizes_of_scores}
 
+LARGEST = 1e300  # what a board adds up and draws stays finite
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
 
 
@@ -64,12 +65,14 @@ def _finite(value: Any) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{number} is not finite, and a record holds finite numbers only")
+    if abs(number) > LARGEST:
+        raise ValueError(f"{number} is beyond {LARGEST:g}, which is the most that a record holds")
     return number
 
 
 def _finite_or_gap(value: Any) -> float | None:
     # The curve of a run that diverged ends in NaN: that point is a gap, and the record still gets written.
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and not abs(value) <= LARGEST:
         return None
     return None if value is None else _finite(value)
 

@@ -98,6 +98,17 @@ def test_only_finite_numbers_are_measurements(value: Any) -> None:
         Metric(value=value, n=1)
 
 
+@pytest.mark.parametrize("value", [1e301, -1.7e308])
+def test_a_number_that_no_board_could_add_up_is_none_either(value: float) -> None:
+    content = plain()
+    content["metrics"]["elbo"]["value"] = value
+    with pytest.raises(ZooError, match=r"metrics\.elbo\.value: .* is beyond 1e\+300"):
+        parse(content)
+    content["metrics"]["elbo"]["value"] = math.copysign(1e300, value)
+    content["curves"]["validation_elbo"] = [value, -100.0, -91.0]
+    assert parse(content).curves["validation_elbo"] == [None, -100.0, -91.0]
+
+
 @pytest.mark.parametrize("value", [math.nan, -0.5, "0.1"])
 def test_a_standard_error_is_finite_and_not_negative(value: Any) -> None:
     content = plain()
