@@ -367,6 +367,10 @@ def test_ticks_of_a_few_nats_are_told_apart_however_large_they_are(low: float) -
     assert len(set(said)) == len(said)
 
 
+def test_a_tick_is_as_short_as_its_axis_is_large() -> None:
+    assert [tick(value) for value in (1.2e4, 1.5e14, -1e15, 1.2e17)] == ["12 k", "150000 G", "-1e+15", "1.2e+17"]
+
+
 @given(st.floats(1e-6, 1e9), st.floats(1.0, 1e9))
 def test_ticks_of_a_logarithmic_axis_have_room_for_their_labels(low: float, ratio: float) -> None:
     drawn = axis("images/s", [low, low * ratio], log=True)

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 from benchmarks.report.compare import Estimate
 
 MAX_DECIMALS = 6
+MAX_WHOLE = 1e16  # from here on not every whole number has a float
 DAGGER = "†"
 CONDITIONAL = f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x)."
 NO_LIKELIHOOD = (
@@ -22,10 +23,11 @@ SETS = (
 
 
 def number(value: float, digits: int = 4) -> str:
-    """``value`` with ``digits`` significant digits, thousands separated: 12,346  90.25  0.001235."""
+    """``value`` with ``digits`` significant digits, thousands separated: 12,346  90.25  0.001235. Very small or large
+    ones have two: 1.2e-07  1.2e+17."""
     if value == 0.0:
         return "0"
-    if abs(value) < 10.0**-MAX_DECIMALS:
+    if abs(value) < 10.0**-MAX_DECIMALS or abs(value) >= MAX_WHOLE:
         return f"{value:.1e}"
     return _fixed(value, digits - 1 - _magnitude(value, digits))
 
@@ -41,7 +43,7 @@ def plus_minus(value: float, stderr: float | None) -> str:
         # A whole number without an error is a count, such as that of active units.
         return f"{int(value):,}" if float(value).is_integer() and abs(value) < 10**6 else number(value)
     if stderr < 10.0**-MAX_DECIMALS:
-        exact = _fixed(value, MAX_DECIMALS).rstrip("0").rstrip(".") if stderr else ""
+        exact = _fixed(value, MAX_DECIMALS).rstrip("0").rstrip(".") if stderr and abs(value) < MAX_WHOLE else ""
         return f"{max(number(value), exact, key=len)} ± {error(stderr)}"
     decimals = 1 - _magnitude(stderr, 2)
     return f"{_fixed(value, decimals)} ± {_fixed(stderr, decimals)}"
@@ -124,5 +126,7 @@ def _magnitude(value: float, digits: int) -> int:
 
 
 def _fixed(value: float, decimals: int) -> str:
+    if abs(value) >= MAX_WHOLE:
+        return f"{value:.{min(max(_magnitude(value, 2) + decimals, 1), 15)}e}"
     text = f"{value:,.{min(max(decimals, 0), MAX_DECIMALS)}f}"
     return text.removeprefix("-") if not text.strip("-0.,") else text

@@ -67,9 +67,9 @@ def steps(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def tick(value: float) -> str:
-    """A tick's label: 12 k, 1.5 M, 0.25."""
+    """A tick's label: 12 k, 1.5 M, 0.25, 1e+17."""
     for start, size, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
-        if abs(value) >= start:
+        if start <= abs(value) < 1e15:
             return f"{value / size:.6g} {letter}"
     return f"{value:,.6g}"
 
