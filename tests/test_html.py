@@ -436,6 +436,17 @@ def test_curves_have_gaps_and_no_drawing_without_points() -> None:
     assert page([run], {}, "nowhere").count('class="line l0"') == 3
 
 
+def test_a_cost_of_nothing_has_no_place_on_a_logarithmic_scale() -> None:
+    def speeds(*given: float) -> list[str]:
+        numbers = {"elbo": (1.0, 0.1)}
+        made = [make(f"v{i}", numbers=numbers, train__images_per_second=one) for i, one in enumerate(given)]
+        drawn = re.search(r'<svg[^>]*><title[^>]*>ELBO against images/s.*?</svg>', page(made, {}, "nowhere"))
+        return re.findall(r'data-row="[^"]*-(v\d)"', drawn[0]) if drawn else []
+
+    assert sorted(speeds(10.0, 0.0, 1000.0)) == ["v0", "v2"]
+    assert not speeds(0.0, 0.0, 0.0)
+
+
 def test_the_whole_zoo_of_plots_takes_what_is_there() -> None:
     records = [make("a", numbers={"elbo": (1.0, 0.1, FD), **TERMS}, train__images_per_second=0.0),
                make("b", numbers={"elbo": (2.0, 0.0, FD), **TERMS}, model__parameters=0), failed("c")]  # fmt: skip

@@ -41,7 +41,8 @@ def quality_against_cost(table: Json) -> Markup | None:
     made: dict[int, list[Markup]] = {}
     for column in columns:
         for cost, label in costs:
-            points = list(_points(table, cost, column))
+            # A logarithmic scale has no zero, which is the speed of what was never trained.
+            points = [point for point in _points(table, cost, column) if point.x > 0]
             if len(points) < 2:
                 continue
             head = table["columns"][column]
