@@ -130,10 +130,13 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     config = run.config.evaluate
     representation = likelihood.codes(run.model, batches)
     n, dimensions = representation.shape
-    scale = run.model.code_variance
-    active = Estimate(float(likelihood.active_units(representation, scale)), None, n, f"of {dimensions} dimensions")
-    identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE * scale}
-    out.metrics["active_units"] = entry(active, None, identity)
+    if n > 1:
+        scale = run.model.code_variance
+        active = Estimate(float(likelihood.active_units(representation, scale)), None, n, f"of {dimensions} dimensions")
+        identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE * scale}
+        out.metrics["active_units"] = entry(active, None, identity)
+    else:
+        out.skipped["active_units"] = f"needs at least 2 images, and the {config.split} split has {n}"
     if hasattr(run.model, "quantiser"):
         used, share = likelihood.codebook(run.model, batches)
         identity = {"split": config.split, "codes": run.model.quantiser.codes}

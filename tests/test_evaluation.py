@@ -66,8 +66,10 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
         ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
         ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),
         ("vae", "synthetic", ["data.options.shape=[4,16,16]", "data.binarise=none", "evaluate.quality_samples=32"]),
+        ("vae", "synthetic", ["data.options.n_test=1", "evaluate.quality_samples=32"]),
     ],
 )
+@pytest.mark.filterwarnings("error:var")
 def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, settings: list[str], tmp_path) -> None:
     found = evaluate(run(tmp_path, variant, data, *settings))
     for metric in METRICS:
@@ -80,6 +82,12 @@ def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, setti
         assert (made["unit"], made["better"]) == (known.unit, known.better), name
         Metric.model_validate(made)
     assert all(png(images) for images in found.pictures.values())
+
+
+def test_one_image_is_too_few_to_say_which_of_its_code_s_numbers_vary(tmp_path: Path) -> None:
+    found = evaluate(run(tmp_path, "vae", "synthetic", "data.options.n_test=1"))
+    assert "active_units" not in found.metrics
+    assert found.skipped["active_units"] == "needs at least 2 images, and the test split has 1"
 
 
 @pytest.mark.parametrize(("split", "n"), [("validation", 40), ("test", 60)])
