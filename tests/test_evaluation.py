@@ -390,12 +390,18 @@ def test_a_class_can_be_held_out_of_training(tmp_path: Path) -> None:
         ("vae", "synthetic", ["evaluate.anomaly=fashion_mnits"], "Did you mean 'fashion_mnist'"),
         ("vae", "mnist", ["evaluate.anomaly=mnist"], "is what the model learns"),
         ("vae", "mnist", ["evaluate.anomaly=shapes"], "images of 'shapes' are 1x64x64"),
+        ("vae", "mnist_static", ["evaluate.anomaly=fashion_mnist"], "are 8-bit, and those of 'mnist_static' binary"),
+        ("vae", "mnist", ["evaluate.anomaly=mnist_static"], "are binary, and those of 'mnist' 8-bit"),
         ("vae", "mnist", ["evaluate.anomaly=held_out"], "needs a class to hold out: data.options.exclude_class=N"),
     ],
 )
 def test_outliers_that_there_are_not_are_refused_before_training(variant, data, settings, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         resolve(variant, data, settings=settings)
+
+
+def test_outliers_whose_shape_only_their_loader_knows_are_left_to_it() -> None:
+    assert resolve("vae", "mnist", settings=["evaluate.anomaly=folder"]).evaluate.anomaly == ("folder",)
 
 
 @pytest.mark.parametrize(

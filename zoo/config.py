@@ -241,7 +241,7 @@ def _with_outliers(config: RunConfig) -> RunConfig:
     """Their names as the registry has them; what cannot be measured is said before anything is trained."""
     # Options may change the shape of a data set, so that only its own loader knows it.
     plain = not config.data.options.keys() - {EXCLUDE}
-    shape = registry().dataset(config.data.name)[1].shape
+    own = registry().dataset(config.data.name)[1]
     names = []
     for given in config.evaluate.anomaly:
         if given.replace("-", "_") == HELD_OUT:
@@ -252,9 +252,12 @@ def _with_outliers(config: RunConfig) -> RunConfig:
         name, entry = registry().dataset(given)
         if name == config.data.name:
             raise UsageError(f"'{name}' is what the model learns: it has no outliers for evaluate.anomaly.")
-        if plain and shape != entry.shape:
-            ours, theirs = ("x".join(map(str, one)) for one in (shape, entry.shape))
-            raise UsageError(f"images of '{name}' are {theirs}, and a model of {ours} images can score none of them.")
+        if plain and own.shape and entry.shape:  # else its own loader knows
+            shapes = ("x".join(map(str, one.shape)) for one in (own, entry))
+            for ours, theirs in (shapes, (own.support, entry.support)):
+                if ours != theirs:
+                    said = f"images of '{name}' are {theirs}, and those of '{config.data.name}' {ours}"
+                    raise UsageError(f"{said}: a model of these can score none of them.")
         names.append(name)
     evaluate = config.evaluate.model_copy(update={"anomaly": tuple(dict.fromkeys(names))})
     return config.model_copy(update={"evaluate": evaluate})
