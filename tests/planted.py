@@ -416,6 +416,11 @@ class NoDefault(VanillaVAE):
         weight: float
 
 
+class Untyped(VanillaVAE):
+    class Settings(VanillaVAE.Settings):
+        weight: Nothing = 1.0  # noqa: F821
+
+
 class Quarrelsome(VanillaVAE):
     class Settings(VanillaVAE.Settings):
         low: float = 1.0

@@ -60,6 +60,7 @@ PLANTED = {
     "NaNs": ("shapes", "terms(x).distortion has 5 numbers that are not finite", "look for a logarithm of zero"),
     "LaterNaNs": ("trains", "Diverged: no update of epoch 2 had a finite loss", "look for a logarithm of zero"),
     "NoDefault": ("works", "setting 'weight' has no default and was given no value", "the defaults of its Settings"),
+    "Untyped": ("works", "the Settings of 'tests.planted:Untyped' name the type 'Nothing', and there", "its Settings"),
     "Quarrelsome": ("works", "the settings: high is below low, of which it", "the defaults of its Settings"),
     "Exiting": ("shapes", "planted.py, line", "as sys.exit('no licence') does", "raise an exception instead"),
     "Unfinished": ("shapes", "NotImplementedError", "implement all of terms, log_weights"),

@@ -72,6 +72,23 @@ def test_show_says_what_a_variant_s_settings_do(zoo, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
+    ("target", "settings", "said"),
+    [
+        ("zoo.models.vae:VanillaVAE", {"latnet": 8}, "no setting 'latnet'. Did you mean 'latent'? Known here: "),
+        ("tests.planted:Untyped", {}, "the Settings of 'tests.planted:Untyped' name the type 'Nothing', and there is"),
+    ],
+)
+def test_show_says_in_words_why_settings_are_none(
+    zoo, monkeypatch: pytest.MonkeyPatch, target: str, settings: dict, said: str
+) -> None:
+    broken = VariantEntry(target=target, title="Mine", settings=settings)
+    monkeypatch.setattr("zoo.registry.registry", lambda: registry().model_copy(update={"variants": {"mine": broken}}))
+    code, out, _ = zoo("show", "mine", "--json")
+    told = json.loads(out)["what_settings_do"]
+    assert code == 0 and told.startswith(f"its class cannot be asked: {said}") and "pydantic" not in told
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("train", "beta-vea"), "no variant 'beta-vea'. Did you mean 'beta_vae'? `zoo list` shows all."),

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation
 
 from zoo.errors import UsageError, find, fold
 
@@ -94,6 +95,11 @@ class VariantEntry(Entry):
             raise UsageError(f"'{self.target}' is no variant: its class has to be one of zoo.models.base.VAE.")
         if not (isinstance(kind.Settings, type) and issubclass(kind.Settings, Settings)):
             raise UsageError(f"the Settings of '{self.target}' have to be a class of zoo.models.base.Settings.")
+        try:
+            kind.Settings.model_rebuild()  # nothing where they are whole
+        except PydanticUndefinedAnnotation as error:
+            said = f"the Settings of '{self.target}' name the type '{error.name}', and there is none."
+            raise UsageError(said) from None
         return kind
 
 

@@ -10,7 +10,7 @@ import click
 from benchmarks.commands import options
 from benchmarks.commands.options import LONGEST
 from benchmarks.report.terminal import screen_width, table
-from zoo.errors import fold, unknown
+from zoo.errors import UsageError, fold, unknown
 
 
 @click.command("list")
@@ -117,12 +117,15 @@ def _described(name: str) -> dict[str, Any]:
 def _what_settings_do(variant: str) -> dict[str, str] | str:
     """What each of a variant's settings does, where its class says so, and what it is unless told (those that variants
     have in common are on a page of their own); or why the class cannot be asked."""
+    from zoo.models import settings_of
     from zoo.registry import registry
 
     _, entry = registry().variant(variant)
     try:
-        made = entry.load().Settings.model_validate(entry.settings)
+        made = settings_of(entry, entry.settings)
     # Whatever somebody's module raises: what else is known of it is shown all the same.
+    except UsageError as error:
+        return f"its class cannot be asked: {error}"
     except (Exception, SystemExit) as error:
         return f"its class cannot be asked ({type(error).__name__}, {' '.join(str(error).split())[:LONGEST]})"
     told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
