@@ -89,6 +89,7 @@ def test_a_setting_that_decides_numbers_changes_the_weights_or_the_curves(name: 
         (["train.optimizer=rmsprop"], "train.betas=[0.5,0.999]", "train.betas=[0.9,0.999]"),
         ([], "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
         (STAGED, "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
+        (STAGED, "train.learning_rate=2e-3", "train.learning_rate=0.001"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused_unless_it_has_its_default(
@@ -105,6 +106,8 @@ def test_what_a_suite_sets_and_the_command_line_makes_idle_makes_no_other_run() 
     assert made[0] == made[1] and made[0].identity() == made[1].identity()
     plain, other = (resolve(name, settings=["train.optimizer=rmsprop"]).train for name in ("vae", "vae_gan"))
     assert plain.betas == other.betas != resolve("vae_gan").train.betas
+    plain, other = (resolve(name, settings=STAGED).train for name in ("vae", "vae_gan"))
+    assert plain.learning_rate == other.learning_rate != resolve("vae_gan").train.learning_rate
 
 
 # ---- the optimisers --------------------------------------------------------------------------------------------------

@@ -226,6 +226,7 @@ def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
     default = TrainConfig()
     for name, used, why in (
         ("betas", train.optimizer != "rmsprop", "train.optimizer=rmsprop has none"),
+        ("learning_rate", train.schedule != "stages", "train.schedule=stages has rates of its own"),
         ("final_learning_rate", train.schedule == "cosine", f"train.schedule={train.schedule} has no such end"),
     ):
         usual = getattr(default, name)
