@@ -427,10 +427,10 @@ def test_a_validation_stands_at_its_epoch() -> None:
 
 
 def test_curves_have_gaps_and_no_drawing_without_points() -> None:
-    chart = curves("c", "ELBO", "nats", [[1, 2, 3, 4]], {"train": [[-5.0, None, -3.0, -2.0]]})
+    chart = curves("c", "ELBO", "nats", {"train": [([1, 2, 3, 4], [-5.0, None, -3.0, -2.0])]})
     assert chart is not None and re.search(r'd="M[\d. ]+M[\d. ]+L[\d. ]+"', chart), "the pen is lifted over the gap"
-    assert curves("c", "ELBO", "nats", [[1]], {"train": [[-5.0]]}) is None
-    assert curves("c", "ELBO", "nats", [[1, 2]], {"train": [[None, None]]}) is None
+    assert curves("c", "ELBO", "nats", {"train": [([1], [-5.0])]}) is None
+    assert curves("c", "ELBO", "nats", {"train": [([1, 2], [None, None])]}) is None
     lines = {"epoch": [1.0, 2.0], "train_elbo": [-5.0, -4.0], "train_rate": [1.0, 2.0], "gan": [1.0, 0.5]}
     run = make("a", curves=lines)
     assert page([run], {}, "nowhere").count('class="line l0"') == 3

@@ -12,6 +12,7 @@ from benchmarks.report.html.payload import minus
 
 WIDTH, HEIGHT = 460, 340
 LEFT, RIGHT, TOP, BOTTOM = 60, 48, 38, 50
+Line = tuple[Sequence[float | None], Sequence[float | None]]  # epochs, and a value at each
 LETTER = 7.4  # what a letter of a label takes, about; labels are kept apart by it
 
 
@@ -56,26 +57,21 @@ def scatter(
     return _svg(here, title, description, parts)
 
 
-def curves(
-    here: str, title: str, unit: str, epochs: Sequence[Sequence[float | None]],
-    series: Mapping[str, Sequence[Sequence[float | None]]],
-    moments: Mapping[str, Sequence[Sequence[float | None]]] | None = None,
-) -> Markup | None:
-    """Lines over epochs, one a seed for each name of ``series``; None where there is nothing to draw. ``moments`` holds
-    the epochs of each line where they are not all of ``epochs``.
+def curves(here: str, title: str, unit: str, series: Mapping[str, Sequence[Line]]) -> Markup | None:
+    """Lines over epochs, one a seed for each name of ``series``; None where there is nothing to draw.
 
     The first points of a run dwarf what comes later: what is far from the other points is off the scale.
     """
-    known = [value for lines in series.values() for line in lines for value in line if value is not None]
-    times = [value for line in epochs for value in line if value is not None]
+    drawn = [line for lines in series.values() for line in lines]
+    known = [value for _, values in drawn for value in values if value is not None]
+    times = [time for epochs, _ in drawn for time in epochs if time is not None]
     if len(known) < 2 or len(set(times)) < 2:
         return None
     x = Axis("epoch", min(times), max(times))
     y = axis(unit, known, cut="run")
     parts: list[object] = [_frame(x, y)]
-    for i, (name, lines) in enumerate(series.items()):
-        for own, line in zip((moments or {}).get(name, epochs), lines, strict=True):
-            parts.append(tag("path", d=_path(x, y, own, line), class_=f"line l{i % 4}"))
+    for i, lines in enumerate(series.values()):
+        parts += [tag("path", d=_path(x, y, *line), class_=f"line l{i % 4}") for line in lines]
     said = f"{', '.join(series)} over {tick(max(times))} epochs, a line for each seed."
     return _svg(here, title, said, parts)
 

@@ -79,14 +79,12 @@ def training(row: Json) -> Markup | None:
     for group in ("ELBO", "Rate and distortion", "Loss"):
         if group in groups:
             series = {
-                name.replace("_", " "): [run["curves"].get(name, []) for run in runs] for name in groups[group]
+                name.replace("_", " "): [(run["moments"].get(name, []), run["curves"].get(name, [])) for run in runs]
+                for name in groups[group]
             }
             unit = "" if group == "Loss" else "nats"
             here = f"{row['id']}-{group.split()[0].lower()}"
-            epochs = {
-                name.replace("_", " "): [run["moments"].get(name, []) for run in runs] for name in groups[group]
-            }
-            chart = curves(here, group, unit, [run["curves"]["epoch"] for run in runs], series, epochs)
+            chart = curves(here, group, unit, series)
             figures.append(_figure(group, chart, list(series)) if chart else None)
     drawn = [figure for figure in figures if figure is not None]
     return tag("div", *drawn, class_="plots") if drawn else None
