@@ -79,6 +79,16 @@ def test_a_sweep_of_beta_is_one_stack_and_its_record_says_so(tmp_path: Path) -> 
     assert rates[0] > 1.5 * rates[1]
 
 
+def test_a_stack_leaves_alone_what_another_harness_has_finished(tmp_path: Path) -> None:
+    wanted, folders = configs("vae", seeds=3), [tmp_path / str(seed) for seed in range(3)]
+    train_together(wanted[:2], folders[:2], choose("cpu"))
+    before = [(folder / runs.MODEL).stat().st_mtime_ns for folder in folders[:2]]
+    for _ in range(2):
+        assert train_together(wanted, folders, choose("cpu")) == [True, True, True]
+    assert [(folder / runs.MODEL).stat().st_mtime_ns for folder in folders[:2]] == before
+    assert_same_run(folders[2], wanted[2], tmp_path / "alone")
+
+
 def test_a_replica_that_is_lost_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = configs("vae", seeds=2)
 

@@ -34,7 +34,7 @@ def train_together(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[bool]:
     """Train ``configs`` at once; each that ends well leaves a finished run in its folder, which `zoo.runs.train_run`
-    then loads, with ``together`` in its result saying of how many it was one.
+    then loads, with ``together`` in its result saying of how many it was one. What is finished already is left alone.
 
     Returns:
         For each whether its folder holds a finished run now. One whose numbers stopped being finite does not; it is
@@ -48,13 +48,16 @@ def train_together(
     with contextlib.ExitStack() as held:
         for folder in folders:
             held.enter_context(runs.locked(folder))
-        trainers, generators, compute = _prepared(configs, compute)
-        for config, folder in zip(configs, folders, strict=True):
-            held.enter_context(runs.claimed(folder, config, images.spec, images))
-            runs.remember(folder, compute)
-        results = Replicas(trainers, generators).fit(should_stop)
-        for folder, trainer, result in zip(folders, trainers, results, strict=True):
-            _leave(folder, trainer, result)
+        # Another harness may have come to them since they were planned.
+        left = {folder: config for config, folder in zip(configs, folders, strict=True) if not runs.finished(folder)}
+        if left:
+            trainers, generators, compute = _prepared([*left.values()], compute)
+            for folder, config in left.items():
+                held.enter_context(runs.claimed(folder, config, images.spec, images))
+                runs.remember(folder, compute)
+            results = Replicas(trainers, generators).fit(should_stop)
+            for folder, trainer, result in zip(left, trainers, results, strict=True):
+                _leave(folder, trainer, result)
         return [runs.finished(folder) for folder in folders]
 
 
@@ -65,7 +68,7 @@ def train_beside(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[bool]:
     """Train runs beside each other on one GPU, of any variant, as `zoo.training.beside` does; as `train_together`, but
-    that a run goes on from its checkpoint, and what is finished already is left alone.
+    that a run goes on from its checkpoint.
 
     Raises:
         UsageError: a folder holds another run, or another process is training in it; or a run shares its random
