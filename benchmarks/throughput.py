@@ -50,7 +50,7 @@ def steps_of(trainer: Trainer, epoch: int) -> dict[str, float]:
     for _ in trainer.steps_of(epoch):
         trainer.pause_if_due()
     means = trainer.means()
-    trainer.totals.zero_()
+    trainer.tally.totals.zero_()
     return means
 
 

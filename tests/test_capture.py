@@ -211,7 +211,7 @@ def test_going_back_captures_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def once() -> None:
         if trainer.step == 2 * trainer.steps_per_epoch and not spoilt:
             spoilt.append(1)
-            trainer.hopeless.fill_(1)
+            trainer.tally.hopeless.fill_(1)
         original()
 
     monkeypatch.setattr(trainer, "_check_alive", once)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoo.training.tally import LOGGED, settle
+from zoo.training import tally
+from zoo.training.tally import LOGGED, Tally, settle
 
 
 def counted(rows: Tensor, cuts: list[int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,3 +41,20 @@ def test_skipped_updates_are_counted_in_a_row(skips: str, last: int, longest: in
     rows = torch.zeros(6, 4)
     rows[:, 3] = torch.tensor([float(skip) for skip in skips])
     assert [value.item() for value in counted(rows, [cut])[1:]] == [last, longest]
+
+
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_no_update_after_the_one_that_is_hopeless_is_counted_as_skipped(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "HOPELESS", 4)
+    made = Tally(torch.device("cpu"))
+    found = []
+    for step, skip in enumerate("0110111111"):
+        made.note(torch.ones(3), torch.tensor(float(skip)))
+        if (step + 1) % together == 0 or step == 9:
+            made.count()
+            found.append(bool(made.hopeless))
+    assert not made.waiting and made.skipped.item() == 2 + 4
+    assert found == sorted(found) and found[-1], "it stays hopeless"
+    assert made.means(("a", "", "b", "")) == {"a": 1.0, "b": 1.0} and made.totals[-1] == 2

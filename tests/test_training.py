@@ -37,7 +37,7 @@ from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
-from zoo.training.state import capture, copied, restore
+from zoo.training.state import TALLIED, capture, copied, restore
 from zoo.training.trainer import VALIDATION_SEED, Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
@@ -300,7 +300,7 @@ def test_all_that_a_trainer_captures_is_put_back() -> None:
     for x, y in itertools.islice(first.train.epoch(0), 3):
         first.update(x, y)
     # What a CPU has no use for, or a short run does not come to.
-    for number, tensor in enumerate((first.in_a_row, first.hopeless, first.skipped, first.totals), 2):
+    for number, tensor in enumerate((getattr(first.tally, name) for name in TALLIED), 2):
         tensor.fill_(number)
     first.scale.scale.fill_(32.0)
     first.scale.good.fill_(7.0)
@@ -411,7 +411,7 @@ def test_a_gradient_that_is_not_finite_counts_in_whichever_group_it_is() -> None
         trainer.model.losses = spoil
         before = copy.deepcopy(trainer.model.state_dict())
         trainer.update(*next(trainer.train.epoch(0)))
-        assert trainer.skips[-1].item() == 1
+        assert trainer.tally.waiting[-1][1].item() == 1
         moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
         assert moved and all(name.startswith("discriminator") == (spoilt == "vae") for name in moved)
 

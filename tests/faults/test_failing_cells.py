@@ -26,7 +26,7 @@ from zoo import list_models, noise, runs
 from zoo.config import resolve
 from zoo.models import create_model
 from zoo.registry import VARIANT_GROUP, VariantEntry, registry
-from zoo.training import trainer
+from zoo.training import tally, trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
 from zoo.training.trainer import Diverged
@@ -50,7 +50,7 @@ class Poison:
             return original(group, scale)
 
         monkeypatch.setattr(Group, "step", step)
-        monkeypatch.setattr(trainer, "HOPELESS", 6)
+        monkeypatch.setattr(tally, "HOPELESS", 6)
 
     def at(self) -> int:
         return self.trainer.step

@@ -57,7 +57,7 @@ class GraphSteps:
         while self.taken < trainer.steps_per_epoch:
             stage = self.stages[self.taken]
             if stage not in self.captured:
-                trainer._settle()
+                trainer.count()
                 self._rehearse(stage)
                 self._begin(epoch, self.taken)
             self.captured[stage]()
@@ -65,7 +65,7 @@ class GraphSteps:
             if trainer.average:
                 trainer.average.updates += 1
             trainer.step += 1
-            trainer._count()
+            trainer.count_if_due()
             yield
 
     def uncounted(self) -> Tensor:

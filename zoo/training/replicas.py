@@ -130,7 +130,8 @@ class Replicas:
             for index, trainer in enumerate(self.trainers):
                 if index in lost or trainer.stopped_early:
                     continue
-                if not trainer.means() or trainer.in_a_row.item() or trainer.totals[-1].item() < first.steps_per_epoch:
+                means, tally = trainer.means(), trainer.tally
+                if not means or tally.in_a_row.item() or tally.totals[-1].item() < first.steps_per_epoch:
                     lost[index] = Diverged(f"a number of replica {index} was not finite in epoch {epoch + 1}.")
                     continue
                 trainer.seconds, trainer._clock = seconds, time.monotonic()
@@ -157,7 +158,7 @@ class Replicas:
         rows = self.table.results.view(-1, len(self.trainers), 4)
         for index, trainer in enumerate(self.trainers):
             if not trainer.stopped_early:
-                trainer.settle(rows[:, index, :3], rows[:, index, 3])
+                trainer.tally.add(rows[:, index, :3], rows[:, index, 3])
                 trainer.step += len(rows)
 
     def steps_of(self, epoch: int) -> Iterator[None]:

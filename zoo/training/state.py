@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zoo.training.trainer import Trainer
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
+TALLIED = ("totals", "in_a_row", "hopeless", "skipped")
 VALUES = ("step", "seconds", "kept", "best_epoch", "highest", "waited", "stopped_early", "retreats")
 
 
@@ -28,8 +29,7 @@ def capture(trainer: Trainer) -> State:
         tensors |= {f"average/{name}": value for name, value in trainer.average.tensors.items()}
     if trainer.best:
         tensors |= {f"best/{name}": value for name, value in trainer.best.items()}
-    tensors |= {"totals": trainer.totals, "in_a_row": trainer.in_a_row, "hopeless": trainer.hopeless}
-    tensors["skipped"] = trainer.skipped
+    tensors |= {name: getattr(trainer.tally, name) for name in TALLIED}
     tensors |= {"scale": trainer.scale.scale, "good": trainer.scale.good, "rng/cpu": torch.get_rng_state()}
     device = trainer.compute.device
     if device.type == "cuda":
@@ -71,10 +71,10 @@ def restore(trainer: Trainer, state: State) -> None:
         trainer.average.updates = values["averaged"]
     device = trainer.compute.device
     trainer.best = {name: value.to(device) for name, value in parts["best"].items()} if "best" in parts else None
-    trainer.totals.copy_(tensors["totals"])
-    trainer.in_a_row.copy_(tensors["in_a_row"])
-    trainer.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
-    trainer.skipped.copy_(sum(parts["skipped"].values()))  # which a checkpoint of before has for each group
+    trainer.tally.totals.copy_(tensors["totals"])
+    trainer.tally.in_a_row.copy_(tensors["in_a_row"])
+    trainer.tally.hopeless.copy_(tensors.get("hopeless", torch.zeros(())))
+    trainer.tally.skipped.copy_(sum(parts["skipped"].values()))  # which a checkpoint of before has for each group
     trainer.scale.scale.copy_(tensors["scale"])
     trainer.scale.good.copy_(tensors["good"])
     # A checkpoint of before has the ELBO of what is kept, which no other objective can be compared with.

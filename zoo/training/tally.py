@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 LOGGED = ("loss", "elbo", "rate", "distortion")
 # Of a model that bounds nothing: what would be its ELBO is minus its reconstruction loss, and it has no rate.
 UNBOUNDED = ("loss", "", "", "reconstruction_loss")
+# A run whose updates are skipped this many times in a row will not recover by waiting.
+HOPELESS = 100
+
+
+class Tally:
+    """What the steps of a training came to.
+
+    Attributes:
+        totals, in_a_row: as `settle` has them, of the epoch and of the run.
+        skipped: 0-dim, how many updates were left out in all.
+        hopeless: 0-dim, whether `HOPELESS` of them were so in a row. It stays set until somebody looks: when that is
+            depends on the clock, what comes of it must not. So no update after the one that set it is counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.totals = torch.zeros(len(LOGGED) + 1, device=device, dtype=torch.float64)
+        self.in_a_row = torch.zeros((), device=device)
+        self.skipped = torch.zeros((), device=device)
+        self.hopeless = torch.zeros((), device=device)
+        self.waiting: list[tuple[Tensor, Tensor]] = []
+
+    def note(self, row: Tensor, skipped: Tensor) -> None:
+        """Keep the numbers of one step (3,), and how many of its updates were skipped, for `count`."""
+        self.waiting.append((row, skipped))
+
+    def count(self) -> None:
+        """Count the steps that were noted, of which there are some."""
+        rows, skips = zip(*self.waiting, strict=True)
+        self.waiting.clear()
+        self.add(torch.stack(rows), torch.stack(skips))
+
+    def add(self, rows: Tensor, skips: Tensor) -> None:
+        """Count steps, of ``rows`` (n, 3) and ``skips`` (n,), as `settle` says."""
+        in_a_row = settle(rows, skips, self.totals, self.in_a_row)
+        hopeless = torch.cat([self.hopeless.view(1), (in_a_row >= HOPELESS).float()]).cummax(0).values
+        self.skipped += (skips * (1 - hopeless[:-1])).sum()
+        self.hopeless = hopeless[-1]
+
+    def means(self, names: Sequence[str]) -> dict[str, float]:
+        """The means of what is counted, under those of ``names`` that are not empty; none where no step counts. Waits
+        for the device."""
+        *sums, count = self.totals.tolist()
+        return {name: value / count for name, value in zip(names, sums, strict=True) if name} if count else {}
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import VAE, Losses, Progress
-from zoo.training import checkpoint, subnormal
+from zoo.training import checkpoint, subnormal, tally
 from zoo.training.average import Average
 from zoo.training.capture import CannotCapture, Recorder
 from zoo.training.compiled import Compiled, has_compiler
@@ -33,7 +33,7 @@ from zoo.training.optimise import Group, LossScale, backward, learning_rate
 from zoo.training.precision import Compute
 from zoo.training.stages import progress_at, settled
 from zoo.training.state import State, capture, copied, restore
-from zoo.training.tally import LOGGED, UNBOUNDED, settle
+from zoo.training.tally import LOGGED, UNBOUNDED, Tally
 
 log = logging.getLogger(__name__)
 VALIDATION_ROWS = 1024
@@ -41,11 +41,10 @@ VALIDATION_SEED = 1
 CRITERION_SEED = 2  # of what `VAE.criterion` draws beside it
 # Examples that data-dependent initialisation is shown, and how many numbers they may have in all.
 SHOWN_FIRST, SHOWN_NUMBERS = 4096, 4096 * 3 * 64 * 64
-# A run whose updates are skipped this many times in a row will not recover by waiting. It goes back to the last epoch
-# that ended well and on with a lower rate, a few times; a run that still fails has diverged.
-HOPELESS = 100
 # Steps whose numbers are added up at once.
-SETTLE_STEPS = 64
+COUNT_STEPS = 64
+# A hopeless run goes back to the last epoch that ended well and on with a lower rate, a few times; a run that still
+# fails has diverged.
 RETREATS = 3
 RETREAT_RATE = 0.25
 # Processes of one run agree on a pause only so often: each time costs a word with all of them.
@@ -149,12 +148,7 @@ class Trainer:
         self.steps = config.epochs * self.steps_per_epoch
         self.warmup_steps = config.warmup * self.steps_per_epoch
         self.step = 0
-        self.totals = torch.zeros(len(LOGGED) + 1, device=compute.device, dtype=torch.float64)
-        self.in_a_row = torch.zeros((), device=compute.device)
-        self.rows: list[Tensor] = []  # of the steps that `totals` and `in_a_row` do not know of yet
-        self.skips: list[Tensor] = []
-        self.hopeless = torch.zeros((), device=compute.device)
-        self.skipped = torch.zeros((), device=compute.device)
+        self.tally = Tally(compute.device)
         self.retreats = 0
         self.good: State | None = None
         self.good_on_disk = -1
@@ -233,7 +227,7 @@ class Trainer:
                 return
             except CannotCapture as reason:
                 log.info("steps are not captured: %s", reason)
-                self._settle()
+                self.count()
                 start, self.captured = self.graph.taken, False
                 self._uncapture()
                 restore(self, copied(capture(self)))  # and nothing is left of a step that was half captured
@@ -247,10 +241,9 @@ class Trainer:
             row, found_inf = self.apply(x, y, self.progress(), self.rate(self.step))
         if self.average:
             self.average.updates += 1
-        self.rows.append(row)
-        self.skips.append(found_inf)
+        self.tally.note(row, found_inf)
         self.step += 1
-        self._count()
+        self.count_if_due()
 
     def apply(
         self,
@@ -328,7 +321,7 @@ class Trainer:
             steps=self.step,
             epochs=epochs,
             best_epoch=self.best_epoch,
-            skipped_updates=int(self.skipped.item()),
+            skipped_updates=int(self.tally.skipped.item()),
             seconds=self.seconds,
             images_per_second=images / self.seconds if self.seconds else 0.0,
             peak_memory_bytes=max(self.peak, peak_memory(self.compute.device)),
@@ -361,9 +354,9 @@ class Trainer:
         if stop or due:
             self._check_alive()
             self._lap()
-            self.world.add(self.totals)
+            self.world.add(self.tally.totals)
             if not self.world.first:
-                self.totals.zero_()
+                self.tally.totals.zero_()
             self.save()
             self._clock = self.saved = time.monotonic()
         if stop:
@@ -372,21 +365,31 @@ class Trainer:
     def means(self) -> dict[str, float]:
         """The mean numbers of the epoch's steps so far (`zoo.training.tally`); empty where none counts. Waits for the
         device."""
-        self._settle()
-        *sums, count = self.totals.tolist()
-        names = LOGGED if self.model.bounds else UNBOUNDED
-        return {name: value / count for name, value in zip(names, sums, strict=True) if name} if count else {}
+        self.count()
+        return self.tally.means(LOGGED if self.model.bounds else UNBOUNDED)
+
+    def count_if_due(self) -> None:
+        """`count` every so many steps."""
+        if self.step % COUNT_STEPS == 0:
+            self.count()
+
+    def count(self) -> None:
+        """Count the steps that were taken since the last time. Waits for nothing."""
+        if self.tally.waiting:
+            self.tally.count()
+        elif self.graph and len(taken := self.graph.uncounted()):
+            self.tally.add(taken[:, :3], taken[:, 3])
 
     def end_epoch(self, epoch: int) -> None:
         """What comes after the steps of an epoch: validation, the weights that are kept, curves, watchers."""
         self._check_alive()
-        self.world.add(self.totals)
+        self.world.add(self.tally.totals)
         means = self.means()  # waits for the device, so that the lap is the true one
         self._lap()
         if not means:
             raise _Hopeless(f"no update of epoch {epoch + 1} had a finite loss")
         row = {"epoch": float(epoch + 1)} | {f"train_{name}": value for name, value in means.items()}
-        self.totals.zero_()
+        self.tally.totals.zero_()
         last = self.step >= self.steps
         if last or (epoch + 1) % self.config.validate_every == 0:
             elbo, criterion = self.validate()
@@ -408,7 +411,7 @@ class Trainer:
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
             self.curves.setdefault(name, []).append(value)
-        if all(map(math.isfinite, row.values())) and not self.in_a_row.item():
+        if all(map(math.isfinite, row.values())) and not self.tally.in_a_row.item():
             self.good = copied(capture(self))
         for watcher in self.watchers:
             watcher.epoch(row | {"step": float(self.step)})
@@ -465,7 +468,7 @@ class Trainer:
                 "remove it to start again."
             ) from None
         if not self.world.first:
-            self.totals.zero_()  # what all of them had counted is the first one's now
+            self.tally.totals.zero_()  # what all of them had counted is the first one's now
         if "good" in values:
             try:
                 self.good = checkpoint.read_good(self.folder, values["good"])
@@ -540,35 +543,14 @@ class Trainer:
             raise Diverged(f"{reason}{after}.")
         self._lap()
         seconds, retreats = self.seconds, self.retreats + 1
-        skipped = self.skipped.clone()
+        skipped = self.tally.skipped.clone()
         restore(self, self.good)
         if self.graph:
             self.graph.forget()
-        self.skipped.copy_(skipped)
+        self.tally.skipped.copy_(skipped)
         self.seconds, self.retreats = seconds, retreats
         self.save()
         self._clock = self.saved = time.monotonic()
-
-    def _count(self) -> None:
-        if self.step % SETTLE_STEPS == 0:
-            self._settle()
-
-    def _settle(self) -> None:
-        if self.rows:
-            self.settle(torch.stack(self.rows), torch.stack(self.skips))
-            self.rows.clear()
-            self.skips.clear()
-        elif self.graph and len(counted := self.graph.uncounted()):
-            self.settle(counted[:, :3], counted[:, 3])
-
-    def settle(self, rows: Tensor, skips: Tensor) -> None:
-        """Count the steps of ``rows`` (n, 3) and ``skips`` (n,), as `zoo.training.tally.settle` says."""
-        in_a_row = settle(rows, skips, self.totals, self.in_a_row)
-        # It stays set until somebody looks: when that is depends on the clock, what comes of it must not. So no update
-        # after the one that set it is counted.
-        hopeless = torch.cat([self.hopeless.view(1), (in_a_row >= HOPELESS).float()]).cummax(0).values
-        self.skipped += (skips * (1 - hopeless[:-1])).sum()
-        self.hopeless = hopeless[-1]
 
     def _lap(self) -> None:
         # Only steps count as training time: not validation, not writing checkpoints.
@@ -584,10 +566,10 @@ class Trainer:
             watcher.step(state)
 
     def _check_alive(self) -> None:
-        self._settle()
-        if self.hopeless.item():
+        self.count()
+        if self.tally.hopeless.item():
             epoch = 1 + (self.step - 1) // self.steps_per_epoch
-            raise _Hopeless(f"{HOPELESS} updates in a row had no finite gradient in epoch {epoch}")
+            raise _Hopeless(f"{tally.HOPELESS} updates in a row had no finite gradient in epoch {epoch}")
 
     def _uncapture(self) -> None:
         if self.graph:
