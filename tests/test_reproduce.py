@@ -215,6 +215,24 @@ def test_what_a_recipe_trains_by_stands_in_the_recipe(name: str) -> None:
     assert not slipped
 
 
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_decoder_is_said_to_begin_at_the_mean_image_exactly_where_it_does(name: str) -> None:
+    import torch
+
+    from zoo.models import build, data_spec
+    from zoo.registry import registry
+
+    one = RUNNABLE[name]
+    config = one.run_config(0)
+    spec = data_spec(config.data.name, config.data.binarise)
+    model = build(registry().variants[config.variant], spec, config.model)
+    x = (torch.rand(32, *spec.shape) < 0.3).float()
+    model.initialise(x, torch.zeros(32, dtype=torch.long) if spec.classes else None)
+    mean = x.mean(0).clamp(0.001, 0.999).logit().flatten()
+    begins = any(p.numel() == mean.numel() and torch.allclose(p.flatten(), mean) for p in model.parameters())
+    assert begins == any(re.search("begins at the mean( image| of)", said) for said in one.departures)
+
+
 def test_seeded_settings_take_the_seed() -> None:
     one = RUNNABLE["m2_100_labels"]
     assert [one.run_config(seed).data.options["label_seed"] for seed in (0, 3)] == [0, 3]
