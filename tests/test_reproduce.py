@@ -233,6 +233,22 @@ def test_a_decoder_is_said_to_begin_at_the_mean_image_exactly_where_it_does(name
     assert begins == any(re.search("begins at the mean( image| of)", said) for said in one.departures)
 
 
+@pytest.mark.parametrize("name", recipe.files()["vampprior"].recipes)
+def test_log_variances_are_said_to_be_clamped_wider_than_the_official_code_s_exactly_where_they_are(name: str) -> None:
+    import torch
+
+    from zoo.models import build, data_spec
+    from zoo.registry import registry
+
+    one = RUNNABLE[name]
+    config = one.run_config(0)
+    model = build(registry().variants[config.variant], data_spec("mnist", "dynamic"), config.model)
+    infer = getattr(model, "infer_upper", None) or model.infer
+    found = infer(10_000.0 * torch.ones(1, 1, 28, 28)).log_variance
+    wider = bool(found.min() < -6.0 or found.max() > 2.0)
+    assert wider == any("clamped to [-20, 20], theirs to [-6, 2]" in said for said in one.departures)
+
+
 def test_seeded_settings_take_the_seed() -> None:
     one = RUNNABLE["m2_100_labels"]
     assert [one.run_config(seed).data.options["label_seed"] for seed in (0, 3)] == [0, 3]
