@@ -21,7 +21,7 @@ from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
 from benchmarks.metrics.disentanglement import score_codes, score_space
 from benchmarks.metrics.extractors import make_extractor
-from benchmarks.metrics.likelihood import bound, importance_weighted, measured
+from benchmarks.metrics.likelihood import active_units, bound, importance_weighted, measured
 from benchmarks.metrics.quality import image_quality
 from benchmarks.pictures import generate
 from benchmarks.record import Metric, cell_key
@@ -88,6 +88,12 @@ def test_one_image_is_too_few_to_say_which_of_its_code_s_numbers_vary(tmp_path: 
     found = evaluate(run(tmp_path, "vae", "synthetic", "data.options.n_test=1"))
     assert "active_units" not in found.metrics
     assert found.skipped["active_units"] == "needs at least 2 images, and the test split has 1"
+
+
+def test_a_dimension_is_active_above_a_variance_of_a_hundredth() -> None:
+    unit = torch.tensor([[-1.0], [1.0]]).repeat(500, 1)
+    codes = unit / unit.std() * torch.tensor([0.0099, 0.0101]).sqrt()
+    assert active_units(codes) == 1
 
 
 @pytest.mark.parametrize(("split", "n"), [("validation", 40), ("test", 60)])

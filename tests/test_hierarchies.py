@@ -12,7 +12,7 @@ from torch import nn
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.hierarchy import Layer, draw
-from zoo.models.ladder_vae import LadderSettings, LadderVAE, merge
+from zoo.models.ladder_vae import LadderSettings, LadderVAE, _moments, merge, normalised
 from zoo.models.nvae_lite import NVAELite, NVAESettings, moments, relative
 from zoo.nets.cells import SpectralPenalty, generative_cell, inference_cell
 from zoo.posteriors import DiagonalGaussian, kl_diagonal
@@ -127,6 +127,16 @@ def test_soft_clamp_keeps_every_variance_inside_the_hard_bound():
     posterior = relative(DiagonalGaussian(mean, log_variance), mean, log_variance)
     assert posterior.log_variance.max() <= 20 and posterior.mean.max() <= 10
     assert torch.equal(posterior.log_variance, 2 * log_variance)
+
+
+def test_ladder_s_rectifiers_leak_a_tenth() -> None:
+    leaky = normalised(4, 4, 1)[-1]
+    assert leaky(torch.tensor([-1.0, 2.0])).tolist() == pytest.approx([-0.1, 2.0])
+
+
+def test_ladder_s_variances_end_at_a_hundred_thousandth() -> None:
+    features = torch.tensor([[0.0, -200.0]], dtype=torch.float64)
+    assert _moments(features)[1].exp().item() == pytest.approx(1e-5)
 
 
 # ---- the bound ---------------------------------------------------------------------------------------------
@@ -415,6 +425,11 @@ def test_evaluation_uses_the_collected_statistics(model):
 
 
 # ---- cells -------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_adds_a_tenth_of_its_branch() -> None:
+    cell, x = inference_cell(4).eval(), torch.randn(2, 4, 6, 6)
+    torch.testing.assert_close(cell(x), cell.skip(x) + cell.branch(x) / 10)
 
 
 @pytest.mark.parametrize(

@@ -307,3 +307,12 @@ def test_adamnormgrad_does_not_see_the_size_of_a_gradient() -> None:
             group.step()
         moved.append(copy.deepcopy(parameter.detach()))
     assert torch.allclose(moved[0], moved[1]) and moved[0][0] < 0
+
+
+def test_adamnormgrad_divides_each_tensor_s_gradient_by_its_own_norm() -> None:
+    small, large = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    group = Group("vae", [small, large], TrainConfig(optimizer="adamnormgrad", epsilon=0.1))
+    for size, parameter in ((1.0, small), (1000.0, large)):
+        parameter.grad = size * torch.tensor([3.0, 4.0, 0.0])
+    group.step()
+    assert torch.allclose(small, large) and small[0] < 0

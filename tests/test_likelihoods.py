@@ -11,7 +11,15 @@ from torch import Tensor
 
 from zoo import likelihoods
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LIKELIHOODS, DiscretisedLogistic, Likelihood, LikelihoodSettings, make_likelihood
+from zoo.likelihoods import (
+    LIKELIHOODS,
+    Bernoulli,
+    DiscretisedLogistic,
+    Likelihood,
+    LikelihoodSettings,
+    make_likelihood,
+    start_at_mean,
+)
 from zoo.models import create_model
 
 SUPPORTS = ("binary", "8-bit", "real")
@@ -312,3 +320,9 @@ def test_narrow_logistic_mean_is_within_half_a_byte(centre: float) -> None:
     params = torch.tensor([0.0, centre, -7.0])
     mean = (every_byte(likelihood, params).exp() * torch.arange(256) / 255.0).sum()
     assert (likelihood.mean(params.view(1, -1, 1, 1)).squeeze() - mean).abs() < 0.5 / 255
+
+
+def test_pixels_that_never_change_begin_a_thousandth_away_from_certainty() -> None:
+    bias, x = torch.zeros(3), torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    start_at_mean(bias, x.view(2, 1, 1, 3), Bernoulli())
+    assert bias.sigmoid().tolist() == pytest.approx([0.001, 0.999, 0.5])

@@ -47,6 +47,13 @@ def test_the_prior_and_the_guess_see_the_shown_part_alone(observed: int) -> None
     assert torch.allclose(model.log_likelihood(params, x), expected.flatten(1).sum(1))
 
 
+def test_the_guess_is_shown_minus_one_where_the_image_is_hidden() -> None:
+    model, x, seen = make(2), bits(), []
+    model.guess.register_forward_pre_hook(lambda _, given: seen.append(given[0].view(4, 1, 6, 6)))
+    model.guessed(x)
+    assert torch.equal(seen[0], torch.where(model.shown, x, -1.0))
+
+
 def test_of_real_data_the_guess_and_the_completion_reach_beyond_the_range_of_pictures() -> None:
     model = make(1, DataSpec((1, 6, 6), "real"))
     x, seen = torch.randn(4, 1, 6, 6).double(), []
