@@ -5,8 +5,9 @@ https://arxiv.org/abs/2007.03898.
 Official code: https://github.com/NVlabs/NVAE.
 Where we differ: the cells between the image and the first scale are one fold of `patch` x `patch` pixels into
 channels and a convolution, and the same backwards, so that no cell runs at full resolution; one cell a group;
-no normalising flows, no weight normalisation, no floor under sigma (the soft clamp alone bounds it); one
-power iteration a step instead of four. The rate is the analytic KL in training and in evaluation alike, its
+no normalising flows, no weight normalisation, no floor under sigma (the soft clamp alone bounds it), and
+the clamp is of the prior's moments and of what the posterior adds to them, theirs of the sums; one power
+iteration a step instead of four. The rate is the analytic KL in training and in evaluation alike, its
 weights only in training.
 """
 
