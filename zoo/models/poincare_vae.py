@@ -1,0 +1,71 @@
+"""Poincaré VAE: codes lie in hyperbolic space, whose volume grows as a tree does, exponentially with the distance.
+
+Paper: Mathieu, Le Lan, Maddison, Tomioka and Teh, Continuous Hierarchical Representations with Poincaré Variational
+Auto-Encoders, NeurIPS 2019, https://arxiv.org/abs/1901.06033.
+Official code: https://github.com/emilemathieu/pvae (read: the wrapped normal, the networks and the model of MNIST).
+Where we differ: prior and posterior are wrapped normals, the paper has Riemannian normals beside them. A code is
+written in the coordinates of the exponential map at the origin, the paper's in those of the Poincaré ball, so that
+the prior is N(0, I) and the wrapped posterior a density over R^D (`zoo.hyperbolic`): the same bound. The encoder
+gives the log-variance, theirs the deviation through a softplus. A gyroplane's distance from the origin is a parameter
+of its own, theirs a multiple of its weight's norm, which is our gain and no part of theirs otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from zoo.data.images import DataSpec
+from zoo.hyperbolic import Gyroplanes, WrappedNormal
+from zoo.likelihoods import LikelihoodSettings, make_likelihood
+from zoo.models.base import VAE, Settings
+from zoo.models.vae import VanillaVAE
+from zoo.nets import (
+    ACTIVATIONS,
+    Activation,
+    DecoderSettings,
+    EncoderSettings,
+    Width,
+    make_decoder,
+    make_encoder,
+    require,
+)
+from zoo.priors import PriorSettings, make_prior
+
+
+class PoincareSettings(Settings):
+    curvature: float = Field(1.0, gt=0, le=10, description="c: minus the curvature of the space")
+    planes: Width = Field(400, description="gyroplanes to which the decoder is told a code's distances")
+    activation: Activation = Field("relu", description="of those distances")
+    encoder: EncoderSettings = EncoderSettings()
+    decoder: DecoderSettings = DecoderSettings(hidden=(400,))
+    likelihood: LikelihoodSettings = LikelihoodSettings()
+    prior: PriorSettings = PriorSettings()
+
+
+class PoincareVAE(VanillaVAE):
+    """A vanilla VAE whose posterior is wrapped onto hyperbolic space, and whose decoder begins with gyroplanes."""
+
+    Settings: ClassVar[type[Settings]] = PoincareSettings
+
+    def __init__(self, spec: DataSpec, settings: PoincareSettings) -> None:
+        VAE.__init__(self, spec, settings)
+        require(settings.prior.name != "vamp", "prior.name=vamp needs the density of a posterior at a given z.")
+        self.encoder = make_encoder(settings.encoder, spec)
+        self.head = nn.Linear(self.encoder.features, 2 * settings.latent)
+        self.likelihood = make_likelihood(settings.likelihood, spec)
+        self.planes = nn.Sequential(
+            Gyroplanes(settings.latent, settings.planes, settings.curvature), ACTIVATIONS[settings.activation]()
+        )
+        self.decoder = make_decoder(settings.decoder, settings.planes, self.likelihood.output_shape(spec.shape))
+        self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
+
+    def infer(self, x: Tensor, y: Tensor | None = None) -> WrappedNormal:
+        """q(z | x)."""
+        return WrappedNormal(*self.head(self.encoder(x)).chunk(2, -1), self.settings.curvature)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, D) to the likelihood's parameters (B, C', H, W)."""
+        return self.decoder(self.planes(z))
