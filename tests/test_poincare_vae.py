@@ -114,8 +114,8 @@ def test_nothing_overflows_and_every_gradient_is_finite() -> None:
 
 def test_the_model_s_bound_is_of_hyperbolic_space() -> None:
     torch.manual_seed(0)
-    small = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16]}}
-    model = create_model("poincare_vae", data=DataSpec((1, 4, 4), "binary"), latent=2, planes=16, **small).eval()
+    small = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16, 16]}, "curvature": 2.0}
+    model = create_model("poincare_vae", data=DataSpec((1, 4, 4), "binary"), latent=2, **small).eval()
     x = (torch.rand(3, 1, 4, 4) < 0.5).float()
     with torch.no_grad():
         z = torch.randn(200_000, 2)

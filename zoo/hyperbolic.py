@@ -100,7 +100,7 @@ class Gyroplanes(nn.Module):
         super().__init__()
         self.root = math.sqrt(curvature)
         self.weight = nn.Parameter(torch.empty(planes, latent).uniform_(-1, 1) / math.sqrt(latent))
-        self.offset = nn.Parameter(torch.empty(planes).uniform_(-1, 1))
+        self.offset = nn.Parameter(torch.empty(planes).uniform_(-1, 1) / math.sqrt(latent))
 
     @full_precision
     def forward(self, u: Tensor) -> Tensor:
