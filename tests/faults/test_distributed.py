@@ -112,6 +112,30 @@ def test_a_run_of_two_goes_on_in_the_same_weights(tmp_path: Path, monkeypatch: p
     assert curves[0]["train_loss"] == pytest.approx(curves[1]["train_loss"], rel=1e-9), "sums add up in another order"
 
 
+def test_a_run_of_two_goes_on_alone_in_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (*SETTINGS, "train.checkpoint_seconds=0")
+    alone(tmp_path, words("vae", "one", settings))
+
+    def die_in_the_first_epoch() -> None:
+        original = checkpoint.write_step
+        monkeypatch.setattr(trainer, "AGREE_STEPS", 2)
+
+        def write_step(*given: Any) -> Path:
+            original(*given)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(checkpoint, "write_step", write_step)
+
+    first, second = together(tmp_path, words("vae", "pieces", settings), prepare=die_in_the_first_epoch)
+    assert wait(first) == -signal.SIGKILL
+    os.kill(second, signal.SIGKILL)
+    wait(second)
+    alone(tmp_path, words("vae", "pieces", settings))
+    one, pieces = (record.read(tmp_path / name / "record.json").curves for name in ("one", "pieces"))
+    for name, values in one.items():
+        assert pieces[name] == pytest.approx(values, rel=1e-4), name
+
+
 @pytest.mark.parametrize(
     ("variant", "setting", "said"),
     [

@@ -354,9 +354,8 @@ class Trainer:
         if stop or due:
             self._check_alive()
             self._lap()
-            self.world.add(self.tally.totals)
-            if not self.world.first:
-                self.tally.totals.zero_()
+            # Their mean, from which each process goes on: a step counts the same however many take it.
+            self.world.add(self.tally.totals).div_(self.world.size)
             self.save()
             self._clock = self.saved = time.monotonic()
         if stop:
@@ -467,8 +466,6 @@ class Trainer:
                 f"the checkpoint in {self.folder} is not of this version and configuration ({type(error).__name__}); "
                 "remove it to start again."
             ) from None
-        if not self.world.first:
-            self.tally.totals.zero_()  # what all of them had counted is the first one's now
         if "good" in values:
             try:
                 self.good = checkpoint.read_good(self.folder, values["good"])
