@@ -259,8 +259,10 @@ def fetch(names: tuple[str, ...]) -> None:
         if fold(name) not in known:
             raise unknown("asset", name, known.values(), "zoo list datasets")
     for name in (known[fold(name)] for name in names):
-        if name in assets.ASSETS:
-            click.echo(f"{name}: {assets.fetch(name)}")
+        entry = registry().datasets.get(name)
+        asset = entry.asset if entry and entry.asset else name
+        if asset in assets.ASSETS:
+            click.echo(f"{name}: {assets.fetch(asset)}")
         elif name in weights:
             from benchmarks.metrics.weights import efficientnet_weights, inception_weights
 

@@ -16,6 +16,7 @@ import torch
 from benchmarks import cli, per_example, record
 from benchmarks.catalogue import listed
 from tests.conftest import ROOT
+from zoo.errors import ZooError
 from zoo.models.beta_vae import BetaVAE
 from zoo.registry import VariantEntry, registry
 from zoo.training.compiled import has_compiler
@@ -69,6 +70,22 @@ def test_show_says_what_a_variant_s_settings_do(zoo, monkeypatch: pytest.MonkeyP
     code, out, _ = zoo("show", "mine", "--json")
     assert code == 0 and json.loads(out)["origin"] == "somebody's 1.0"
     assert "there is no module 'zoo.nowhere'" in json.loads(out)["what_settings_do"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "mnist_strokes"])
+def test_what_a_data_set_would_fetch_is_fetched_by_its_name(zoo, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    asked: list[str] = []
+
+    def fetch(asset: str) -> None:
+        asked.append(asset)
+        raise ZooError("no network.")
+
+    for module in ("zoo.data.fetch", "zoo.data.mnist"):
+        monkeypatch.setattr(f"{module}.fetch", fetch)
+    with pytest.raises(ZooError, match="no network"):
+        registry().datasets[name].load()()
+    assert zoo("fetch", name)[0] == 1
+    assert len(asked) == 2 and asked[0] == asked[1]
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ class DatasetEntry(Entry):
     attributes: int = 0
     factors: Literal["exact", "attributes", "measured"] | None = None
     options: dict[str, Any] = {}
+    asset: str | None = Field(None, description="what `zoo fetch` gets for it, where that has another name")
     licence: str = ""
     private: bool = Field(False, description="no copies: pictures stay with the run, off the board and off W&B")
     url: str = ""
