@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from benchmarks import environment
+from benchmarks.report.wandb import has_key
 from zoo.files import cache_dir
 from zoo.registry import registry, registry_path
 
@@ -67,4 +68,4 @@ def _wandb() -> dict[str, str]:
         reachable = "yes"
     except OSError as error:
         reachable = f"no ({error.strerror or type(error).__name__})"
-    return {"reachable": reachable, "key": "set" if os.environ.get("WANDB_API_KEY") else "not set"}
+    return {"reachable": reachable, "key": "set" if has_key() else "not set"}

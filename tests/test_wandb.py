@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.doctor import examine
 from benchmarks.report import wandb as observing
 from benchmarks.report.wandb import Observer, choose_mode
 from zoo.errors import UsageError
@@ -355,15 +356,21 @@ def test_auto_is_online_with_a_key_and_else_disabled(monkeypatch: pytest.MonkeyP
     assert choose_mode("auto") == "offline" and choose_mode("disabled") == "disabled"
 
 
-def test_auto_knows_a_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def refused(*given: Any, **named: Any) -> None:
+    raise OSError(0, "no network here")
+
+
+def test_auto_and_the_doctor_know_a_netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     path = tmp_path / "netrc"
     monkeypatch.setenv("NETRC", str(path))
     monkeypatch.delenv("WANDB_BASE_URL")
-    for host, mode in (("api.wandb.ai", "online"), ("elsewhere.org", "disabled")):
+    monkeypatch.setattr("socket.create_connection", refused)
+    for host, mode, key in (("api.wandb.ai", "online", "set"), ("elsewhere.org", "disabled", "not set")):
         path.write_text(f"machine {host} login user password {KEY}\n")
         path.chmod(0o600)
         assert choose_mode("auto") == mode
+        assert examine()["wandb"] == {"reachable": "no (no network here)", "key": key}
     path.write_text("this is no netrc")
     assert choose_mode("auto") == "disabled"
 

@@ -45,7 +45,12 @@ def choose_mode(mode: Mode) -> Mode:
     if (asked := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
         return asked  # type: ignore[return-value]
     known = importlib.util.find_spec("wandb") is not None
-    return "online" if known and (os.environ.get("WANDB_API_KEY") or _in_netrc()) else "disabled"
+    return "online" if known and has_key() else "disabled"
+
+
+def has_key() -> bool:
+    """Whether a key is configured: in $WANDB_API_KEY, or in the netrc where `wandb login` leaves it."""
+    return bool(os.environ.get("WANDB_API_KEY")) or _in_netrc()
 
 
 class Observer:
