@@ -103,8 +103,8 @@ def train(
             return Watchers(wandb_mode, planned.config, folder, planned.cell.stem, "run")
 
         made = single.run(single.planned(config, settings), folder, device, observe)
-    if made is None:
-        return  # one of several processes, and not the one that talks
+    if made is None or not single.talks():
+        return
     if as_json:
         click.echo(record.dump(made).rstrip())
     elif made.status == "done":

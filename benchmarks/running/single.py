@@ -43,6 +43,13 @@ def finished(folder: Path, config: RunConfig) -> Record | None:
     return made if made.status == "done" and runs.finished(folder) else None
 
 
+def talks() -> bool:
+    """Whether this process, where it is one of several, is the one that says what came of the run."""
+    from zoo.training.distributed import asked_for
+
+    return asked_for().first
+
+
 def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned], Any]) -> Record | None:
     """Train, evaluate and record, however it ends; None on all processes of several but the first.
 

@@ -81,6 +81,14 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, variant: str, setting
         assert torch.allclose(a[name], b[name], rtol=1e-3, atol=1e-3), name
 
 
+def test_of_a_finished_run_the_first_process_alone_tells(tmp_path: Path) -> None:
+    arguments = words("vae", "run", SETTINGS)
+    alone(tmp_path, arguments)
+    once = (tmp_path / "said").read_text()
+    assert [wait(child) for child in together(tmp_path, arguments)] == [0, 0]
+    assert (tmp_path / "said").read_text() == 2 * once
+
+
 def test_a_run_of_two_goes_on_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = (*SETTINGS, "train.checkpoint_seconds=0")
     assert [wait(child) for child in together(tmp_path, words("vae", "whole", settings))] == [0, 0]
