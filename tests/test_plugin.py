@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -10,8 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
+from zoo import noise
+from zoo.data.images import DataSpec
+from zoo.errors import UsageError
+from zoo.models.base import VAE
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,28 @@ def test_its_variant_keeps_the_contract(site: Path, tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     unusual = {each["property"] for each in found["properties"] if each["status"] != "holds"}
     assert found["passed"] and unusual == {"loss_is_a_mean"}
+
+
+@pytest.fixture
+def free_bits(site: Path, monkeypatch: pytest.MonkeyPatch) -> type[VAE]:
+    monkeypatch.syspath_prepend(str(site))
+    return importlib.import_module("small_vae.free_bits").FreeBitsVAE
+
+
+def test_the_weights_that_its_variant_keeps_are_chosen_by_what_it_trains(free_bits: type[VAE]) -> None:
+    model = free_bits(DataSpec((1, 16, 16), "binary"), free_bits.Settings(free=0.5))
+    x = torch.rand(8, 1, 16, 16).round()
+    with torch.no_grad(), noise.keyed(0, torch.arange(8)):
+        loss = model.losses(x)["vae"]
+    with torch.no_grad(), noise.keyed(0, torch.arange(8)):
+        kept = model.criterion(x, None, model.terms(x))
+    assert kept.shape == (8,) and -kept.mean().item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"prior": {"name": "vamp"}}, {"posterior": {"name": "planar"}}])
+def test_its_variant_refuses_what_has_no_rate_of_each_dimension(free_bits: type[VAE], settings: dict) -> None:
+    with pytest.raises(UsageError, match="needs a rate of each dimension"):
+        free_bits(DataSpec((1, 16, 16), "binary"), free_bits.Settings(**settings))
 
 
 def test_its_variant_is_trained_on_its_data_set(site: Path, tmp_path: Path) -> None:

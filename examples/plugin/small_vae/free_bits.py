@@ -13,8 +13,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.nets import require
 
 
 class FreeBitsSettings(VanillaSettings):
@@ -28,11 +30,23 @@ class FreeBitsVAE(VanillaVAE):
     # The floor is under an average over the batch, so that a loss is not a mean over its examples.
     couples_examples: ClassVar[bool] = True
 
+    def __init__(self, spec: DataSpec, settings: FreeBitsSettings) -> None:
+        super().__init__(spec, settings)
+        plain = settings.posterior.name == "diagonal" and settings.prior.name in ("standard", "diagonal")
+        require(plain, "free_bits_vae needs a rate of each dimension: a diagonal posterior under such a prior.")
+
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)
         z, _ = q.rsample()
         distortion = -self.likelihood.log_prob(self.decode(z, y), x)
         rate = q.kl(self.prior)  # (B, D) nats
-        charged = rate.mean(0).clamp_min(self.settings.free).sum()
-        loss = distortion.mean() + self.rate_weight(progress) * charged
+        loss = distortion.mean() + self.rate_weight(progress) * self.charged(rate)
         return Losses({"vae": loss}, Terms(distortion, rate.sum(1, keepdim=True)))
+
+    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
+        """As `VAE.criterion`: what is charged of the batch is on each of its examples."""
+        return -(terms.distortion + self.rate_weight(1.0) * self.charged(self.infer(x, y).kl(self.prior)))
+
+    def charged(self, rate: Tensor) -> Tensor:
+        """What a batch pays for its rate (B, D) in nats, a scalar."""
+        return rate.mean(0).clamp_min(self.settings.free).sum()
