@@ -356,6 +356,14 @@ def test_auto_is_online_with_a_key_and_else_disabled(monkeypatch: pytest.MonkeyP
     assert choose_mode("auto") == "offline" and choose_mode("disabled") == "disabled"
 
 
+@pytest.mark.parametrize(("word", "mode"), [("dryrun", "offline"), ("run", "online")])
+def test_auto_takes_the_older_words_as_wandb_does(monkeypatch: pytest.MonkeyPatch, word: str, mode: str) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", word)
+    assert choose_mode("auto") == mode
+
+
 def refused(*given: Any, **named: Any) -> None:
     raise OSError(0, "no network here")
 

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from zoo.errors import UsageError
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+OLDER = {"dryrun": "offline", "run": "online"}  # words of $WANDB_MODE that wandb still takes
 PENDING = 20_000  # messages; two a second come from training
 
 log = logging.getLogger("zoo.wandb")
@@ -42,7 +43,8 @@ def choose_mode(mode: Mode) -> Mode:
         raise UsageError(f"there is no wandb mode '{mode}': {', '.join(get_args(Mode))}.")
     if mode != "auto":
         return mode
-    if (asked := os.environ.get("WANDB_MODE")) in ("online", "offline", "disabled"):
+    asked = os.environ.get("WANDB_MODE", "")
+    if (asked := OLDER.get(asked, asked)) in ("online", "offline", "disabled"):
         return asked  # type: ignore[return-value]
     known = importlib.util.find_spec("wandb") is not None
     return "online" if known and has_key() else "disabled"
