@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import matrix, per_example, record
+from benchmarks import attempts, matrix, per_example, record
 from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
 from zoo.errors import UsageError, ZooError
@@ -156,8 +156,11 @@ def _taken(ray: Any, reference: Any, planned: Planned, places: Places) -> Record
         for path, data in files.items():
             atomic_write(places.board / path, data)  # a record's own check: inside the board, whoever sent it
     except (ray.exceptions.RayError, ZooError) as error:
-        said = " ".join(str(error).split())[:300]
-        made = _lost(planned, f"its node or its process was lost {RETRIES + 1} times: {said}")
+        failed = isinstance(error, ray.exceptions.RayTaskError | ZooError)  # which is not tried again
+        why = "its task failed" if failed else f"its node or its process was lost {RETRIES + 1} times"
+        # What was raised there, without Ray's account of where.
+        said = attempts.publishable([" ".join(str(getattr(error, "cause", None) or error).split())[:300]])[0]
+        made = _lost(planned, f"{why}: {said}")
     record.write(made, places.records)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import sys
@@ -37,6 +38,13 @@ class OneByOne:
         class RayError(Exception):
             pass
 
+        class RayTaskError(RayError):
+            """As Ray's: it tells where the task was, and has what the task raised."""
+
+            def __init__(self, cause: Exception) -> None:
+                super().__init__(f"ray::_run_cell() (pid=7, ip=10.0.0.7) {cause}")
+                self.cause = cause
+
     def __init__(self, lost: tuple[str, ...] = ()) -> None:
         self.lost, self.options, self.results = lost, {}, {}
 
@@ -62,7 +70,10 @@ class OneByOne:
     def get(self, reference: str) -> Any:
         if json.loads(reference)["cell"]["variant"] in self.lost:
             raise self.exceptions.RayError("the node is gone")
-        return self.results[reference]()
+        try:
+            return self.results[reference]()
+        except Exception as error:
+            raise self.exceptions.RayTaskError(error) from error
 
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: "here")
@@ -95,6 +106,23 @@ def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatc
     assert sorted(one.cell.stem for one in again) == sorted(cells[i].cell.stem for i in (0, 1, 3))
     assert all(matrix.done(planned, places) for planned in cells)
     assert cluster.run_all(cells, places, asked, device="cpu") == []
+
+
+def test_a_task_that_fails_on_its_node_is_told_from_a_lost_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import cluster
+
+    monkeypatch.setitem(sys.modules, "ray", OneByOne(lost=("vq_vae",)))
+    (tmp_path / "faulty.yaml").write_text(SUITE)
+    cells = matrix.plan(suite_named(str(tmp_path / "faulty.yaml")), seeds=(0,))
+
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(matrix, "run_cell", full)
+    made = cluster.run_all(cells, Places(tmp_path / "board", tmp_path / "runs"), cluster.Cluster(), device="cpu")
+    reasons = {one.cell.variant: one.reason for one in made}
+    assert reasons["vae"] == "its task failed: [Errno 28] No space left on device"
+    assert reasons["vq_vae"] == "its node or its process was lost 4 times: the node is gone"
 
 
 def ports() -> dict[str, int]:
