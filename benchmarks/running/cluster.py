@@ -19,6 +19,7 @@ from typing import Any
 from benchmarks import attempts, matrix, per_example, record
 from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
+from benchmarks.report.wandb import choose_mode
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write
 
@@ -49,12 +50,14 @@ def run_all(
     """Every cell that is not done yet and that nobody else on this folder is running; the records as they came.
 
     Raises:
-        UsageError: Ray is not installed, or cannot be reached.
+        UsageError: Ray is not installed, or cannot be reached; or W&B would keep its files on a node, which keeps none.
         Stopped: the user asked for it; tasks that run are given up.
     """
     from zoo.runs import CELL_LOCK, Busy, locked
     from zoo.training.trainer import Stopped
 
+    if choose_mode(wandb_mode) == "offline":
+        raise UsageError("on Ray W&B cannot be offline: its files would go with a node's folder; try --wandb disabled.")
     ray = _connect(cluster.address)
     task = ray.remote(
         num_cpus=cluster.cpus_per_cell, num_gpus=cluster.gpus_per_cell, max_retries=RETRIES, max_calls=1

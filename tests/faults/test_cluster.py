@@ -30,6 +30,17 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
         cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster())
 
 
+def test_offline_observing_is_refused_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import cluster
+
+    monkeypatch.setitem(sys.modules, "ray", OneByOne())
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for mode in ("offline", "auto"):
+        with pytest.raises(UsageError, match="W&B cannot be offline"):
+            cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster(), wandb_mode=mode)
+    assert cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster(), wandb_mode="disabled") == []
+
+
 class OneByOne:
     """As much of Ray as the driver speaks to, without the cluster: a task runs when its result is waited for. What it
     is given and gives back goes through bytes, as it would between machines; ``lost`` names variants whose node is."""
