@@ -16,6 +16,7 @@ from benchmarks import record
 from tests.faults.children import fork, wait
 from tests.test_training import same, weights
 from zoo.training import checkpoint, trainer
+from zoo.training.distributed import ALONE, asked_for
 
 SETTINGS = (
     "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64", "train.epochs=3", "train.ema=0.9",
@@ -156,6 +157,23 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, variant: str, setting
     assert codes == [2, 2]
     lines = (tmp_path / "said").read_text().strip().splitlines()
     assert sum(said in line for line in lines) == 2 and not (tmp_path / "two" / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [("2", "$WORLD_SIZE says 2 processes, which `torchrun` starts"), ("two", "are numbers, which")],
+)
+def test_processes_that_nobody_started_are_one_sentence(tmp_path: Path, size: str, said: str) -> None:
+    assert wait(fork(tmp_path, *words("vae", "one", SETTINGS), prepare=lambda: os.environ.update(WORLD_SIZE=size))) == 2
+    (line,) = (tmp_path / "said").read_text().splitlines()
+    assert line.startswith("zoo: ") and said in line
+
+
+@pytest.mark.parametrize("names", [{"WORLD_SIZE": ""}, {"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "1"}])
+def test_a_process_that_is_alone_is_the_first(names: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert asked_for() == ALONE and asked_for().first
 
 
 def test_memory_that_is_short_on_the_first_of_two_ends_the_run_with_that_reason(tmp_path: Path) -> None:

@@ -70,18 +70,30 @@ ALONE = World()
 
 
 def asked_for() -> World:
-    """What the environment says that `torchrun` sets; nothing is started."""
-    return World(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    """What the environment says that `torchrun` sets; nothing is started. `UsageError` where it says no numbers."""
+    try:
+        rank, size = (int(os.environ.get(name) or usual) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
+    except ValueError:
+        raise UsageError("$RANK and $WORLD_SIZE are numbers, which `torchrun` sets.") from None
+    return World(rank, size) if size > 1 else ALONE
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """The world that `torchrun` made, connected inside the block: NCCL between GPUs, gloo between CPUs."""
+    """The world that `torchrun` made, connected inside the block: NCCL between GPUs, gloo between CPUs.
+
+    Raises:
+        UsageError: the environment names several processes, and does not say where they meet.
+    """
     world = asked_for()
     if world.size == 1:
         yield ALONE
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
+    except ValueError as error:
+        said = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
+        raise UsageError(f"$WORLD_SIZE says {world.size} processes, which `torchrun` starts: {said}.") from None
     try:
         yield world
     finally:
