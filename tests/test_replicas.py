@@ -22,7 +22,7 @@ from zoo.training.replicas import Replicas, why_not
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=128", "train.epochs=2"]
-FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=5.0", "train.schedule=cosine"]
+FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=0.1", "train.schedule=cosine"]
 
 
 def configs(variant: str, *more: str, seeds: int = 3) -> list[RunConfig]:
