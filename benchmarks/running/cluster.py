@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attempts, matrix, per_example, record
+from benchmarks import matrix, per_example, record
 from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
 from benchmarks.report.wandb import choose_mode
+from benchmarks.running import attempts
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write
 

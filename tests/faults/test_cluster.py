@@ -31,7 +31,7 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
 
 
 def test_offline_observing_is_refused_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from benchmarks import cluster
+    from benchmarks.running import cluster
 
     monkeypatch.setitem(sys.modules, "ray", OneByOne())
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -120,7 +120,7 @@ def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatc
 
 
 def test_a_task_that_fails_on_its_node_is_told_from_a_lost_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import cluster
+    from benchmarks.running import cluster
 
     monkeypatch.setitem(sys.modules, "ray", OneByOne(lost=("vq_vae",)))
     (tmp_path / "faulty.yaml").write_text(SUITE)
