@@ -203,6 +203,14 @@ def test_the_discrepancy_is_unbiased_and_sees_a_shift(kernel: str) -> None:
         assert discrepancy(a, b, kernel).item() == pytest.approx(2 * same - 2 * far, abs=0.02)
 
 
+def test_an_energy_that_no_loss_would_move_is_refused() -> None:
+    with pytest.raises(UsageError, match="needs alpha below 1"):
+        make("info_vae", alpha=1.0, prior={"name": "energy"})
+    model = make("info_vae", alpha=0.9, prior={"name": "energy"})
+    gradients = torch.autograd.grad(model.losses(bits())["vae"], [*model.prior.parameters()])
+    assert all(bool((gradient != 0).any()) for gradient in gradients)
+
+
 def test_info_vae_trades_the_rate_for_the_discrepancy() -> None:
     x = bits()
     torch.manual_seed(0)

@@ -17,8 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
+from zoo.nets import require
 from zoo.precision import full_precision
 
 Kernel = Literal["rbf", "imq"]
@@ -35,6 +37,12 @@ class InfoVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = InfoSettings
     couples_examples: ClassVar[bool] = True
+
+    def __init__(self, spec: DataSpec, settings: InfoSettings) -> None:
+        super().__init__(spec, settings)
+        # Whether a draw is accepted has no gradient, so the distance from draws has none either.
+        learns = settings.prior.name != "energy" or settings.alpha < 1
+        require(learns, "prior.name=energy learns from the rate alone: it needs alpha below 1.")
 
     def rate_weight(self, progress: float | Tensor) -> float | Tensor:
         return (1 - self.settings.alpha) * progress
