@@ -90,6 +90,8 @@ def test_a_setting_that_decides_numbers_changes_the_weights_or_the_curves(name: 
         ([], "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
         (STAGED, "train.final_learning_rate=1e-4", "train.final_learning_rate=0.0"),
         (STAGED, "train.learning_rate=2e-3", "train.learning_rate=0.001"),
+        (["data.binarise=threshold"], "data.test_bits_seed=5", "data.test_bits_seed=777"),
+        (["data.binarise=none"], "data.test_bits_seed=5", "data.test_bits_seed=777"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused_unless_it_has_its_default(

@@ -216,6 +216,7 @@ def resolve(
         config = config.model_copy(
             update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
         )
+    _check_bits(config.data, asked.get("data", {}))
     return _with_outliers(config)
 
 
@@ -236,6 +237,13 @@ def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
             raise UsageError(f"train.{name} would do nothing: {why}.")
         train = train.model_copy(update={name: usual})
     return train
+
+
+def _check_bits(data: DataConfig, asked: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where a seed was ``asked`` for bits that nobody draws: it would only make another identity."""
+    name, usual = "test_bits_seed", DataConfig().test_bits_seed
+    if data.binarise != "dynamic" and name in asked and data.test_bits_seed != usual:
+        raise UsageError(f"data.{name} would do nothing: data.binarise={data.binarise} draws no bits.")
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:
