@@ -131,9 +131,9 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     representation = likelihood.codes(run.model, batches)
     n, dimensions = representation.shape
     if n > 1:
-        scale = run.model.code_variance
-        active = Estimate(float(likelihood.active_units(representation, scale)), None, n, f"of {dimensions} dimensions")
-        identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE * scale}
+        found = likelihood.active_units(representation, run.model.code_variance)
+        active = Estimate(float(found), None, n, f"of {dimensions} dimensions")
+        identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE}
         out.metrics["active_units"] = entry(active, None, identity)
     else:
         out.skipped["active_units"] = f"needs at least 2 images, and the {config.split} split has {n}"

@@ -26,13 +26,17 @@ from benchmarks.metrics.quality import image_quality
 from benchmarks.pictures import generate
 from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
-from zoo import noise
+from zoo import create_model, noise
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.shapes import load_shapes
 from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError, ZooError
+from zoo.models.base import VAE
+from zoo.models.categorical_vae import CategoricalVAE
+from zoo.models.m2 import M2
+from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.registry import registry
 from zoo.runs import Run, _images, _loaded, load_grey, load_images, train_run
 from zoo.training.precision import choose
@@ -94,6 +98,47 @@ def test_a_dimension_is_active_above_a_variance_of_a_hundredth() -> None:
     unit = torch.tensor([[-1.0], [1.0]]).repeat(500, 1)
     codes = unit / unit.std() * torch.tensor([0.0099, 0.0101]).sqrt()
     assert active_units(codes) == 1
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [
+        ("vae", {}),
+        ("vae", {"prior": {"name": "diagonal"}}),
+        ("svae", {}),
+        ("poincare_vae", {}),
+        ("categorical_vae", {"latent": 3, "classes": 4}),
+        ("categorical_vae", {"latent": 3, "classes": 4, "prior": "learned"}),
+        ("m2", {}),
+    ],
+)
+def test_activity_is_counted_against_the_prior_s_variance(variant: str, settings: dict) -> None:
+    """Of codes drawn from the prior every dimension is active, of those a twentieth as far from their mean none."""
+    model = create_model(variant, **settings)
+    with torch.no_grad():
+        for parameter in getattr(model, "prior", model).parameters() if variant == "vae" else ():
+            parameter.uniform_(-8, -7)
+        if settings.get("prior") == "learned":
+            model.prior_logits.uniform_(-2, 2)
+        codes = drawn_codes(model, 50_000)
+        scale = torch.as_tensor(model.code_variance)
+    torch.testing.assert_close(codes.var(0), scale.expand(codes.shape[1]).to(codes.dtype), rtol=0.1, atol=0)
+    assert active_units(codes, scale) == codes.shape[1]
+    assert active_units(codes.mean(0) + (codes - codes.mean(0)) / 20, scale) == 0
+
+
+def drawn_codes(model: VAE, n: int) -> torch.Tensor:
+    """What `represent` would give if a code of the prior were known: classes as one-hot."""
+    one_hot = torch.nn.functional.one_hot
+    if isinstance(model, SphericalVAE):
+        return on_sphere(torch.randn(n, model.settings.latent))
+    if isinstance(model, CategoricalVAE):
+        each = [torch.multinomial(p.exp(), n, replacement=True) for p in model.log_prior()]
+        return torch.cat([one_hot(classes, model.settings.classes).float() for classes in each], 1)
+    if isinstance(model, M2):
+        classes = one_hot(torch.randint(model.spec.classes, (n,)), model.spec.classes)
+        return torch.cat([classes.float(), torch.randn(n, model.settings.latent)], 1)
+    return model.prior.sample(n)
 
 
 @pytest.mark.parametrize(("split", "n"), [("validation", 40), ("test", 60)])

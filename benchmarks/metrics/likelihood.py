@@ -115,10 +115,11 @@ def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> 
     return {name: torch.cat(values) if values[-1].dim() else values[-1].view(1) for name, values in found.items()}
 
 
-def active_units(representation: Tensor, code_variance: float = 1.0) -> int:
+def active_units(representation: Tensor, code_variance: float | Tensor = 1.0) -> int:
     """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016), the prior
-    having a variance of 1; over 0.01 ``code_variance`` where it has that one."""
-    return int((representation.double().var(0) > ACTIVE_VARIANCE * code_variance).sum())
+    having a variance of 1; over 0.01 ``code_variance``, a number or (D,), where it has that one."""
+    scale = torch.as_tensor(code_variance, dtype=torch.float64, device=representation.device)
+    return int((representation.double().var(0) > ACTIVE_VARIANCE * scale).sum())
 
 
 def _roomy(device: torch.device, dims: int) -> int:

@@ -96,7 +96,8 @@ class VAE(nn.Module):
         measures: what `measure` gives, by name: the unit and the better direction.
         train_size: how many examples there are to train on; the trainer says so before the first step.
         decodings: how many times a training step decodes each example.
-        code_variance: of a dimension of the code under its prior: what active units are counted against.
+        code_variance: of the code's dimensions under the prior, one number or (D,): what active units are counted
+            against; 1 where nothing is said of it.
         likelihood: what p(x | z) is, one of `zoo.likelihoods`, where a variant has one: it says of which data its nats
             are nats, and so whether they are reported as an ELBO, an NLL and bits. Without one it is taken at its word.
 
@@ -116,7 +117,7 @@ class VAE(nn.Module):
     train_size: int | None = None
     centres: int = 1
     decodings: int = 1
-    code_variance: float = 1.0
+    code_variance: float | Tensor = 1.0
 
     @property
     def couples_batch(self) -> bool:

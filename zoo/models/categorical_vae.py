@@ -63,6 +63,11 @@ class CategoricalVAE(VAE):
         else:
             self.register_buffer("prior_logits", logits, persistent=False)
 
+    @property
+    def code_variance(self) -> Tensor:
+        p = self.log_prior().exp().flatten()
+        return p * (1 - p)
+
     def log_posterior(self, x: Tensor) -> Tensor:
         """log q(z_n = k | x), (B, N, K) nats."""
         return F.log_softmax(full(self.head(self.encoder(x))).view(len(x), *self.size), -1)

@@ -72,6 +72,11 @@ class M2(VAE):
                 for parameter in hidden.parameters():
                     nn.init.normal_(parameter, std=settings.initial)
 
+    @property
+    def code_variance(self) -> Tensor:
+        p = torch.full((self.spec.classes,), 1 / self.spec.classes)
+        return torch.cat([p * (1 - p), torch.ones(self.settings.latent)])
+
     # ---- the three networks ----------------------------------------------------------------------------------------
 
     def log_classes(self, x: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ class VanillaVAE(VAE):
         self.decoder = make_decoder(settings.decoder, settings.latent + condition, output)
         self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
 
+    @property
+    def code_variance(self) -> float | Tensor:
+        moments = self.prior.moments()
+        return 1.0 if moments is None else moments[1].exp()
+
     def infer(self, x: Tensor, y: Tensor | None = None):
         """q(z | x), or q(z | x, y) for a conditional model, as the posterior's object."""
         condition = condition_vector(self.spec, y, x) if self.conditional else None
