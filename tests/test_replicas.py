@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -121,7 +122,26 @@ def test_a_replica_without_a_finite_validation_is_lost_as_it_is_alone(
         train_run(wanted[1], tmp_path / "1", choose("cpu"))
 
 
-def test_replicas_that_stop_early_keep_their_best(tmp_path: Path) -> None:
+def test_a_replica_that_stops_early_is_the_run_that_stops_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = configs("vae", "train.patience=1", "train.epochs=4", seeds=2)
+    curves, said = itertools.cycle([(-9.0, -8.0, -7.0, -6.0), (-8.0, -9.0)]), {}
+
+    def validate(trainer: Trainer) -> tuple[float, float]:
+        if trainer not in said:
+            said[trainer] = iter(next(curves))
+        return (next(said[trainer]),) * 2
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    folders = [tmp_path / "0", tmp_path / "1"]
+    assert train_together(wanted, folders, choose("cpu")) == [True, True]
+    for config, folder, stops in zip(wanted, folders, (False, True), strict=True):
+        assert_same_run(folder, config, tmp_path / f"alone{config.seed}")
+        assert train_run(config, folder, choose("cpu")).result.stopped_early is stops
+
+
+def test_replicas_keep_their_best(tmp_path: Path) -> None:
     wanted = configs("vae", "train.learning_rate=0.05", "train.patience=1", "train.epochs=6", seeds=2)
     trainers, generators, _ = together._prepared(wanted, choose("cpu"))
     results = Replicas(trainers, generators).fit()
