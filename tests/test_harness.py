@@ -387,6 +387,24 @@ def test_an_export_that_was_killed_is_given_again(zoo, tmp_path: Path) -> None: 
     assert {path.name for path in (tmp_path / "given").iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
+def test_wandb_is_told_what_the_record_says_at_its_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.report import wandb
+    from benchmarks.watch import watching
+
+    rows, pictures, summaries = {}, {}, []
+    monkeypatch.setattr(wandb.Observer, "start", lambda *_, **__: None)
+    monkeypatch.setattr(wandb.Observer, "log", lambda self, step, values: rows.update({step: values}))
+    monkeypatch.setattr(wandb.Observer, "images", lambda self, step, name, _: pictures.update({name: step}))
+    monkeypatch.setattr(wandb.Observer, "finish", lambda self, metrics, failed=False: summaries.append(metrics))
+    (planned,) = smoke("train.epochs=3")
+    made = matrix.run_cell(planned, places, choose("cpu"), watching("offline", places))
+    each = made.train.steps // 3
+    assert list(rows) == [each, 2 * each, 3 * each]
+    assert [*rows.values()] == [dict(zip(made.curves, point)) for point in zip(*made.curves.values())]
+    assert pictures == dict.fromkeys(made.figures, 3 * each)
+    assert summaries == [{name: metric.value for name, metric in made.metrics.items()}]
+
+
 def test_one_configuration_in_two_suites_is_two_runs_of_wandb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
