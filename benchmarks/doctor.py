@@ -52,10 +52,12 @@ def _device() -> dict[str, Any]:
 
 
 def _assets() -> dict[str, str]:
+    from benchmarks.metrics.weights import EFFICIENTNET_LITE0, INCEPTION
     from zoo.data.fetch import ASSETS, problem
 
     found = {"cache": str(cache_dir())}
-    for name, asset in ASSETS.items():
+    # As `zoo fetch` calls them.
+    for name, asset in (ASSETS | {"inception": INCEPTION, "efficientnet_lite0": EFFICIENTNET_LITE0}).items():
         missing = problem(asset, cache_dir() / asset.name)
         found[name] = f"not here ({missing}); `zoo fetch {name}` gets it" if missing else "here, bytes verified"
     return found

@@ -416,6 +416,15 @@ def test_doctor_looks_at_everything(zoo) -> None:
         assert found["device"]["C++ compiler"].startswith("yes" if has_compiler() else "no")
 
 
+def test_the_doctor_looks_for_all_that_can_be_fetched(zoo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError))
+    found = json.loads(zoo("doctor", "--json")[1])["assets"]
+    assert found.pop("cache") == str(tmp_path)
+    assert found.keys() == {"mnist", "fashion_mnist", "inception", "efficientnet_lite0"}
+    assert all(f"`zoo fetch {name}` gets it" in said for name, said in found.items())
+
+
 def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
