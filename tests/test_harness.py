@@ -389,7 +389,7 @@ def test_an_export_that_was_killed_is_given_again(zoo, tmp_path: Path) -> None: 
 
 def test_wandb_is_told_what_the_record_says_at_its_steps(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.report import wandb
-    from benchmarks.watch import watching
+    from benchmarks.running.watch import watching
 
     rows, pictures, summaries = {}, {}, []
     monkeypatch.setattr(wandb.Observer, "start", lambda *_, **__: None)
