@@ -80,7 +80,7 @@ def test_what_a_data_set_would_fetch_is_fetched_by_its_name(zoo, monkeypatch: py
         asked.append(asset)
         raise ZooError("no network.")
 
-    for module in ("zoo.data.fetch", "zoo.data.mnist"):
+    for module in ("zoo.data.mnist", "zoo.data.fetch"):  # imported while the latter is replaced, it would keep that
         monkeypatch.setattr(f"{module}.fetch", fetch)
     with pytest.raises(ZooError, match="no network"):
         registry().datasets[name].load()()

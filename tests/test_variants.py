@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,7 @@ from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
 from zoo.flows import Flow
-from zoo.models import check_settings
+from zoo.models import check_settings, settings_of
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
@@ -79,6 +80,45 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
     assert missing <= optional, f"settings that the entry does not state: {sorted(missing - optional)}"
     for key in set(entry.settings) - {"latent"}:
         assert getattr(stated, key) == kind.model_fields[key].get_default(), f"'{key}' has two defaults"
+
+
+@pytest.mark.parametrize(
+    ("needed", "idle", "usual"),
+    [
+        ([], "prior.components=20", "prior.components=500"),
+        (["prior.name=vamp"], "prior.tries=7", "prior.tries=100"),
+        ([], "posterior.flows=8", "posterior.flows=4"),
+        (["posterior.name=iaf"], "posterior.bins=9", "posterior.bins=8"),
+        ([], "encoder.channels=[8]", "encoder.channels=[32,64]"),
+        (["encoder.timm=resnet18"], "encoder.hidden=[8]", "encoder.hidden=[400,400]"),
+        (["decoder.name=gated"], "decoder.activation=elu", "decoder.activation=relu"),
+        ([], "likelihood.sigma=0.1", "likelihood.sigma=learned"),
+        (["likelihood.name=gaussian"], "likelihood.components=3", "likelihood.components=5"),
+    ],
+)
+def test_a_part_is_asked_for_no_setting_that_it_does_not_read(needed: list[str], idle: str, usual: str) -> None:
+    with pytest.raises(UsageError, match=rf"{re.escape(idle.partition('=')[0])} would do nothing: "):
+        resolve("vae", settings=[*needed, idle])
+    assert resolve("vae", settings=[*needed, usual])
+    # What a suite gives to all of its variants is not looked at, nor what a run of before was made with.
+    assert resolve("vae", defaults=[parse_setting(idle)], settings=needed)
+
+
+@every_variant
+def test_what_a_part_says_of_its_settings_is_of_settings_and_names_that_there_are(name: str) -> None:
+    for part in parts(settings_of(registry().variants[name], registry().variants[name].settings)):
+        names = get_args(type(part).model_fields["name"].annotation)
+        read_by = type(part).read_by
+        assert read_by.keys() <= type(part).model_fields.keys() - {"name"}
+        assert {one for readers in read_by.values() for one in readers} <= set(names)
+
+
+def parts(settings: BaseModel) -> Iterator[BaseModel]:
+    """Those of a variant that say which of their names read a setting."""
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if isinstance(value, BaseModel):
+            yield from [value] if hasattr(value, "read_by") else parts(value)
 
 
 def sizes(settings: BaseModel) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,8 @@ from zoo.registry import NOT_YAML, parse_yaml, plain, registry
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Length = Annotated[float, Field(ge=0)]
+#: Of a part of a model that has a `name`: which names read a setting that not all of them read.
+ReadBy = Mapping[str, tuple[str, ...]]
 Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
 HELD_OUT = "held_out"
@@ -217,6 +219,12 @@ def resolve(
             update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
         )
     _check_bits(config.data, asked.get("data", {}))
+    parts = {key: given for key, given in asked.get("model", {}).items() if isinstance(given, Mapping)}
+    if parts:
+        from zoo.models import check_used
+
+        binary = config.data.binarise != "none"
+        check_used(name, config.model, parts, "binary" if binary else dataset.support)
     return _with_outliers(config)
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.config import ReadBy
 from zoo.precision import full, full_precision
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class LikelihoodSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = {"sigma": ("gaussian",), "components": ("logistic",)}
 
     name: Literal["auto", "bernoulli", "gaussian", "logistic"] = "auto"
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"

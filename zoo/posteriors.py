@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.config import ReadBy
 from zoo.errors import UsageError
 from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
 from zoo.precision import full, full_precision
@@ -39,6 +40,13 @@ class PosteriorSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = {
+        "flows": ("planar", "sylvester", "householder", "iaf", "spline"),
+        "hidden": ("iaf", "spline"),
+        "context": ("iaf", "spline"),
+        "vectors": ("sylvester",),
+        "bins": ("spline",),
+    }
 
     name: Literal["diagonal", "planar", "sylvester", "householder", "iaf", "spline"] = "diagonal"
     flows: int = Field(default=4, ge=1)

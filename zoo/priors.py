@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.config import ReadBy
 from zoo.errors import UsageError
 from zoo.flows import Coupling
 from zoo.nets.mlp import dense
@@ -49,6 +50,9 @@ class PriorSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = {
+        "components": ("mixture", "vamp"), "flows": ("flow",), "hidden": ("flow", "energy"), "tries": ("energy",)
+    }
 
     name: Literal["standard", "diagonal", "mixture", "vamp", "flow", "energy"] = "standard"
     components: int = Field(default=500, ge=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.config import ReadBy
 from zoo.precision import full_precision
 
 # Vectors that a codebook is started from.
@@ -36,6 +37,9 @@ class QuantiserSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = {
+        **dict.fromkeys(("codes", "decay", "commitment", "restart_below"), ("vq",)), "levels": ("fsq",)
+    }
 
     name: Literal["vq", "fsq"] = "vq"
     codes: int = Field(4, ge=1)

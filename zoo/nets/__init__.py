@@ -6,23 +6,27 @@ decoder maps codes (B, D + K) to the parameters of a likelihood (B, C', H, W).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from zoo.config import ReadBy
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
 
 Width = Annotated[int, Field(ge=1)]  # of a layer
 Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
+DENSE = ("mlp", "conv", "residual")
+READ_BY = {"hidden": DENSE, "channels": ("conv", "residual"), "activation": DENSE}
 
 
 class EncoderSettings(BaseModel):
     """``name`` picks the network; a timm backbone needs only ``timm=resnet18``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = READ_BY
 
     name: Literal["mlp", "conv", "residual", "gated", "timm"] = "mlp"
     hidden: tuple[Width, ...] = Field((400, 400), description="widths of the dense layers of `mlp`, `conv`, `residual`")
@@ -38,6 +42,7 @@ class EncoderSettings(BaseModel):
 
 class DecoderSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+    read_by: ClassVar[ReadBy] = READ_BY
 
     name: Literal["mlp", "conv", "residual", "gated"] = "mlp"
     hidden: tuple[Width, ...] = Field((400, 400), description="widths of the dense layers of `mlp`, `conv`, `residual`")
