@@ -291,7 +291,8 @@ class EnergyPrior(Prior):
     def log_normaliser(self) -> Tensor:
         """log Z (), in nats. In evaluation its value is `counted`, and its gradient that of `SHARED` of the draws."""
         if self.training:
-            return self._log_mean(noise.normal(self.zero.expand(SHARED, -1), shared=True))
+            draws = noise.normal(self.zero.expand(SHARED, -1), shared=True)  # PyTorch 2.6's compiler may break here
+            return self._log_mean(draws)
         value = self.counted()[0]
         if not torch.is_grad_enabled():
             return value
