@@ -88,6 +88,13 @@ def test_what_a_data_set_would_fetch_is_fetched_by_its_name(zoo, monkeypatch: py
     assert len(asked) == 2 and asked[0] == asked[1]
 
 
+@pytest.mark.parametrize("size", ["2", "two"])
+def test_a_suite_is_refused_under_torchrun(zoo, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    code, _, said = zoo("bench", "smoke")
+    assert code == 2 and said.startswith("zoo: ") and "there is only `zoo train`" in said
+
+
 @pytest.mark.parametrize(
     ("target", "settings", "said"),
     [

@@ -322,6 +322,17 @@ def test_generated_parts_are_what_the_registry_and_the_records_say(records: list
     assert not old, f"{', '.join(old)}: run `python -m benchmarks.report.pages`"
 
 
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--nonsense"], 2)])
+def test_pages_that_nobody_asked_for_are_not_written(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pages", *words])
+    monkeypatch.setattr(pages, "pages", lambda *_: pytest.fail("it began to write"))
+    with pytest.raises(SystemExit) as left:
+        pages.main()
+    assert left.value.code == code
+
+
 def test_the_rate_of_info_vae_is_that_of_its_records(records: list) -> None:
     text = (DOCS / "variants" / "info_vae.md").read_text()
     (said,) = re.findall(r"have a rate of ([\d.]+) nats in the mean", text)

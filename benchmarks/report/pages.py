@@ -4,6 +4,7 @@ registry. ``python -m benchmarks.report.pages`` writes them between the markers;
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -265,7 +266,11 @@ def main() -> None:
     from zoo.files import write_if_changed
     from zoo.registry import registry
 
-    root = Path(__file__).resolve().parent.parent.parent
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report.pages", description=main.__doc__)
+    parser.parse_args()
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "docs" / "variants").is_dir():
+        parser.error("the pages lie in docs of a checkout, and this is none.")
     for path, text in pages(registry(), committed(root / "leaderboard" / "records"), root / "docs").items():
         if write_if_changed(path, text):
             print(path.relative_to(root))
