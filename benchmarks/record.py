@@ -261,6 +261,22 @@ class Record(_Part):
             raise ValueError(f"{both[0]} is both measured and skipped")
         return self
 
+    def moments(self, name: str) -> list[float | None]:
+        """The epoch of each point of a curve."""
+        return moments(self.curves, name, (self.config.get("train") or {}).get("validate_every", 1))
+
+
+def moments(curves: Mapping[str, list[float | None]], name: str, every: int) -> list[float | None]:
+    """The epoch of each point of the curve ``name``: one with fewer points than epochs is of validation, which was
+    after ``every`` epochs and at the end."""
+    epochs, points = curves.get("epoch", []), len(curves[name])
+    if points < len(epochs):
+        last = len(epochs) - 1
+        validated = [one for i, one in enumerate(epochs) if (i + 1) % every == 0 or i == last]
+        if len(validated) == points:
+            return validated
+    return epochs[:points]
+
 
 def check_measures(measures: Any) -> None:
     """Raise `UsageError` where a record cannot hold what a variant measures itself (`VAE.measures`), or has another

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -403,6 +404,27 @@ def test_wandb_is_told_what_the_record_says_at_its_steps(places: Places, monkeyp
     assert [*rows.values()] == [dict(zip(made.curves, point)) for point in zip(*made.curves.values())]
     assert pictures == dict.fromkeys(made.figures, 3 * each)
     assert summaries == [{name: metric.value for name, metric in made.metrics.items()}]
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_wandb_is_told_the_same_of_a_run_that_was_trained_before(
+    places: Places, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    from benchmarks.report import wandb
+    from benchmarks.running.watch import watching
+
+    told: list[dict[int, dict[str, float]]] = []
+    monkeypatch.setattr(wandb.Observer, "start", lambda *_, **__: told.append({}))
+    monkeypatch.setattr(wandb.Observer, "log", lambda self, step, values: told[-1].update({step: values}))
+    monkeypatch.setattr(wandb.Observer, "images", lambda *_: None)
+    monkeypatch.setattr(wandb.Observer, "finish", lambda *_, **__: None)
+    (planned,) = smoke("train.epochs=4")
+    train = planned.config.train.model_copy(update={"validate_every": every})
+    planned = replace(planned, config=planned.config.model_copy(update={"train": train}))
+    for _ in range(2):
+        matrix.run_cell(planned, places, choose("cpu"), watching("offline", places))
+        record.path_of(planned.cell, places.records).unlink()
+    assert len(told[0]) == 4 and told[0] == told[1]
 
 
 def test_one_configuration_in_two_suites_is_two_runs_of_wandb(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record
-from benchmarks.report.tables import moments
 from zoo.files import atomic_path, atomic_write
 
 MARGIN = 2
@@ -150,7 +149,7 @@ def curves(record: Record, path: str | Path) -> Path | None:
     axes = figure.subplots(1, 2)
     for name, values in drawn.items():
         heights = [math.nan if value is None else value for value in values[: len(epochs)]]
-        axes[0 if "elbo" in name else 1].plot(moments(record, name), heights, label=name.replace("_", " "))
+        axes[0 if "elbo" in name else 1].plot(record.moments(name), heights, label=name.replace("_", " "))
     for one in axes:
         one.set_xlabel("epoch")
         one.set_ylabel("nats")

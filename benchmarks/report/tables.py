@@ -212,19 +212,6 @@ def images_seen(record: Record) -> float:
     return record.train.epochs * record.data.n.train if record.train and record.data else 0.0
 
 
-def moments(record: Record, name: str) -> list[float | None]:
-    """The epoch of each point of a curve: one with fewer points than epochs is of validation, which was every
-    ``train.validate_every`` epochs and at the end."""
-    epochs, points = record.curves.get("epoch", []), len(record.curves[name])
-    every = (record.config.get("train") or {}).get("validate_every", 1)
-    if points < len(epochs):
-        last = len(epochs) - 1
-        validated = [one for i, one in enumerate(epochs) if (i + 1) % every == 0 or i == last]
-        if len(validated) == points:
-            return validated
-    return epochs[:points]
-
-
 def measurements(record: Record) -> dict[str, Metric]:
     """The metrics of a record and what it cost, as metrics: the machine and its use are the identity of a speed."""
     found = dict(record.metrics)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.matrix import Places, Planned
+from benchmarks.record import moments
 from benchmarks.report.bar import Bar
 from zoo.config import RunConfig
 from zoo.registry import registry
@@ -25,6 +26,8 @@ class Watchers:
 
     def __init__(self, mode: str, config: RunConfig, folder: Path, name: str, group: str) -> None:
         self.bar = Bar(name)
+        self.config = config
+        self.told = False
         self.observer: Any = None
         if mode != "disabled":
             from benchmarks.report.wandb import Observer
@@ -37,6 +40,7 @@ class Watchers:
 
     def epoch(self, row: dict[str, float]) -> None:
         self.bar.epoch(row)
+        self.told = True
         if self.observer:
             self.observer.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
 
@@ -45,11 +49,21 @@ class Watchers:
         self.bar.finish()
         if self.observer:
             step = content["train"]["steps"]
+            if not self.told:  # it was trained before, or with others at once
+                self._catch_up(content["curves"], step / content["train"]["epochs"] if step else 0)
             if not registry().private(content["data"]["name"]):
                 for name, images in found.pictures.items():
                     self.observer.images(step, name, images.numpy())
             self.observer.finish({name: metric["value"] for name, metric in found.metrics.items()})
             self.observer = None
+
+    def _catch_up(self, curves: dict[str, list[float | None]], steps: float) -> None:
+        every = self.config.train.validate_every
+        points = {name: dict(zip(moments(curves, name, every), values)) for name, values in curves.items()}
+        for epoch in curves.get("epoch", []):
+            row = {name: values[epoch] for name, values in points.items() if epoch in values}
+            if epoch is not None:
+                self.observer.log(round(steps * epoch), row)
 
     def close(self) -> None:
         """Stop looking, however the run ended; after `finish` there is nothing left to do."""

@@ -16,7 +16,7 @@ from benchmarks.report.html.pictures import Picture, pictures, usual_first
 from benchmarks.report.notes import notes, recipes
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import extent, leaders
-from benchmarks.report.tables import COSTS, Column, Gap, Row, Table, flat, moments, tables
+from benchmarks.report.tables import COSTS, Column, Gap, Row, Table, flat, tables
 
 Json = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _run(record: Record, shown: Mapping[str, Picture]) -> Json:
         },
         "skipped": dict(sorted(record.skipped.items())),
         "curves": record.curves,
-        "moments": {name: moments(record, name) for name in record.curves},
+        "moments": {name: record.moments(name) for name in record.curves},
         "figures": [[name, vars(shown[record.figures[name]])] for name in sorted(record.figures, key=_order)],
     }  # fmt: skip
 
