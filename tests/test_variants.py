@@ -31,7 +31,7 @@ from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.posteriors import DiagonalGaussian
 from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
-from zoo.registry import registry
+from zoo.registry import DatasetEntry, registry
 from zoo.runs import train_run
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
@@ -102,6 +102,18 @@ def test_a_part_is_asked_for_no_setting_that_it_does_not_read(needed: list[str],
     assert resolve("vae", settings=[*needed, usual])
     # What a suite gives to all of its variants is not looked at, nor what a run of before was made with.
     assert resolve("vae", defaults=[parse_setting(idle)], settings=needed)
+
+
+def test_a_likelihood_that_goes_by_data_which_only_their_loader_knows_may_be_asked_for_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unsaid = DatasetEntry(load="mine:load", title="mine")  # as that of the entry-point group zoo.datasets
+    monkeypatch.setitem(registry().datasets, "mine", unsaid)
+    assert resolve("vae", "mine", settings=["likelihood.sigma=0.1"])
+    with pytest.raises(UsageError, match="prior.tries would do nothing"):
+        resolve("vae", "mine", settings=["prior.tries=7"])
+    with pytest.raises(UsageError, match="likelihood.sigma would do nothing"):
+        resolve("vae", "folder:mine", settings=["likelihood.sigma=0.1"])
 
 
 @every_variant

@@ -223,8 +223,9 @@ def resolve(
     if parts:
         from zoo.models import check_used
 
-        binary = config.data.binarise != "none"
-        check_used(name, config.model, parts, "binary" if binary else dataset.support)
+        # Where an entry says neither, its own loader knows both.
+        known = dataset.support if dataset.shape or "support" in dataset.model_fields_set else None
+        check_used(name, config.model, parts, known if config.data.binarise == "none" else "binary")
     return _with_outliers(config)
 
 

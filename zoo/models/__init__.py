@@ -49,10 +49,11 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     settings_of(entry, settings)
 
 
-def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any], support: str) -> None:
+def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any], support: str | None) -> None:
     """Raise `UsageError` where ``asked``, that part of ``settings`` which somebody gave by hand, has a setting that the
     chosen prior, posterior, network, ... does not read: it would only give the same run another identity. ``support``
-    is that of the data. What else is wrong with the settings is left to `check_settings`."""
+    is that of the data; None is not known before they are loaded, and neither is a likelihood that goes by it. What
+    else is wrong with the settings is left to `check_settings`."""
     try:
         made = settings_of(registry().variant(name)[1], settings)
     except (Exception, SystemExit):
@@ -60,18 +61,18 @@ def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any],
     _check_used(made, asked, support, "")
 
 
-def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str, where: str) -> None:
+def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str | None, where: str) -> None:
     from zoo.likelihoods import AUTO
 
     chosen = "timm" if getattr(part, "timm", None) else getattr(part, "name", None)
-    chosen = AUTO[support] if chosen == "auto" else chosen
+    chosen = AUTO.get(support) if chosen == "auto" else chosen
     for key, given in asked.items():
         value, field = getattr(part, key), type(part).model_fields[key]
         if isinstance(value, BaseModel) and isinstance(given, Mapping):
             _check_used(value, given, support, f"{where}{key}.")
             continue
         names = getattr(part, "read_by", {}).get(key)
-        if names and chosen not in names and value != field.get_default():
+        if names and chosen and chosen not in names and value != field.get_default():
             raise UsageError(f"{where}{key} would do nothing: it is of {', '.join(names)}, and not of {chosen}.")
 
 
