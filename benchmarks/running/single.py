@@ -74,7 +74,8 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
         for name, images in found.pictures.items():
             grid(images, folder / f"{name}.png", columns=8)
 
-    with graceful() as should_stop, joined(compute.device) as world:
+    # Joined first: whoever waits for the others hears nothing, and would not stop for want of a next step.
+    with joined(compute.device) as world, graceful() as should_stop:
         if not world.first:
             train_run(planned.config, folder, compute, (), should_stop, world)
             return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,34 @@ def test_processes_that_nobody_started_are_one_sentence(tmp_path: Path, size: st
     assert wait(fork(tmp_path, *words("vae", "one", SETTINGS), prepare=lambda: os.environ.update(WORLD_SIZE=size))) == 2
     (line,) = (tmp_path / "said").read_text().splitlines()
     assert line.startswith("zoo: ") and said in line
+
+
+def test_a_process_that_waits_for_the_others_can_be_told_to_stop(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    names = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    child = fork(tmp_path, *words("vae", "two", SETTINGS), prepare=lambda: os.environ.update(names))
+    try:
+        assert soon(lambda: reachable(port)), (tmp_path / "said").read_text()[-2000:]
+        os.kill(child, signal.SIGTERM)
+        assert soon(lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def soon(happened: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := happened()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def reachable(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @pytest.mark.parametrize("names", [{"WORLD_SIZE": ""}, {"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "1"}])
