@@ -17,8 +17,9 @@ from zoo import noise
 from zoo.posteriors import LOG_2PI, LOG_VARIANCE_BOUND
 from zoo.precision import full, full_precision
 
-# In units of the radius of curvature, 1 / sqrt(c): how far a mean may lie, where float64 holds all that follows; how
-# wide a posterior may be; and from where on the planes of a decoder, in float32, tell no distances apart.
+# In units of the radius of curvature, 1 / sqrt(c): how far a mean may lie, where nothing overflows (a step leading back
+# to the origin loses its digits from 15 on, but of several dimensions few do); how wide a posterior may be; and
+# from where on the planes of a decoder, in float32, tell no distances apart.
 FARTHEST, WIDEST, SEEN = 50.0, math.exp(2.0), 30.0
 
 

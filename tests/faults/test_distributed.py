@@ -17,6 +17,7 @@ import torch
 from benchmarks import record
 from tests.faults.children import fork, wait
 from tests.test_training import same, weights
+from zoo.errors import UsageError
 from zoo.training import checkpoint, trainer
 from zoo.training.distributed import ALONE, asked_for
 
@@ -159,6 +160,14 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, variant: str, setting
     assert codes == [2, 2]
     lines = (tmp_path / "said").read_text().strip().splitlines()
     assert sum(said in line for line in lines) == 2 and not (tmp_path / "two" / "record.json").exists()
+
+
+@pytest.mark.parametrize("rank", ["2", "-1"])
+def test_a_process_beyond_the_last_does_not_wait_for_the_others(rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="the last is 1"):
+        asked_for()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def asked_for() -> World:
         rank, size = (int(os.environ.get(name) or usual) for name, usual in (("RANK", 0), ("WORLD_SIZE", 1)))
     except ValueError:
         raise UsageError("$RANK and $WORLD_SIZE are numbers, which `torchrun` sets.") from None
+    if size > 1 and not 0 <= rank < size:
+        raise UsageError(f"$RANK is {rank}, and of $WORLD_SIZE={size} processes the last is {size - 1}.")
     return World(rank, size) if size > 1 else ALONE
 
 
