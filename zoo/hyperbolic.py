@@ -37,13 +37,13 @@ class WrappedNormal:
     """The normal N(0, diag(e^log_variance)) around the origin's tangent space, transported to ``mean`` and wrapped onto
     the space by its exponential map; all (B, D).
 
-    Densities are with respect to du, and not to the volume of the space, which is (sinh(s) / s)^(D-1) du at s = sqrt(c)
-    |u|: a prior over u is then a prior like any other, N(0, I) the wrapped normal at the origin, and the ratio of
-    two densities is the same by either.
+    Densities are with respect to du, and not to the volume of the space, which is (sinh(s) / s)^(D-1) du at
+    s = sqrt(c) |u|: a prior over u is then a prior like any other, N(0, I) the wrapped normal at the origin, and the
+    ratio of two densities is the same by either.
     """
 
     def __init__(self, mean: Tensor, log_variance: Tensor, curvature: float) -> None:
-        self.root = math.sqrt(curvature)
+        self.curvature, self.root = curvature, math.sqrt(curvature)
         mean = full(mean)
         self.mean = mean * (FARTHEST / (self.root * length(mean))).clamp_max(1.0)
         self.log_variance = full(log_variance).clamp(-LOG_VARIANCE_BOUND, 2 * math.log(WIDEST / self.root))
@@ -69,7 +69,7 @@ class WrappedNormal:
 
     def repeat(self, k: int) -> WrappedNormal:
         """The same q for k * B rows, sample-major: row s * B + b belongs to example b."""
-        return WrappedNormal(self.mean.repeat(k, 1), self.log_variance.repeat(k, 1), self.root**2)
+        return WrappedNormal(self.mean.repeat(k, 1), self.log_variance.repeat(k, 1), self.curvature)
 
 
 def shift(mean: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
