@@ -18,6 +18,7 @@ from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
+from benchmarks.partial import Partial
 from benchmarks.pictures import CHANNELS, generate, to_bytes
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
@@ -39,29 +40,34 @@ class Evaluation:
     per_example: dict[str, Tensor] = field(default_factory=dict)
 
 
-def evaluate(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Evaluation:
+def evaluate(
+    run: Run, should_stop: Callable[[], bool] = lambda: False, partial: Partial | None = None
+) -> Evaluation:
     """Measure everything that the run's configuration asks for, on the split that it names.
+
+    Args:
+        partial: what was measured before, and where to keep what takes long.
 
     Raises:
         Stopped: ``should_stop`` said so; it is asked at every batch and between metrics.
     """
     with stopping_when(should_stop):
-        return _evaluated(run)
+        return _evaluated(run, partial or Partial())
 
 
-def _evaluated(run: Run) -> Evaluation:
+def _evaluated(run: Run, partial: Partial) -> Evaluation:
     config, model = run.config.evaluate, run.model.eval()
     out = Evaluation()
     batches = batches_of(run, run.images[run.config.evaluate.split])
-    elbo, tight = _bounds(out, model, batches, config)
+    elbo, tight = _bounds(out, model, batches, config, partial)
     for name, values in likelihood.measured(model, batches, config.seed).items():
         if len(values):
             out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
         else:
             out.skipped[name] = f"the {config.split} split has no image that it could be measured on"
     _codes(out, run, batches)
-    _quality(out, run, batches)
-    for metrics, skipped in (anomaly(run, elbo, tight), classification(run)):
+    _quality(out, run, batches, partial)
+    for metrics, skipped in (anomaly(run, elbo, tight, partial), classification(run)):
         out.metrics |= metrics
         out.skipped |= skipped
     _say_what_is_missing(out)
@@ -86,7 +92,7 @@ def _say_what_is_missing(out: Evaluation) -> None:
 
 
 def _bounds(
-    out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig
+    out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig, partial: Partial
 ) -> tuple[Tensor | None, Tensor | None]:
     """(N,) ELBOs and (n,) k-sample bounds, each None where it is skipped."""
     split = {"split": config.split}
@@ -114,7 +120,8 @@ def _bounds(
         out.skipped |= dict.fromkeys(("nll", "bits_per_dim"), "evaluate.nll_samples is 0")
         return terms.elbo, None
     k = config.nll_samples
-    bound = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, config.nll_images)
+    rest = (config.seed, config.rows, config.nll_images, "nll", partial)
+    bound = likelihood.importance_weighted(model, batches, k, *rest)
     _ranked(out, f"nll_iwae_{k}", -bound, unit, "lower", split | {"k": k, "images": len(bound)})
     if support == "8-bit" and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
@@ -149,7 +156,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         out.skipped |= found[1]
 
 
-def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
+def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> None:
     from benchmarks.evaluation.quality import reconstruction, sample_quality
 
     config = run.config.evaluate
@@ -160,7 +167,7 @@ def _quality(out: Evaluation, run: Run, batches: Batches) -> None:
         out.pictures["reconstructions"] = pairs.flatten(0, 1)
         out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
     out.pictures |= walks(run.model, batches)
-    for metrics, skipped in (reconstruction(run, batches), sample_quality(run)):
+    for metrics, skipped in (reconstruction(run, batches), sample_quality(run, parts=partial.features())):
         out.metrics |= metrics
         out.skipped |= skipped
 

@@ -27,7 +27,7 @@ from zoo.registry import registry
 LOG_LINES = 20
 # What an evaluation imports where it needs it.
 EVALUATION = (
-    *("per_example", "evaluation.quality", "report.figures", "digits.train"),
+    *("per_example", "partial", "evaluation.quality", "report.figures", "digits.train"),
     *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
@@ -153,6 +153,7 @@ def run_cell(
 
     ``harness`` names the call of the command that this belongs to, whichever process it is: a cell that failed in it
     is not tried by it again."""
+    from benchmarks.partial import forget
     from zoo.runs import CELL_LOCK, locked
 
     folder = places.run(planned.cell)
@@ -188,7 +189,8 @@ def run_cell(
                 raise
         made = make_record(planned, compute, outcome)
         attempts.end(folder, attempt, made.when)
-        record.write(made, places.records)  # last: whoever is killed before it comes back and sweeps
+        record.write(made, places.records)  # whoever is killed before it comes back and sweeps
+        forget(folder)
     if lost:
         raise DeviceLost(f"the GPU is of no use to this process after {planned.cell.stem} failed.")
     return made
@@ -280,6 +282,7 @@ def measure(
     the `benchmarks.evaluate.Evaluation`. In a ``world`` of several processes all train and the first one evaluates;
     the others get nothing and None."""
     from benchmarks.evaluate import evaluate
+    from benchmarks.partial import keeping
     from zoo.runs import load_images, train_run
     from zoo.training.distributed import ALONE
 
@@ -291,13 +294,13 @@ def measure(
     set_up = time.monotonic()
     watchers = (observer,) if observer else ()
     run = train_run(config, folder, compute, watchers, should_stop, world or ALONE)
-    trained = time.monotonic()
     if world is not None and not world.first:
         return {}, None
-    found = evaluate(run, should_stop)
-    evaluated = time.monotonic()
+    with keeping(run, folder) as partial:
+        found = evaluate(run, should_stop, partial)
+        seconds = partial.seconds
     result = asdict(run.result)
-    curves, seconds = result.pop("curves"), result.pop("seconds")
+    curves, training = result.pop("curves"), result.pop("seconds")
     kind = type(run.model)
     content = {
         "data": {
@@ -316,8 +319,8 @@ def measure(
         "metrics": found.metrics,
         "skipped": found.skipped,
         "train": result,
-        # Training counts what its steps took over all of its sessions, so that a resumed run is not a faster one.
-        "seconds": {"setup": set_up - started, "train": seconds, "evaluate": evaluated - trained},
+        # Of all sessions, so that a resumed run is not a faster one.
+        "seconds": {"setup": set_up - started, "train": training, "evaluate": seconds},
         "curves": curves,
     }
     if run.compute != compute:  # what `fast` came to for this model

@@ -23,6 +23,7 @@ from benchmarks.metrics.disentanglement import score_codes, score_space
 from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.likelihood import active_units, bound, importance_weighted, measured
 from benchmarks.metrics.quality import image_quality
+from benchmarks.partial import Partial
 from benchmarks.pictures import generate
 from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
@@ -359,7 +360,7 @@ def test_bytes_without_a_likelihood_have_no_bits(tmp_path: Path) -> None:
     made.model.log_likelihood = made.model.likelihood.log_prob
     del made.model.likelihood
     found = Evaluation()
-    _bounds(found, made.model.eval(), batches_of(made, made.images["test"]), made.config.evaluate)
+    _bounds(found, made.model.eval(), batches_of(made, made.images["test"]), made.config.evaluate, Partial())
     assert "nll_iwae_2" in found.metrics
     assert found.skipped["bits_per_dim"] == "the model has no `likelihood` that says whether its nats are of bytes"
 

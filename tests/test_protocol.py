@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks import record
 from benchmarks.evaluate import Evaluation, _bounds
 from benchmarks.metrics.likelihood import importance_weighted
+from benchmarks.partial import Partial
 from tests.conftest import ROOT
 from zoo import create_model, runs
 from zoo.config import EvaluateConfig, resolve
@@ -144,7 +145,7 @@ def test_only_what_is_a_likelihood_of_the_data_is_reported_in_nats(name: str, su
     pixels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8)
     pixels = {"binary": 255 * (pixels > 127).byte(), "8-bit": pixels, "real": pixels.float() / 255}[support]
     said = Evaluation()
-    _bounds(said, model, Batches(Images(pixels), batch_size=6), EvaluateConfig(nll_samples=3))
+    _bounds(said, model, Batches(Images(pixels), batch_size=6), EvaluateConfig(nll_samples=3), Partial())
     in_nats = {metric for metric, entry in said.metrics.items() if entry["unit"] in ("nats", "bits/dim")}
     likelihood = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}[support]
     if name == likelihood:

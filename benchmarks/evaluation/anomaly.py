@@ -10,17 +10,21 @@ from benchmarks.metrics import likelihood
 from benchmarks.metrics.auroc import auroc
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry
+from benchmarks.partial import Partial
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.runs import Run, load_outliers
 
 
-def anomaly(run: Run, elbo: Tensor | None, tight: Tensor | None) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def anomaly(
+    run: Run, elbo: Tensor | None, tight: Tensor | None, partial: Partial | None = None
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Metrics and skipped metrics: ``auroc_<outliers>`` by the ELBO, ``auroc_nll_<outliers>`` by the k-sample bound.
 
     Args:
         elbo, tight: nats of the evaluated split's images as `benchmarks.evaluate` measured them, None where it did not.
             There are as many outliers as images, or all there are.
+        partial: bounds of outliers that there are already.
     """
     config, model = run.config.evaluate, run.model
     reason = None
@@ -46,7 +50,8 @@ def anomaly(run: Run, elbo: Tensor | None, tight: Tensor | None) -> tuple[dict[s
             skipped[f"auroc_nll_{name}"] = "evaluate.nll_samples is 0"
         else:
             k = config.nll_samples
-            theirs = likelihood.importance_weighted(model, batches, k, config.seed, config.rows, len(tight))
+            rest = (config.seed, config.rows, len(tight), f"nll_{name}", partial)
+            theirs = likelihood.importance_weighted(model, batches, k, *rest)
             scores[f"auroc_nll_{name}"] = (tight, theirs, {"score": "nll", "k": k})
         for metric, (inside, outside, identity) in scores.items():
             try:

@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from benchmarks.digits import model as digits
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics import weights
 from benchmarks.metrics.features import in_range
 from benchmarks.metrics.inception import fold, inception_network
+from benchmarks.progress import progress
 from zoo.errors import UsageError, unknown
 from zoo.files import atomic_write, cache_dir
 
@@ -68,11 +68,13 @@ class Extractor:
         identity: plain scalars that make two scores comparable when all are equal: extractor, the SHA-256
             of its weights, input size, how images of another size are resized, how they are scaled.
         batch: images at a time.
+        slow: it takes a CPU minutes, so that features are worth keeping on the way.
     """
 
     name: str
     dimensions: int
     batch: int = 64
+    slow: bool = False
 
     def __init__(
         self, network: nn.Module, identity: dict[str, Any], device: str | torch.device = "cpu"
@@ -95,9 +97,8 @@ class Extractor:
         with (
             torch.no_grad(),
             exact_float32(),
-            tqdm(total=len(images), unit="image", disable=None, leave=False) as bar,
+            progress(len(images), f"{self.name} features", "image") as bar,
         ):
-            bar.set_description(f"{self.name} features")
             for part in stoppable(images.split(self.batch)):
                 parts.append(self.features(part.to(self.device)).float().cpu())
                 bar.update(len(part))
@@ -166,6 +167,7 @@ class Inception(Extractor):
     name = "inception"
     dimensions = 2048
     batch = 50
+    slow = True
     arithmetic = torch.float32
 
     def __init__(self, device: str | torch.device = "cpu") -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
+from benchmarks.partial import Partial
+from benchmarks.progress import progress
 from zoo import noise
 from zoo.config import ROWS
 from zoo.data.batches import Batches
@@ -56,29 +58,40 @@ def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bou
 @torch.no_grad()
 @unchanged()
 def importance_weighted(
-    model: VAE, batches: Batches, k: int, seed: int, rows: int, images: int | None = None
+    model: VAE,
+    batches: Batches,
+    k: int,
+    seed: int,
+    rows: int,
+    images: int | None = None,
+    name: str = "nll",
+    partial: Partial | None = None,
 ) -> Tensor:
     """(n,) nats: the k-sample bound on log p(x) of the first ``images`` images (Burda et al. 2016).
 
     log-mean-exp of k log-weights, taken with the maximum out. At most ``rows`` decoder inputs are held at once: on a
     CPU no more than `HELD` says, on a GPU as many as fit well unless fewer than `ROWS` are asked for. Images are
-    taken few at a time before their k samples are split, so that each is encoded once where k fits.
+    taken few at a time before their k samples are split, so that each is encoded once where k fits. What
+    ``partial`` has by this ``name`` is not computed again.
     """
     wanted = min(images or batches.n, batches.n)
     if batches.device.type == "cpu":
         rows = max(1, min(rows, HELD // model.spec.dims))
     elif rows >= ROWS:
         rows = max(rows, _roomy(batches.device, model.spec.dims))
-    bounds = []
-    for ids, x, y in _first(batches, wanted, max(1, rows // k)):
-        parts = []
-        for start in stoppable(range(0, k, rows)):
-            samples = range(start, min(start + rows, k))
-            with noise.keyed(seed, ids, samples):
-                parts.append(model.log_weights(x, y, len(samples)).double())
-        weights = torch.cat(parts)
-        bounds.append((torch.logsumexp(weights, 0) - math.log(k)).cpu())
-    return torch.cat(bounds)
+    partial = partial or Partial()
+    done = len(partial.values(name))
+    with progress(wanted, f"bound of {k} samples", "image", initial=min(done, wanted)) as bar:
+        for ids, x, y in _first(batches, wanted, max(1, rows // k), done):
+            parts = []
+            for start in stoppable(range(0, k, rows)):
+                samples = range(start, min(start + rows, k))
+                with noise.keyed(seed, ids, samples):
+                    parts.append(model.log_weights(x, y, len(samples)).double())
+            weights = torch.cat(parts)
+            partial.add(name, torch.logsumexp(weights, 0) - math.log(k))
+            bar.update(len(ids))
+    return partial.values(name)[:wanted]
 
 
 @torch.no_grad()
@@ -127,11 +140,13 @@ def _roomy(device: torch.device, dims: int) -> int:
     return min(MOST_ROWS, torch.cuda.mem_get_info(device)[0] // (3 * 64 * 4 * dims))
 
 
-def _first(batches: Batches, n: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+def _first(batches: Batches, n: int, size: int, done: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    # The first n, without the ``done`` ones that come before them.
     seen = 0
     for ids, x, y in batches.sequential(size):
-        take = min(len(ids), n - seen)
-        if take <= 0:
+        rows = slice(max(done - seen, 0), n - seen)
+        seen += len(ids)
+        if seen > done:
+            yield ids[rows], x[rows], None if y is None else y[rows]
+        if seen >= n:
             return
-        yield ids[:take], x[:take], None if y is None else y[:take]
-        seen += take

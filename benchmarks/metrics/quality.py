@@ -40,7 +40,8 @@ def image_quality(
         cache_key: a readable name of the reference ("mnist-test"): its features are then remembered by
         content.
         split: the split that ``real`` is, for the identity.
-        parts: a folder for the features of ``fake`` made so far; whoever is killed goes on from it.
+        parts: a folder for the features of ``fake`` made so far, where the extractor is slow; whoever is killed goes
+        on from it.
 
     Raises:
         UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features`
@@ -57,7 +58,7 @@ def image_quality(
     if split is not None:
         identity["split"] = split
     real_features = extractor.cached(real, cache_key)
-    fake_features = extractor.in_parts(fake, parts) if parts else extractor(fake)
+    fake_features = extractor.in_parts(fake, parts) if parts and extractor.slow else extractor(fake)
 
     distance = frechet_estimate(fake_features, real_features)
     kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)

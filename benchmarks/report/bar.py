@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from benchmarks.progress import progress
 
 SHOWN = ("elbo", "rate", "distortion", "reconstruction_loss")
 VALIDATED = ("validation_elbo", "validation_reconstruction_loss")
@@ -13,19 +12,9 @@ class Bar:
     """A tqdm bar with the bound, its two terms and the speed, for as long as one run trains."""
 
     def __init__(self, title: str) -> None:
-        from tqdm import tqdm
-
         self.title = title
-        self.bar = tqdm(
-            total=None,
-            desc=title,
-            unit="step",
-            disable=not sys.stderr.isatty(),
-            dynamic_ncols=True,
-            leave=False,
-            position=int(os.environ.get("ZOO_BAR", "0")),  # a line for each worker
-            bar_format="{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {remaining} left{postfix}",
-        )
+        shown = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {remaining} left{postfix}"
+        self.bar = progress(None, title, "step", bar_format=shown, delay=0)
 
     def step(self, state: dict[str, float]) -> None:
         self.bar.total = state["steps"]

@@ -58,6 +58,7 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
         Stopped: the user asked for it.
     """
     from benchmarks.interrupt import graceful
+    from benchmarks.partial import forget
     from benchmarks.report.figures import grid
     from zoo.files import atomic_write
     from zoo.runs import CELL_LOCK, locked, train_run
@@ -85,4 +86,5 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
             )
             made = matrix.make_record(planned, compute, outcome)
             atomic_write(folder / RECORD, record.dump(made))
+            forget(folder)
     return made

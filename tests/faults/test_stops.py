@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import recipe, record
+from benchmarks import partial, recipe, record
 from benchmarks.digits.train import train as train_classifier
 from benchmarks.evaluate import evaluate
 from benchmarks.interrupt import stop_if_asked, stopping_when
@@ -149,10 +149,31 @@ def test_a_stop_in_an_evaluation_is_obeyed_and_costs_the_evaluation_alone(
     assert not list(folder.rglob("*.part"))
 
 
+@needs_fork
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_evaluation_goes_on_from_the_images_that_it_has(
+    folder: Path, undisturbed: dict, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    samples, images, done = EVALUATE["nll_samples"], EVALUATE["nll_images"], 3
+    if number == signal.SIGKILL:
+        monkeypatch.setattr(partial, "EVERY", 0.0)
+        wait(fork(folder, *COMMANDS["train"], prepare=signalled(VanillaVAE, "log_weights", done * samples + 1, number)))
+    else:
+        stopped(folder, COMMANDS["train"], VanillaVAE, "log_weights", done * samples + 1, number)
+    (values,) = folder.rglob(partial.VALUES)
+    (folder / "calls").unlink()
+    rest = (images - done) * samples
+    again = fork(folder, *COMMANDS["train"], prepare=signalled(VanillaVAE, "log_weights", rest + 1, signal.SIGKILL))
+    assert wait(again) == 0, (folder / "said").read_text()
+    assert len((folder / "calls").read_text().split()) == rest
+    assert the_record(folder) == undisturbed
+    assert not values.parent.exists()
+
+
 class OneByOne(extractors.Extractor):
     """Eight features in place of Inception's, an image at a time."""
 
-    name, distance, suffix, dimensions, batch = "inception", "fid", "", 8, 1
+    name, distance, suffix, dimensions, batch, slow = "inception", "fid", "", 8, 1, True
 
     def __init__(self, device: str | torch.device) -> None:
         super().__init__(torch.nn.Identity(), {}, device)
