@@ -17,10 +17,12 @@ from benchmarks import record
 from benchmarks.matrix import Planned
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, estimate
-from zoo.config import Config, RunConfig, resolve
+from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError, find, fold
 from zoo.files import canonical_json
-from zoo.registry import read_yaml, registry
+from zoo.plain_yaml import read_yaml
+from zoo.registry import registry
+from zoo.settings import Config
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 Word = Literal["reproduced", "close", "not", "not run"]

@@ -10,7 +10,8 @@ import yaml
 
 from zoo.errors import UsageError, fold
 from zoo.files import atomic_write
-from zoo.registry import Registry, VariantEntry, parse_yaml, registry, registry_path
+from zoo.plain_yaml import parse_yaml
+from zoo.registry import Registry, VariantEntry, registry, registry_path
 
 SPELT = {"vae": "VAE", "gan": "GAN", "vq": "VQ", "iwae": "IWAE", "nvae": "NVAE"}
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from zoo.config import Config, RunConfig, resolve
+from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError, find, unknown
-from zoo.registry import read_yaml, registry
+from zoo.plain_yaml import read_yaml
+from zoo.registry import registry
+from zoo.settings import Config
 
 FOLDER = Path(__file__).resolve().parent / "suites"
 

@@ -15,7 +15,8 @@ from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from tests.test_wheel import command, python
 from zoo.errors import UsageError
-from zoo.registry import Registry, VariantEntry, read_yaml
+from zoo.plain_yaml import read_yaml
+from zoo.registry import Registry, VariantEntry
 
 
 @pytest.fixture

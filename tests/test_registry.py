@@ -12,11 +12,13 @@ import torch
 
 import zoo.registry as names
 from tests.conftest import ROOT
-from zoo.config import RunConfig, merge, parse_setting, resolve
+from zoo.config import RunConfig, resolve
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
-from zoo.registry import DatasetEntry, Registry, VariantEntry, parse_yaml, read_yaml, registry
+from zoo.plain_yaml import parse_yaml, read_yaml
+from zoo.registry import DatasetEntry, Registry, VariantEntry, registry
 from zoo.runs import _loaded
+from zoo.settings import merge, parse_setting
 
 GOOD = """\
 schema: 1

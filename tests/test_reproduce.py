@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.test_cli import call
 from zoo.data.images import SPLITS
 from zoo.errors import UsageError
-from zoo.registry import read_yaml
+from zoo.plain_yaml import read_yaml
 
 RUNNABLE = {name: one for name, one in recipes().items() if not one.blocked}
 TARGET = Target(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.metrics.likelihood import bound
-from zoo.config import NEUTRAL, TrainConfig, resolve, validate
+from zoo.config import NEUTRAL, TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import fresh_model, load_images, make_trainer
+from zoo.settings import validate
 from zoo.training.optimise import Group
 from zoo.training.precision import choose
 from zoo.training.trainer import VALIDATION_SEED, Trainer

@@ -21,7 +21,7 @@ from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
 from benchmarks.report.settings import settings_class
 from zoo import create_model, list_models, noise
 from zoo.code_prior import CodePrior
-from zoo.config import TrainConfig, parse_setting, resolve
+from zoo.config import TrainConfig, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
@@ -33,6 +33,7 @@ from zoo.posteriors import DiagonalGaussian
 from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
 from zoo.registry import DatasetEntry, registry
 from zoo.runs import train_run
+from zoo.settings import parse_setting
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose

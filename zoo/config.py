@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from zoo.errors import UsageError
 from zoo.files import canonical_json
-from zoo.registry import NOT_YAML, parse_yaml, plain, registry
+from zoo.registry import registry
+from zoo.settings import Config, does_nothing, merge, parse_setting, validate
 
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Length = Annotated[float, Field(ge=0)]
-#: Of a part of a model that has a `name`: which names read a setting that not all of them read.
-ReadBy = Mapping[str, tuple[str, ...]]
 Precision = Literal["auto", "fast", "float32", "bf16", "fp16"]
 EXCLUDE = "exclude_class"
 HELD_OUT = "held_out"
@@ -32,10 +30,6 @@ LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": []},
     "evaluate": {"latent": "auto", "anomaly": [], "cas": 0},
 }
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Config):
@@ -243,7 +237,7 @@ def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
         if used or getattr(train, name) == usual:
             continue
         if name in asked:
-            raise UsageError(f"train.{name} would do nothing: {why}.")
+            raise does_nothing(f"train.{name}", why)
         train = train.model_copy(update={name: usual})
     return train
 
@@ -252,7 +246,7 @@ def _check_bits(data: DataConfig, asked: Mapping[str, Any]) -> None:
     """Raise `UsageError` where a seed was ``asked`` for bits that nobody draws: it would only make another identity."""
     name, usual = "test_bits_seed", DataConfig().test_bits_seed
     if data.binarise != "dynamic" and name in asked and data.test_bits_seed != usual:
-        raise UsageError(f"data.{name} would do nothing: data.binarise={data.binarise} draws no bits.")
+        raise does_nothing(f"data.{name}", f"data.binarise={data.binarise} draws no bits")
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:
@@ -279,69 +273,3 @@ def _with_outliers(config: RunConfig) -> RunConfig:
         names.append(name)
     evaluate = config.evaluate.model_copy(update={"anomaly": tuple(dict.fromkeys(names))})
     return config.model_copy(update={"evaluate": evaluate})
-
-
-def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:
-    """``tree`` as a ``model``; a `UsageError` names the key, what is wrong and the nearest key."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise setting_error(error, model, where) from None
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the leaves of ``over`` put in, however deep; neither is changed."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def parse_setting(text: str) -> dict[str, Any]:
-    """``"train.epochs=5"`` as ``{"train": {"epochs": 5}}``; a path outside the sections belongs to the model.
-
-    Raises:
-        UsageError: no ``=``, an empty path, or a value that is not a YAML scalar or list.
-    """
-    path, equals, raw = text.partition("=")
-    keys = path.strip().replace("-", "_").split(".")
-    if not equals or not all(keys):
-        raise UsageError(f"a setting reads path=value, such as train.epochs=5, not '{text}'.")
-    try:
-        _, value = parse_yaml(raw)
-    except NOT_YAML:
-        raise UsageError(f"the value of '{path}' is not readable: '{raw}'.") from None
-    if isinstance(value, str):
-        # YAML 1.1 takes 1e-3 for a text; everybody else takes it for a number.
-        try:
-            value = float(value)
-        except ValueError:
-            pass
-    if keys[0] in ("variant", "seed") or keys == ["data", "name"]:
-        raise UsageError(f"'{'.'.join(keys)}' is not a setting: give it by its own argument.")
-    if keys[0] not in ("train", "data", "evaluate", "model"):
-        keys = ["model", *keys]
-    for key in reversed(keys):
-        value = {key: value}
-    return value
-
-
-def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
-    """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
-    first = error.errors()[0]
-    path = ".".join(part for part in (where, *map(str, first["loc"])) if part)
-    if first["type"] == "extra_forbidden":
-        owner: Any = model
-        for part in first["loc"][:-1]:
-            field = getattr(owner, "model_fields", {}).get(part)
-            owner = field.annotation if field else None
-        known = list(getattr(owner, "model_fields", {}))
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
-    if first["type"] == "missing":
-        return UsageError(f"setting '{path}' has no default and was given no value.")
-    subject = f"setting '{path}'" if path else "the settings"
-    said = " ".join(plain(first).removeprefix("value error, ").split()).rstrip(".")
-    return UsageError(f"{subject}: {said} (got {first['input']!r}).")

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.config import ReadBy
 from zoo.precision import full, full_precision
+from zoo.settings import ReadBy
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.config import ReadBy
 from zoo.errors import UsageError
 from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
 from zoo.precision import full, full_precision
+from zoo.settings import ReadBy
 
 if TYPE_CHECKING:
     from zoo.priors import Prior

@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.config import ReadBy
 from zoo.errors import UsageError
 from zoo.flows import Coupling
 from zoo.nets.mlp import dense
 from zoo.posteriors import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.precision import full, full_precision
+from zoo.settings import ReadBy
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.config import ReadBy
 from zoo.precision import full_precision
+from zoo.settings import ReadBy
 
 # Vectors that a codebook is started from.
 SHOWN = 16384

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 import torch
 
-from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig, TrainConfig, validate
+from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig, TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
@@ -33,6 +33,7 @@ from zoo.files import atomic_write, canonical_json, sweep
 from zoo.models import build
 from zoo.models.base import VAE
 from zoo.registry import registry
+from zoo.settings import validate
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute

@@ -13,13 +13,14 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from zoo.config import TrainConfig, merge
+from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
 from zoo.models import build, settings_of
 from zoo.models.base import VAE
 from zoo.registry import VariantEntry, registry
+from zoo.settings import merge
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
 from zoo.training.trainer import Trainer

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from zoo.config import merge, setting_error
-from zoo.errors import UsageError
 from zoo.registry import VariantEntry, registry
+from zoo.settings import does_nothing, merge, setting_error
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -73,7 +72,7 @@ def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str | None, 
             continue
         names = getattr(part, "read_by", {}).get(key)
         if names and chosen and chosen not in names and value != field.get_default():
-            raise UsageError(f"{where}{key} would do nothing: it is of {', '.join(names)}, and not of {chosen}.")
+            raise does_nothing(f"{where}{key}", f"it is of {', '.join(names)}, and not of {chosen}")
 
 
 def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:

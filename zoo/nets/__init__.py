@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from zoo.config import ReadBy
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
+from zoo.settings import ReadBy
 
 Width = Annotated[int, Field(ge=1)]  # of a layer
 Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]

@@ -1,0 +1,99 @@
+"""YAML of plain types, such as a registry, a suite or a recipe: an error in it names the file, the line and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from zoo.errors import UsageError
+
+SIZE_LIMIT = 1 << 20
+NODE_LIMIT = 100_000
+# What a safe loader raises on texts that are none: a date that is no date is a ValueError, and so on.
+NOT_YAML = (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is there twice: YAML forbids it, and PyYAML takes the last."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (key.tag, key.value) in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' is there twice", problem_mark=key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(path: Path, model: type[T]) -> T:
+    """A YAML file as a validated object.
+
+    Raises:
+        UsageError: unreadable, over 1 MiB, not YAML, or not what ``model`` wants; with file, line and key.
+    """
+    try:
+        if path.stat().st_size > SIZE_LIMIT:
+            raise UsageError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB; that is not a configuration.")
+        text = path.read_text(encoding="utf-8")
+        tree, value = parse_yaml(text)
+    except NOT_YAML as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{path}:{line + 1}" if line is not None else str(path)
+        said = getattr(error, "problem", None) or str(error)
+        raise UsageError(f"{where}: not valid YAML ({' '.join(said.split())[:120]}).") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise UsageError(f"{path}:{_line(tree, first['loc'])}: {key}: {plain(first)}.") from None
+
+
+def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """The tree of a YAML text and its value, of plain types only; raises one of `NOT_YAML`, also of a key that is there
+    twice."""
+    tree = yaml.compose(text, Loader=_Loader)
+    if _nodes(tree, {}) > NODE_LIMIT:
+        raise ValueError("its aliases unfold to more than a configuration holds")
+    return tree, yaml.SafeLoader("").construct_document(tree) if tree else None
+
+
+def plain(error: Any) -> str:
+    """A pydantic error as a few words."""
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    return error["msg"][0].lower() + error["msg"][1:]
+
+
+def _nodes(node: yaml.Node | None, known: dict[int, int]) -> int:
+    # What the tree would be without aliases: a few lines of them can stand for more than any memory holds.
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = NODE_LIMIT  # an alias to itself never ends
+        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_nodes(part, known) for part in parts)
+    return known[id(node)]
+
+
+def _line(tree: yaml.Node | None, location: tuple[Any, ...]) -> int:
+    node, line = tree, 1
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -1,0 +1,90 @@
+"""How settings are given, put together and refused: those of a run and those of a variant alike. No torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from zoo.errors import UsageError
+from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
+
+#: Of a part of a model that has a `name`: which names read a setting that not all of them read.
+ReadBy = Mapping[str, tuple[str, ...]]
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:
+    """``tree`` as a ``model``; a `UsageError` names the key, what is wrong and the nearest key."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise setting_error(error, model, where) from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``over`` put in, however deep; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """``"train.epochs=5"`` as ``{"train": {"epochs": 5}}``; a path outside the sections belongs to the model.
+
+    Raises:
+        UsageError: no ``=``, an empty path, or a value that is not a YAML scalar or list.
+    """
+    path, equals, raw = text.partition("=")
+    keys = path.strip().replace("-", "_").split(".")
+    if not equals or not all(keys):
+        raise UsageError(f"a setting reads path=value, such as train.epochs=5, not '{text}'.")
+    try:
+        _, value = parse_yaml(raw)
+    except NOT_YAML:
+        raise UsageError(f"the value of '{path}' is not readable: '{raw}'.") from None
+    if isinstance(value, str):
+        # YAML 1.1 takes 1e-3 for a text; everybody else takes it for a number.
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if keys[0] in ("variant", "seed") or keys == ["data", "name"]:
+        raise UsageError(f"'{'.'.join(keys)}' is not a setting: give it by its own argument.")
+    if keys[0] not in ("train", "data", "evaluate", "model"):
+        keys = ["model", *keys]
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def does_nothing(path: str, why: str) -> UsageError:
+    """Of a setting that somebody gave by hand and nothing reads: it would only give the same run another identity."""
+    return UsageError(f"{path} would do nothing: {why}.")
+
+
+def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
+    """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
+    first = error.errors()[0]
+    path = ".".join(part for part in (where, *map(str, first["loc"])) if part)
+    if first["type"] == "extra_forbidden":
+        owner: Any = model
+        for part in first["loc"][:-1]:
+            field = getattr(owner, "model_fields", {}).get(part)
+            owner = field.annotation if field else None
+        known = list(getattr(owner, "model_fields", {}))
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
+    if first["type"] == "missing":
+        return UsageError(f"setting '{path}' has no default and was given no value.")
+    subject = f"setting '{path}'" if path else "the settings"
+    said = " ".join(plain(first).removeprefix("value error, ").split()).rstrip(".")
+    return UsageError(f"{subject}: {said} (got {first['input']!r}).")
