@@ -219,7 +219,8 @@ def outcome_of(
     written: that is no failure of the cell, and every other cell would meet it too."""
     from zoo import runs
     from zoo.runs import Busy
-    from zoo.training.trainer import Diverged, Indivisible, Stopped
+    from zoo.training.stepper import Indivisible
+    from zoo.training.trainer import Diverged, Stopped
 
     begin()
     short = ""

@@ -19,7 +19,7 @@ from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.models.base import Progress
 from zoo.runs import load_run, train_run
-from zoo.training import precision, trainer
+from zoo.training import precision, stepper
 from zoo.training.compiled import Compiled
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
@@ -164,7 +164,7 @@ def test_a_compiled_run_is_the_same_run_but_for_rounding_and_goes_on_compiled(
     monkeypatch.setattr(precision, "COMPILE_FROM", float("inf"))  # as a machine would that decides otherwise
     again = train_run(config, tmp_path / "whole", choose("cpu"))
     assert again.compute == whole.compute
-    monkeypatch.setattr(trainer, "has_compiler", lambda: False)
+    monkeypatch.setattr(stepper, "has_compiler", lambda: False)
     assert train_run(config, tmp_path / "whole", choose("cpu")).compute == whole.compute, "it is only loaded"
     with pytest.raises(UsageError, match="needs a C\\+\\+ compiler"):
         train_run(resolve("vae", "synthetic", settings=["train.compile=true"]), tmp_path / "new", choose("cpu"))
@@ -200,7 +200,7 @@ def test_a_run_whose_compiler_fails_is_the_run_that_was_never_compiled(
     plain = train_run(config, tmp_path / "plain", choose("cpu"))
     monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
     monkeypatch.setattr(precision, "has_compiler", lambda: True)
-    monkeypatch.setattr(trainer, "has_compiler", lambda: True)
+    monkeypatch.setattr(stepper, "has_compiler", lambda: True)
     monkeypatch.setattr(torch, "compile", partial(_fails, where))
     with caplog.at_level("INFO"):
         run = train_run(config, tmp_path / "run", choose("cpu"))
@@ -240,5 +240,5 @@ def test_a_run_that_began_compiled_goes_on_where_there_is_no_compiler(
     config = resolve("vae", "synthetic", settings=options)
     monkeypatch.setattr(precision, "COMPILE_FROM", 1.0)
     monkeypatch.setattr(precision, "has_compiler", lambda: True)
-    monkeypatch.setattr(trainer, "has_compiler", lambda: False)
+    monkeypatch.setattr(stepper, "has_compiler", lambda: False)
     assert train_run(config, tmp_path, choose("cpu")).compute.name == "float32"

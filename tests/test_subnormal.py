@@ -54,7 +54,7 @@ def trained(steps: int) -> Trainer:
 
 
 def state_of(trainer: Trainer) -> list[Tensor]:
-    (group,) = trainer.groups.values()
+    (group,) = trainer.stepper.groups.values()
     return [tensor for state in group.optimizer.state.values() for tensor in state.values() if tensor.dim()]
 
 

@@ -35,10 +35,11 @@ from zoo.runs import Busy, fresh_model, load_images, load_run, locked, make_trai
 from zoo.together import train_together
 from zoo.training import checkpoint
 from zoo.training.average import Average
+from zoo.training.choice import VALIDATION_SEED
 from zoo.training.optimise import Group, LeanAdam, LossScale, backward, learning_rate
 from zoo.training.precision import choose
 from zoo.training.state import TALLIED, capture, copied, restore
-from zoo.training.trainer import VALIDATION_SEED, Diverged, Stopped, Trainer
+from zoo.training.trainer import Diverged, Stopped, Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64"]
 FULL = ["train.ema=0.9", "train.warmup=1", "train.clip=1.0", "train.schedule=cosine", "train.checkpoint_seconds=0"]
@@ -105,7 +106,7 @@ def test_the_state_of_a_training_on_a_gpu_has_the_generator_that_dropout_draws_f
     config = resolve("vae", "synthetic", settings=settings("train.epochs=1"))
     images, drawn = load_images(config), torch.arange(16, dtype=torch.uint8)
     trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
-    trainer.compute = replace(trainer.compute, device=torch.device("cuda"))
+    trainer.stepper.compute = replace(trainer.compute, device=torch.device("cuda"))
     there = {"state": drawn}
     monkeypatch.setattr("zoo.training.state.peak_memory", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: there["state"])
@@ -289,7 +290,7 @@ def test_a_checkpoint_from_before_there_was_a_criterion_goes_on(variant: str, hi
     tensors, values = capture(trainers[0])
     del values["kept"]
     restore(trainers[1], (tensors, values | {"best_elbo": -3.0, "highest": -3.0}))
-    assert trainers[1].kept == -3.0 and trainers[1].highest == pytest.approx(highest, nan_ok=True)
+    assert trainers[1].choice.kept == -3.0 and trainers[1].choice.highest == pytest.approx(highest, nan_ok=True)
 
 
 def test_all_that_a_trainer_captures_is_put_back() -> None:
@@ -302,20 +303,23 @@ def test_all_that_a_trainer_captures_is_put_back() -> None:
     # What a CPU has no use for, or a short run does not come to.
     for number, tensor in enumerate((getattr(first.tally, name) for name in TALLIED), 2):
         tensor.fill_(number)
-    first.scale.scale.fill_(32.0)
-    first.scale.good.fill_(7.0)
-    first.best = {name: value + 1 for name, value in first.model.state_dict().items()}
+    first.stepper.scale.scale.fill_(32.0)
+    first.stepper.scale.good.fill_(7.0)
+    first.choice.best = {name: value + 1 for name, value in first.model.state_dict().items()}
     first.curves["train_loss"] = [3.0, 2.0]
-    numbers = {"kept": -4.0, "best_epoch": 2, "highest": -3.0, "waited": 1, "stopped_early": True, "retreats": 2}
-    numbers |= {"step": 3, "seconds": 1.5}
-    for name, value in numbers.items():
-        setattr(first, name, value)
+    chosen = {"kept": -4.0, "best_epoch": 2, "highest": -3.0, "waited": 1, "stopped_early": True}
+    numbers = {"step": 3, "seconds": 1.5, "retreats": 2}
+    for owner, given in ((first, numbers), (first.choice, chosen)):
+        for name, value in given.items():
+            setattr(owner, name, value)
     expected, values = copied(capture(first))
     torch.rand(5)
     restore(second, (expected, values))
     found, found_values = copied(capture(second))
     assert same(found, expected) and found_values | {"peak": 0} == values | {"peak": 0}
-    assert {name: getattr(second, name) for name in numbers} == numbers and second.average.updates == 3
+    for owner, given in ((second, numbers), (second.choice, chosen)):
+        assert {name: getattr(owner, name) for name in given} == given
+    assert second.stepper.average.updates == 3
 
 
 def test_a_run_begins_with_weights_and_sees_bits_in_an_order_that_are_its_seed_s() -> None:
@@ -453,7 +457,7 @@ def test_validation_is_the_mean_over_all_images_however_they_are_batched(monkeyp
     whole = trainer.validate()
     expected = bound(trainer.model.eval(), trainer.validation, VALIDATION_SEED).elbo
     assert len(expected) == 70 and whole[0] == pytest.approx(expected.mean().item(), rel=1e-5)
-    monkeypatch.setattr("zoo.training.trainer.VALIDATION_ROWS", 24 * trainer.model.decodings)
+    monkeypatch.setattr("zoo.training.choice.VALIDATION_ROWS", 24 * trainer.model.decodings)
     # 24 images, 24 more and 22.
     assert trainer.validate() == pytest.approx(whole, rel=1e-5)
 

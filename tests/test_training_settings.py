@@ -14,9 +14,10 @@ from zoo.config import NEUTRAL, TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import fresh_model, load_images, make_trainer
 from zoo.settings import validate
+from zoo.training.choice import VALIDATION_SEED
 from zoo.training.optimise import Group
 from zoo.training.precision import choose
-from zoo.training.trainer import VALIDATION_SEED, Trainer
+from zoo.training.trainer import Trainer
 
 SMALL = ["encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4"]
 DATA = ["data.options.n_train=256", "data.options.n_validation=64", "data.options.n_test=8"]
@@ -155,7 +156,7 @@ def test_betas_epsilon_and_weight_decay_reach_the_optimiser(name: str, decay: fl
 def test_the_averaged_weights_are_the_ones_that_are_validated_and_kept() -> None:
     trainer = trainer_of(ema=0.9, learning_rate=1e-2, keep="last")
     states: list[dict[str, Tensor]] = []
-    step = trainer.apply
+    step = trainer.stepper.apply
 
     def watched(*given: Any) -> tuple[Tensor, Tensor]:
         if not states:
@@ -164,7 +165,7 @@ def test_the_averaged_weights_are_the_ones_that_are_validated_and_kept() -> None
         states.append(state(trainer.model))
         return found
 
-    trainer.apply = watched
+    trainer.stepper.apply = watched
     curves = trainer.fit().curves
     assert len(states) == 1 + trainer.steps == 9
     average, averages = states[0], []

@@ -88,8 +88,8 @@ def train_beside(
             decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
             trainer = runs.make_trainer(config, decided.place(model), images, decided, *rest)
-            if trainer.generator is None or model.drops:
-                shared = "on a CPU" if trainer.generator is None else "with dropout"
+            if trainer.stepper.generator is None or model.drops:
+                shared = "on a CPU" if trainer.stepper.generator is None else "with dropout"
                 raise UsageError(f"runs {shared} draw from one random generator, and cannot train beside each other.")
             trainers[trainer] = folder
         fit_beside([*trainers], lambda trainer, result: _leave(trainers[trainer], trainer, result))
@@ -164,7 +164,7 @@ def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trai
         trainer = runs.make_trainer(config, compute.place(model), images, compute)
         trainer.initialise()
         trainers.append(trainer)
-        generators.append(trainer.generator.get_state() if trainer.generator else torch.get_rng_state())
+        generators.append(trainer.stepper.generator.get_state() if trainer.stepper.generator else torch.get_rng_state())
     return trainers, generators, compute
 
 

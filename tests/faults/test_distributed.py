@@ -217,15 +217,15 @@ def test_a_process_that_is_alone_is_the_first(names: dict[str, str], monkeypatch
 
 def test_memory_that_is_short_on_the_first_of_two_ends_the_run_with_that_reason(tmp_path: Path) -> None:
     def short() -> None:
-        apply, met = trainer.Trainer.apply, []
+        update, met = trainer.Trainer.update, []
 
-        def applied(self: trainer.Trainer, *given: Any) -> Any:
+        def updated(self: trainer.Trainer, *given: Any) -> None:
             if self.world.first and self.step == 5 and not met:
                 met.append(self.step)
                 raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
-            return apply(self, *given)
+            update(self, *given)
 
-        trainer.Trainer.apply = applied
+        trainer.Trainer.update = updated
 
     first, second = together(tmp_path, words("vae", "two", SETTINGS), prepare=short)
     assert wait(first) == 1, (tmp_path / "said").read_text()[-2000:]

@@ -26,7 +26,7 @@ from zoo import list_models, noise, runs
 from zoo.config import resolve
 from zoo.models import create_model
 from zoo.registry import VARIANT_GROUP, VariantEntry, registry
-from zoo.training import tally, trainer
+from zoo.training import stepper, tally, trainer
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
 from zoo.training.trainer import Diverged
@@ -246,29 +246,29 @@ def test_a_cell_that_is_short_of_memory_is_tried_once_in_smaller_parts(
     cells = matrix.plan(suite_named(small_suite(tmp_path)))
     places = Places(tmp_path / "board", tmp_path / "runs")
     sizes = []
-    original = trainer.Trainer._in_parts
+    original = stepper.Stepper._in_parts
 
-    def short(self, x, y, progress):
+    def short(self, *given):
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    def in_parts(self, x, y, scale):
+    def in_parts(self, x, y, progress, scale):
         sizes.append(self.micro_batch)
-        return original(self, x, y, scale)
+        return original(self, x, y, progress, scale)
 
-    init = trainer.Trainer.__init__
+    init = stepper.Stepper.__init__
 
     def made(self, *args, **named):
         init(self, *args, **named)
         if not self.divided:
             self.forward = lambda *given: short(self, *given)
 
-    monkeypatch.setattr(trainer.Trainer, "__init__", made)
-    monkeypatch.setattr(trainer.Trainer, "_in_parts", in_parts)
+    monkeypatch.setattr(stepper.Stepper, "__init__", made)
+    monkeypatch.setattr(stepper.Stepper, "_in_parts", in_parts)
     ended = matrix.run_cell(cells[0], places, choose("cpu"))
     assert ended.status == "done", ended
     assert set(sizes) == {16}, "a quarter of 64"
     assert ended.config["train"]["micro_batch"] == 16 and ended.cell == cells[0].cell, "still the same cell"
-    monkeypatch.setattr(trainer.Trainer, "_in_parts", short)
+    monkeypatch.setattr(stepper.Stepper, "_in_parts", short)
     ended = matrix.run_cell(cells[1], places, choose("cpu"))
     assert ended.status == "failed" and "in parts of 16" in ended.reason and "out of memory" in ended.reason
 

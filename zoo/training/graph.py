@@ -62,8 +62,8 @@ class GraphSteps:
                 self._begin(epoch, self.taken)
             self.captured[stage]()
             self.taken += 1
-            if trainer.average:
-                trainer.average.updates += 1
+            if average := trainer.stepper.average:
+                average.updates += 1
             trainer.step += 1
             trainer.count_if_due()
             yield
@@ -86,11 +86,12 @@ class GraphSteps:
     def _begin(self, epoch: int, start: int) -> None:
         trainer, steps = self.trainer, self.trainer.steps_per_epoch
         order = trainer.train.order(epoch)[: steps * trainer.train.batch_size].view(steps, -1)
-        averaged = trainer.average.updates - start if trainer.average else 0
+        average = trainer.stepper.average
+        averaged = average.updates - start if average else 0
         schedule, self.stages = [], []
         for place in range(steps):
             progress = trainer.progress(epoch * steps + place)
-            weight = trainer.average.weight(averaged + place) if trainer.average and place >= start else 0.0
+            weight = average.weight(averaged + place) if average and place >= start else 0.0
             rate = trainer.rate(epoch * steps + place)
             self.stages.append(trainer.model.stage(progress))
             schedule.append([float(progress), progress.fraction, rate, weight])
@@ -101,13 +102,13 @@ class GraphSteps:
         index, numbers = self.table.here()
         warmup, fraction, rate, weight = numbers.unbind(0)
         x, y = self.trainer.train.take(index)
-        row, found_inf = self.trainer.apply(x, y, moving(warmup, fraction, stage), rate, weight)
+        row, found_inf = self.trainer.stepper.apply(x, y, moving(warmup, fraction, stage), rate, weight)
         self.table.leave(torch.cat([row, found_inf.view(1)]))
 
     def _rehearse(self, stage: Hashable) -> None:
         # A whole step, taken back: what waits for the device raises here, where nothing is lost by it.
         trainer, device = self.trainer, self.trainer.compute.device
-        generators = [trainer.generator] if trainer.generator else []
+        generators = [trainer.stepper.generator] if trainer.stepper.generator else []
         captured = Captured(functools.partial(self._step, stage), device, generators, self.record)
         before = copied(capture(trainer))
         try:

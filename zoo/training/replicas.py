@@ -80,7 +80,7 @@ class Replicas:
         if not trainers:
             raise UsageError("no replicas to train.")
         first = trainers[0]
-        if first.divided or first.compute.scaled:
+        if first.stepper.divided or first.compute.scaled:
             raise UsageError("replicas train on whole batches, in float32 or bf16.")
         if not first.train.resident:
             raise UsageError("replicas train on pictures that fit onto the device.")
@@ -97,8 +97,8 @@ class Replicas:
         for index, trainer in enumerate(trainers):
             for name, parameter in trainer.model.named_parameters():
                 parameter.data = self.parameters[name].data[index]
-            if trainer.average:  # it follows the tensors that it was made with
-                trainer.average = Average(trainer.model, self.config.ema)
+            if trainer.stepper.average:  # it follows the tensors that it was made with
+                trainer.stepper.average = Average(trainer.model, self.config.ema)
         self.leaves = [nn.Parameter(value) for value in self.parameters.values()]
         for name, leaf in zip(self.parameters, self.leaves, strict=True):
             self.parameters[name] = leaf
@@ -128,7 +128,7 @@ class Replicas:
             first.means()  # waits for the device
             seconds += time.monotonic() - began
             for index, trainer in enumerate(self.trainers):
-                if index in lost or trainer.stopped_early:
+                if index in lost or trainer.choice.stopped_early:
                     continue
                 means, tally = trainer.means(), trainer.tally
                 if not means or tally.in_a_row.item() or tally.totals[-1].item() < first.steps_per_epoch:
@@ -136,7 +136,7 @@ class Replicas:
                     continue
                 trainer.seconds, trainer._clock = seconds, time.monotonic()
                 trainer.end_epoch(epoch)
-            if all(index in lost or trainer.stopped_early for index, trainer in enumerate(self.trainers)):
+            if all(index in lost or trainer.choice.stopped_early for index, trainer in enumerate(self.trainers)):
                 break
         results: list[Result | Diverged] = []
         for index, trainer in enumerate(self.trainers):
@@ -157,7 +157,7 @@ class Replicas:
                 raise Stopped("stopped at the user's request; seeds that train at once begin again.")
         rows = self.table.results.view(-1, len(self.trainers), 4)
         for index, trainer in enumerate(self.trainers):
-            if not trainer.stopped_early:
+            if not trainer.choice.stopped_early:
                 trainer.tally.add(rows[:, index, :3], rows[:, index, 3])
                 trainer.step += len(rows)
 
@@ -175,7 +175,7 @@ class Replicas:
 
     def _numbers(self, step: int) -> list[float]:
         first = self.trainers[0]
-        averaged = first.average.weight(step) if first.average else 0.0
+        averaged = first.stepper.average.weight(step) if first.stepper.average else 0.0
         weights = [float(trainer.model.rate_weight(trainer.progress(step))) for trainer in self.trainers]
         return [first.rate(step), averaged, *weights]
 
@@ -212,8 +212,8 @@ class Replicas:
                     gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
             self.optimizer.step()
             for trainer in self.trainers:
-                if trainer.average:
-                    trainer.average.blend(averaged)
+                if trainer.stepper.average:
+                    trainer.stepper.average.blend(averaged)
             bad = (norm - norm).ne_(0)
             self.table.leave(torch.stack([loss.float(), kl.mean(1), distortion.mean(1), bad], 1).flatten())
 

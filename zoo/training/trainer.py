@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo import noise
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
-from zoo.errors import UsageError, ZooError
-from zoo.models.base import VAE, Losses, Progress
+from zoo.errors import ZooError
+from zoo.models.base import VAE, Progress
 from zoo.training import checkpoint, subnormal, tally
 from zoo.training.average import Average
 from zoo.training.capture import CannotCapture, Recorder
-from zoo.training.compiled import Compiled, has_compiler
+from zoo.training.choice import Choice, is_another, snapshot, validate
 from zoo.training.distributed import ALONE, World
 from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
-from zoo.training.optimise import Group, LossScale, backward, learning_rate
+from zoo.training.optimise import learning_rate
 from zoo.training.precision import Compute
 from zoo.training.stages import progress_at, settled
 from zoo.training.state import State, capture, copied, restore
+from zoo.training.stepper import Stepper
 from zoo.training.tally import LOGGED, UNBOUNDED, Tally
 
 log = logging.getLogger(__name__)
-VALIDATION_ROWS = 1024
-VALIDATION_SEED = 1
-CRITERION_SEED = 2  # of what `VAE.criterion` draws beside it
 # Examples that data-dependent initialisation is shown, and how many numbers they may have in all.
 SHOWN_FIRST, SHOWN_NUMBERS = 4096, 4096 * 3 * 64 * 64
 # Steps whose numbers are added up at once.
@@ -57,10 +52,6 @@ class Diverged(ZooError):
 
 class Stopped(ZooError):
     """Somebody asked the run to stop; its checkpoint is written and the same call goes on from it."""
-
-
-class Indivisible(UsageError):
-    """A batch is to be computed in parts, and the variant's objective looks at it as a whole."""
 
 
 class Watcher(Protocol):
@@ -124,24 +115,10 @@ class Trainer:
         self.world = world
         self.model, self.train, self.validation = model, train, validation
         model.train_size = train.n
-        self.config, self.compute, self.folder = config, compute, folder
+        self.config, self.folder = config, folder
         self.watchers, self.should_stop = watchers, should_stop
         captured = bool(record or compute.device.type == "cuda") and can_capture(config, train, compute)
-        self.groups = {
-            name: Group(name, parameters, config, captured) for name, parameters in model.parameter_groups().items()
-        }
-        self.average = Average(model, config.ema) if config.ema else None
-        # What a forward pass moves, and an update that is skipped has to leave as it was.
-        self.statistics = [
-            value for module in model.modules() if isinstance(module, _BatchNorm)
-            for value in (module.running_mean, module.running_var) if value is not None
-        ]  # fmt: skip
-        self.scale = LossScale(compute.scaled, compute.device)
-        self.micro_batch = min(config.micro_batch or train.batch_size, train.batch_size)
-        self.divided = self.micro_batch < train.batch_size or world.size > 1
-        if self.divided and model.couples_batch:
-            name = type(model).__name__
-            raise Indivisible(f"{name} needs each batch as a whole, and cannot be trained on parts of one.")
+        self.stepper = Stepper(model, config, compute, train.batch_size, world, captured)
         # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
         self.draw_from(_like_the_device_s(compute.device) if compute.device.type == "cuda" else None)
         self.steps_per_epoch = len(train)
@@ -156,23 +133,14 @@ class Trainer:
         self.peak = 0
         self._clock = self.saved = time.monotonic()
         self.curves: dict[str, list[float]] = {}
-        self.best: dict[str, Tensor] | None = None
-        self.kept, self.best_epoch = -float("inf"), 0  # the criterion of the weights that are kept
-        self.highest, self.waited = -float("inf"), 0  # which patience compares with, whatever is kept
-        self.stopped_early = False
-        self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
-        self.compiled: Compiled | None = None
-        if compute.compiled:
-            give_up = self._not_compiled if config.compile == "auto" else None
-            if compute.device.type == "cuda" or has_compiler():
-                self.compiled = Compiled(_measured, give_up)
-                self.forward = functools.partial(self.compiled, model)
-            elif give_up:
-                give_up("there is no C++ compiler any more")
-            else:
-                raise UsageError("a compiled training needs a C++ compiler (g++ or clang++), and there is none.")
+        self.choice = Choice(config)
         self.graph = GraphSteps(self, record) if captured else None
         self.captured = False
+
+    @property
+    def compute(self) -> Compute:
+        """As it was given, but for what could not be compiled."""
+        return self.stepper.compute
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -201,7 +169,7 @@ class Trainer:
         if not resumed:
             self.good = copied(capture(self))
         try:
-            while self.step < self.steps and not self.stopped_early:
+            while self.step < self.steps and not self.choice.stopped_early:
                 try:
                     yield from self._epoch()
                 except _Hopeless as reason:
@@ -213,7 +181,7 @@ class Trainer:
     def draw_from(self, generator: torch.Generator | None) -> None:
         """Draw the training's random numbers from ``generator``; those of its initialisation from the process's own
         generators as they are now, even if others draw from them before it starts. None: all from the process's own."""
-        self.generator = self.train.generator = generator
+        self.stepper.generator = self.train.generator = generator
         self.began = _process_state(self.compute.device) if generator else None
 
     def steps_of(self, epoch: int, start: int = 0) -> Iterator[None]:
@@ -238,48 +206,12 @@ class Trainer:
     def update(self, x: Tensor, y: Tensor | None) -> None:
         """One step on one batch. Waits for nothing."""
         with subnormal.as_zero(self.compute.device):
-            row, found_inf = self.apply(x, y, self.progress(), self.rate(self.step))
-        if self.average:
-            self.average.updates += 1
+            row, found_inf = self.stepper.apply(x, y, self.progress(), self.rate(self.step))
+        if self.stepper.average:
+            self.stepper.average.updates += 1
         self.tally.note(row, found_inf)
         self.step += 1
         self.count_if_due()
-
-    def apply(
-        self,
-        x: Tensor,
-        y: Tensor | None,
-        progress: Progress | Tensor,
-        rate: float | Tensor,
-        averaged: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What a step does on the device, and nothing else.
-
-        Args:
-            averaged: what the live weights count for in their average, 0-dim; None is what comes next.
-
-        Returns:
-            (3,) loss, rate and distortion, and 0-dim: how many groups' updates were skipped.
-        """
-        scale = self.scale.scale if self.compute.scaled else 1.0
-        before = [value.clone() for value in self.statistics]
-        find = functools.partial(self._gradients, x, y, progress, scale)
-        names, row = self.compiled.attempt(self.model, progress, find) if self.compiled else find()
-        skipped = []
-        for name in names:
-            group = self.groups[name]
-            group.set_rate(rate)
-            if self.world.size > 1:
-                self.world.average(value.grad for value in group.parameters if value.grad is not None)
-            skipped.append(group.step(scale))
-        found_inf = skipped[0] if len(skipped) == 1 else torch.stack(skipped).sum()
-        self.scale.update(found_inf)
-        for value, old in zip(self.statistics, before, strict=True):
-            value.copy_(torch.where(found_inf > 0, old, value))
-        self.model.after_step()
-        if self.average:
-            self.average.blend(self.average.weight(self.average.updates) if averaged is None else averaged)
-        return row, found_inf
 
     def progress(self, step: int | None = None) -> Progress:
         """How far the warm-up, and the whole training, have come at ``step``; None is the next one."""
@@ -290,29 +222,9 @@ class Trainer:
         rate = learning_rate(self.config, step, self.steps)
         return rate * RETREAT_RATE**self.retreats if self.retreats else rate
 
-    @torch.no_grad()
     def validate(self) -> tuple[float, float]:
-        """Two means over the validation split, with the weights that would be kept: of the ELBO in nats (of a model
-        that bounds nothing minus the reconstruction loss), and of what is kept and waited for, `VAE.criterion`."""
-        samples = self.model.decodings
-        # What is of a whole batch is of one as in training; of many samples an example there is room for fewer.
-        rows = self.config.batch_size if self.model.couples_examples else max(1, VALIDATION_ROWS // samples)
-        with _evaluating(self.model, self.average):
-            sums = torch.zeros(3, dtype=torch.float64, device=self.compute.device)
-            for ids, x, y in self.validation.sequential(rows):
-                with noise.keyed(VALIDATION_SEED, ids):
-                    terms = self.model.terms(x, y)
-                with noise.keyed(CRITERION_SEED, ids, range(samples)):
-                    criterion = self.model.criterion(x, y, terms)
-                found = torch.stack([terms.elbo.double().sum(), criterion.double().sum()])
-                sums += torch.cat([found, found.new_full((1,), len(ids))])
-            elbo, criterion, count = self.world.add(sums).tolist()
-            return elbo / count, criterion / count
-
-    @property
-    def chooses(self) -> bool:
-        """Whether what is kept and waited for is another number than the ELBO."""
-        return type(self.model).criterion is not VAE.criterion or float(self.model.rate_weight(1.0)) != 1.0
+        """The means of ELBO and criterion over the validation split (`zoo.training.choice.validate`)."""
+        return validate(self.model, self.stepper.average, self.validation, self.config.batch_size, self.world)
 
     def result(self) -> Result:
         epochs = self.step // self.steps_per_epoch if self.steps_per_epoch else 0
@@ -320,12 +232,12 @@ class Trainer:
         return Result(
             steps=self.step,
             epochs=epochs,
-            best_epoch=self.best_epoch,
+            best_epoch=self.choice.best_epoch,
             skipped_updates=int(self.tally.skipped.item()),
             seconds=self.seconds,
             images_per_second=images / self.seconds if self.seconds else 0.0,
             peak_memory_bytes=max(self.peak, peak_memory(self.compute.device)),
-            stopped_early=self.stopped_early,
+            stopped_early=self.choice.stopped_early,
             retreats=self.retreats,
             captured=self.captured,
             curves=self.curves,
@@ -340,10 +252,10 @@ class Trainer:
         most = max(1, min(SHOWN_FIRST, SHOWN_NUMBERS // self.model.spec.dims))
         shown = itertools.islice(self.train.whole().epoch(0), -(-most // self.config.batch_size))
         x, y = zip(*shown, strict=True)
-        with torch.no_grad(), noise.source(self.generator):
+        with torch.no_grad(), noise.source(self.stepper.generator):
             self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
-        if self.average:
-            self.average = Average(self.model, self.config.ema)
+        if self.stepper.average:  # which follows the weights from where they start
+            self.stepper.average = Average(self.model, self.config.ema)
 
     def pause_if_due(self) -> None:
         """Write a checkpoint if it is time to; raise `Stopped` if somebody asked for it."""
@@ -394,19 +306,12 @@ class Trainer:
             elbo, criterion = self.validate()
             # Where there is no bound it is minus the loss, and goes by no other name.
             row |= {"validation_elbo": elbo} if self.model.bounds else {"validation_reconstruction_loss": -elbo}
-            row |= {"validation_criterion": criterion} if self.chooses else {}
+            row |= {"validation_criterion": criterion} if is_another(self.model) else {}
             # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
             # best of that is neither kept nor waited for.
-            ends = (self.step, self.best_epoch * self.steps_per_epoch)
+            ends = (self.step, self.choice.best_epoch * self.steps_per_epoch)
             moving = not all(settled(self.model, step, self.warmup_steps, self.steps) for step in ends)
-            better = self.best is None or math.isnan(self.highest) or criterion > self.highest
-            better = better or (moving and math.isfinite(criterion))
-            if better or self.config.keep == "last":
-                self.kept, self.best_epoch = criterion, epoch + 1
-                self.best = self._snapshot()
-            self.highest = criterion if better else self.highest
-            self.waited = 0 if better or moving else self.waited + 1
-            self.stopped_early = self.config.patience is not None and self.waited >= self.config.patience
+            self.choice.consider(criterion, epoch + 1, moving, lambda: snapshot(self.model, self.stepper.average))
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
             self.curves.setdefault(name, []).append(value)
@@ -423,10 +328,10 @@ class Trainer:
             Diverged: no validation says that they are any good.
         """
         self._uncapture()
-        if self.best is not None and not math.isfinite(self.kept):
+        if self.choice.best is not None and not math.isfinite(self.choice.kept):
             raise Diverged("no validation that could be kept had a finite objective.")
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+        if self.choice.best is not None:
+            self.model.load_state_dict(self.choice.best)
         self.model.recollect(self.train.whole(drop_last=False).epoch(self.step // self.steps_per_epoch))
         self.model.eval()
 
@@ -490,47 +395,8 @@ class Trainer:
                 self.pause_if_due()
             yield
         self.end_epoch(epoch)
-        if self.step < self.steps and not self.stopped_early:
+        if self.step < self.steps and not self.choice.stopped_early:
             self.pause_if_due()
-
-    def _gradients(
-        self, x: Tensor, y: Tensor | None, progress: Progress | Tensor, scale: float | Tensor
-    ) -> tuple[list[str], Tensor]:
-        # The groups that have a gradient now, and `_row`.
-        if self.divided:
-            return self._in_parts(x, y, scale)
-        if self.compute.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with noise.source(self.generator), self.compute.autocast():
-            losses, row = self.forward(x, y, progress)
-        backward(losses, self.groups, scale)
-        return list(losses), row
-
-    def _not_compiled(self, reason: str) -> None:
-        log.info("%s: the losses are trained as they are", reason)
-        self.compute = replace(self.compute, compiled=False)
-        self.compiled, self.forward = None, functools.partial(_measured, self.model)
-
-    def _in_parts(self, x: Tensor, y: Tensor | None, scale: float | Tensor) -> tuple[list[str], Tensor]:
-        # The same gradient as of the whole batch at once, but for rounding: every part has the noise of its rows.
-        names: list[str] = []
-        tape: list[Tensor] = []
-        row = torch.zeros(3, device=self.compute.device)
-        first = self.world.rank * len(x)
-        for low in range(0, len(x), self.micro_batch):
-            high = min(low + self.micro_batch, len(x))
-            rows = slice(low, high)
-            share = (high - low) / len(x)
-            with (
-                noise.part_of(len(x) * self.world.size, first + low, first + high, tape),
-                noise.source(self.generator),
-                self.compute.autocast(),
-            ):
-                losses, part = self.forward(x[rows], None if y is None else y[rows], self.progress())
-            backward(losses, self.groups, scale * share, add=low > 0)
-            names = list(losses)
-            row += share * part
-        return names, row
 
     def _retreat(self, reason: str) -> None:
         # What is gone back to is the end of an epoch and not the newest checkpoint, whose moment the clock decides:
@@ -573,10 +439,6 @@ class Trainer:
             self.graph.close()
         self.graph = None
 
-    def _snapshot(self) -> dict[str, Tensor]:
-        with _evaluating(self.model, self.average):
-            return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-
 
 class _Hopeless(Exception):
     pass
@@ -594,27 +456,3 @@ def _put_back(state: tuple[Tensor, Tensor | None], device: torch.device) -> None
 
 def _like_the_device_s(device: torch.device) -> torch.Generator:
     return torch.Generator(device).set_state(torch.cuda.get_rng_state(device))
-
-
-def _measured(
-    model: VAE, x: Tensor, y: Tensor | None, progress: Progress | Tensor
-) -> tuple[dict[str, Tensor], Tensor]:
-    # The losses of the groups, and `_row`: one function, so that it is compiled as one.
-    losses = model.losses(x, y, progress)
-    return dict(losses), _row(losses)
-
-
-@torch.no_grad()
-def _row(losses: Losses) -> Tensor:
-    # Loss, rate, distortion: as few operations as will do, each costs a small network a thousandth of its step.
-    loss = next(iter(losses.values())) if len(losses) == 1 else sum(losses.values())
-    rate, distortion = losses.terms.rate.sum(1).mean(), losses.terms.distortion.mean()
-    return torch.stack([loss.float(), rate, distortion])
-
-
-@contextlib.contextmanager
-def _evaluating(model: VAE, average: Average | None) -> Iterator[None]:
-    model.eval()
-    with average.applied() if average else contextlib.nullcontext():
-        yield
-    model.train()
