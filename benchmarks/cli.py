@@ -211,7 +211,7 @@ def measure(
     from benchmarks.interrupt import graceful
     from benchmarks.running.amend import ADDABLE, amend
     from benchmarks.suite import suite_named
-    from zoo.runs import Busy
+    from zoo.runs.folder import Busy
 
     if metric not in ADDABLE:
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")

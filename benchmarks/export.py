@@ -15,7 +15,8 @@ from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, sweep
 from zoo.registry import registry
-from zoo.runs import EXPORTED, MODEL, describe_run, load_run
+from zoo.runs import load_run
+from zoo.runs.folder import EXPORTED, MODEL, describe_run
 from zoo.training import checkpoint
 
 CARD = "README.md"

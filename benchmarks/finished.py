@@ -11,7 +11,9 @@ from torch import Tensor
 
 from zoo.data.batches import Batches
 from zoo.errors import UsageError, fold
-from zoo.runs import condition_of, describe_run, load_images, load_run, seed_for
+from zoo.runs import load_run, seed_for
+from zoo.runs.folder import describe_run
+from zoo.runs.images import condition_of, load_images
 from zoo.training.precision import choose
 
 

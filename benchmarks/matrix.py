@@ -148,13 +148,13 @@ def run_cell(
     harness: str | None = None,
 ) -> Record:
     """Train, evaluate and record one cell. A cell that fails is recorded as failed or diverged; nothing is raised
-    but `zoo.training.trainer.Stopped`, `zoo.runs.Busy`, `DeviceLost` once the record is written, and what the system
+    but `zoo.training.trainer.Stopped`, `zoo.runs.folder.Busy`, `DeviceLost` once the record is written, and what the system
     says of a disk that cannot be written.
 
     ``harness`` names the call of the command that this belongs to, whichever process it is: a cell that failed in it
     is not tried by it again."""
     from benchmarks.partial import forget
-    from zoo.runs import CELL_LOCK, locked
+    from zoo.runs.folder import CELL_LOCK, locked
 
     folder = places.run(planned.cell)
     with locked(folder, CELL_LOCK):
@@ -215,10 +215,10 @@ def outcome_of(
     once more in smaller parts. Where ``config`` has those parts for the sake of memory, and the variant's batch cannot
     be divided, it is tried whole. A training of several processes is not tried again, what comes after it is.
 
-    Raises `Stopped`, `zoo.runs.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
+    Raises `Stopped`, `zoo.runs.folder.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
     written: that is no failure of the cell, and every other cell would meet it too."""
     from zoo import runs
-    from zoo.runs import Busy
+    from zoo.runs.folder import Busy
     from zoo.training.stepper import Indivisible
     from zoo.training.trainer import Diverged, Stopped
 
@@ -284,7 +284,8 @@ def measure(
     the others get nothing and None."""
     from benchmarks.evaluate import evaluate
     from benchmarks.partial import keeping
-    from zoo.runs import load_images, train_run
+    from zoo.runs import train_run
+    from zoo.runs.images import load_images
     from zoo.training.distributed import ALONE
 
     started = time.monotonic()
@@ -358,7 +359,7 @@ def run_all(
 ) -> list[Record]:
     """Every cell that is not done yet, one after the other, on the device that ``compute`` gives it (`compute_of`); a
     cell that another process runs is left to it."""
-    from zoo.runs import Busy
+    from zoo.runs.folder import Busy
     from zoo.training.trainer import Stopped
 
     harness = harness or uuid.uuid4().hex

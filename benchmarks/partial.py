@@ -17,7 +17,8 @@ from torch import Tensor
 from benchmarks import environment
 from zoo.errors import ZooError
 from zoo.files import canonical_json
-from zoo.runs import MODEL, Run
+from zoo.runs import Run
+from zoo.runs.folder import MODEL
 from zoo.training import checkpoint
 
 FOLDER = "evaluation"

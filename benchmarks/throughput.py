@@ -36,7 +36,8 @@ from zoo import products
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
 from zoo.errors import ZooError
-from zoo.runs import build_model, load_grey, load_images, make_trainer
+from zoo.runs import build_model, make_trainer
+from zoo.runs.images import load_grey, load_images
 from zoo.training import subnormal
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer

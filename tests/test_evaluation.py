@@ -39,7 +39,8 @@ from zoo.models.categorical_vae import CategoricalVAE
 from zoo.models.m2 import M2
 from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.registry import registry
-from zoo.runs import Run, _images, _loaded, load_grey, load_images, train_run
+from zoo.runs import Run, train_run
+from zoo.runs.images import _images, _loaded, load_grey, load_images
 from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=0"]

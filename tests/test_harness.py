@@ -299,7 +299,7 @@ def test_a_bench_that_is_stopped_leaves_the_board_of_what_is_done(
 
 def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     from benchmarks.running import amend
-    from zoo.runs import Busy
+    from zoo.runs.folder import Busy
 
     seen = []
 

@@ -74,7 +74,7 @@ def test_no_variant_is_worse_than_independent_pixels(records: list[record.Record
     from benchmarks.metrics import weights
     from zoo.config import RunConfig
     from zoo.data.fetch import ASSETS
-    from zoo.runs import load_images
+    from zoo.runs.images import load_images
 
     if not weights.is_cached(ASSETS["mnist"]):
         pytest.skip("MNIST is not in the cache")
@@ -120,7 +120,7 @@ def test_released_weights_are_those_of_a_committed_record(records: list[record.R
     from zoo.config import RunConfig
     from zoo.data.batches import Batches
     from zoo.data.fetch import ASSETS
-    from zoo.runs import condition_of, load_images
+    from zoo.runs.images import condition_of, load_images
 
     folder = BOARD / "weights" / variant
     config = RunConfig.model_validate(json.loads((folder / "config.json").read_text())["config"])

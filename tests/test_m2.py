@@ -15,7 +15,8 @@ from zoo.data.mnist import partly_labelled
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
 from zoo.models.m2 import M2
-from zoo.runs import build_model, compare_labels, condition_of
+from zoo.runs import build_model
+from zoo.runs.images import compare_labels, condition_of
 
 SPEC = DataSpec((1, 4, 4), "binary", classes=3)
 

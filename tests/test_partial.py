@@ -13,7 +13,8 @@ from benchmarks.evaluation.representation import batches_of
 from benchmarks.metrics import likelihood
 from benchmarks.partial import Partial, keeping
 from zoo.config import resolve
-from zoo.runs import MODEL, Run, train_run
+from zoo.runs import Run, train_run
+from zoo.runs.folder import MODEL
 from zoo.training import checkpoint
 from zoo.training.precision import choose
 

@@ -17,7 +17,7 @@ from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
 from zoo.plain_yaml import parse_yaml, read_yaml
 from zoo.registry import DatasetEntry, Registry, VariantEntry, registry
-from zoo.runs import _loaded
+from zoo.runs.images import _loaded
 from zoo.settings import merge, parse_setting
 
 GOOD = """\
@@ -97,7 +97,7 @@ def test_a_loading_function_that_returns_no_data_set_is_refused(monkeypatch) -> 
     entry = DatasetEntry(target="builtins:dict", title="Mine")
     monkeypatch.setattr(type(entry), "load", lambda self: lambda: None)
     mine = registry().model_copy(update={"datasets": {"nothing_yet": entry}})
-    monkeypatch.setattr("zoo.runs.registry", lambda: mine)
+    monkeypatch.setattr("zoo.runs.images.registry", lambda: mine)
     with pytest.raises(UsageError, match=r"^'builtins:dict' returns a NoneType, and a data set is a zoo\.data"):
         _loaded("nothing_yet", "{}")
 
@@ -108,7 +108,7 @@ def test_pixels_that_binary_data_cannot_have_are_refused_when_it_is_loaded(monke
     entry = DatasetEntry(target="builtins:dict", title="Mine", support="binary")
     monkeypatch.setattr(type(entry), "load", lambda self: lambda: made)
     mine = registry().model_copy(update={"datasets": {"ones_as_ones": entry}})
-    monkeypatch.setattr("zoo.runs.registry", lambda: mine)
+    monkeypatch.setattr("zoo.runs.images.registry", lambda: mine)
     with pytest.raises(UsageError, match="5 of the 5 images of its train split hold bytes other than 0 and 255"):
         _loaded("ones_as_ones", "{}")
 

@@ -15,7 +15,8 @@ from zoo import create_model, runs, together
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.registry import registry
-from zoo.runs import finished, load_run, train_run
+from zoo.runs import load_run, train_run
+from zoo.runs.folder import finished
 from zoo.together import gain, gain_beside, train_beside, train_together
 from zoo.training.capture import CannotCapture
 from zoo.training.precision import Compute, choose

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tests.conftest import ROOT
 from zoo.config import resolve
-from zoo.runs import fresh_model, load_images, make_trainer
+from zoo.runs import fresh_model, make_trainer
+from zoo.runs.images import load_images
 from zoo.training import subnormal
 from zoo.training.precision import choose
 from zoo.training.trainer import Trainer

@@ -31,7 +31,9 @@ from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
 from zoo.models.vae import VanillaVAE
-from zoo.runs import Busy, fresh_model, load_images, load_run, locked, make_trainer, train_run
+from zoo.runs import fresh_model, load_run, make_trainer, train_run
+from zoo.runs.folder import Busy, locked
+from zoo.runs.images import load_images
 from zoo.together import train_together
 from zoo.training import checkpoint
 from zoo.training.average import Average
@@ -686,7 +688,7 @@ def test_the_warm_up_runs_from_nothing_to_one() -> None:
 
     from zoo.data.batches import Batches
     from zoo.models import create_model
-    from zoo.runs import load_images
+    from zoo.runs.images import load_images
     from zoo.training.trainer import Trainer
 
     config = resolve("vae", "synthetic", settings=settings("train.epochs=4", "train.warmup=2"))

@@ -12,7 +12,8 @@ from torch import Tensor
 from benchmarks.metrics.likelihood import bound
 from zoo.config import NEUTRAL, TrainConfig, resolve
 from zoo.errors import UsageError
-from zoo.runs import fresh_model, load_images, make_trainer
+from zoo.runs import fresh_model, make_trainer
+from zoo.runs.images import load_images
 from zoo.settings import validate
 from zoo.training.choice import VALIDATION_SEED
 from zoo.training.optimise import Group

@@ -16,6 +16,8 @@ from torch import Tensor
 from zoo import runs
 from zoo.config import RunConfig
 from zoo.errors import UsageError
+from zoo.runs.folder import claimed, decided, finished, locked, remember
+from zoo.runs.images import load_images
 from zoo.training.beside import AT_ONCE, fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
@@ -44,21 +46,21 @@ def train_together(
         UsageError: they cannot be one stack (the sentence says why), or a folder holds another run.
         Stopped: ``should_stop``, asked after every step, said so. Nothing is kept: the next call begins again.
     """
-    images = runs.load_images(configs[0])
+    images = load_images(configs[0])
     with contextlib.ExitStack() as held:
         for folder in folders:
-            held.enter_context(runs.locked(folder))
+            held.enter_context(locked(folder))
         # Another harness may have come to them since they were planned.
-        left = {folder: config for config, folder in zip(configs, folders, strict=True) if not runs.finished(folder)}
+        left = {folder: config for config, folder in zip(configs, folders, strict=True) if not finished(folder)}
         if left:
             trainers, generators, compute = _prepared([*left.values()], compute)
             for folder, config in left.items():
-                held.enter_context(runs.claimed(folder, config, images.spec, images))
-                runs.remember(folder, compute)
+                held.enter_context(claimed(folder, config, images.spec, images))
+                remember(folder, compute)
             results = Replicas(trainers, generators).fit(should_stop)
             for folder, trainer, result in zip(left, trainers, results, strict=True):
                 _leave(folder, trainer, result)
-        return [runs.finished(folder) for folder in folders]
+        return [finished(folder) for folder in folders]
 
 
 def train_beside(
@@ -78,22 +80,22 @@ def train_beside(
     with contextlib.ExitStack() as held:
         trainers: dict[Trainer, Path] = {}
         for config, folder, compute in zip(configs, folders, computes, strict=True):
-            held.enter_context(runs.locked(folder))
-            if runs.finished(folder):
+            held.enter_context(locked(folder))
+            if finished(folder):
                 continue
-            images = runs.load_images(config)
+            images = load_images(config)
             model = runs.fresh_model(config, images.spec)
             check_stages(config, model, len(images["train"]))
-            held.enter_context(runs.claimed(folder, config, images.spec, images))
-            decided = runs.decided(folder, compute, model, config.train, len(images["train"]))
+            held.enter_context(claimed(folder, config, images.spec, images))
+            own = decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)
-            trainer = runs.make_trainer(config, decided.place(model), images, decided, *rest)
+            trainer = runs.make_trainer(config, own.place(model), images, own, *rest)
             if trainer.stepper.generator is None or model.drops:
                 shared = "on a CPU" if trainer.stepper.generator is None else "with dropout"
                 raise UsageError(f"runs {shared} draw from one random generator, and cannot train beside each other.")
             trainers[trainer] = folder
         fit_beside([*trainers], lambda trainer, result: _leave(trainers[trainer], trainer, result))
-        return [runs.finished(folder) for folder in folders]
+        return [finished(folder) for folder in folders]
 
 
 def _leave(folder: Path, trainer: Trainer, result: Result | Diverged) -> None:
@@ -110,10 +112,10 @@ def gain_beside(
     """As `gain`, of the runs beside each other, as many as are trained so at once."""
     trainers = []
     for config in (configs[0], *configs[:AT_ONCE]):
-        images = runs.load_images(config)
+        images = load_images(config)
         model = runs.fresh_model(config, images.spec)
-        decided = compute.for_run(model, config.train, len(images["train"]))
-        trainers.append(runs.make_trainer(config, decided.place(model).train(), images, decided))
+        own = compute.for_run(model, config.train, len(images["train"]))
+        trainers.append(runs.make_trainer(config, own.place(model).train(), images, own))
         trainers[-1].initialise()
     alone, *others = trainers
     walks = [on_stream(trainer.steps_of(0), compute.device) for trainer in others]
@@ -153,7 +155,7 @@ def _gain(
 
 
 def _prepared(configs: Sequence[RunConfig], compute: Compute) -> tuple[list[Trainer], list[Tensor], Compute]:
-    images = runs.load_images(configs[0])
+    images = load_images(configs[0])
     models = [runs.fresh_model(config, images.spec) for config in configs]
     if reason := why_not(configs, models):
         raise UsageError(f"these runs cannot be trained as one stack: {reason}.")

@@ -13,7 +13,8 @@ from benchmarks.metrics.features import entry
 from benchmarks.partial import Partial
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
-from zoo.runs import Run, load_outliers
+from zoo.runs import Run
+from zoo.runs.images import load_outliers
 
 
 def anomaly(

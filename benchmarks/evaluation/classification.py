@@ -16,7 +16,8 @@ from benchmarks.evaluation.representation import labelled, some
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.pictures import generate
 from zoo.data.images import Images
-from zoo.runs import Run, load_grey
+from zoo.runs import Run
+from zoo.runs.images import load_grey
 
 SHAPE = (1, 28, 28)
 CLASSES = 10

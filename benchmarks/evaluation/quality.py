@@ -14,7 +14,8 @@ from benchmarks.pictures import CHANNELS, generate
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec
-from zoo.runs import Run, load_grey
+from zoo.runs import Run
+from zoo.runs.images import load_grey
 
 Metrics = dict[str, dict[str, Any]]
 

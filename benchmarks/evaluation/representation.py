@@ -13,7 +13,8 @@ from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry, mean_and_error
 from zoo.data.batches import Batches
 from zoo.data.images import Images
-from zoo.runs import Run, condition_of
+from zoo.runs import Run
+from zoo.runs.images import condition_of
 
 TRAIN_CODES, TEST_CODES = 10_000, 10_000
 COMPONENTS, DRAWS = 10_000, 1_000

@@ -24,7 +24,7 @@ STACK, STREAMS = "as one stack", "on a stream each"
 
 def groups(cells: Sequence[Planned], places: Places) -> list[list[Planned]]:
     """The cells that nobody has begun, in lots of two or more that differ in the seed and what may be swept alone."""
-    from zoo.runs import finished
+    from zoo.runs.folder import finished
     from zoo.training.replicas import common
 
     lots: dict[str, list[Planned]] = {}
@@ -57,7 +57,7 @@ def train_ahead(
         OSError: the disk is full or cannot be written.
     """
     from zoo import together
-    from zoo.runs import Busy
+    from zoo.runs.folder import Busy
 
     begin()
     measures = {STACK: stacked or together.gain, STREAMS: beside or together.gain_beside}

@@ -48,7 +48,8 @@ def amend(
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
-    from zoo.runs import CELL_LOCK, finished, locked, train_run
+    from zoo.runs import train_run
+    from zoo.runs.folder import CELL_LOCK, finished, locked
 
     environment.at_start()
     cell, folder = planned.cell, places.run(planned.cell)

@@ -54,7 +54,7 @@ def run_all(
         UsageError: Ray is not installed, or cannot be reached; or W&B would keep its files on a node, which keeps none.
         Stopped: the user asked for it; tasks that run are given up.
     """
-    from zoo.runs import CELL_LOCK, Busy, locked
+    from zoo.runs.folder import CELL_LOCK, Busy, locked
     from zoo.training.trainer import Stopped
 
     if choose_mode(wandb_mode) == "offline":

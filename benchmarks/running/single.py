@@ -61,7 +61,8 @@ def run(planned: Planned, folder: Path, device: str, observe: Callable[[Planned]
     from benchmarks.partial import forget
     from benchmarks.report.figures import grid
     from zoo.files import atomic_write
-    from zoo.runs import CELL_LOCK, locked, train_run
+    from zoo.runs import train_run
+    from zoo.runs.folder import CELL_LOCK, locked
     from zoo.training.distributed import asked_for, joined
     from zoo.training.precision import choose
 

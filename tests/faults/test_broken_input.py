@@ -35,7 +35,8 @@ from zoo import registry
 from zoo.config import resolve
 from zoo.data.mapped import mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.runs import load_images, load_run
+from zoo.runs import load_run
+from zoo.runs.images import load_images
 from zoo.training import checkpoint
 
 SECONDS = 10.0

@@ -92,7 +92,7 @@ class OneByOne:
 
 def test_records_and_pictures_come_back_to_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.running import cluster
-    from zoo.runs import locked
+    from zoo.runs.folder import locked
 
     stand_in = OneByOne(lost=("vq_vae",))
     monkeypatch.setitem(sys.modules, "ray", stand_in)

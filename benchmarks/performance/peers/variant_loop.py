@@ -7,7 +7,7 @@ import argparse
 from benchmarks.performance.peers import rounds
 from benchmarks.throughput import trainer_epochs
 from zoo.config import resolve
-from zoo.runs import load_images
+from zoo.runs.images import load_images
 from zoo.training.precision import choose
 
 
