@@ -70,6 +70,17 @@ def test_relative_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_what_it_says_of_published_numbers_is_on_the_page_of_reproductions() -> None:
+    page = (ROOT / "leaderboard" / "REPRODUCTION.md").read_text()
+    numbers = re.search(r"published numbers: (\d+) reproduced, (\d+) close, (\d+) not, \d+ not run", page)
+    reproduced, close, missed = map(int, numbers.groups())
+    text = " ".join(README.split())
+    assert f"of {reproduced + close + missed} published numbers {reproduced} are reproduced" in text
+    assert f"{close} close and {missed} not" in text
+    for published, ours in re.findall(r"(\d+\.\d+) (?:nats came )?to (\d+\.\d+ ± \d+\.\d+)", text):
+        assert re.search(rf"\| {published} \(\w\) \| {ours} \|.*\*\*reproduced", page), published
+
+
 def test_the_table_lists_every_variant() -> None:
     from zoo import list_models
 
