@@ -26,6 +26,8 @@ class Listed:
         return re.fullmatch(pattern, name) is not None
 
 
+DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
+EX_POST = "_ex_post"  # of a distance whose samples' codes come from a density fitted after training
 METRICS = (
     Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),
@@ -55,6 +57,10 @@ METRICS = (
     Listed("fd_efficientnet_lite0", "", "lower", "colour images", "Frechet distance in EfficientNet-Lite0 features"),
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
     Listed("fid_bf16", "", "lower", "--set evaluate.inception=bf16", "the same with the network in bfloat16"),
+    *(
+        Listed(distance + EX_POST, "", "lower", "--set evaluate.ex_post=K, a code", f"{distance} of codes of a density")
+        for distance in DISTANCES
+    ),
     *(
         Listed(name + suffix, "", better, f"as {distance}", summary)
         for suffix, distance in (

@@ -198,15 +198,17 @@ def bench(
 @click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
 @options.sweep
 @options.runs
+@click.option("--weights", type=options.Place(), help="Where `zoo export` left models, for runs that are not there.")
 @options.board()
 @options.device
 @options.as_json
 def measure(
     suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
-    sweep: str | None, runs: Path, board: Path, device: str, as_json: bool,
+    sweep: str | None, runs: Path, weights: Path | None, board: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
-    fid_bf16, in half the time; latent, which is probes and pictures of the codes."""
+    fid_bf16, in half the time; latent, which is probes and pictures of the codes; ex_post, the distances of samples
+    whose codes come from a density fitted to those of training images."""
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.running.amend import ADDABLE, amend
@@ -225,7 +227,7 @@ def measure(
         for number, planned in enumerate(cells, 1):
             click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
             try:
-                records.append(amend(planned, places, compute_of(planned), metric, command, should_stop))
+                records.append(amend(planned, places, compute_of(planned), metric, command, should_stop, weights))
             except Busy as error:
                 click.echo(f"    left out: {error}", err=True)
     _echo_records(records, places.page, as_json)

@@ -157,6 +157,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
 
 
 def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> None:
+    from benchmarks.evaluation.ex_post import ex_post
     from benchmarks.evaluation.quality import reconstruction, sample_quality
 
     config = run.config.evaluate
@@ -167,7 +168,8 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
         out.pictures["reconstructions"] = pairs.flatten(0, 1)
         out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
     out.pictures |= walks(run.model, batches)
-    for metrics, skipped in (reconstruction(run, batches), sample_quality(run, parts=partial.features())):
+    parts = partial.features()
+    for metrics, skipped in (reconstruction(run, batches), sample_quality(run, parts=parts), ex_post(run, parts)):
         out.metrics |= metrics
         out.skipped |= skipped
 

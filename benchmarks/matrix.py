@@ -27,7 +27,7 @@ from zoo.registry import registry
 LOG_LINES = 20
 # What an evaluation imports where it needs it.
 EVALUATION = (
-    *("per_example", "partial", "evaluation.quality", "report.figures", "digits.train"),
+    *("per_example", "partial", "evaluation.ex_post", "evaluation.quality", "report.figures", "digits.train"),
     *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
@@ -148,8 +148,8 @@ def run_cell(
     harness: str | None = None,
 ) -> Record:
     """Train, evaluate and record one cell. A cell that fails is recorded as failed or diverged; nothing is raised
-    but `zoo.training.trainer.Stopped`, `zoo.runs.folder.Busy`, `DeviceLost` once the record is written, and what the system
-    says of a disk that cannot be written.
+    but `zoo.training.trainer.Stopped`, `zoo.runs.folder.Busy`, `DeviceLost` once the record is written, and what the
+    system says of a disk that cannot be written.
 
     ``harness`` names the call of the command that this belongs to, whichever process it is: a cell that failed in it
     is not tried by it again."""
@@ -215,8 +215,8 @@ def outcome_of(
     once more in smaller parts. Where ``config`` has those parts for the sake of memory, and the variant's batch cannot
     be divided, it is tried whole. A training of several processes is not tried again, what comes after it is.
 
-    Raises `Stopped`, `zoo.runs.folder.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot be
-    written: that is no failure of the cell, and every other cell would meet it too."""
+    Raises `Stopped`, `zoo.runs.folder.Busy`, whatever ``raising`` names, and OSError where the disk is full or cannot
+    be written: that is no failure of the cell, and every other cell would meet it too."""
     from zoo import runs
     from zoo.runs.folder import Busy
     from zoo.training.stepper import Indivisible

@@ -28,7 +28,7 @@ NEUTRAL = frozenset(
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": []},
-    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0},
+    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0},
 }
 
 
@@ -127,6 +127,10 @@ class EvaluateConfig(Config):
     )
     anomaly: tuple[str, ...] = Field((), description=f"data sets that are outliers; '{HELD_OUT}': the class left out")
     cas: int = Field(0, ge=0, description="class-conditional samples that a classifier learns from; 0 leaves it out")
+    ex_post: int = Field(
+        0, ge=0, description="Gaussians of a density that is fitted to the codes of training images, and whose samples "
+        "are measured as well; 0 leaves it out",
+    )
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
 
     @field_validator("inception", "latent", mode="before")

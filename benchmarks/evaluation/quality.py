@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.catalogue import distance_of
 from benchmarks.interrupt import stoppable
@@ -38,21 +39,30 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
             skipped[name] = reason
             continue
         from benchmarks.metrics.extractors import make_extractor
-        from benchmarks.metrics.quality import FEWEST, image_quality
+        from benchmarks.metrics.quality import image_quality
 
         if fake is None or real is None:
-            grey = load_grey(run.config)
-            real = grey[config.split].pixels[: config.quality_samples]
-            if len(real) < FEWEST:
-                skipped[name] = f"needs at least {FEWEST} images, and there are {len(real)}"
-                continue
-            if real.is_floating_point() and not in_range(real):
-                skipped[name] = "real data that leaves [0, 1] has no bytes to compare samples with"
+            real, reason = reference(run)
+            if real is None:
+                skipped[name] = str(reason)
                 continue
             fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
         made = make_extractor(extractor, run.compute.device)
-        metrics |= image_quality(fake, real, made, f"{grey.name}-{config.split}", config.split, parts)
+        metrics |= image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)
     return metrics, skipped
+
+
+def reference(run: Run) -> tuple[Tensor | None, str | None]:
+    """The grey images (n, C, H, W) of the split that samples are compared with, or why they cannot be."""
+    from benchmarks.metrics.quality import FEWEST
+
+    config = run.config.evaluate
+    real = load_grey(run.config)[config.split].pixels[: config.quality_samples]
+    if len(real) < FEWEST:
+        return None, f"needs at least {FEWEST} images, and there are {len(real)}"
+    if real.is_floating_point() and not in_range(real):
+        return None, "real data that leaves [0, 1] has no bytes to compare samples with"
+    return real, None
 
 
 def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict[str, tuple[str, str | None]]:

@@ -141,7 +141,28 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
         UsageError: the folder is not a run, or one of a variant that is not registered here.
         ZooError: the run is not finished, or its files are damaged.
     """
-    folder = Path(folder)
+    return _loaded(Path(folder), device)[0]
+
+
+def exported_run(folder: Path, config: RunConfig, compute: Compute) -> Run:
+    """The run of ``config`` with the model that `zoo export` left in ``folder``.
+
+    Raises:
+        UsageError: there is the model of another run, or of one on other data.
+        ZooError: as `load_run`.
+    """
+    described = describe_run(folder)
+    if described.config.identity() != config.identity():
+        theirs = f"{described.config.variant}, seed {described.config.seed}"
+        raise UsageError(f"{folder} holds another model ({theirs}) than that of {config.variant}, seed {config.seed}.")
+    images = load_images(config)
+    if described.data_sha256 != images.sha256:
+        raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
+    model, result = _loaded(folder, str(compute.device))
+    return Run(config, model, images, compute, result)
+
+
+def _loaded(folder: Path, device: str) -> tuple[VAE, Result]:
     described = describe_run(folder)
     config, spec = described.config, described.spec
     if config.variant not in registry().variants:
@@ -157,11 +178,11 @@ def load_run(folder: str | Path, device: str = "cpu") -> VAE:
     except Exception as error:  # whatever a network says of sizes that nobody has
         said = type(error).__name__
         raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
-    _kept(model, folder / MODEL)
+    result = _kept(model, folder / MODEL)
     # As it was trained and evaluated, to the bit.
     channels_last = bool(described.compute.get("channels_last"))
     model = Compute(torch.device("cpu"), channels_last=channels_last).place(model)
-    return model.to(device).eval()
+    return model.to(device).eval(), result
 
 
 def build_model(config: RunConfig, spec: DataSpec) -> VAE:

@@ -1,0 +1,111 @@
+"""How good samples are whose codes come from a density that is fitted once the model is trained.
+
+Source: Ghosh et al. 2020, From Variational to Deterministic Autoencoders, https://arxiv.org/abs/1903.12436, section 4.
+Beside the distance of samples from the prior it says what the prior's mismatch costs: a decoder that is good at the
+codes of images is seldom asked for those alone. Where we differ: every variant with a code of one vector is given a
+mixture of the same kind, and it is fitted to the centres of the posterior of one drawing of bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.catalogue import EX_POST
+from benchmarks.evaluation.quality import reference, wanted
+from benchmarks.evaluation.representation import batches_of
+from benchmarks.interrupt import stop_if_asked, stoppable
+from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
+from benchmarks.pictures import ROWS, to_bytes
+from zoo import noise
+from zoo.code_density import CodeDensity, CodeDensitySettings
+from zoo.errors import UsageError
+from zoo.models.base import VAE
+from zoo.runs import Run
+
+WIDEST = 512  # of which covariances are fitted
+Metrics = dict[str, dict[str, Any]]
+
+
+def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str]]:
+    """Metrics and skipped metrics: the Frechet distances of `benchmarks.evaluation.quality.sample_quality`, each by its
+    name with `EX_POST`, of as many samples; nothing where ``evaluate.ex_post`` is 0."""
+    config = run.config.evaluate
+    if not config.ex_post:
+        return {}, {}
+    asked = wanted(config, run.images.spec, run.compute.device)
+    skipped = {name + EX_POST: reason for name, reason in asked.values() if reason}
+    left = {extractor: name for extractor, (name, reason) in asked.items() if not reason}
+    if not left:
+        return {}, skipped
+    codes = None
+    real, why_not = reference(run)
+    if real is not None:
+        try:
+            latents = vectors(run.model)
+            codes, why_not = _codes(run, latents)
+        except UsageError as error:
+            why_not = str(error)
+    if real is None or codes is None:
+        return {}, skipped | {name + EX_POST: str(why_not) for name in left.values()}
+    from benchmarks.metrics.extractors import make_extractor
+    from benchmarks.metrics.quality import image_quality
+
+    density = CodeDensity(CodeDensitySettings(components=config.ex_post), codes.shape[1])
+    stop_if_asked()
+    density.fit(codes)
+    count = min(config.quality_samples, len(real))
+    fake = drawn(latents, density.to(run.compute.device), count, config.seed)
+    metrics = {}
+    for extractor, name in left.items():
+        made = make_extractor(extractor, run.compute.device)
+        found = image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)[name]
+        found["identity"] |= {"components": config.ex_post, "codes": len(codes), "code": "posterior centre"}
+        metrics[name + EX_POST] = found
+    return metrics, skipped
+
+
+@torch.no_grad()
+def drawn(latents: Latents, density: CodeDensity, n: int, seed: int) -> Tensor:
+    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws of the density. Sample i depends on (seed, i)."""
+    parts = []
+    for start in stoppable(range(0, n, ROWS)):
+        ids = torch.arange(start, min(start + ROWS, n), device=density.means.device)
+        with noise.keyed(seed, ids):
+            parts.append(to_bytes(latents.images(density.sample(len(ids)), None)))
+    return torch.cat(parts)
+
+
+def vectors(model: VAE) -> Latents:
+    """The codes of a model as vectors that are pictures.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if model.conditional:
+        raise UsageError("a code of this model says nothing without its condition")
+    try:
+        latents = latents_of(model)
+    except UsageError:
+        raise UsageError("a code of this model alone is no picture") from None
+    if isinstance(latents, Discrete):
+        raise UsageError("its codes are discrete")
+    if isinstance(latents, LatentsAndClass):
+        raise UsageError("a code of this model says nothing without its class")
+    return latents
+
+
+@torch.no_grad()
+def _codes(run: Run, latents: Latents) -> tuple[Tensor | None, str | None]:
+    """The codes (N, D) of all training images on the CPU, or why there is no use for them."""
+    batches = batches_of(run, run.images["train"], run.images.binarise == "dynamic")
+    codes = torch.cat([latents.codes(x, None).float().cpu() for _, x, _ in stoppable(batches.sequential())])
+    n, dimensions = codes.shape
+    if n < 2:
+        return None, f"needs at least 2 training images, and there are {n}"
+    if dimensions > WIDEST:
+        return None, f"a covariance of {dimensions} dimensions is too large to be fitted; {WIDEST} is the most"
+    return (codes, None) if codes.isfinite().all() else (None, "codes of training images are not finite")

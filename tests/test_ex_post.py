@@ -1,0 +1,143 @@
+"""Samples whose codes come from a density that is fitted after training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import record
+from benchmarks.catalogue import EX_POST
+from benchmarks.evaluate import evaluate
+from benchmarks.evaluation.ex_post import WIDEST, drawn, ex_post
+from benchmarks.latents import Latents
+from tests.test_cli import call
+from zoo import list_models
+from zoo.code_density import CodeDensity, CodeDensitySettings
+from zoo.config import resolve
+from zoo.runs import Run, train_run
+from zoo.training.precision import choose
+
+CHEAP = ["train.epochs=0", "evaluate.quality_samples=32", "evaluate.ex_post=2", "evaluate.nll_samples=0",
+         "train.batch_size=32", "evaluate.latent=no", "data.options.n_train=64", "data.options.n_test=32"]  # fmt: skip
+NAME = "fd_digits" + EX_POST
+WITHOUT = {
+    "cvae": "without its condition", "quadrant_cvae": "alone is no picture", "m2": "without its class",
+    "vq_vae": "discrete", "categorical_vae": "discrete", "nvae_lite": f"{WIDEST} is the most",
+}  # fmt: skip
+
+
+def run(folder: Path, variant: str = "vae", *settings: str) -> Run:
+    return train_run(resolve(variant, "synthetic", settings=[*CHEAP, *settings]), folder / "run", choose("cpu"))
+
+
+@pytest.mark.parametrize("variant", list_models())
+def test_every_variant_has_a_distance_or_a_reason(variant: str, tmp_path: Path) -> None:
+    metrics, skipped = ex_post(run(tmp_path, variant))
+    assert metrics.keys() == (set() if variant in WITHOUT else {NAME})
+    assert skipped.keys() | metrics.keys() == {NAME, "fid_ex_post", "fd_efficientnet_lite0_ex_post"}
+    assert variant not in WITHOUT or WITHOUT[variant] in skipped[NAME]
+    for metric in metrics.values():
+        assert metric["value"] > 0 and metric["identity"]["components"] == 2 and metric["identity"]["codes"] == 64
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["evaluate.quality_samples=0"], "quality_samples is 0"),
+        (["data.options.n_test=5"], "needs at least 6 images"),
+        (["latent=600"], "covariance of 600 dimensions"),
+    ],
+)
+def test_why_there_is_none(settings: list[str], said: str, tmp_path: Path) -> None:
+    metrics, skipped = ex_post(run(tmp_path, "vae", *settings))
+    assert not metrics and said in skipped[NAME]
+
+
+def test_codes_that_are_not_finite_have_no_density(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    with torch.no_grad():
+        made.model.head.bias.fill_(float("nan"))
+    assert "not finite" in ex_post(made)[1][NAME]
+
+
+def test_nobody_is_asked_for_it_unless_somebody_asks(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    evaluation = made.config.evaluate.model_copy(update={"ex_post": 0})
+    made = replace(made, config=made.config.model_copy(update={"evaluate": evaluation}))
+    assert ex_post(made) == ({}, {})
+    found = evaluate(made)
+    assert "evaluate.ex_post" in found.skipped[NAME] and "fd_digits" in found.metrics
+
+
+def test_of_an_autoencoder_that_has_such_a_density_it_is_the_distance_of_its_samples(tmp_path: Path) -> None:
+    settings = ["train.epochs=3", "data.options.n_train=256", "data.options.n_test=64", "data.binarise=none",
+                "density.components=1", "evaluate.ex_post=1", "evaluate.quality_samples=64"]  # fmt: skip
+    made = run(tmp_path, "rae", *settings)
+    found = evaluate(made).metrics
+    assert found[NAME]["value"] == pytest.approx(found["fd_digits"]["value"], rel=1e-3)
+    assert found["fd_digits"]["value"] > 1
+
+
+class Identity(Latents):
+    """Codes that are four pixels."""
+
+    def __init__(self) -> None:
+        pass
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return codes.view(-1, 1, 2, 2)
+
+
+def test_samples_have_the_distribution_of_the_codes_and_sample_i_is_of_the_seed_and_i() -> None:
+    random = np.random.RandomState(0)
+    means = np.array([[0.2, 0.3, 0.4, 0.5], [0.7, 0.6, 0.7, 0.4]])
+    codes = means[random.randint(0, 2, 4000)] + 0.03 * random.standard_normal((4000, 4))
+    density = CodeDensity(CodeDensitySettings(components=2), 4)
+    density.fit(torch.from_numpy(codes).float())
+    images = drawn(Identity(), density, 2500, seed=3)
+    pixels = images.double().flatten(1) / 255
+    assert torch.allclose(pixels.mean(0), torch.from_numpy(codes.mean(0)), atol=0.02)
+    assert np.allclose(np.cov(pixels.T.numpy()), np.cov(codes.T), atol=0.006)
+    assert torch.equal(drawn(Identity(), density, 1100, seed=3), images[:1100])
+    assert not torch.equal(drawn(Identity(), density, 1100, seed=4), images[:1100])
+
+
+def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def zoo(*words: str) -> tuple[int, str]:
+        code, _, said = call(monkeypatch, capsys, *words)
+        return code, said
+
+    words = ("measure", "smoke", "ex_post", "--variants", "vae")
+    assert zoo("bench", "smoke", "--variants", "vae,beta_vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    other, path = sorted(tmp_path.glob("leaderboard/records/*/*.json"))
+    (run_folder,) = tmp_path.glob("runs/*/vae-*")
+    for name in ("weights/vae", "wrong/vae"):
+        of = run_folder if name.startswith("weights") else next(tmp_path.glob("runs/*/beta_vae-*"))
+        assert zoo("export", str(of), name)[0] == 0
+    before = path.read_bytes()
+    assert zoo(*words)[0] == 0
+    first = record.read(path).metrics[NAME]
+    assert "added by `zoo measure smoke ex_post`" in first.note and "exported" not in first.note
+    path.write_bytes(before)
+    code, said = zoo(*words, "--runs", "elsewhere")
+    assert code == 2 and "--runs says where it is" in said
+    code, said = zoo(*words, "--runs", "elsewhere", "--weights", "wrong")
+    assert code == 2 and "holds another model (beta_vae, seed 0) than that of vae, seed 0" in said
+    assert path.read_bytes() == before
+    assert zoo(*words, "--runs", "elsewhere", "--weights", "weights")[0] == 0
+    second = record.read(path).metrics[NAME]
+    assert second.note.endswith("to the exported model")
+    assert second.model_copy(update={"note": first.note}) == first
+    rest = json.loads(path.read_text())
+    assert NAME not in json.loads(other.read_text())["metrics"]
+    assert rest["skipped"].keys() & {NAME} == set()
