@@ -246,6 +246,14 @@ def test_a_number_of_other_bits_has_no_difference() -> None:
         assert "| -34.0 | same recipe |" in page
 
 
+def test_a_bound_on_some_of_the_images_says_so_beside_a_published_one() -> None:
+    number = {"dataset": "mnist", "metric": "nll", "value": 84.0, "source": "a table", "note": "longer"}
+    for images, said in ((500, "ours of the first 500 of 10,000 test images; longer"), (10_000, "longer")):
+        identity = {"split": "test", "k": 512, "images": images}
+        record = make("vae", numbers={"nll_iwae_512": (90.0, 1.0, {"n": images, "identity": identity})})
+        assert f"| +6.00 | **not the same recipe**: {said} |" in board([record], {"vae": {"published": [number]}})
+
+
 def test_the_published_bounds_say_of_which_bits_they_are() -> None:
     numbers = [one for entry in registry().variants.values() for one in entry.published if one.metric == "nll"]
     assert numbers and all(one.binarise for one in numbers)

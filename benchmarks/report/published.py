@@ -53,7 +53,7 @@ def comparisons(table: Table, entries: Mapping[str, Any]) -> Iterator[Comparison
             yield Comparison(
                 row, name, ours, part(entry, "value"), part(entry, "stderr"),
                 bool(part(entry, "same_recipe")) and not bits,
-                "; ".join(filter(None, [bits, str(part(entry, "note") or "")])),
+                "; ".join(filter(None, [bits, *dict.fromkeys(_parts(table, ours)), str(part(entry, "note") or "")])),
                 str(part(entry, "source")), str(part(entry, "mark") or ""), bits,
             )  # fmt: skip
 
@@ -62,6 +62,16 @@ def speaks_of(published: str, metric: str) -> bool:
     """Whether a published ``nll`` is of our ``nll_iwae_5000``: a number of samples may follow, and no other word, as
     what ``fid_bf16`` and ``kid_digits`` add is another network."""
     return re.fullmatch(rf"{re.escape(published)}((_iwae)?_\d+)?", metric) is not None
+
+
+def _parts(table: Table, ours: list[tuple[Column, Estimate]]) -> Iterator[str]:
+    # Published bounds are of all images, and the first ones of a split are no random sample of it.
+    for column, _ in ours:
+        identity = dict(column.identity)
+        images, split = identity.get("images"), identity.get("split")
+        whole = getattr(table.data.n, str(split), 0) if table.data else 0
+        if isinstance(images, int) and images < whole:
+            yield f"ours of the first {images:,} of {whole:,} {split} images"
 
 
 def _bits(table: Table, theirs: str | None) -> str:
