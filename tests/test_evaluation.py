@@ -31,6 +31,7 @@ from zoo import create_model, noise
 from zoo.config import RunConfig, resolve
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
+from zoo.data.mnist import partly_labelled
 from zoo.data.shapes import load_shapes
 from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError, ZooError
@@ -203,6 +204,15 @@ def test_codes_that_are_all_the_same_are_left_out_in_a_sentence(tmp_path: Path) 
     skipped = evaluate(made).skipped
     for name in ("linear_probe", "knn_accuracy", "pca", "tsne"):
         assert skipped[name] == "every dimension of the code is constant"
+
+
+def test_a_picture_that_training_sees_again_with_its_class_is_one_training_code(tmp_path: Path) -> None:
+    made = run(tmp_path, "m2")
+    made.images = partly_labelled(made.images, labelled=20, share=0.5)
+    assert (made.images["train"].labels >= 0).sum() == 520
+    found = evaluate(made).metrics
+    for name in ("linear_probe", "knn_accuracy"):
+        assert found[name]["identity"]["training_codes"] == 20
 
 
 @pytest.mark.parametrize(("variant", "split"), [("vae", "train"), ("m2", "test")])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation.representation import labelled, some
+from benchmarks.evaluation.representation import labelled, some, to_learn_from
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.pictures import generate
 from zoo.data.images import Images
@@ -46,7 +46,7 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
         return {}, dict.fromkeys(METRICS, reason)
     # Samples are means of p(x | z), which are grey, so real images are those before binarisation.
     grey = load_grey(run.config)
-    known, test = labelled(grey["train"]), labelled(grey[config.split])
+    known, test = to_learn_from(grey["train"]), labelled(grey[config.split])
     present = known.labels.unique()
     labels = present[torch.arange(config.cas) % len(present)]
     samples = generate(run.model, config.cas, config.seed, run.compute.device, y=labels)

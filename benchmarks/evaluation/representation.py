@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
     from benchmarks.metrics import probes
 
     config = run.config.evaluate
-    known = some(labelled(run.images["train"]), TRAIN_CODES, config.seed)
+    known = some(to_learn_from(run.images["train"]), TRAIN_CODES, config.seed)
     z_train = likelihood.codes(run.model, batches_of(run, known, run.images.binarise == "dynamic")).numpy()
     kept = (shown.labels >= 0).nonzero().squeeze(1)
     kept = kept[chosen(len(kept), TEST_CODES, config.seed)]
@@ -151,6 +152,18 @@ def chosen(n: int, most: int, seed: int) -> Tensor:
 def labelled(images: Images) -> Images:
     """The pictures whose class is known: that of others is -1."""
     return images if bool((images.labels >= 0).all()) else images.take((images.labels >= 0).nonzero().squeeze(1))
+
+
+def to_learn_from(train: Images) -> Images:
+    """The `labelled` pictures of a training split; where the class of others is hidden each once, for training sees
+    those that show theirs several times (`zoo.data.mnist.partly_labelled`)."""
+    known = labelled(train)
+    if known is train:
+        return train
+    first: dict[bytes, int] = {}
+    for number, picture in enumerate(known.pixels):
+        first.setdefault(hashlib.sha256(picture.contiguous().numpy().data).digest(), number)
+    return known.take(torch.tensor(list(first.values()), dtype=torch.int64))
 
 
 def some(images: Images, most: int, seed: int) -> Images:
