@@ -47,6 +47,15 @@ def test_the_linear_probe_knows_no_scale_and_neighbours_do() -> None:
     assert linear_probe(*halves).mean() == 1.0 and 0.4 < knn(*halves).mean() < 0.8
 
 
+def test_the_linear_probe_does_not_hear_the_rounding_of_single_precision() -> None:
+    random = np.random.default_rng(0)
+    y, centres = random.integers(0, 10, 12_000), random.normal(size=(10, 20))
+    common = random.normal(size=(12_000, 1))  # to all dimensions, so that the solver has a long way
+    z = (common + 0.01 * (centres[y] + 2 * random.normal(size=(12_000, 20)))).astype(np.float32)
+    single, double = (linear_probe(z[:2000], y[:2000], z[2000:], y[2000:]) for z in (z, z.astype(np.float64)))
+    assert np.array_equal(single, double)
+
+
 @PROBES
 def test_random_labels_give_chance_within_the_error(probe) -> None:
     random = np.random.default_rng(2)

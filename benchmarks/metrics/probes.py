@@ -26,8 +26,9 @@ def linear_probe(z_train: Any, y_train: Any, z_test: Any, y_test: Any) -> np.nda
     """(M,) of 0 and 1: which test codes a multinomial logistic regression puts into their class.
 
     Codes are standardised by the training codes' mean and standard deviation, dimensions that are constant there
-    left out; the penalty is |W|^2 / 2C beside the summed cross-entropy, the intercept free. Alain and Bengio 2016,
-    https://arxiv.org/abs/1610.01644, for the idea.
+    left out; the penalty is |W|^2 / 2C beside the summed cross-entropy, the intercept free. It is fitted in float64
+    whatever the codes are: in float32 the solver stops wherever the sums of this processor's BLAS round it to. Alain
+    and Bengio 2016, https://arxiv.org/abs/1610.01644, for the idea.
 
     Args:
         z_train, z_test: (N, D) and (M, D) codes. y_train, y_test: (N,) and (M,) class numbers.
@@ -38,6 +39,7 @@ def linear_probe(z_train: Any, y_train: Any, z_test: Any, y_test: Any) -> np.nda
     from sklearn.linear_model import LogisticRegression
 
     z_train, y_train, z_test, y_test = _checked(z_train, y_train, z_test, y_test)
+    z_train, z_test = z_train.astype(np.float64), z_test.astype(np.float64)
     moves = z_train.max(0) > z_train.min(0)
     mean, spread = z_train[:, moves].mean(0), z_train[:, moves].std(0)
     probe = LogisticRegression(C=C, tol=TOLERANCE, max_iter=ITERATIONS)
