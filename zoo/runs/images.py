@@ -1,0 +1,104 @@
+"""The images of a run: loaded once, binarised as its configuration says, with what its model is told of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import math
+from typing import Any
+
+from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig
+from zoo.data.classes import only_class, without_class
+from zoo.data.images import DataSpec, Images, ImageSet
+from zoo.errors import UsageError
+from zoo.files import canonical_json
+from zoo.models.base import VAE
+from zoo.registry import registry
+
+log = logging.getLogger(__name__)
+
+
+def load_images(config: RunConfig) -> ImageSet:
+    """The configuration's data set, binarised as it says; kept in memory for the next run of this process, which does
+    not look again at files of one's own: what a run trains on and what it is measured on are the same."""
+    return _images(
+        config.data.name, config.data.binarise, config.data.test_bits_seed, canonical_json(config.data.options)
+    )
+
+
+def load_grey(config: RunConfig) -> ImageSet:
+    """The configuration's data set before binarisation: what samples, which are means, are compared with."""
+    return _loaded(config.data.name, canonical_json(config.data.options))
+
+
+def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
+    """The outliers ``name`` of `EvaluateConfig.anomaly`, and what to call them: the evaluated split of another set, or
+    of the class that ``data.options.exclude_class`` holds out, binarised as the run's own.
+
+    Raises:
+        UsageError: they are not of the kind that the model knows (another shape or support).
+    """
+    options = dict(config.data.options)
+    if name == HELD_OUT:
+        number = options.pop(EXCLUDE)
+        data = config.data.model_copy(update={"options": options})
+    else:
+        data = DataConfig(name=name, binarise=config.data.binarise, test_bits_seed=config.data.test_bits_seed)
+    images = load_images(config.model_copy(update={"data": data}))
+    ours = load_images(config).spec
+    for what, here, there in (("shape", ours.shape, images.spec.shape), ("support", ours.support, images.spec.support)):
+        if here != there:
+            raise UsageError(f"images of '{name}' have the {what} {there}, and those of the run {here}.")
+    shown = images[config.evaluate.split]
+    return (f"class_{number}", only_class(shown, number)) if name == HELD_OUT else (name, shown)
+
+
+def condition_of(model: VAE, spec: DataSpec) -> str:
+    """What `Batches` should give as y."""
+    if not model.conditional and not (model.supervised and spec.classes):
+        return "none"
+    return "class" if spec.classes else "attributes"
+
+
+def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
+    """Warn where a supervised model is told another share of labelled examples than it will be shown."""
+    told, labels = getattr(model.settings, "labelled", None), images["train"].labels
+    if not model.supervised or told is None or labels is None:
+        return
+    # Where so many are shown their label they come again with it: what has none is every image once.
+    again = config.data.options.get("labelled") is not None
+    once = int((labels < 0).sum()) if again else len(labels)
+    shown = (config.data.options["labelled"] if again else int((labels >= 0).sum())) / max(once, 1)
+    if not math.isclose(told, shown, rel_tol=0.1):
+        said = "labelled=%g is the share of training images that show their label, and in this data that share is %.2g"
+        log.warning(said, told, shown)
+
+
+@functools.lru_cache(maxsize=2)
+def _images(name: str, binarise: Any, test_bits_seed: int, options: str) -> ImageSet:
+    return _loaded(name, options).prepare(binarise, test_bits_seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, options: str) -> ImageSet:
+    _, entry = registry().dataset(name)
+    given = json.loads(options)
+    loader = entry.load()
+    known = set(inspect.signature(loader).parameters)
+    excluded = None if EXCLUDE in known else given.pop(EXCLUDE, None)
+    if unknown := given.keys() - known:
+        raise UsageError(f"data set '{name}' has no option {', '.join(sorted(unknown))}.")
+    try:
+        images = loader(**entry.options | given)
+    except (TypeError, ValueError) as error:
+        if not given:
+            raise
+        said = f"{canonical_json(given)}: {' '.join(str(error).split()).rstrip('.')}"
+        raise UsageError(f"data set '{name}' cannot be made with the options {said}.") from None
+    if not isinstance(images, ImageSet):
+        kind = type(images).__name__
+        raise UsageError(f"'{entry.target}' returns a {kind}, and a data set is a zoo.data.images.ImageSet.")
+    images.check_pixels()
+    return images if excluded is None else without_class(images, excluded)
