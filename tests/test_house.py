@@ -34,6 +34,13 @@ def test_the_flow_is_one_way(path: Path) -> None:
         assert "leaderboard/" not in path.read_text().replace("leaderboard/records", "")
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout")
+def test_no_module_is_ignored() -> None:
+    names = [str(path.relative_to(ROOT)) for path in (*SOURCES, *(ROOT / "tests").rglob("*.py"))]
+    done = subprocess.run(["git", "check-ignore", "--no-index", *names], cwd=ROOT, capture_output=True, text=True)
+    assert not done.stdout
+
+
 def test_the_top_level_is_what_it_says() -> None:
     literal = ("zoo", "benchmarks", "registry.yaml", "leaderboard", "tests", "pyproject.toml")
     for name in (*literal, "README.md", "Makefile"):
