@@ -25,6 +25,7 @@ from benchmarks.report.html.markup import Markup, escape, join, link, tag
 from benchmarks.report.html.page import embedded, page
 from benchmarks.report.html.payload import numbers, payload
 from benchmarks.report.html.pictures import pictures
+from benchmarks.report.markdown import LEGEND
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
 from tests.test_board import ENTRIES, FD, ZOO, failed, make
@@ -214,6 +215,11 @@ def test_without_its_script_the_page_is_a_table_with_details() -> None:
 
 def test_no_records_is_a_page_too() -> None:
     assert "no records yet" in Elements(page([], {}, "nowhere")).text
+
+
+def test_the_page_says_which_suite_stands_first_as_the_board_does() -> None:
+    (said,) = re.findall(r"The suite [^\n]* stands first[^\n]*", LEGEND)
+    assert said in Elements(page(ZOO, ENTRIES, "nowhere")).text
 
 
 # --- foreign text ---
