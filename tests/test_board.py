@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -459,6 +459,13 @@ def test_runs_of_any_finite_size_are_compared() -> None:
     lost, usual = runs(1e300, -1.0, -2.0), runs(-1.0, -2.0, -3.0)
     assert lost.spread == pytest.approx(1e300 / math.sqrt(3)) and not differ(lost, usual)
     assert differ(runs(1e-300, 1.1e-300, stderr=0.0), runs(9e-300, 9.1e-300, stderr=0.0))
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 15), st.integers(2, 15))
+@example(0.9998, 7, 2)
+def test_equal_numbers_tie_however_many_runs_came_to_them(value: float, many: int, others: int) -> None:
+    one, two = (estimate([Metric(value=value, n=10_000)] * seeds) for seeds in (many, others))
+    assert one.value == value and not differ(one, two)
 
 
 def test_the_quantiles_are_those_of_student_s_t() -> None:
