@@ -148,6 +148,21 @@ def test_a_mean_over_the_runs_that_survived_wins_nothing() -> None:
     assert one.better == "runs were lost" and one.value == pytest.approx(10.0)
 
 
+def test_a_better_one_within_its_interval_is_explained(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    # One run of the VAE is lost: its spread is as wide as the difference, and all of its runs are worse.
+    lost = [make("vae", seed, numbers={"elbo": (value, 0.1)}) for seed, value in enumerate((-90.0, -90.3, -104.0))]
+    for runs, told in (([*lost, *THREE[3:]], True), (THREE, False)):
+        for one in runs:
+            record.write(one, tmp_path / str(told) / "records")
+        _, out, _ = call(monkeypatch, capsys, "compare", "vae", "flow_vae", "--board", str(tmp_path / str(told)))
+        (line,) = (line for line in out.splitlines() if line.startswith("ELBO"))
+        value, error = (abs(float(number)) for number in line.split("  3, 3")[0].split()[-3::2])
+        assert line.split()[-1] == "flow_vae" and (value <= error) == told
+        assert ("Better within ±" in out) == told and max(map(len, out.splitlines())) <= 80
+
+
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

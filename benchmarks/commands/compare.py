@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SHARED = "±: half of a 95 % interval, over test images and, from two seeds on, training."
 PAIRED = "paired: of differences image by image, so without the error that both share."
 APART = "Not paired are numbers of the same images too: for nats, too wide an interval."
+INSIDE = "Better within ±: every run beats every run of the other, beyond t at 90 %."
 ONE_SEED = "1, 1: over test images alone; another seed of either may turn it round."
 
 
@@ -65,6 +66,8 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     if any(one.paired for one in found):
         click.echo(PAIRED)
     click.echo(APART)
+    if any(one.inside for one in found):
+        click.echo(INSIDE)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):
         click.echo(ONE_SEED)
 

@@ -34,6 +34,12 @@ class Difference:
     def value(self) -> float:
         return self.a.value - self.b.value
 
+    @property
+    def inside(self) -> bool:
+        """Whether one is called better though the interval has 0: its runs are all beyond those of the other."""
+        named = any(row.label == self.better for row in self.table.rows)
+        return named and self.error is not None and abs(self.value) <= self.error
+
 
 def against(
     records: Iterable[Record], a: str, b: str, suite: str | None = None, folder: Path | None = None
