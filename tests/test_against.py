@@ -17,7 +17,7 @@ from benchmarks.report.against import Difference, against
 from benchmarks.report.compare import differ, estimate, half_width
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
-from tests.test_board import ZOO, failed, make
+from tests.test_board import FD, ZOO, failed, make
 from tests.test_cli import call
 from zoo.errors import UsageError
 
@@ -161,6 +161,16 @@ def test_a_better_one_within_its_interval_is_explained(
         value, error = (abs(float(number)) for number in line.split("  3, 3")[0].split()[-3::2])
         assert line.split()[-1] == "flow_vae" and (value <= error) == told
         assert ("Better within ±" in out) == told and max(map(len, out.splitlines())) <= 80
+
+
+def test_what_judges_samples_is_not_said_to_be_over_test_images_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for name, numbers, told in (("elbo", (-90.0, 0.1), False), ("fd_digits", (12.0, 0.1, FD), True)):
+        for variant in ("vae", "flow_vae"):
+            record.write(make(variant, numbers={name: numbers}), tmp_path / name / "records")
+        _, out, _ = call(monkeypatch, capsys, "compare", "vae", "flow_vae", "--board", str(tmp_path / name))
+        assert ("over other samples" in out) == told and max(map(len, out.splitlines())) <= 80
 
 
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(

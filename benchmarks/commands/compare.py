@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.report.compare import Estimate
 
 SHARED = "±: half of a 95 % interval, over test images and, from two seeds on, training."
+SAMPLES = "fd, FID, KID and the like: over other samples, or others of both."
 PAIRED = "paired: of differences image by image, so without the error that both share."
 APART = "Not paired are numbers of the same images too: for nats, too wide an interval."
 INSIDE = "Better within ±: every run beats every run of the other, beyond t at 90 %."
@@ -63,6 +64,8 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
             click.echo(f"paired: {', '.join(paired)}")
         click.echo()
     click.echo(SHARED)
+    if any("extractor" in dict(one.column.identity) for one in found):
+        click.echo(SAMPLES)
     if any(one.paired for one in found):
         click.echo(PAIRED)
     click.echo(APART)
