@@ -461,6 +461,17 @@ def test_one_point_has_a_plane_too() -> None:
     assert "nan" not in plane.svg([alone]) and "20.0" not in plane.svg([alone]).split("rate + distortion")[0][-20:]
 
 
+@pytest.mark.parametrize("size", [0.0, 0.01, 1.0, 9.99997, 27.32211, 84.0116, 64_310.12])
+def test_the_ticks_of_a_narrow_plane_are_told_apart(size: float) -> None:
+    for width in (0.0, 1e-7, 1e-4):
+        drawn = plane.svg(
+            [plane.Point("m2", size + extra, size + extra, "", "", None) for extra in (0.0, width * size)]
+        )
+        for place in ('y="406" text-anchor="middle"', 'text-anchor="end"'):
+            ticks = re.findall(rf"<text [^>]*{place}>([^<]*)", drawn)
+            assert len(ticks) == len(set(ticks)) >= 2, ticks
+
+
 def test_the_names_of_many_points_are_inside_the_drawing() -> None:
     drawn = plane.svg([plane.Point(f"v{i}", 20.0 + i, 80.0, "", "", None) for i in range(40)])
     height = int(re.search(r'viewBox="0 0 \d+ (\d+)"', drawn)[1])

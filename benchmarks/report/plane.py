@@ -135,7 +135,8 @@ def _curves(found: list[Point]) -> list[list[Point]]:
 
 def _scale(values: list[float]) -> tuple[float, float, float]:
     """Both ends of an axis that holds the values, and the step of its ticks: 1, 2 or 5 times a power of ten."""
-    span = max(max(values) - min(values), 1e-6 * max(1.0, abs(values[0])))
+    # A tick has six digits: of a narrower axis those of several are the same.
+    span = max(max(values) - min(values), 1e-4 * max(1.0, *map(abs, values)))
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(size * power for size in (1, 2, 5, 10) if size * power * 5 >= span)
     return step * math.floor(min(values) / step - 0.25), step * math.ceil(max(values) / step + 0.25), step
