@@ -54,6 +54,25 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple
     assert inside >= (860 if min(seeds) == 1 else 910)
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0, 2.0])
+def test_the_interval_of_what_judges_samples_errs_towards_a_tie(spread: float) -> None:
+    # Each seed has samples of its own: their error, of 1, is in the spread over seeds as well.
+    generator = np.random.default_rng(4)
+    inside = 0
+    for _ in range(1000):
+        a, b = (
+            estimate(
+                [
+                    Metric(value=value, stderr=1.0, n=10_000)
+                    for value in generator.normal(0.0, math.hypot(spread, 1.0), 3)
+                ]
+            )
+            for _ in range(2)
+        )
+        inside += abs(a.value - b.value) <= half_width(a, b)
+    assert inside >= 970
+
+
 @pytest.mark.parametrize("seeds", [(3, 3), (4, 4), (5, 3), (3, 5)])
 @pytest.mark.parametrize("narrow", [1.0, 0.3, 0.1, 0.01, 0.001])
 def test_runs_that_are_all_apart_are_so_by_chance_once_in_ten_times(seeds: tuple[int, int], narrow: float) -> None:

@@ -364,6 +364,7 @@ def test_the_page_says_what_an_error_is_of_where_samples_are_judged() -> None:
     page = " ".join(board(ZOO, {}).split())
     assert "where samples are judged (fd, FID, KID, precision and the like), with other samples" in page
     assert "With one seed each, another seed may turn it round." in page
+    assert "Samples are each seed's own: where they are judged, e is in s too" in page
 
 
 def test_a_tie_has_nothing_bold() -> None:

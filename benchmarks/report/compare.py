@@ -2,7 +2,8 @@
 
 Two errors are kept apart. The *test-set standard error* says how far the number would move with other test
 images; every seed is measured on the same images, so more seeds do not shrink it. The *spread over seeds*
-says how far it would move if the model were trained again.
+says how far it would move if the model were trained again. Samples are each seed's own: where they are judged, the
+spread has the error over samples as well, and both are added all the same, which errs towards a tie.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ LEGEND = """\
 are judged (fd, FID, KID, precision and the like), with other samples or with others of both; of a total
 correlation, with other draws.
 `mean ± e [s, n seeds]`: s is the standard deviation of the *spread over n training seeds*; the images are the
-same for every seed, so e is the mean of the seeds' standard errors and does not shrink with n. A number
-without ± has no standard error. One seed says nothing about another seed.
+same for every seed, so e is the mean of the seeds' standard errors and does not shrink with n. Samples are each
+seed's own: where they are judged, e is in s too, and counting both errs towards a tie. A number without ± has no
+standard error. One seed says nothing about another seed.
 
 Bold is a number that beats every other one of its column beyond the errors: |a − b| > 2·√(e²ₐ + e²ᵦ); with two
 seeds or more, e² gains s²/n and the 2 becomes Student's t (two-sided 95 %) at Welch's degrees of freedom; a single
