@@ -141,8 +141,9 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
         assert not found(tmp_path).paired
     path.unlink()
     assert not found(tmp_path).paired
-    elsewhere = [kept("vae", seed, images, tmp_path) for seed in range(2)]
-    moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in elsewhere]
+    others = [kept("iwae", seed, images, tmp_path) for seed in range(2)]
+    assert per_example.paired_errors(records[:2], others, tmp_path).keys() == {"elbo"}
+    moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in others]
     assert per_example.paired_errors(records[:2], moved, tmp_path) == {}
 
 
