@@ -166,6 +166,24 @@ def test_a_mean_over_the_runs_that_survived_wins_nothing() -> None:
     records = [*THREE, failed("flow_vae", 3)]
     (one,) = (one for one in against(records, "flow_vae", "vae") if one.column.metric == "elbo")
     assert one.better == "runs were lost" and one.value == pytest.approx(10.0)
+    # But it can lose.
+    (one,) = (one for one in against([*THREE, failed("vae", 3)], "flow_vae", "vae") if one.column.metric == "elbo")
+    assert one.better == "flow_vae"
+
+
+def test_the_order_of_paired_runs_is_held_to_the_error_image_by_image() -> None:
+    lost, usual = (
+        estimate([Metric(value=value, stderr=8.0, n=500) for value in values])
+        for values in ((-90.0, -90.3, -104.0), (-80.3, -80.0, -79.7))
+    )
+    assert half_width(lost, usual, 0.1) > 15 and not differ(lost, usual) and differ(lost, usual, 0.1)
+
+
+def test_of_few_images_the_interval_is_student_s_too() -> None:
+    one, two = (estimate([Metric(value=value, stderr=0.1, n=3)]) for value in (0.0, 1.0))
+    # Four degrees of freedom, and paired two (a t table).
+    assert half_width(one, two) == pytest.approx(2.776 * 0.1 * math.sqrt(2))
+    assert half_width(one, two, 0.1) == pytest.approx(4.303 * 0.1)
 
 
 def test_a_better_one_within_its_interval_is_explained(
@@ -218,6 +236,8 @@ def test_a_row_that_is_not_there_or_is_several_is_refused_with_those_that_are() 
     sweep = [make("iwae", numbers={"elbo": -1.0}, config__model={"k": k}) for k in (1, 5)]
     with pytest.raises(UsageError, match=r"'iwae \(k=1\)', 'iwae \(k=5\)'"):
         against([*THREE, *sweep], "iwae", "vae")
+    within = [make(name, cell__suite="ick", numbers={"elbo": (-1.0, 0.1)}) for name in ("vae", "flow_vae")]
+    assert {one.table.group for one in against([*THREE, *within], "vae", "flow_vae", "ick")} == {"ick@1"}
     # Where the other is not, it does not matter.
     elsewhere = [make("iwae", cell__suite="k", numbers={"elbo": -1.0}, config__model={"k": k}) for k in (1, 5)]
     assert against([*THREE, make("iwae", numbers={"elbo": (-1.0, 0.1)}), *elsewhere], "iwae", "vae")

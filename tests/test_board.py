@@ -502,6 +502,13 @@ def test_an_estimate_keeps_the_two_errors_apart(seeds: list[tuple[float, float]]
     assert one.spread == (pytest.approx(np.std(values, ddof=1), abs=1e-6) if len(seeds) > 1 else None)
 
 
+@pytest.mark.parametrize(("stderrs", "stderr"), [((0.0, 0.3), 0.15), ((None, 0.3), None), ((0.0, 0.0), 0.0)])
+def test_an_error_of_nought_is_one_and_a_missing_one_leaves_none(
+    stderrs: tuple[float | None, ...], stderr: float | None
+) -> None:
+    assert estimate([Metric(value=1.0, stderr=one, n=10) for one in stderrs]).stderr == stderr
+
+
 @given(st.dictionaries(st.integers(0, 5), st.tuples(st.floats(-100, 100), errors), max_size=5))
 def test_the_best_is_better_than_all_others_beyond_the_errors(
     numbers: dict[int, tuple[float, float]],
