@@ -360,6 +360,21 @@ def test_a_conditional_model_is_marked_and_not_ranked_in_nats() -> None:
     assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**2.00 ± 0.10**"], "a distance is ranked"
 
 
+@pytest.mark.parametrize("name", ["elbo", "nll_iwae_64", "bits_per_dim", "reconstruction_loss", "rate", "distortion"])
+def test_nothing_of_x_given_y_is_ranked_with_what_is_of_x(name: str) -> None:
+    numbers = {name: (1.0, 0.1), "fd_digits": (1.0, 0.1, FD)}
+    (table,) = tables([make("vae", numbers=numbers), make("cvae", numbers=numbers, model__conditional=True)])
+    ranked = {column.metric: {row.label for row in table.ranked(column)} for column in table.columns}
+    assert ranked[name] == {"vae"} and ranked["fd_digits"] == {"cvae", "vae"}
+
+
+def test_what_a_lost_run_cost_is_in_no_mean() -> None:
+    lost = make("vae", 1, status="failed", reason="no", seconds__total=1.0, train__images_per_second=1.0)
+    row = shown([make("vae", 0), lost])["vae"]
+    assert cells(row, "seconds") == ["61.2"] and cells(row, "images/s") == ["12,346"]
+    assert cells(shown([lost])["vae"], "seconds") == ["1.00"]
+
+
 def test_the_page_says_what_an_error_is_of_where_samples_are_judged() -> None:
     page = " ".join(board(ZOO, {}).split())
     assert "where samples are judged (fd, FID, KID, precision and the like), with other samples" in page
