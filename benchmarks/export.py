@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import Record, cell_key, read
+from benchmarks.report.notation import escape
 from benchmarks.running.single import RECORD
 from zoo import __version__
 from zoo.config import RunConfig
@@ -111,7 +112,9 @@ def _measured(record: Record | None) -> list[str]:
         error = "" if metric.stderr is None else f"{metric.stderr:.3g}"
         with_ = ", ".join(f"{key} {value}" for key, value in metric.identity.items())
         unit = f" {metric.unit}" if metric.unit else ""
-        rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {with_} |")
+        rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {escape(with_)} |")
+    if record.model is not None and record.model.conditional:
+        rows += ["", "It is told a class, attributes or pixels: its nats are of log p(x | y), not of log p(x)."]
     environment = record.environment
     cell = record.cell
     # The command of a single run may name folders of the machine that it ran on.

@@ -15,6 +15,7 @@ import yaml
 from benchmarks.export import card
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
+from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
 from zoo.errors import UsageError, ZooError
@@ -85,6 +86,19 @@ def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
     text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "other"
     assert "no record of the run was found" in text and text.count("non-commercial") == 2
+
+
+def test_the_card_of_a_conditional_model_says_so_in_a_table_that_is_whole() -> None:
+    from zoo.config import resolve
+
+    config = resolve("cvae").model_dump(mode="json")
+    content = {"config": config, "spec": {"shape": [1, 28, 28], "support": "binary"}, "library": "", "data_sha256": "0"}
+    numbers = {"elbo": (-90.0, 0.1), "total_correlation": (9.0, 0.1, {"identity": {"posterior": "q(z | x, y)"}})}
+    for conditional in (True, False):
+        text = card(content, make("cvae", numbers=numbers, model__conditional=conditional), 7)
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [6] * 4
+        assert ("its nats are of log p(x | y), not of log p(x)" in text) == conditional
 
 
 def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> None:  # noqa: F811
