@@ -211,6 +211,19 @@ def test_what_judges_samples_is_not_said_to_be_over_test_images_alone(
         assert ("over other samples" in out) == told and max(map(len, out.splitlines())) <= 80
 
 
+def test_a_dagger_has_its_footnote(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for conditional in (True, False):
+        board = tmp_path / str(conditional)
+        for name in ("vae", "cvae"):
+            one = make(name, numbers={"elbo": (-90.0, 0.1)}, model__conditional=conditional and name == "cvae")
+            record.write(one, board / "records")
+        _, out, _ = call(monkeypatch, capsys, "compare", "vae", "cvae", "--board", str(board))
+        assert ("not ranked †" in out) == ("\n† one is told" in out) == conditional
+        assert max(map(len, out.splitlines())) <= 80
+
+
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ SAMPLES = "fd, FID, KID and the like: over other samples, or others of both."
 PAIRED = "paired: of differences image by image, so without the error that both share."
 APART = "Not paired are numbers of the same images too: for nats, too wide an interval."
 INSIDE = "Better within ±: every run beats every run of the other, beyond t at 90 %."
+GIVEN = "† one is told a class, attributes or pixels: its nats are of log p(x | y)."
 ONE_SEED = "1, 1: over test images alone; another seed of either may turn it round."
 
 
@@ -69,6 +70,8 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     if any(one.paired for one in found):
         click.echo(PAIRED)
     click.echo(APART)
+    if any(notation.DAGGER in one.better for one in found):
+        click.echo(GIVEN)
     if any(one.inside for one in found):
         click.echo(INSIDE)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):
