@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.record import Metric, Record, cell_key, parse
 from benchmarks.report import notation, short, terminal
 from benchmarks.report.compare import _T90, _T95, Estimate, best, differ, estimate, ranks
-from benchmarks.report.figures import curves, grid
+from benchmarks.report.figures import grid
 from benchmarks.report.markdown import board
 from benchmarks.report.tables import recipe, tables
 from zoo.config import LATER, NEUTRAL, RunConfig
@@ -762,16 +762,6 @@ def test_a_grid_of_digits_is_a_small_file(tmp_path: Path) -> None:
     bumps = np.exp(-((y - centres[..., :1, None]) ** 2 + (x - centres[..., 1:, None]) ** 2) / 6).max(1)
     grid((bumps * 255).astype(np.uint8)[:, None], tmp_path / "digits.png", 8)
     assert (tmp_path / "digits.png").stat().st_size < 30_000
-
-
-def test_curves_are_drawn_with_gaps(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    drawn = {"epoch": [1, 2, 3], "train_elbo": [-3.0, None, -1.0], "rate": [1.0, 2.0, 3.0]}
-    path = curves(make("a", curves=drawn), tmp_path / "curves.png")
-    assert path is not None
-    with Image.open(path) as file:
-        assert len(set(file.convert("L").getdata())) > 2, "something is drawn"
-    assert curves(make("a"), tmp_path / "none.png") is None and not (tmp_path / "none.png").exists()
 
 
 def test_a_run_that_failed_stands_with_those_that_asked_for_its_data() -> None:

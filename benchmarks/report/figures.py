@@ -1,15 +1,13 @@
-"""Pictures beside the numbers: grids of images, and the curves of a run. Drawing libraries load on use."""
+"""Pictures beside the numbers: grids of images, and of points. Drawing libraries load on use."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import Record
-from zoo.files import atomic_path, atomic_write
+from zoo.files import atomic_write
 
 MARGIN = 2
 UNKNOWN = (0.75, 0.75, 0.75, 1.0)  # the colour of a point whose class nobody knows
@@ -130,32 +128,3 @@ def in_few_greys(pixels: Any) -> Any:
 
     grey = (pixels == pixels[..., :1]).all(-1, keepdims=True)
     return np.where(grey, 5 * np.rint(pixels / 5), pixels).astype(np.uint8)
-
-
-def curves(record: Record, path: str | Path) -> Path | None:
-    """Draw a run's ELBO, rate and distortion (nats) over epochs as a PNG; atomic.
-
-    Returns the path, or None where the record has no curves. A point that was not finite is a gap.
-    """
-    epochs = record.curves.get("epoch")
-    drawn = {name: values for name, values in record.curves.items() if name != "epoch"}
-    if not epochs or not drawn:
-        return None
-    # The object interface: pyplot would choose a window system and keep global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.0, 3.0), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for name, values in drawn.items():
-        heights = [math.nan if value is None else value for value in values[: len(epochs)]]
-        axes[0 if "elbo" in name else 1].plot(record.moments(name), heights, label=name.replace("_", " "))
-    for one in axes:
-        one.set_xlabel("epoch")
-        one.set_ylabel("nats")
-        if one.lines:
-            one.legend(frameon=False)
-    with atomic_path(path) as part:
-        FigureCanvasAgg(figure)
-        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
-    return Path(path)
