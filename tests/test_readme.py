@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import record
 from tests.conftest import ROOT
 from tests.test_cli import call
 
@@ -79,6 +80,16 @@ def test_what_it_says_of_published_numbers_is_on_the_page_of_reproductions() -> 
     assert f"{close} close and {missed} not" in text
     for published, ours in re.findall(r"(\d+\.\d+) (?:nats came )?to (\d+\.\d+ ± \d+\.\d+)", text):
         assert re.search(rf"\| {published} \(\w\) \| {ours} \|.*\*\*reproduced", page), published
+
+
+def test_the_distances_it_names_with_a_density_fitted_afterwards_are_of_the_records() -> None:
+    named = re.findall(r"from ([\d.]+) to ([\d.]+) for (\w+)", " ".join(README.split()))
+    assert len(named) == 4
+    for prior, afterwards, variant in named:
+        (path,) = (ROOT / "leaderboard" / "records" / "mnist@1").glob(f"{variant}-mnist-s0-*.json")
+        metrics = record.read(path).metrics
+        found = [f"{metrics[name].value:.1f}" for name in ("fd_digits", "fd_digits_ex_post")]
+        assert found == [prior, afterwards], variant
 
 
 def test_the_table_lists_every_variant() -> None:
