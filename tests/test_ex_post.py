@@ -51,7 +51,7 @@ def test_every_variant_has_a_distance_or_a_reason(variant: str, tmp_path: Path) 
     [
         (["evaluate.quality_samples=0"], "quality_samples is 0"),
         (["data.options.n_test=5"], "needs at least 6 images"),
-        (["latent=600"], "covariance of 600 dimensions"),
+        (["latent=600"], "codes have 600 dimensions"),
     ],
 )
 def test_why_there_is_none(settings: list[str], said: str, tmp_path: Path) -> None:

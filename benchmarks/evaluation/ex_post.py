@@ -107,5 +107,5 @@ def _codes(run: Run, latents: Latents) -> tuple[Tensor | None, str | None]:
     if n < 2:
         return None, f"needs at least 2 training images, and there are {n}"
     if dimensions > WIDEST:
-        return None, f"a covariance of {dimensions} dimensions is too large to be fitted; {WIDEST} is the most"
+        return None, f"its codes have {dimensions} dimensions; {WIDEST} is the most"
     return (codes, None) if codes.isfinite().all() else (None, "codes of training images are not finite")
