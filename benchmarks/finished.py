@@ -51,6 +51,11 @@ class Finished:
         _, x, y = next(iter(batches.sequential()))
         return x, y
 
+    def train(self) -> Batches:
+        """All training images in order, with one drawing of the bits of those that are binarised anew at each visit."""
+        split, dynamic = self._data["train"], self._data.binarise == "dynamic"
+        return Batches(split, batch_size=512, drop_last=False, device=self.device, binarise_on_the_fly=dynamic)
+
     def condition(
         self,
         n: int,

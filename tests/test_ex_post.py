@@ -14,7 +14,8 @@ from torch import Tensor
 from benchmarks import record
 from benchmarks.catalogue import EX_POST
 from benchmarks.evaluate import evaluate
-from benchmarks.evaluation.ex_post import WIDEST, drawn, ex_post
+from benchmarks.evaluation.ex_post import WIDEST, drawn, ex_post, fitted
+from benchmarks.evaluation.representation import batches_of
 from benchmarks.latents import Latents
 from tests.test_cli import call
 from zoo import list_models
@@ -141,3 +142,22 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
     rest = json.loads(path.read_text())
     assert NAME not in json.loads(other.read_text())["metrics"]
     assert rest["skipped"].keys() & {NAME} == set()
+
+
+def test_samples_of_a_finished_run_are_drawn_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown: dict[str, Tensor] = {}
+    keep = lambda images, path, columns: shown.update({path.name: images})  # noqa: E731
+    monkeypatch.setattr("benchmarks.report.figures.grid", keep)
+    made = run(tmp_path, "vae", "train.epochs=1")
+    folder = str(tmp_path / "run")
+    assert call(monkeypatch, capsys, "sample", folder, "--n", "8", "--ex-post", "2", "--out", "a.png")[0] == 0
+    assert call(monkeypatch, capsys, "sample", folder, "--n", "8", "--out", "b.png")[0] == 0
+    batches = batches_of(made, made.images["train"], made.images.binarise == "dynamic")
+    assert torch.equal(shown["a.png"], drawn(*fitted(made.model, batches, 2), 8, seed=0))
+    assert not torch.equal(shown["a.png"], shown["b.png"])
+    run(tmp_path / "other", "vq_vae")
+    code, _, said = call(monkeypatch, capsys, "sample", str(tmp_path / "other" / "run"), "--ex-post", "2")
+    assert (code, said) == (2, "zoo: its codes are discrete.\n")

@@ -39,14 +39,25 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
 @run_argument
 @common(64, "samples")
 @click.option("--temperature", default=1.0, show_default=True, type=options.Finite(), help="Of the prior.")
-def sample(run: Path, n: int, seed: int, out: Path | None, columns: int, temperature: float, **wanted: Any) -> None:
+@click.option("--ex-post", "components", type=click.IntRange(min=1), metavar="K",
+              help="Codes from K Gaussians fitted to those of training images, in place of the prior.")  # fmt: skip
+def sample(
+    run: Path, n: int, seed: int, out: Path | None, columns: int, temperature: float, components: int | None,
+    **wanted: Any,
+) -> None:  # fmt: skip
     """Draw samples from a finished run. Sample i depends on the seed and i alone."""
     from benchmarks.finished import Finished
     from benchmarks.pictures import generate
 
     finished = Finished(run, wanted.pop("device"))
     y = finished.condition(n, seed, **_asked(wanted))
-    images = generate(finished.model, n, seed, finished.device, y=y, temperature=temperature)
+    if components is None:
+        images = generate(finished.model, n, seed, finished.device, y=y, temperature=temperature)
+    else:
+        from benchmarks.evaluation.ex_post import drawn, fitted, vectors
+
+        vectors(finished.model)  # before any data are loaded
+        images = drawn(*fitted(finished.model, finished.train(), components), n, seed, temperature)
     _write(images, out or run / "pictures" / "samples.png", columns)
 
 

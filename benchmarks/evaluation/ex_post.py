@@ -22,6 +22,7 @@ from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
 from benchmarks.pictures import ROWS, to_bytes
 from zoo import noise
 from zoo.code_density import CodeDensity, CodeDensitySettings
+from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.runs import Run
@@ -41,71 +42,70 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
     left = {extractor: name for extractor, (name, reason) in asked.items() if not reason}
     if not left:
         return {}, skipped
-    codes = None
-    real, why_not = reference(run)
-    if real is not None:
-        try:
-            latents = vectors(run.model)
-            codes, why_not = _codes(run, latents)
-        except UsageError as error:
-            why_not = str(error)
-    if real is None or codes is None:
-        return {}, skipped | {name + EX_POST: str(why_not) for name in left.values()}
+    try:
+        real, reason = reference(run)
+        if real is None:
+            raise UsageError(str(reason))
+        batches = batches_of(run, run.images["train"], run.images.binarise == "dynamic")
+        latents, density = fitted(run.model, batches, config.ex_post)
+    except UsageError as error:
+        return {}, skipped | {name + EX_POST: str(error).rstrip(".") for name in left.values()}
     from benchmarks.metrics.extractors import make_extractor
     from benchmarks.metrics.quality import image_quality
 
-    density = CodeDensity(CodeDensitySettings(components=config.ex_post), codes.shape[1])
-    stop_if_asked()
-    density.fit(codes)
-    count = min(config.quality_samples, len(real))
-    fake = drawn(latents, density.to(run.compute.device), count, config.seed)
+    fake = drawn(latents, density, min(config.quality_samples, len(real)), config.seed)
     metrics = {}
     for extractor, name in left.items():
         made = make_extractor(extractor, run.compute.device)
         found = image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)[name]
-        found["identity"] |= {"components": config.ex_post, "codes": len(codes), "code": "posterior centre"}
+        found["identity"] |= {"components": config.ex_post, "codes": batches.n, "code": "posterior centre"}
         metrics[name + EX_POST] = found
     return metrics, skipped
 
 
 @torch.no_grad()
-def drawn(latents: Latents, density: CodeDensity, n: int, seed: int) -> Tensor:
+def fitted(model: VAE, batches: Batches, components: int) -> tuple[Latents, CodeDensity]:
+    """The codes of the model as vectors, and a density of those of all images of ``batches``.
+
+    Raises:
+        UsageError: the codes are no such vectors, too few, too wide, or not finite.
+    """
+    latents = vectors(model)
+    codes = torch.cat([latents.codes(x, None).float().cpu() for _, x, _ in stoppable(batches.sequential())])
+    n, dimensions = codes.shape
+    if n < 2:
+        raise UsageError(f"needs at least 2 training images, and there are {n}.")
+    if dimensions > WIDEST:
+        raise UsageError(f"its codes have {dimensions} dimensions; {WIDEST} is the most.")
+    if not codes.isfinite().all():
+        raise UsageError("codes of training images are not finite.")
+    density = CodeDensity(CodeDensitySettings(components=components), dimensions)
+    stop_if_asked()
+    density.fit(codes)
+    return latents, density.to(batches.device)
+
+
+@torch.no_grad()
+def drawn(latents: Latents, density: CodeDensity, n: int, seed: int, temperature: float = 1.0) -> Tensor:
     """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws of the density. Sample i depends on (seed, i)."""
     parts = []
     for start in stoppable(range(0, n, ROWS)):
         ids = torch.arange(start, min(start + ROWS, n), device=density.means.device)
         with noise.keyed(seed, ids):
-            parts.append(to_bytes(latents.images(density.sample(len(ids)), None)))
+            parts.append(to_bytes(latents.images(density.sample(len(ids), temperature), None)))
     return torch.cat(parts)
 
 
 def vectors(model: VAE) -> Latents:
-    """The codes of a model as vectors that are pictures.
-
-    Raises:
-        UsageError: they are not.
-    """
+    """The codes of a model as vectors that are pictures. Raises `UsageError` where they are not."""
     if model.conditional:
-        raise UsageError("a code of this model says nothing without its condition")
+        raise UsageError("a code of this model says nothing without its condition.")
     try:
         latents = latents_of(model)
     except UsageError:
-        raise UsageError("a code of this model alone is no picture") from None
+        raise UsageError("a code of this model alone is no picture.") from None
     if isinstance(latents, Discrete):
-        raise UsageError("its codes are discrete")
+        raise UsageError("its codes are discrete.")
     if isinstance(latents, LatentsAndClass):
-        raise UsageError("a code of this model says nothing without its class")
+        raise UsageError("a code of this model says nothing without its class.")
     return latents
-
-
-@torch.no_grad()
-def _codes(run: Run, latents: Latents) -> tuple[Tensor | None, str | None]:
-    """The codes (N, D) of all training images on the CPU, or why there is no use for them."""
-    batches = batches_of(run, run.images["train"], run.images.binarise == "dynamic")
-    codes = torch.cat([latents.codes(x, None).float().cpu() for _, x, _ in stoppable(batches.sequential())])
-    n, dimensions = codes.shape
-    if n < 2:
-        return None, f"needs at least 2 training images, and there are {n}"
-    if dimensions > WIDEST:
-        return None, f"its codes have {dimensions} dimensions; {WIDEST} is the most"
-    return (codes, None) if codes.isfinite().all() else (None, "codes of training images are not finite")
