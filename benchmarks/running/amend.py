@@ -35,6 +35,8 @@ ADDABLE = {
     "fid_bf16": Addable({"inception": "bf16"}, ("fid_bf16",)),
     "latent": Addable({"latent": "yes"}, ("tsne",)),
     "ex_post": Addable({"ex_post": 10}, tuple(name + EX_POST for name in DISTANCES)),
+    "fid_ex_post": Addable({"ex_post": 10, "inception": "yes"}, ("fid_ex_post",)),
+    "fid_bf16_ex_post": Addable({"ex_post": 10, "inception": "bf16"}, ("fid_bf16_ex_post",)),
 }
 
 
@@ -110,7 +112,7 @@ def _measured(run: Any, metric: str, parts: Any) -> Any:
 
     if metric == "latent":
         return latent_space(run)
-    if metric == "ex_post":
+    if metric.endswith("ex_post"):
         return Evaluation(*ex_post(run, parts))
     metrics, skipped = sample_quality(run, only=metric, parts=parts)
     return Evaluation(metrics, skipped)
