@@ -272,6 +272,10 @@ def test_a_dear_metric_is_added_to_a_finished_cell(zoo, tmp_path: Path, monkeypa
     calls, written = Crossed.calls, path.stat().st_mtime_ns
     assert zoo("measure", "smoke", "fid", "--variants", "vae")[0] == 0
     assert (calls, written) == (Crossed.calls, path.stat().st_mtime_ns)
+    assert zoo("measure", "smoke", "fid_ex_post", "--variants", "vae")[0] == 0
+    more = json.loads(path.read_text())
+    assert more["metrics"].keys() == after["metrics"].keys() | {"fid", *added, "fid_ex_post", "fd_digits_ex_post"}
+    assert "zoo measure smoke fid_ex_post" in more["metrics"]["fid_ex_post"]["note"]
     code, _, err = zoo("measure", "smoke", "fd_digits")
     assert code == 2 and "no metric to add 'fd_digits'" in err
 
