@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.catalogue import METRICS, explains
+from benchmarks.catalogue import ALL, METRICS, explains
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.factors import disentanglement
@@ -19,6 +19,7 @@ from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
 from benchmarks.partial import Partial
+from benchmarks.per_example import of_all
 from benchmarks.pictures import CHANNELS, generate, to_bytes
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
@@ -123,6 +124,12 @@ def _bounds(
     rest = (config.seed, config.rows, config.nll_images, "nll", partial)
     bound = likelihood.importance_weighted(model, batches, k, *rest)
     _ranked(out, f"nll_iwae_{k}", -bound, unit, "lower", split | {"k": k, "images": len(bound)})
+    if 1 < len(bound) < len(terms.elbo):
+        values = torch.from_numpy(-of_all(terms.elbo.numpy(), bound.numpy()))
+        _ranked(out, f"nll_iwae_{k}{ALL}", values, unit, "lower", split | {"k": k, "images": len(bound)})
+    else:
+        few = "needs the bound of at least 2 images"
+        out.skipped[f"nll_iwae_{k}{ALL}"] = "the bound is one of all images" if len(bound) == batches.n else few
     if support == "8-bit" and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
         _ranked(out, "bits_per_dim", bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.catalogue import ALL
 from benchmarks.report.compare import Estimate
 from benchmarks.report.tables import Column, Row, Table
 
@@ -50,6 +51,8 @@ def comparisons(table: Table, entries: Mapping[str, Any]) -> Iterator[Comparison
                 if speaks_of(name, column.metric)
                 if isinstance(cell := row.cells[column], Estimate)
             ]
+            whole = {column.metric for column, _ in ours}
+            ours = [(column, cell) for column, cell in ours if column.metric + ALL not in whole]
             yield Comparison(
                 row, name, ours, part(entry, "value"), part(entry, "stderr"),
                 bool(part(entry, "same_recipe")) and not bits,
@@ -59,9 +62,9 @@ def comparisons(table: Table, entries: Mapping[str, Any]) -> Iterator[Comparison
 
 
 def speaks_of(published: str, metric: str) -> bool:
-    """Whether a published ``nll`` is of our ``nll_iwae_5000``: a number of samples may follow, and no other word, as
-    what ``fid_bf16`` and ``kid_digits`` add is another network."""
-    return re.fullmatch(rf"{re.escape(published)}((_iwae)?_\d+)?", metric) is not None
+    """Whether a published ``nll`` is of our ``nll_iwae_5000``, or that of all images: a number of samples may follow,
+    and no other word, as what ``fid_bf16`` and ``kid_digits`` add is another network."""
+    return re.fullmatch(rf"{re.escape(published)}((_iwae)?_\d+({ALL})?)?", metric) is not None
 
 
 def _parts(table: Table, ours: list[tuple[Column, Estimate]]) -> Iterator[str]:
@@ -70,7 +73,7 @@ def _parts(table: Table, ours: list[tuple[Column, Estimate]]) -> Iterator[str]:
         identity = dict(column.identity)
         images, split = identity.get("images"), identity.get("split")
         whole = getattr(table.data.n, str(split), 0) if table.data else 0
-        if isinstance(images, int) and images < whole:
+        if isinstance(images, int) and images < whole and not column.metric.endswith(ALL):
             yield f"ours of the first {images:,} of {whole:,} {split} images"
 
 

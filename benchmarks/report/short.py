@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from benchmarks.record import Record
@@ -66,7 +67,7 @@ def _short(row: Row, column: Column) -> str:
 
 
 def _head(column: Column) -> str:
-    name = column.name.replace("(", "").replace(")", "").replace(" = ", "=").replace("efficientnet_lite0", "effnet")
+    name = re.sub(r"[()]|, all\b", "", column.name).replace(" = ", "=").replace("efficientnet_lite0", "effnet")
     return f"{name} {column.direction[:1]}".rstrip()
 
 

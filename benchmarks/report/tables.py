@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import COSTS, explains
+from benchmarks.catalogue import ALL, COSTS, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
@@ -60,9 +60,9 @@ class Column:
 
     @property
     def name(self) -> str:
-        """The metric as a reader knows it: ``NLL (k = 5000)`` for ``nll_iwae_5000``."""
-        if bound := re.fullmatch(r"nll_iwae_(\d+)", self.metric):
-            return f"NLL (k = {bound[1]})"
+        """The metric as a reader knows it: ``NLL (k = 5000)`` for ``nll_iwae_5000``, of all images or of the first."""
+        if bound := re.fullmatch(rf"nll_iwae_(\d+)({ALL})?", self.metric):
+            return f"NLL (k = {bound[1]}{', all' if bound[2] else ''})"
         return TITLES.get(self.metric, self.metric)
 
     def cost(self, value: float) -> str:
@@ -249,7 +249,9 @@ def _table(group: str, dataset: str, records: list[Record], part: int) -> Table:
     for row in rows:
         for column in columns:
             row.cells[column] = _cell(row, column, columns, known)
-    head = [column for column in columns if _place(column.metric) < len(_HEAD)]
+    # A bound of the first images is no headline beside that of all.
+    whole = {column.metric.removesuffix(ALL) for column in columns if column.metric.endswith(ALL)}
+    head = [column for column in columns if _place(column.metric) < len(_HEAD) and column.metric not in whole]
     order = [column for column in head if column.better] or head
     rows.sort(key=lambda row: _standing(row, order))
     costs = [column for column in columns if column.metric in COSTS]

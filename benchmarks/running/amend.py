@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environment, matrix, record
-from benchmarks.catalogue import DISTANCES, EX_POST
+from benchmarks import environment, matrix, per_example, record
+from benchmarks.catalogue import ALL, DISTANCES, EX_POST
 from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
 
 PARTS = "features"
+OF_VALUES = "nll_all"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ ADDABLE = {
     "fid_bf16": Addable({"inception": "bf16"}, ("fid_bf16",)),
     "latent": Addable({"latent": "yes"}, ("tsne",)),
     "ex_post": Addable({"ex_post": 10}, tuple(name + EX_POST for name in DISTANCES)),
+    OF_VALUES: Addable({}, ()),
     "fid_ex_post": Addable({"ex_post": 10, "inception": "yes"}, ("fid_ex_post",)),
     "fid_bf16_ex_post": Addable({"ex_post": 10, "inception": "bf16"}, ("fid_bf16_ex_post",)),
 }
@@ -69,6 +72,11 @@ def amend(
         raise UsageError(f"{cell.stem} is not done yet; `{planned.command}` runs it.")
     if ADDABLE[metric].there(made):
         return made
+    if metric == OF_VALUES:
+        with locked(folder, CELL_LOCK):
+            made = matrix.done(planned, places) or made
+            found = _of_all(made, places)
+            return _with_metrics(made, found, command, places) if found.keys() - made.metrics.keys() else made
     if not finished(folder) and weights is None:
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, CELL_LOCK):
@@ -84,25 +92,49 @@ def amend(
         run.model.eval()
         with stopping_when(should_stop):
             found = _measured(run, metric, folder / PARTS)
-        metrics = {name: entry for name, entry in found.metrics.items() if name not in made.metrics}
-        skipped = {name: reason for name, reason in found.skipped.items() if name not in made.metrics}
-        commit, dirty = environment.at_start()
-        at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
-        said = f"added by `{command}`{at}" + (" to the exported model" if exported else "")
-        for entry in metrics.values():
-            entry["note"] = "; ".join(part for part in (entry["note"], said) if part)
         content = made.model_dump(by_alias=True)
-        content["metrics"] |= metrics
+        skipped = {name: reason for name, reason in found.skipped.items() if name not in made.metrics}
         content["skipped"] = {
             name: reason
             for name, reason in (content["skipped"] | skipped).items()
-            if name not in (*metrics, *found.pictures)
+            if name not in (*found.metrics, *found.pictures)
         }
         content["figures"] |= matrix.draw(planned, found.pictures, places)
-        amended = record.parse(content, f"the record of {cell.stem}")
-        record.write(amended, places.records)
+        made = record.parse(content, f"the record of {cell.stem}")
+        amended = _with_metrics(made, found.metrics, command, places, " to the exported model" if exported else "")
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended
+
+
+def _with_metrics(made: Record, metrics: dict[str, Any], command: str, places: matrix.Places, of: str = "") -> Record:
+    """The record with those of ``metrics`` that it lacks, written; each has a note of the command."""
+    commit, dirty = environment.at_start()
+    at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
+    content = made.model_dump(by_alias=True)
+    for name, entry in metrics.items():
+        note = "; ".join(part for part in (entry["note"], f"added by `{command}`{at}{of}") if part)
+        content["metrics"].setdefault(name, entry | {"note": note})
+    amended = record.parse(content, f"the record of {made.cell.stem}")
+    record.write(amended, places.records)
+    return amended
+
+
+def _of_all(made: Record, places: matrix.Places) -> dict[str, Any]:
+    # Of what the record's examples came to: no model is needed.
+    from torch import from_numpy
+
+    from benchmarks.metrics.features import entry, mean_and_error
+
+    values = per_example.read(made, places.records)
+    found = {}
+    for name, metric in made.metrics.items():
+        if not (re.fullmatch(r"nll_iwae_\d+", name) and metric.n < made.metrics["elbo"].n):
+            continue
+        if not {name, "elbo"} <= values.keys():
+            raise UsageError(f"{made.cell.stem} has no values of its images beside its record, which {name} comes of.")
+        each = -per_example.of_all(values["elbo"], -values[name])
+        found[name + ALL] = entry(mean_and_error(from_numpy(each)), "lower", metric.identity, "nats")
+    return found
 
 
 def _measured(run: Any, metric: str, parts: Any) -> Any:

@@ -1,0 +1,122 @@
+"""The k-sample bound of all images where K samples were drawn for the first ones only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import per_example, record
+from benchmarks.evaluate import evaluate
+from benchmarks.per_example import of_all
+from benchmarks.report.published import comparisons
+from benchmarks.report.short import board
+from benchmarks.report.tables import tables
+from tests.test_cli import call
+from zoo.config import resolve
+from zoo.runs import train_run
+from zoo.training.precision import choose
+
+K = 4
+ALL, FIRST = f"nll_iwae_{K}_all", f"nll_iwae_{K}"
+
+
+@pytest.mark.parametrize("correlation", [-0.6, 0.0, 0.8])
+def test_the_estimate_has_no_bias_and_the_error_that_it_says(correlation: float) -> None:
+    random, n, m = np.random.RandomState(0), 800, 80
+    estimates, errors = [], []
+    for _ in range(1500):
+        elbo = -100 + 20 * random.standard_normal(n)
+        noise = np.sqrt(1 - correlation**2) * random.standard_normal(n)
+        gap = 8 + 3 * (correlation * (elbo + 100) / 20 + noise)
+        values = of_all(elbo, (elbo + gap)[:m])
+        estimates.append(values.mean())
+        errors.append(values.std(ddof=1) / np.sqrt(n))
+    assert np.mean(estimates) == pytest.approx(-92, abs=4 * np.std(estimates) / np.sqrt(1500))
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.07)
+
+
+def test_first_images_that_are_easier_do_not_move_it() -> None:
+    random = np.random.RandomState(1)
+    elbo = np.concatenate([-80 + random.standard_normal(100), -120 + random.standard_normal(900)])
+    gap = 8 + random.standard_normal(1000)
+    bound = elbo + gap
+    assert abs(bound[:100].mean() - bound.mean()) > 30
+    assert of_all(elbo, bound[:100]).mean() == pytest.approx(bound.mean(), abs=0.4)
+    assert of_all(elbo, bound).mean() == pytest.approx(bound.mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("images", [2, 9, 32, "null"])
+def test_it_is_measured_where_not_all_images_have_their_own(images: int | str, tmp_path: Path) -> None:
+    settings = ["train.epochs=0", f"evaluate.nll_samples={K}", f"evaluate.nll_images={images}",
+                "evaluate.quality_samples=0", "evaluate.latent=no", "data.options.n_test=32"]  # fmt: skip
+    found = evaluate(train_run(resolve("vae", "synthetic", settings=settings), tmp_path / "run", choose("cpu")))
+    if images in (32, "null"):
+        assert ALL not in found.metrics and found.skipped[ALL] == "the bound is one of all images"
+        return
+    elbo, nll = (found.per_example[name].numpy() for name in ("elbo", FIRST))
+    metric = found.metrics[ALL]
+    assert metric["value"] == pytest.approx(-elbo.mean() + (nll + elbo[:images]).mean())
+    assert metric["n"] == 32 and metric["identity"] == {"split": "test", "k": K, "images": images}
+    assert (metric["unit"], metric["better"]) == ("nats", "lower")
+
+
+def test_it_is_added_to_records_from_what_lies_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def zoo(*words: str) -> tuple[int, str]:
+        code, _, said = call(monkeypatch, capsys, *words)
+        return code, said
+
+    assert zoo("bench", "smoke", "--variants", "vae,beta_vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    records = tmp_path / "leaderboard" / "records"
+    whole = {path: path.read_text() for path in records.rglob("*.json")}
+    (name,) = (name for name in json.loads(next(iter(whole.values())))["metrics"] if name.endswith("_all"))
+    assert name == "nll_iwae_8_all"
+    for path, text in whole.items():
+        bare = json.loads(text)
+        del bare["metrics"][name]
+        path.write_text(json.dumps(bare))
+    assert zoo("measure", "smoke", "nll_all", "--variants", "vae,beta_vae", "--runs", "elsewhere")[0] == 0
+    for path, text in whole.items():
+        before, after = json.loads(text)["metrics"], record.read(path).metrics
+        assert after.keys() == before.keys()
+        assert after[name].value == pytest.approx(before[name]["value"], rel=1e-6)
+        assert after[name].stderr == pytest.approx(before[name]["stderr"], rel=1e-4)
+        assert after[name].identity == before[name]["identity"]
+        assert "added by `zoo measure smoke nll_all`" in after[name].note
+    written = {path: path.stat().st_mtime_ns for path in whole}
+    assert zoo("measure", "smoke", "nll_all", "--variants", "vae,beta_vae", "--runs", "elsewhere")[0] == 0
+    assert written == {path: path.stat().st_mtime_ns for path in whole}
+    # Two models are compared image by image in it too.
+    rows = [[made] for made in record.read_all(records)]
+    errors = per_example.paired_errors(*rows, records)
+    assert {name, "elbo", "nll_iwae_8"} <= errors.keys()
+    assert 0 < errors[name] < np.hypot(*(row[0].metrics[name].stderr for row in rows))
+    next(records.rglob("*vae-*.npz")).unlink()
+    for path, text in whole.items():
+        bare = json.loads(text)
+        del bare["metrics"][name]
+        path.write_text(json.dumps(bare))
+    code, said = zoo("measure", "smoke", "nll_all", "--variants", "vae,beta_vae", "--runs", "elsewhere")
+    assert code == 2 and "has no values of its images beside its record" in said
+
+
+def test_the_board_has_it_in_place_of_the_bound_of_the_first_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")
+    assert call(monkeypatch, capsys, *words)[0] == 0
+    made = record.read_all(tmp_path / "leaderboard" / "records")
+    (table,) = tables(made)
+    assert [column.name for column in table.head if column.metric.startswith("nll")] == ["NLL (k = 8, all)"]
+    assert [column.name for column in table.further if column.metric.startswith("nll")] == ["NLL (k = 8)"]
+    assert "NLL k=8 ↓" in board(made)
+    entry = {"metric": "nll", "dataset": made[0].data.name, "value": 1.0, "source": "somewhere"}
+    (one,) = comparisons(table, {"vae": {"published": [entry]}})
+    assert [column.metric for column, _ in one.ours] == ["nll_iwae_8_all"] and "first" not in one.note
