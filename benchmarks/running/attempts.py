@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def oom_kills() -> int:
     return 0
 
 
+_DATA = ("VAE_ZOO_", "XDG_CACHE_HOME")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 _LOOKS_SECRET = re.compile(r"\bwandb_v\d_\w{20,}|\b[0-9a-f]{40}\b|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
@@ -136,14 +138,28 @@ def publishable(lines: list[str]) -> list[str]:
     """Lines of a log without where this machine keeps its files and without keys: a record is published."""
     root = str(Path(__file__).resolve().parents[2])
     home = str(Path.home())
+    places = _places()
     secrets = [value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= 8]
     kept = []
     for line in lines:
         for secret in secrets:
             line = line.replace(secret, "***")
         line = _LOOKS_SECRET.sub("***", line)
+        for place, name in places:
+            line = line.replace(place, name)
         kept.append(line.replace(root + "/", "").replace(home, "~"))
     return kept
+
+
+def _places() -> list[tuple[str, str]]:
+    """Folders of this machine that may lie outside of home, each with its name for whoever is elsewhere: those that
+    variables name for data and the cache, and Python's environment; what lies within another first."""
+    found = {sys.prefix: "$VIRTUAL_ENV"} if sys.prefix != sys.base_prefix else {}
+    for variable, value in os.environ.items():
+        path = Path(value).expanduser() if variable.startswith(_DATA) and value else Path()
+        if path.is_absolute() and path != Path(path.anchor):
+            found |= dict.fromkeys((str(path), str(path.resolve())), f"${variable}")
+    return sorted(found.items(), key=lambda place: -len(place[0]))
 
 
 def _read(folder: Path) -> Attempt | None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -333,6 +334,21 @@ def test_what_one_worker_saw_fail_the_next_leaves_alone(tmp_path: Path, monkeypa
     for text in (path.read_text() for path in tmp_path.rglob("*.json")):
         assert "k" * 36 not in text
     assert all("key ***" in one.reason for one in record.read_all(places.records))
+
+
+def test_no_record_says_where_this_machine_keeps_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "disk of faces"
+    monkeypatch.setenv("VAE_ZOO_CELEBA", str(data))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+
+    def broken(*given):
+        raise ValueError(f"{data}/img_align_celeba.zip cannot be read by {tmp_path}/environment/lib/reader.py")
+
+    monkeypatch.setattr(matrix, "measure", broken)
+    cells = matrix.plan(suite_named(small_suite(tmp_path)))[:1]
+    (made,) = matrix.run_all(cells, Places(tmp_path / "board", tmp_path / "runs"), matrix.compute_of("cpu", cells))
+    assert made.reason == "$VAE_ZOO_CELEBA/img_align_celeba.zip cannot be read by $VIRTUAL_ENV/lib/reader.py"
+    assert str(tmp_path) not in "".join(made.log_tail)
 
 
 def test_a_cell_whose_process_dies_again_and_again_is_failed_and_the_others_run(tmp_path: Path) -> None:
