@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from functools import cached_property
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from zoo.data.batches import Batches
+from zoo.data.images import ImageSet
 from zoo.errors import UsageError, fold
 from zoo.runs import load_run, seed_for
 from zoo.runs.folder import describe_run
 from zoo.runs.images import condition_of, load_images
 from zoo.training.precision import choose
+
+log = logging.getLogger(__name__)
 
 
 class Finished:
@@ -39,7 +43,25 @@ class Finished:
                 f"{self.folder} does not say in which folder its images lie: `zoo export` leaves that out. Give the "
                 "run that it was made of, or draw samples, which need none."
             )
-        return load_images(self.described.config)
+        images = load_images(self.described.config)
+        if images.sha256 != self.described.data_sha256:
+            self._compare(images)
+        return images
+
+    def _compare(self, images: ImageSet) -> None:
+        """Warn that the data changed after training; `UsageError` where the model cannot take them, or a condition
+        would mean something else to it."""
+        ours, theirs = self.described.spec, images.spec
+        names = (images.classes, images["train"].attribute_names)
+        other = ours.shape != theirs.shape
+        if self.model.conditional:
+            other |= (ours.classes, ours.attributes) != (theirs.classes, theirs.attributes)
+            # An older version wrote no names.
+            other |= any(a and a != b for a, b in zip((self.described.classes, self.described.attributes), names))
+        said = f"{self.folder} was trained on other data than '{self.described.config.data.name}' is now"
+        if other:
+            raise UsageError(f"{said}, of another shape or with other classes or attributes.")
+        log.warning("%s: what it draws may be images that it learnt from.", said)
 
     def images(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """x (n, C, H, W) of the test split, chosen by the seed (fewer if there are fewer), and their conditions."""

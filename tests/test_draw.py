@@ -15,7 +15,7 @@ from benchmarks.finished import Finished
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
 from zoo.data.images import DataSpec
-from zoo.runs import build_model, train_run
+from zoo.runs import _images, _loaded, build_model, train_run
 from zoo.training import checkpoint
 from zoo.training.precision import choose
 from zoo.training.trainer import Result
@@ -104,6 +104,28 @@ def test_attributes_are_asked_for_by_name_and_the_others_are_those_of_real_faces
     words = ("--attribute", "Smiling=1", "--attribute", "Male=0", "--n", "2", "--out", "faces.png")
     assert zoo("sample", str(runs / "faces"), *words)[0] == 0
     assert pixels(Path("faces.png")).shape == (12, 22, 3)
+
+
+def test_conditions_of_data_that_has_other_classes_now_are_refused(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture  # noqa: F811
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    for i in range(60):
+        path = tmp_path / "pictures" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 4 * i).save(path)
+    settings = [*SMALL, "train.batch_size=16", "data.options.size=8"]
+    for name in ("cvae", "vae"):
+        train_run(resolve(name, f"folder:{tmp_path / 'pictures'}", settings=settings), tmp_path / name, choose("cpu"))
+    (tmp_path / "pictures" / "cat").rename(tmp_path / "pictures" / "eel")  # the dogs, 1 so far, are 0 now
+    _loaded.cache_clear()
+    _images.cache_clear()
+    code, out, err = zoo("reconstruct", "cvae", "--n", "2")
+    assert (code, out) == (2, "") and "cvae was trained on other data than 'folder' is now" in err
+    assert zoo("sample", "cvae", "--n", "2", "--class", "cat")[0] == 0
+    assert not caplog.records
+    assert zoo("reconstruct", "vae", "--n", "2")[0] == 0
+    assert "images that it learnt from" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "traverse", "interpolate"])
