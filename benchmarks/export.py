@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,16 @@ def _measured(record: Record | None) -> list[str]:
     environment = record.environment
     cell = record.cell
     # The command of a single run may name folders of the machine that it ran on.
-    by = "`zoo train`" if cell.suite == "run" else f"`{record.command}` (record {cell.group}/{cell.stem})"
+    by = "`zoo train`" if cell.suite == "run" else f"`{_without_root(record)}` (record {cell.group}/{cell.stem})"
     return [*rows, "", f"By {by}, {record.when}, torch {environment.torch} on {environment.device}."]
+
+
+def _without_root(record: Record) -> str:
+    """The command of a record, of which a folder of images is only named as one."""
+    root = record.config["data"]["options"].get("root")
+    if not root:
+        return record.command
+    return shlex.join(word.replace(f":{root}", ":PATH") for word in shlex.split(record.command))
 
 
 def _told(train: dict[str, Any]) -> dict[str, Any]:

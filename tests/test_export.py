@@ -12,13 +12,16 @@ import pytest
 import torch
 import yaml
 
+from benchmarks import matrix
 from benchmarks.export import card
+from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
 from zoo.errors import UsageError, ZooError
+from zoo.training.precision import choose
 
 WORDS = ["--data", "synthetic", "--set", "train.epochs=1", "--set", "latent=3", "--set", "evaluate.quality_samples=0"]
 
@@ -113,6 +116,16 @@ def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> N
     assert exported["config"]["data"]["options"].keys() & {"npz", "root", "n", "s"} == {"n", "s"}
     for file in ("README.md", "config.json"):
         assert "somebody" not in (tmp_path / "given" / file).read_text()
+
+
+def test_the_command_of_a_suite_does_not_say_where_a_folder_lies(tmp_path: Path) -> None:
+    suite = suite_named(small_suite(tmp_path))
+    (planned,) = matrix.plan(suite, ("vae",), (f"folder:{tmp_path / 'my pictures'}",))
+    assert str(tmp_path) in planned.command
+    made = matrix.make_record(planned, choose("cpu"), {"status": "failed", "reason": "none"})
+    content = {"config": planned.config.model_dump(mode="json"), "spec": {"shape": [3, 8, 8], "support": "8-bit"}}
+    (by,) = re.findall("^By .*", card(content | {"library": "vae-zoo", "data_sha256": "0"}, made, 7), re.M)
+    assert "--datasets folder:PATH --seed 0`" in by and "my pictures" not in by
 
 
 def test_an_export_that_has_no_images_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811
