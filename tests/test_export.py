@@ -128,6 +128,15 @@ def test_the_command_of_a_suite_does_not_say_where_a_folder_lies(tmp_path: Path)
     assert "--datasets folder:PATH --seed 0`" in by and "my pictures" not in by
 
 
+def test_every_row_of_a_card_has_its_five_cells(zoo, tmp_path: Path) -> None:  # noqa: F811
+    few = ["--set", "data.options.n_train=128", "--set", "evaluate.nll_samples=0", "--wandb", "disabled"]
+    assert zoo("train", "cvae", *WORDS, *few, "--out", "run")[0] == 0
+    assert zoo("export", "run", "given")[0] == 0
+    rows = [line for line in (tmp_path / "given" / "README.md").read_text().splitlines() if line.startswith("| ")]
+    assert any("q(z" in row for row in rows)
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 7 for row in rows)
+
+
 def test_an_export_that_has_no_images_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811
     assert zoo("train", "vae", *WORDS, "--out", "run", "--wandb", "disabled")[0] == 0
     described = json.loads((tmp_path / "run" / "run.json").read_text())
