@@ -132,6 +132,19 @@ def test_it_is_decoded_once(pictures: Path, cache: Path, monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(everything(first).values(), everything(again).values(), strict=True))
 
 
+def test_other_pictures_of_the_same_names_sizes_and_times_are_other_pictures(tmp_path: Path) -> None:
+    found = []
+    for shade, name in enumerate(("raw", "aligned")):
+        (tmp_path / name).mkdir()
+        for i in range(60):
+            path = tmp_path / name / f"{i}.bmp"
+            Image.new("RGB", (8, 8), (shade * 200, i, 0)).save(path)
+            os.utime(path, (0, 0))
+        found.append(load_folder(tmp_path / name, size=8))
+    assert found[0].sha256 != found[1].sha256
+    assert (found[1]["test"].pixels[:, 0] == 200).all()
+
+
 def table(pictures: Path, head: str, row) -> None:
     names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))
     lines = [head, *(row(name) for name in names), "not_there.png" + ",0" * head.count(",")]
