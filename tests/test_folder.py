@@ -168,6 +168,22 @@ def test_yes_and_no_are_attributes_and_anything_else_is_factors(pictures: Path) 
     assert set(train.factors[:, 0].tolist()) == {0, 1, 2}
 
 
+def test_an_empty_class_is_one_that_nobody_knows(pictures: Path) -> None:
+    table(pictures, "image,class", lambda name: f"{name},{name.split('/')[0] if int(name[-5]) % 3 else ' '}")
+    images = load_folder(pictures, size=8)
+    assert images.classes == ("blue", "red")
+    assert sum(int((split.labels == -1).sum()) for split in images.splits.values()) == 24  # 0, 3, 6, 9 of each ten
+    train = images["train"]
+    red = train.pixels.float()[:, 0, 3:5, 3:5].mean((1, 2)) > 128
+    assert torch.equal(train.labels.bool()[train.labels >= 0], red[train.labels >= 0])
+
+
+def test_an_empty_factor_or_attribute_is_named(pictures: Path) -> None:
+    table(pictures, "image,Red", lambda name: f"{name},{'' if name == 'red/002.png' else int('red' in name)}")
+    with pytest.raises(ZooError, match=r"factors\.csv has no value of 'Red' for 1 image: red/002\.png\."):
+        load_folder(pictures, size=8)
+
+
 def test_damaged_images_and_tables_are_named(pictures: Path, cache: Path) -> None:
     (pictures / "red" / "bad.png").write_bytes(b"no image")
     cut = pictures / "blue" / "001.png"

@@ -50,13 +50,13 @@ def load_folder(
         resize: ``"bilinear"``, ``"bicubic"``, ``"lanczos"`` or ``"box"``.
         validation, test: shares of the images in those splits.
 
-    ``factors.csv`` has a head line. A column ``class`` (or ``label``) gives the classes; if every other column is yes
-    or no (0/1 or -1/1) they are attributes, else factors, whose values are numbered in order. Rows of images that are
-    not there are passed over.
+    ``factors.csv`` has a head line. A column ``class`` (or ``label``) gives the classes, empty where nobody knows one;
+    if every other column is yes or no (0/1 or -1/1) they are attributes, else factors, whose values are numbered in
+    order. Rows of images that are not there are passed over.
 
     Raises:
         UsageError: no such folder, no images in it, or an option that makes no sense.
-        ZooError: images that cannot be read, or that factors.csv leaves out; they are named.
+        ZooError: images that cannot be read, or that factors.csv leaves out, or has no value for; they are named.
     """
     if not root:
         raise UsageError("which folder? Give it as --data folder:PATH.")
@@ -191,8 +191,11 @@ def _known(folder: Path, order: list[str]) -> dict[str, Any]:
 
 
 def _labelled(values: list[str]) -> dict[str, Any]:
-    numbers, names = _numbered(values)
-    return {"labels": numbers, "classes": names}
+    known = np.array([bool(value) for value in values])
+    numbers, names = _numbered([value for value in values if value])
+    labels = np.full(len(values), -1, np.int64)  # where nobody knows
+    labels[known] = numbers
+    return {"labels": labels, "classes": names} if names else {}
 
 
 def _numbered(values: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -232,6 +235,9 @@ def _table(path: Path, order: list[str]) -> dict[str, Any]:
     columns = {name: [table[image][i] for image in order] for i, name in enumerate(head)}
     label = next((name for name in head if name.lower() in CLASS_COLUMNS), None)
     known = _labelled(columns.pop(label)) if label else {}
+    for name, values in columns.items():
+        if empty := [image for image, value in zip(order, values, strict=True) if not value]:
+            raise ZooError(f"{path} has no value of '{name}' for {count(empty, 'image')}: {listed(empty)}.")
     if not columns:
         return known
     names = tuple(columns)
