@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks.fid import load_images
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo.config import resolve
 from zoo.data import folder as reader
 from zoo.data.folder import _numbered, load_folder, split_of
 from zoo.errors import UsageError, ZooError
@@ -237,6 +238,12 @@ def test_a_link_to_nothing_and_a_name_that_is_no_text_are_named(pictures: Path) 
         pytest.skip("this file system has names in UTF-8 alone")
     with pytest.raises(ZooError, match="1 image cannot be found, or has no name in UTF-8"):
         load_folder(pictures, size=8)
+
+
+def test_a_folder_that_no_record_could_name_is_refused_before_anything_is_trained(pictures: Path) -> None:
+    named = os.fsdecode(os.fsencode(pictures) + b"\xff")
+    with pytest.raises(UsageError, match="a record is UTF-8, and a text in the options has none"):
+        resolve("vae", f"folder:{named}")
 
 
 @pytest.mark.parametrize(

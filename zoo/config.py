@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,6 +50,10 @@ class DataConfig(Config):
             canonical_json(value)
         except (TypeError, ValueError):
             raise ValueError("a record has options as JSON, which knows no NaN, no infinity and no date") from None
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # the path of a folder that is named in another encoding
+            raise ValueError("a record is UTF-8, and a text in the options has none") from None
         return value
 
     @property
