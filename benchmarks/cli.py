@@ -117,7 +117,7 @@ def train(
 @zoo.command()
 @click.argument("suite")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
-@click.option("--datasets", multiple=True, help="Only these data sets.")
+@click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
 @options.seeds
 @options.sweep
@@ -194,7 +194,7 @@ def bench(
 @click.argument("suite")
 @click.argument("metric")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated.")
-@click.option("--datasets", multiple=True, help="Only these data sets.")
+@click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
 @click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
 @options.sweep
 @options.runs

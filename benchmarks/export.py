@@ -129,7 +129,8 @@ def _without_root(record: Record) -> str:
     root = record.config["data"]["options"].get("root")
     if not root:
         return record.command
-    return shlex.join(word.replace(f":{root}", ":PATH") for word in shlex.split(record.command))
+    words = (word.replace("\\,", ",") for word in shlex.split(record.command))
+    return shlex.join(word.replace(f":{root}", ":PATH") for word in words)
 
 
 def _told(train: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def plan(
                 for setting in sweep or suite.settings or (None,):
                     config = suite.config(variant, dataset, seed, (setting,) if setting else ())
                     words = ["zoo", "bench", suite.asked, "--variants", config.variant]
-                    words += ["--datasets", config.data.asked, "--seed", str(seed)]
+                    words += ["--datasets", config.data.asked.replace(",", "\\,"), "--seed", str(seed)]
                     words += ["--sweep", setting] if setting else []
                     cell = record.cell_of(config, suite.name, suite.version)
                     command = shlex.join(words)

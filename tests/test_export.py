@@ -120,7 +120,7 @@ def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> N
 
 def test_the_command_of_a_suite_does_not_say_where_a_folder_lies(tmp_path: Path) -> None:
     suite = suite_named(small_suite(tmp_path))
-    (planned,) = matrix.plan(suite, ("vae",), (f"folder:{tmp_path / 'my pictures'}",))
+    (planned,) = matrix.plan(suite, ("vae",), (f"folder:{tmp_path / 'my pictures, new'}",))
     assert str(tmp_path) in planned.command
     made = matrix.make_record(planned, choose("cpu"), {"status": "failed", "reason": "none"})
     content = {"config": planned.config.model_dump(mode="json"), "spec": {"shape": [3, 8, 8], "support": "8-bit"}}

@@ -203,6 +203,19 @@ def test_a_planned_command_of_a_suite_in_a_file_goes_where_the_plan_would(zoo, t
     assert cell.command.startswith(shlex.join(["zoo", "bench", path]) + " --variants")
 
 
+def test_a_planned_command_finds_a_folder_that_has_a_comma_in_its_name(zoo, tmp_path: Path) -> None:  # noqa: F811
+    folders = tmp_path / "cats, old", tmp_path / "cats"
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "schema: 1\nname: mine\nversion: '1'\ntitle: mine\nvariants: [vae]\n"
+        f"datasets: {json.dumps([f'folder:{folder}' for folder in folders])}\n"
+    )
+    cells = matrix.plan(suite_named(str(path)))
+    assert [cell.config.data.options["root"] for cell in cells] == [str(folder) for folder in folders]
+    for cell in cells:
+        assert zoo(*shlex.split(cell.command)[1:], "--plan")[1] == f"{cell.command}\n"
+
+
 def test_an_override_is_of_a_variant_however_its_name_is_written(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     head = "schema: 1\nname: mine\nversion: '1'\ntitle: mine\ndatasets: [synthetic]\nvariants: [beta_vae]\n"

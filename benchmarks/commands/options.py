@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -93,8 +94,10 @@ def given(context: click.Context) -> str:
 
 
 def names(given: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """The names of an option that is comma-separated or repeated; `UsageError` where it is given and names nothing."""
-    found = tuple(name for text in given for name in text.split(",") if name)
+    """The names of an option that is comma-separated or repeated; `UsageError` where it is given and names nothing. A
+    comma with a backslash before it is one of a folder's name."""
+    parts = (part for text in given for part in re.split(r"(?<!\\),", text))
+    found = tuple(name.replace("\\,", ",") for name in parts if name)
     if given and not found:
         raise UsageError(f"{option} names nothing.")
     return found
