@@ -145,6 +145,14 @@ def test_a_build_that_was_killed_is_redone_and_cleared_away(copy: Path) -> None:
     assert sorted(built(copy)) == sorted([path.name, path.with_suffix(".json").name])
 
 
+def test_a_build_of_another_size_that_was_killed_is_cleared_away(copy: Path) -> None:
+    load_celeba(copy)
+    (path,) = (copy.parent / "cache" / "celeba").glob("*.u8")
+    path.rename(path.parent / f".{path.name}.abc.part")
+    load_celeba(copy, size=32)
+    assert not [name for name in built(copy) if name.endswith(".part")]
+
+
 def test_a_changed_picture_is_another_source(copy: Path) -> None:
     first = load_celeba(copy)
     path = copy / "img_align_celeba" / NAMES[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, one_at_a_time, sha256_file
+from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, one_at_a_time, sha256_file, sweep
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -60,6 +60,7 @@ def _built(
 ) -> str:
     for left in path.parent.glob(f".{path.name}.*.part"):  # of a build that was killed
         left.unlink()
+    sweep(path.parent)
     note.unlink(missing_ok=True)
     with atomic_path(path) as part:
         with open(part, "rb+") as file:
