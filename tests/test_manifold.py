@@ -71,6 +71,11 @@ def test_two_clusters_one_of_which_is_covered() -> None:
     assert quality["precision"].stderr == pytest.approx((0.25 / 200) ** 0.5, rel=0.02)
 
 
+def test_density_is_a_count_over_k_to_the_last_digit() -> None:
+    density = manifold_quality(torch.randn(50, 4), torch.randn(60, 4))["density"].value
+    assert density * 50 * 5 == pytest.approx(round(density * 50 * 5), rel=1e-14)
+
+
 def test_equal_sets_are_perfect_and_far_sets_are_nothing() -> None:
     x = torch.randn(60, 4)
     same, far = manifold_quality(x, x), manifold_quality(x, x + 1000)

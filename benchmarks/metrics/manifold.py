@@ -88,7 +88,7 @@ def manifold_quality(fake: Any, real: Any, k: int = 3, coverage_k: int = 5) -> d
     return {
         "precision": mean_and_error(torch.cat(inside)),
         "recall": mean_and_error(reached),
-        "density": mean_and_error(torch.cat(counts) / coverage_k),
+        "density": mean_and_error(torch.cat(counts).double() / coverage_k),
         "coverage": mean_and_error(nearest <= real_coverage_radii),
     }
 
