@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -377,3 +378,11 @@ def test_ppca_optimum_is_reached_and_is_the_best() -> None:
         ppca_ml_optimum(x, 10)
     xs, _ = next(Batches(data["train"], batch_size=16).epoch(0))
     assert torch.equal(xs, data["train"].pixels[:16])  # real data is not scaled
+
+
+def test_a_spec_may_be_counted_by_numpy() -> None:
+    labels = np.array([0, 2, 1])
+    spec = DataSpec(np.zeros((3, 1, 8, 8)).shape[1:], "8-bit", classes=labels.max() + 1, attributes=np.uint8(0))
+    plain = DataSpec((1, 8, 8), "8-bit", classes=3)
+    assert spec == plain and json.dumps(asdict(spec)) == json.dumps(asdict(plain))
+    assert DataSpec([1, 8, 8], "8-bit").shape == (1, 8, 8)

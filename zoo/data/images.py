@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,10 @@ class DataSpec:
     attributes: int = 0
 
     def __post_init__(self) -> None:
+        # What numpy counts is no number that JSON has.
+        object.__setattr__(self, "shape", tuple(map(operator.index, self.shape)))
+        for name in ("classes", "attributes"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape is (C, H, W), not {self.shape}")
         if self.support not in ("binary", "8-bit", "real"):
