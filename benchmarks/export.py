@@ -85,7 +85,9 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     licence = "apache-2.0" if terms in ("", "MIT") else "other"
     tags = ", ".join(dict.fromkeys(["vae", name, data]))
     lines = ["---", "library_name: vae-zoo", f"license: {licence}", f"tags: [{tags}]", "---", ""]
-    lines += [f"# {title} on {datasets[data].title if data in datasets else data}", ""]
+    usual = data in datasets and datasets[data].shape in (None, tuple(content["spec"]["shape"]))
+    # A title may have the size, which is an option of some.
+    lines += [f"# {title} on {datasets[data].title if usual else data}", ""]
     paper = variants[name].paper if name in variants else None
     lines += [about + (f" {paper.authors} {paper.year}, [{paper.title}]({paper.url})." if paper else ""), ""]
     lines += ["```python", "from zoo import load_run", "", 'model = load_run("this folder")', "model.sample(16)"]

@@ -20,6 +20,7 @@ from tests.faults.test_failing_cells import small_suite
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
+from zoo.config import resolve
 from zoo.errors import UsageError, ZooError
 from zoo.training.precision import choose
 
@@ -82,8 +83,6 @@ def test_the_run_of_a_suite_has_the_numbers_of_its_record_on_the_board(zoo, tmp_
 
 
 def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
-    from zoo.config import resolve
-
     config = resolve("vae", "celeba").model_dump(mode="json")
     spec = {"shape": [3, 64, 64], "support": "8-bit"}
     text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
@@ -92,8 +91,6 @@ def test_what_was_learnt_from_data_that_is_not_free_says_so() -> None:
 
 
 def test_the_card_of_a_conditional_model_says_so_in_a_table_that_is_whole() -> None:
-    from zoo.config import resolve
-
     config = resolve("cvae").model_dump(mode="json")
     content = {"config": config, "spec": {"shape": [1, 28, 28], "support": "binary"}, "library": "", "data_sha256": "0"}
     numbers = {"elbo": (-90.0, 0.1), "total_correlation": (9.0, 0.1, {"identity": {"posterior": "q(z | x, y)"}})}
@@ -102,6 +99,14 @@ def test_the_card_of_a_conditional_model_says_so_in_a_table_that_is_whole() -> N
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [6] * 4
         assert ("its nats are of log p(x | y), not of log p(x)" in text) == conditional
+
+
+@pytest.mark.parametrize(("size", "title"), [(64, "CelebA 64x64"), (32, "celeba")])
+def test_a_card_names_no_size_that_its_images_do_not_have(size: int, title: str) -> None:
+    config = resolve("vae", "celeba", settings=[f"data.options.size={size}"]).model_dump(mode="json")
+    spec = {"shape": [3, size, size], "support": "8-bit"}
+    text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
+    assert f"\n# VAE on {title}\n" in text
 
 
 def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> None:  # noqa: F811
