@@ -240,6 +240,19 @@ def test_a_link_to_nothing_and_a_name_that_is_no_text_are_named(pictures: Path) 
         load_folder(pictures, size=8)
 
 
+def test_a_folder_below_that_cannot_be_read_is_no_empty_one(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "red":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ZooError, match=r"pictures/red cannot be read \(Permission denied\)"):
+        load_folder(pictures, size=8)
+
+
 def test_a_folder_that_no_record_could_name_is_refused_before_anything_is_trained(pictures: Path) -> None:
     named = os.fsdecode(os.fsencode(pictures) + b"\xff")
     with pytest.raises(UsageError, match="a record is UTF-8, and a text in the options has none"):

@@ -56,7 +56,8 @@ def load_folder(
 
     Raises:
         UsageError: no such folder, no images in it, or an option that makes no sense.
-        ZooError: images that cannot be read, or that factors.csv leaves out, or has no value for; they are named.
+        ZooError: images or folders that cannot be read, or images that factors.csv leaves out, or has no value for;
+            they are named.
     """
     if not root:
         raise UsageError("which folder? Give it as --data folder:PATH.")
@@ -144,8 +145,11 @@ def eight_bits(image: Image.Image, form: str | None) -> Image.Image:
 
 
 def _files(folder: Path) -> list[tuple[str, int, int]]:
+    def closed(error: OSError) -> None:
+        raise ZooError(f"{error.filename} cannot be read ({error.strerror}).")
+
     found, wrong = [], []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         if os.path.realpath(place) in map(os.path.realpath, Path(place).parents):  # a link to a folder above it
             folders.clear()
             continue
