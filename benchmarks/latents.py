@@ -239,6 +239,9 @@ def traverse(
 
     Returns:
         uint8 (dims * steps, C, H, W); the dimensions; their rates in nats (or variances).
+
+    Raises:
+        UsageError: the deviations are those of one code.
     """
     latents = latents_of(model)
     held = None if y is None else y[image : image + 1]
@@ -247,6 +250,8 @@ def traverse(
         rates = latents.walked(x, y).var(0)
     order = rates.argsort(descending=True, stable=True)[:dims]
     mean, deviation = latents.moments(x, y, len(rates))
+    if not deviation.isfinite().all():
+        raise UsageError(f"a walk in deviations of the codes needs at least two images, and there is {len(x)}.")
     rows = code[: len(rates)].expand(len(order), steps, -1).clone()
     places = torch.linspace(-REACH, REACH, steps, dtype=code.dtype, device=code.device)
     for row, d in enumerate(order):
@@ -273,8 +278,13 @@ def interpolate(
 
     Returns:
         uint8 (N * steps, C, H, W).
+
+    Raises:
+        UsageError: there is no pair.
     """
     latents = latents_of(model)
+    if not len(a):
+        raise UsageError("a way from one image to another needs two, and there are fewer.")
     if isinstance(model, M2):
         ya, yb = classes_of(model, a, ya), classes_of(model, b, yb)
     starts, ends = latents.codes(a, ya), latents.codes(b, yb)

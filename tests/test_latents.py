@@ -95,6 +95,19 @@ def test_what_has_no_way_says_why_in_one_sentence(name: str) -> None:
         latents.traverse(model, x, None)
 
 
+@pytest.mark.parametrize("name", ["rae", "svae", "hvae", "vamp_vae"])
+def test_one_code_has_no_deviation_to_walk_in(name: str) -> None:
+    model, x, _ = asked(name, 1)
+    with pytest.raises(UsageError, match="at least two images, and there is 1"):
+        latents.traverse(model, x, None)
+
+
+def test_no_pair_has_no_way_from_one_to_the_other() -> None:
+    model, x, _ = asked("vae", 1)
+    with pytest.raises(UsageError, match="from one image to another needs two"):
+        latents.interpolate(model, x[:0], x[:0])
+
+
 def test_spherical_steps_are_equal_angles_and_keep_the_length() -> None:
     a, b = torch.randn(2, 5, 40)
     a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
