@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import cli, per_example, record
 from benchmarks.catalogue import listed
+from benchmarks.running import amend
 from tests.conftest import ROOT
 from zoo.errors import ZooError
 from zoo.models.beta_vae import BetaVAE
@@ -300,6 +301,19 @@ def test_the_codes_of_a_finished_cell_are_measured_and_drawn(zoo, tmp_path: Path
     written = path.stat().st_mtime_ns
     assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
     assert path.stat().st_mtime_ns == written
+
+
+def test_pictures_of_private_data_that_were_added_are_not_added_again(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = registry().datasets["synthetic"].model_copy(update={"private": True})
+    monkeypatch.setitem(registry().datasets, "synthetic", entry)
+    assert zoo("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
+    (record,) = (tmp_path / "leaderboard" / "records").rglob("*.json")
+    assert json.loads(record.read_text())["figures"] == {} and len(list(tmp_path.rglob("tsne.png"))) == 1
+    monkeypatch.setattr(amend, "_measured", None)
+    assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
 
 
 def test_the_cells_of_a_sweep_are_measured_by_the_same_sweep(zoo, tmp_path: Path) -> None:

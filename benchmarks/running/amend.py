@@ -27,9 +27,12 @@ class Addable:
     asked: dict[str, Any]
     signs: tuple[str, ...]
 
-    def there(self, made: Record) -> bool:
-        """Whether the record has it."""
-        return any(sign in made.metrics or sign in made.figures for sign in self.signs)
+    def there(self, made: Record, folder: Path) -> bool:
+        """Whether the record of the run in ``folder`` has it. Pictures of private data lie there alone, and the record
+        says no more than that they are not skipped."""
+        recorded = {*made.metrics, *made.figures}
+        drawn = {sign for sign in self.signs if sign not in made.skipped and (folder / f"{sign}.png").exists()}
+        return not recorded.isdisjoint(self.signs) or bool(drawn)
 
 
 ADDABLE = {
@@ -70,7 +73,7 @@ def amend(
     made = matrix.done(planned, places)
     if made is None:
         raise UsageError(f"{cell.stem} is not done yet; `{planned.command}` runs it.")
-    if ADDABLE[metric].there(made):
+    if ADDABLE[metric].there(made, folder):
         return made
     if metric == OF_VALUES:
         with locked(folder, CELL_LOCK):
@@ -81,7 +84,7 @@ def amend(
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, CELL_LOCK):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
-        if ADDABLE[metric].there(made):
+        if ADDABLE[metric].there(made, folder):
             return made
         if exported := not finished(folder):
             run = exported_run(weights / cell.variant, planned.config, compute)
