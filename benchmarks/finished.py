@@ -134,6 +134,8 @@ class Finished:
 
 
 def _index(kind: str, asked: str, names: tuple[str, ...]) -> int:
+    if asked in names:  # letters may be classes, the small ones beside the capitals
+        return names.index(asked)
     folded = [fold(name) for name in names]
     if fold(asked) in folded:
         return folded.index(fold(asked))

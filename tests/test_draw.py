@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.finished import Finished
+from benchmarks.finished import Finished, _index
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
 from zoo.data.images import DataSpec
@@ -104,6 +104,10 @@ def test_attributes_are_asked_for_by_name_and_the_others_are_those_of_real_faces
     words = ("--attribute", "Smiling=1", "--attribute", "Male=0", "--n", "2", "--out", "faces.png")
     assert zoo("sample", str(runs / "faces"), *words)[0] == 0
     assert pixels(Path("faces.png")).shape == (12, 22, 3)
+
+
+def test_a_class_is_the_one_of_just_that_name_where_two_differ_in_case() -> None:
+    assert [_index("class", asked, ("A", "B", "a", "x-1", "x_1")) for asked in ("a", "A", "b", "x_1")] == [2, 0, 1, 4]
 
 
 def test_conditions_of_data_that_has_other_classes_now_are_refused(
