@@ -52,7 +52,7 @@ class Finished:
         """Warn that the data changed after training; `UsageError` where the model cannot take them, or a condition
         would mean something else to it."""
         ours, theirs = self.described.spec, images.spec
-        names = (images.classes, images["train"].attribute_names)
+        names = (tuple(map(str, images.classes)), images["train"].attribute_names)
         other = ours.shape != theirs.shape
         if self.model.conditional:
             other |= (ours.classes, ours.attributes) != (theirs.classes, theirs.attributes)
@@ -61,7 +61,7 @@ class Finished:
         said = f"{self.folder} was trained on other data than '{self.described.config.data.name}' is now"
         if other:
             raise UsageError(f"{said}, of another shape or with other classes or attributes.")
-        log.warning("%s: what it draws may be images that it learnt from.", said)
+        log.warning("%s: the test images are those of now.", said)
 
     def images(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """x (n, C, H, W) of the test split, chosen by the seed (fewer if there are fewer), and their conditions."""
