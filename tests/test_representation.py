@@ -255,6 +255,13 @@ def test_a_scatter_is_a_small_picture_with_a_colour_a_class() -> None:
     assert scatter(points).shape == scatter(points, np.arange(2000) % 40, [str(i) for i in range(40)]).shape
 
 
+def test_a_class_may_have_any_name_in_a_picture() -> None:
+    points, values = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2
+    # Between two dollars other names would be formulae, and these are none.
+    strange = scatter(points, values, ["$5_{ and $10", "_b"], "$x_{$")
+    assert not np.array_equal(strange, scatter(points, values, ["$5_{ and $10", ""], "$x_{$"))
+
+
 def test_a_point_whose_class_nobody_knows_has_the_colour_of_none() -> None:
     points = np.random.default_rng(9).normal(size=(200, 2))
 

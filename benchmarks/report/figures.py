@@ -108,8 +108,11 @@ def scatter(
         colours = np.where(values[:, None] < 0, [UNKNOWN], of_name[values])
         listed = range(len(names)) if spelt else (0, len(names) - 1)
         dot = {"linestyle": "", "marker": "o", "markeredgewidth": 0, "antialiased": False}
-        handles = [Line2D([], [], color=of_name[i], label=names[i], **dot) for i in listed]
-        figure.legend(handles=handles, title=title, loc="outside right upper", frameon=False, fontsize=8)
+        handles = [Line2D([], [], color=of_name[i], **dot) for i in listed]
+        labels = [str(names[i]) for i in listed]
+        legend = figure.legend(handles, labels, title=title, loc="outside right upper", frameon=False, fontsize=8)
+        for text in (legend.get_title(), *legend.get_texts()):
+            text.set_parse_math(False)  # a class may be called $5
     # Without soft edges there are few colours.
     plane.scatter(*points.T, s=5, c=colours, linewidths=0, antialiased=False)
     plane.set_xlabel(axes[0], fontsize=8)
