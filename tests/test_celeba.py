@@ -212,6 +212,14 @@ def test_wrong_annotations_are_refused(copy: Path) -> None:
         load_celeba(copy)
 
 
+def test_hidden_files_are_no_pictures(copy: Path) -> None:
+    (copy / "img_align_celeba" / f"._{NAMES[0]}").write_bytes(b"not one")
+    digest = load_celeba(copy).sha256
+    with zipfile.ZipFile(zipped(copy), "a") as archive:
+        archive.writestr(f"__MACOSX/img_align_celeba/._{NAMES[1]}", b"not one")
+    assert load_celeba(copy).sha256 == digest
+
+
 def test_strangers_among_the_images_are_named(copy: Path) -> None:
     (copy / "img_align_celeba" / "holiday.jpg").write_bytes(jpeg(1))
     with pytest.raises(ZooError, match=r"1 image of .* not in list_eval_partition.txt: holiday.jpg\."):

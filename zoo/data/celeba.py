@@ -156,13 +156,16 @@ def _unpacked(place: Path) -> Source | None:
     images = place / "img_align_celeba"
     if not images.is_dir():
         return None
-    files = sorted(
-        (entry for entry in os.scandir(images) if entry.name.endswith(".jpg")), key=lambda e: e.name
-    )
+    files = sorted((entry for entry in os.scandir(images) if _is_picture(entry.name)), key=lambda e: e.name)
     stats = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in files]
     return Source(
         images, tuple(entry.name for entry in files), fingerprint(stats), lambda: _folder_reader(images)
     )
+
+
+def _is_picture(name: str) -> bool:
+    # Some systems lay a hidden ._000001.jpg beside each file, also in the zips that they make.
+    return name.endswith(".jpg") and not name.startswith(".")
 
 
 def _zipped(place: Path) -> Source | None:
@@ -170,7 +173,7 @@ def _zipped(place: Path) -> Source | None:
     if not path.is_file():
         return None
     with _open_zip(path) as archive:
-        members = {Path(i.filename).name: i for i in archive.infolist() if i.filename.endswith(".jpg")}
+        members = {name: i for i in archive.infolist() if _is_picture(name := Path(i.filename).name)}
     stats = [(name, info.file_size, info.CRC) for name, info in sorted(members.items())]
     inside = {name: info.filename for name, info in members.items()}
     return Source(path, tuple(sorted(members)), fingerprint(stats), lambda: _zip_reader(path, inside))
