@@ -337,6 +337,14 @@ def test_a_split_without_images_is_refused_before_training(tmp_path: Path, monke
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_that_training_needs_is_named_where_it_is_empty(tmp_path: Path, split: str) -> None:
+    config = resolve("vae", "synthetic", settings=[*CHEAP, "data.binarise=none", f"data.options.n_{split}=0"])
+    with pytest.raises(UsageError, match=f"the {split} split of 'synthetic' has no image, and training needs some"):
+        matrix.measure(config, tmp_path / "run", choose("cpu"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_too_few_pictures_are_left_out_in_a_sentence(tmp_path: Path) -> None:
     metrics, skipped = sample_quality(run(tmp_path, "vae", "synthetic", "evaluate.quality_samples=5"))
     assert not metrics and skipped["fd_digits"] == "needs at least 6 images, and there are 5"

@@ -106,8 +106,12 @@ def make_trainer(
     """The trainer of a run, and the random generator where its training starts.
 
     Raises:
-        UsageError: a model that is told the classes would be shown images whose class is hidden.
+        UsageError: there are no images to train on or to validate with, or a model that is told the classes would be
+            shown some whose class is hidden.
     """
+    for split in ("train", "validation"):
+        if not len(images[split]):
+            raise UsageError(f"the {split} split of '{config.data.name}' has no image, and training needs some.")
     shown = {split: images[split].labels for split in ("train", "validation", config.evaluate.split)}
     hiding = [split for split, labels in shown.items() if labels is not None and (labels < 0).any()]
     if model.conditional and hiding:
