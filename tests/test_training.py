@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -28,11 +29,12 @@ from tests.conftest import ROOT
 from tests.in_pieces import in_pieces
 from zoo import list_models, runs
 from zoo.config import TrainConfig, resolve
+from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import Losses, Progress
 from zoo.models.vae import VanillaVAE
 from zoo.runs import fresh_model, load_run, make_trainer, train_run
-from zoo.runs.folder import Busy, locked
+from zoo.runs.folder import Busy, claimed, describe_run, locked
 from zoo.runs.images import load_images
 from zoo.together import train_together
 from zoo.training import checkpoint
@@ -745,3 +747,15 @@ def test_every_variant_goes_on_where_it_was_stopped(tmp_path: Path, variant: str
     # A step asks twice where it writes a checkpoint, so a stop comes at every other step or so.
     assert stops >= 2
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+
+
+@pytest.mark.parametrize("number", [100, 20_000, 70_000])
+def test_a_run_on_very_many_classes_can_be_read_again(tmp_path: Path, number: int) -> None:
+    spec = DataSpec((1, 2, 2), "8-bit", classes=number)
+    shown = Images(np.zeros((3, 1, 2, 2), np.uint8), labels=np.array([0, 1, number - 1]))
+    names = tuple(f"the folder of class {i}" for i in range(number))
+    images = ImageSet("mine", dict.fromkeys(("train", "validation", "test"), shown), spec, classes=names)
+    with claimed(tmp_path, resolve("vae", "synthetic"), spec, images):
+        pass
+    found = describe_run(tmp_path)
+    assert found.spec == spec and found.classes in (names, ()) and (found.classes or number > 100)

@@ -36,6 +36,7 @@ EXPORTED = "config.json"  # the description in a folder that `zoo export` wrote
 MAX_DESCRIPTION = 1 << 20
 MAX_SIZE = 1 << 14
 MAX_PIXELS = 1 << 24
+MAX_KINDS = 1 << 17  # of classes or of attributes: a folder may have as many as images
 
 
 def finished(folder: Path) -> bool:
@@ -142,6 +143,8 @@ def claimed(folder: Path, config: RunConfig, spec: DataSpec, images: ImageSet) -
             raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
         yield
         return
+    if len(json.dumps(described, indent=2)) > MAX_DESCRIPTION // 2:  # names that are too many are asked of the data
+        described["names"] = {"classes": (), "attributes": ()}
     atomic_write(path, json.dumps(described, indent=2) + "\n")
     try:
         yield
@@ -219,9 +222,11 @@ def _computes(described: dict[str, Any]) -> dict[str, Any]:
 def _spec(folder: Path, described: dict[str, Any]) -> DataSpec:
     try:
         spec = DataSpec(**described["spec"] | {"shape": tuple(described["spec"]["shape"])})
-        sizes = (*spec.shape, spec.classes, spec.attributes)
+        sizes, kinds = spec.shape, (spec.classes, spec.attributes)
         # A description comes from anybody: what it asks for is what a network is then built for.
-        if len(spec.shape) != 3 or not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes):
+        if len(sizes) != 3 or not all(type(size) is int and 0 <= size <= MAX_SIZE for size in sizes):
+            raise ValueError
+        if not all(type(number) is int and 0 <= number <= MAX_KINDS for number in kinds):
             raise ValueError
         if math.prod(spec.shape) < 1 or math.prod(spec.shape) > MAX_PIXELS:
             raise ValueError
