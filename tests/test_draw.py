@@ -15,7 +15,8 @@ from benchmarks.finished import Finished, _index
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
 from zoo.data.images import DataSpec
-from zoo.runs import _images, _loaded, build_model, train_run
+from zoo.runs import build_model, train_run
+from zoo.runs.images import _images, _loaded
 from zoo.training import checkpoint
 from zoo.training.precision import choose
 from zoo.training.trainer import Result
