@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from benchmarks.per_example import of_all
 from benchmarks.report.published import comparisons
 from benchmarks.report.short import board
 from benchmarks.report.tables import tables
+from tests.conftest import ROOT
 from tests.test_cli import call
 from zoo.config import resolve
 from zoo.runs import train_run
@@ -120,3 +122,26 @@ def test_the_board_has_it_in_place_of_the_bound_of_the_first_images(
     entry = {"metric": "nll", "dataset": made[0].data.name, "value": 1.0, "source": "somewhere"}
     (one,) = comparisons(table, {"vae": {"published": [entry]}})
     assert [column.metric for column, _ in one.ours] == ["nll_iwae_8_all"] and "first" not in one.note
+
+
+def test_what_the_page_of_bounds_says_of_runs_whose_images_all_have_their_own() -> None:
+    text = " ".join((ROOT / "docs" / "theory" / "bounds.md").read_text().split())
+    said = re.search(
+        r"Of the (\w+) runs whose 10,000 images all have .* the first 500 are ([\d.]+) to ([\d.]+) nats better than all, "
+        r"and the estimate that they give is at most ([\d.]+) off, with standard errors of ([\d.]+) to ([\d.]+)\.", text
+    )  # fmt: skip
+    better, off, errors = [], [], []
+    for path in sorted((ROOT / "leaderboard").rglob("*.npz")):
+        with np.load(path) as file:
+            bounds = [name for name in file.files if name.startswith("nll_iwae_")]
+            if not bounds or "elbo" not in file.files or len(file[bounds[0]]) != len(file["elbo"]):
+                continue
+            elbo, nll = (file[name].astype(np.float64) for name in ("elbo", bounds[0]))
+        if len(elbo) != 10_000 or np.array_equal(elbo, -nll):
+            continue
+        better.append(nll.mean() - nll[:500].mean())
+        off.append(abs(-of_all(elbo, -nll[:500]).mean() - nll.mean()))
+        errors.append((-elbo - nll)[:500].std(ddof=1) / np.sqrt(500))
+    assert said[1] == {7: "seven", 8: "eight", 9: "nine"}[len(better)]
+    found = [f"{min(better):.1f}", f"{max(better):.1f}", f"{max(off):.2f}", f"{min(errors):.2f}", f"{max(errors):.2f}"]
+    assert found == list(said.groups()[1:])
