@@ -128,7 +128,7 @@ def _measured(record: Record | None) -> list[str]:
 
 def _without_root(record: Record) -> str:
     """The command of a record, of which a folder of images is only named as one."""
-    root = record.config["data"]["options"].get("root")
+    root = record.config.get("data", {}).get("options", {}).get("root")
     if not root:
         return record.command
     words = (word.replace("\\,", ",") for word in shlex.split(record.command))
