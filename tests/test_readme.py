@@ -83,13 +83,15 @@ def test_what_it_says_of_published_numbers_is_on_the_page_of_reproductions() -> 
 
 
 def test_the_distances_it_names_with_a_density_fitted_afterwards_are_of_the_records() -> None:
-    named = re.findall(r"from ([\d.]+) to ([\d.]+) for (\w+)", " ".join(README.split()))
-    assert len(named) == 4
-    for prior, afterwards, variant in named:
-        (path,) = (ROOT / "leaderboard" / "records" / "mnist@1").glob(f"{variant}-mnist-s0-*.json")
-        metrics = record.read(path).metrics
-        found = [f"{metrics[name].value:.1f}" for name in ("fd_digits", "fd_digits_ex_post")]
-        assert found == [prior, afterwards], variant
+    text = " ".join(README.split())
+    for distance, pattern in (("fd_digits", r"from ([\d.]+) to"), ("fid_bf16", r"([\d.]+) and then")):
+        named = re.findall(rf"{pattern} ([\d.]+) for (\w+)", text)
+        assert len(named) == 4
+        for prior, afterwards, variant in named:
+            (path,) = (ROOT / "leaderboard" / "records" / "mnist@1").glob(f"{variant}-mnist-s0-*.json")
+            metrics = record.read(path).metrics
+            found = [f"{metrics[name].value:.1f}" for name in (distance, distance + "_ex_post")]
+            assert found == [prior, afterwards], variant
 
 
 def test_the_table_lists_every_variant() -> None:
