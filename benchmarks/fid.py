@@ -12,11 +12,9 @@ from torch import Tensor
 
 from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.quality import image_quality
-from zoo.data.folder import eight_bits
+from zoo.data.folder import SUFFIXES, eight_bits
 from zoo.errors import UsageError
 from zoo.files import BROKEN_NPZ
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def score_folders(

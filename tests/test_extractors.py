@@ -21,6 +21,7 @@ from benchmarks.metrics.frechet import frechet_from_features
 from benchmarks.metrics.manifold import kernel_distance, manifold_quality
 from benchmarks.metrics.quality import image_quality
 from benchmarks.metrics.reconstruction import reconstruction_quality
+from zoo.data.folder import SUFFIXES
 from zoo.errors import UsageError, ZooError
 from zoo.files import sha256_file
 
@@ -345,6 +346,15 @@ def test_folders_and_npz_load_the_same_images(tmp_path: Path, channels: int) -> 
     np.savez(tmp_path / "last.npz", images=images.permute(0, 2, 3, 1).numpy(), labels=np.arange(5))
     assert torch.equal(fid.load_images(tmp_path / "first.npz"), images)
     assert torch.equal(fid.load_images(tmp_path / "last.npz"), images)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_picture_that_a_folder_of_training_may_have_is_scored(tmp_path: Path, suffix: str) -> None:
+    colour = suffix in (".jpg", ".ppm")  # a portable grey map has no colour
+    picture = np.full((4, 4, 3) if colour else (4, 4), 128, np.uint8)
+    Image.fromarray(picture).save(tmp_path / f"a{suffix}")
+    images = fid.load_images(tmp_path)
+    assert images.shape[0] == 1 and images.shape[2:] == (4, 4) and abs(int(images.float().mean()) - 128) < 3
 
 
 def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
