@@ -34,7 +34,7 @@ METRICS = (
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),
     Listed("rate", "nats", None, "", "KL(q(z | x) || p(z)), summed over latents"),
     Listed("nll_iwae_K", "nats", "lower", "a likelihood of the data", "bound on -log p(x) from K importance samples"),
-    Listed("nll_iwae_K_all", "nats", "lower", "", "the same of all images, where K samples are of the first ones only"),
+    Listed("nll_iwae_K_all", "nats", "lower", "", "of all images, by the gap to the ELBO on the first ones"),
     Listed("bits_per_dim", "bits/dim", "lower", "8-bit data and a likelihood of it", "nll over dimensions, in bits"),
     Listed("reconstruction_loss", "", "lower", "", "distortion where the likelihood is not one of the data: not nats"),
     Listed("classification_error", "", "lower", "a model with q(y | x)", "share of images given a wrong class"),
@@ -60,7 +60,7 @@ METRICS = (
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
     Listed("fid_bf16", "", "lower", "--set evaluate.inception=bf16", "the same with the network in bfloat16"),
     *(
-        Listed(distance + EX_POST, "", "lower", "--set evaluate.ex_post=K, a code", f"{distance} of codes of a density")
+        Listed(distance + EX_POST, "", "lower", "--set evaluate.ex_post=K, a code", f"{distance} by a density of codes")
         for distance in DISTANCES
     ),
     *(
