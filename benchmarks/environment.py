@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib
 import json
 import os
 import platform
@@ -51,6 +53,26 @@ def at_start() -> tuple[str | None, bool | None]:
         commit, dirty = json.loads(told)
         return commit, dirty
     return git_state()
+
+
+def sources(config: RunConfig) -> list[str]:
+    """Hashes of the Python files that an evaluation runs, as they were when this process first asked: ours, and those
+    of the packages that a plugin's variant or data set comes from. A commit says nothing of what is changed since."""
+    entries = registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]
+    plugins = {entry.target.split(":")[0].split(".")[0] for entry in entries if entry.origin != BUILT_IN}
+    return [_source(name) for name in sorted({"zoo", "benchmarks", *plugins})]
+
+
+@functools.cache
+def _source(package: str) -> str:
+    module = importlib.import_module(package)
+    folders = sorted(map(str, getattr(module, "__path__", ())))
+    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+    digest = hashlib.sha256()
+    for path in files or [Path(str(module.__file__))]:
+        if path.is_file():  # a module may have none, or one in an archive
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def told() -> dict[str, str]:

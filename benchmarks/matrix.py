@@ -290,6 +290,7 @@ def measure(
 
     started = time.monotonic()
     record.check_measures(registry().variant(config.variant)[1].load().measures)
+    environment.sources(config)  # as they are now, before a training of hours
     images = load_images(config)
     if not len(images[config.evaluate.split]):
         raise UsageError(f"the {config.evaluate.split} split of '{config.data.name}' has no image to evaluate on.")

@@ -111,6 +111,7 @@ def _depends_on(run: Run, folder: Path) -> str:
         "data": run.images.sha256,
         "compute": f"{run.compute.device.type} {run.compute.name}",
         "code": environment.at_start(),
+        "sources": environment.sources(run.config),
         "versions": environment.versions(),
     }
     return hashlib.sha256(canonical_json(json.loads(json.dumps(settings))).encode()).hexdigest()

@@ -13,6 +13,7 @@ from benchmarks.evaluation.representation import batches_of
 from benchmarks.metrics import likelihood
 from benchmarks.partial import Partial, keeping
 from zoo.config import resolve
+from zoo.registry import VariantEntry, registry
 from zoo.runs import Run, train_run
 from zoo.runs.folder import MODEL
 from zoo.training import checkpoint
@@ -92,6 +93,40 @@ def test_what_is_kept_is_of_these_weights_these_settings_and_this_code(
     path = folder / partial.FOLDER / partial.VALUES
     path.write_bytes(path.read_bytes()[:-3])
     assert kept() == 0 and not path.exists()
+
+
+def test_nothing_is_taken_up_that_changed_code_kept_where_no_commit_tells_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "at_start", lambda: ("f" * 40, True))
+    package = tmp_path / "package_of_an_author"
+    (package / "parts").mkdir(parents=True)
+    for name in ("__init__.py", "parts/__init__.py", "parts/net.py"):
+        (package / name).write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = registry()
+    entry = known.variants["vae"].model_copy(update={"origin": "an author", "target": f"{package.name}.parts.net:VAE"})
+    run = run_in(folder)
+
+    class Known:
+        def variant(self, name: str) -> tuple[str, VariantEntry]:
+            return name, entry
+
+        dataset = staticmethod(known.dataset)
+
+    monkeypatch.setattr(environment, "registry", Known)
+
+    def kept() -> int:
+        environment._source.cache_clear()  # as in another process
+        with keeping(run, folder) as found:
+            return len(found.values("nll"))
+
+    stopped(run, folder, 5)
+    assert kept() == 5
+    (package / "parts" / "net.py").write_text("slope = 2\n")
+    with keeping(run, folder) as found:
+        assert len(found.values("nll")) == 5, "this process runs what it began with"
+    assert kept() == 0
 
 
 def test_seconds_are_those_of_all_sessions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
