@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.evaluation.representation import once
 from zoo.data.batches import Batches
 from zoo.data.images import ImageSet
 from zoo.errors import UsageError, fold
@@ -74,8 +75,9 @@ class Finished:
         return x, y
 
     def train(self) -> Batches:
-        """All training images in order, with one drawing of the bits of those that are binarised anew at each visit."""
-        split, dynamic = self._data["train"], self._data.binarise == "dynamic"
+        """All training images in order, as `once` has them, with one drawing of the bits of those that are binarised
+        anew at each visit."""
+        split, dynamic = once(self._data["train"]), self._data.binarise == "dynamic"
         return Batches(split, batch_size=512, drop_last=False, device=self.device, binarise_on_the_fly=dynamic)
 
     def condition(

@@ -21,6 +21,7 @@ from tests.test_cli import call
 from zoo import list_models
 from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
+from zoo.data.mnist import partly_labelled
 from zoo.runs import Run, train_run
 from zoo.training.precision import choose
 
@@ -45,6 +46,15 @@ def test_every_variant_has_a_distance_or_a_reason(variant: str, tmp_path: Path) 
     assert variant not in WITHOUT or WITHOUT[variant] in skipped[NAME]
     for metric in metrics.values():
         assert metric["value"] > 0 and metric["identity"]["components"] == 2 and metric["identity"]["codes"] == 64
+
+
+def test_a_labelled_image_that_training_sees_again_and_again_is_one_code(tmp_path: Path) -> None:
+    made = run(tmp_path, "vae", "data.options.n_train=256")
+    whole = ex_post(made)[0][NAME]
+    made.images = partly_labelled(made.images, labelled=10, share=0.5)
+    assert len(made.images["train"]) > 500
+    found = ex_post(made)[0][NAME]
+    assert (found["value"], found["identity"]) == (whole["value"], whole["identity"])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.catalogue import EX_POST
 from benchmarks.evaluation.quality import reference, wanted
-from benchmarks.evaluation.representation import batches_of
+from benchmarks.evaluation.representation import batches_of, once
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
 from benchmarks.pictures import ROWS, to_bytes
@@ -46,7 +46,7 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
         real, reason = reference(run)
         if real is None:
             raise UsageError(str(reason))
-        batches = batches_of(run, run.images["train"], run.images.binarise == "dynamic")
+        batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
         latents, density = fitted(run.model, batches, config.ex_post)
     except UsageError as error:
         return {}, skipped | {name + EX_POST: str(error).rstrip(".") for name in left.values()}

@@ -155,15 +155,23 @@ def labelled(images: Images) -> Images:
 
 
 def to_learn_from(train: Images) -> Images:
-    """The `labelled` pictures of a training split; where the class of others is hidden each once, for training sees
-    those that show theirs several times (`zoo.data.mnist.partly_labelled`)."""
+    """The `labelled` pictures of a training split, as `once` has them."""
     known = labelled(train)
-    if known is train:
-        return train
+    return train if known is train else _different(known)
+
+
+def once(train: Images) -> Images:
+    """The pictures of a training split; where the class of some is hidden each once, for training sees those that show
+    theirs several times (`zoo.data.mnist.partly_labelled`)."""
+    hidden = train.labels is not None and bool((train.labels < 0).any())
+    return _different(train) if hidden else train
+
+
+def _different(images: Images) -> Images:
     first: dict[bytes, int] = {}
-    for number, picture in enumerate(known.pixels):
+    for number, picture in enumerate(images.pixels):
         first.setdefault(hashlib.sha256(picture.contiguous().numpy().data).digest(), number)
-    return known.take(torch.tensor(list(first.values()), dtype=torch.int64))
+    return images.take(torch.tensor(list(first.values()), dtype=torch.int64))
 
 
 def some(images: Images, most: int, seed: int) -> Images:
