@@ -154,6 +154,29 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
     assert rest["skipped"].keys() & {NAME} == set()
 
 
+def test_nothing_is_added_to_a_record_of_a_model_that_was_trained_another_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def zoo(*words: str) -> tuple[int, str]:
+        code, _, said = call(monkeypatch, capsys, *words)
+        return code, said
+
+    bench = ("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")
+    words = ("measure", "smoke", "ex_post", "--variants", "vae")
+    assert zoo(*bench)[0] == 0
+    assert zoo(*bench, "--runs", "again", "--board", "other")[0] == 0
+    assert zoo("export", str(next(tmp_path.glob("again/*/vae-*"))), "weights/vae")[0] == 0
+    (path,) = tmp_path.glob("leaderboard/records/*/*.json")
+    before = path.read_bytes()
+    for place in (("--runs", "again"), ("--runs", "elsewhere", "--weights", "weights")):
+        code, said = zoo(*words, *place)
+        assert code == 2 and "holds the model of another training than that of the record of vae-" in said
+        assert path.read_bytes() == before
+    assert zoo(*words, "--runs", "again", "--board", "other")[0] == 0
+
+
 def test_samples_of_a_finished_run_are_drawn_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def amend(
     ``weights``, a folder of what `zoo export` left.
 
     Raises:
-        UsageError: the cell is not done, or its trained model is neither here nor there.
+        UsageError: the cell is not done, or its trained model is neither here nor there, or is of another training
+            than its record.
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
@@ -90,6 +91,7 @@ def amend(
             run = exported_run(weights / cell.variant, planned.config, compute)
         else:
             run = train_run(planned.config, folder, compute)
+        _check_is_of(made, run, weights / cell.variant if exported else folder)
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric].asked)
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
@@ -107,6 +109,14 @@ def amend(
         amended = _with_metrics(made, found.metrics, command, places, " to the exported model" if exported else "")
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended
+
+
+def _check_is_of(made: Record, run: Any, folder: Path) -> None:
+    # How long a training took is the same in no other one, though it be of the same settings.
+    recorded, kept = made.model_dump(by_alias=True)["train"], asdict(run.result)
+    other = any(kept[name] != value for name, value in recorded.items() if name in kept)
+    if other or made.data.sha256 != run.images.sha256:
+        raise UsageError(f"{folder} holds the model of another training than that of the record of {made.cell.stem}.")
 
 
 def _with_metrics(made: Record, metrics: dict[str, Any], command: str, places: matrix.Places, of: str = "") -> Record:
