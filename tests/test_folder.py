@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks import record
 from benchmarks.fid import load_images
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
@@ -19,6 +20,7 @@ from zoo.data import folder as reader
 from zoo.data.folder import _numbered, load_folder, split_of
 from zoo.errors import UsageError, ZooError
 from zoo.registry import DatasetEntry, registry
+from zoo.runs import images as loaded
 
 COLOURS = {"red": (250, 10, 10), "blue": (10, 10, 250)}
 
@@ -318,3 +320,29 @@ def test_a_plugin_s_data_set_has_a_name_like_any_other(monkeypatch: pytest.Monke
         ]
     finally:
         registry.cache_clear()
+
+
+def test_an_exported_model_is_measured_though_it_does_not_say_where_its_images_lie(
+    zoo, pictures: Path, tmp_path: Path  # noqa: F811
+) -> None:
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(
+        f"schema: 1\nname: mine\nversion: '1'\ntitle: mine\nvariants: [vae]\ndatasets: ['folder:{pictures}']\n"
+        "seeds: [0]\ndefaults:\n  data: {options: {size: 28, channels: 1, test: 0.3}}\n"
+        "  train: {epochs: 1, batch_size: 16}\n  evaluate: {nll_samples: 2, quality_samples: 32, latent: 'no'}\n"
+    )
+    board = tmp_path / "board"
+    places = ("--board", str(board), "--runs", str(tmp_path / "runs"))
+    assert zoo("bench", str(suite), "--wandb", "disabled", "--jobs", "1", *places)[0] == 0
+    (run,) = (tmp_path / "runs").glob("*/vae-*")
+    assert zoo("export", str(run), str(tmp_path / "weights" / "vae"))[0] == 0
+    elsewhere = ("--board", str(board), "--runs", str(tmp_path / "none"), "--weights", str(tmp_path / "weights"))
+    code, _, said = zoo("measure", str(suite), "ex_post", *elsewhere)
+    assert code == 0, said
+    (path,) = board.glob("records/*/*.json")
+    assert "added by" in record.read(path).metrics["fd_digits_ex_post"].note
+    next(pictures.rglob("*.png")).unlink()
+    loaded._loaded.cache_clear()
+    loaded._images.cache_clear()
+    code, _, said = zoo("measure", str(suite), "fid_ex_post", *elsewhere)
+    assert code == 2 and "was trained on other data than 'folder' is now" in said

@@ -156,7 +156,11 @@ def exported_run(folder: Path, config: RunConfig, compute: Compute) -> Run:
         ZooError: as `load_run`.
     """
     described = describe_run(folder)
-    if described.config.identity() != config.identity():
+    asked, there = config.identity(), described.config.identity()
+    options = asked["data"]["options"]
+    # An export does not say where images lie; that they are the same is asked below.
+    asked["data"]["options"] = {name: value for name, value in options.items() if name in there["data"]["options"]}
+    if asked != there:
         theirs = f"{described.config.variant}, seed {described.config.seed}"
         raise UsageError(f"{folder} holds another model ({theirs}) than that of {config.variant}, seed {config.seed}.")
     images = load_images(config)
