@@ -65,6 +65,23 @@ def test_it_is_measured_where_not_all_images_have_their_own(images: int | str, t
     assert (metric["unit"], metric["better"]) == ("nats", "lower")
 
 
+def test_one_image_with_a_bound_has_no_gap_that_could_be_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suite = tmp_path / "one.yaml"
+    suite.write_text(
+        "schema: 1\nname: one\nversion: '1'\ntitle: one\nvariants: [vae]\ndatasets: [synthetic]\nseeds: [0]\n"
+        f"defaults: {{train: {{epochs: 0}}, evaluate: {{nll_samples: {K}, nll_images: 1, quality_samples: 0}}}}\n"
+    )
+    words = ("bench", str(suite), "--wandb", "disabled", "--jobs", "1")
+    assert call(monkeypatch, capsys, *words)[0] == 0
+    (path,) = tmp_path.glob("leaderboard/records/*/*.json")
+    before = path.read_bytes()
+    code, _, said = call(monkeypatch, capsys, "measure", str(suite), "nll_all")
+    assert (code, path.read_bytes()) == (0, before), said
+
+
 def test_it_is_added_to_records_from_what_lies_beside_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

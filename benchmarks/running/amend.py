@@ -141,7 +141,7 @@ def _of_all(made: Record, places: matrix.Places) -> dict[str, Any]:
     values = per_example.read(made, places.records)
     found = {}
     for name, metric in made.metrics.items():
-        if not (re.fullmatch(r"nll_iwae_\d+", name) and metric.n < made.metrics["elbo"].n):
+        if not (re.fullmatch(r"nll_iwae_\d+", name) and 1 < metric.n < made.metrics["elbo"].n):
             continue
         if not {name, "elbo"} <= values.keys():
             raise UsageError(f"{made.cell.stem} has no values of its images beside its record, which {name} comes of.")
