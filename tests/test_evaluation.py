@@ -440,6 +440,14 @@ def test_images_of_another_set_are_outliers(tmp_path: Path, monkeypatch: pytest.
     assert found.metrics["auroc_nll_other"]["n"] == 16
 
 
+def test_bounds_that_are_kept_of_outliers_are_of_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Partial()
+    for seed in (5, 6):
+        other_data(monkeypatch, seed=seed, n_test=100)
+        made = run(tmp_path / str(seed), "vae", "synthetic", "evaluate.anomaly=other")
+        assert scores(evaluate(made, partial=kept)) == scores(evaluate(made))
+
+
 def test_a_set_is_no_outlier_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_data(monkeypatch)
     assert scores(evaluate(run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other")))["auroc_other"] == 0.5

@@ -51,7 +51,7 @@ def anomaly(
             skipped[f"auroc_nll_{name}"] = "evaluate.nll_samples is 0"
         else:
             k = config.nll_samples
-            rest = (config.seed, config.rows, len(tight), f"nll_{name}", partial)
+            rest = (config.seed, config.rows, len(tight), f"nll_{name}_{outliers.sha256[:12]}", partial)
             theirs = likelihood.importance_weighted(model, batches, k, *rest)
             scores[f"auroc_nll_{name}"] = (tight, theirs, {"score": "nll", "k": k})
         for metric, (inside, outside, identity) in scores.items():
