@@ -55,10 +55,13 @@ def at_start() -> tuple[str | None, bool | None]:
     return git_state()
 
 
-def sources(config: RunConfig) -> list[str]:
+def sources(config: RunConfig | None = None) -> list[str]:
     """Hashes of the Python files that an evaluation runs, as they were when this process first asked: ours, and those
-    of the packages that a plugin's variant or data set comes from. A commit says nothing of what is changed since."""
-    entries = registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]
+    of the packages that a plugin's variant or data set of ``config`` comes from. A commit says nothing of what is
+    changed since."""
+    entries = []
+    if config is not None:
+        entries = [registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]]
     plugins = {entry.target.split(":")[0].split(".")[0] for entry in entries if entry.origin != BUILT_IN}
     return [_source(name) for name in sorted({"zoo", "benchmarks", *plugins})]
 

@@ -95,9 +95,10 @@ def plan(
 
 
 def begin() -> None:
-    """Note the commit of the code and import what an evaluation needs, so that a training of hours is evaluated by the
-    code that it was started with."""
+    """Note the commit and the files of the code and import what an evaluation needs, so that a training of hours is
+    evaluated by the code that it was started with."""
     environment.at_start()
+    environment.sources()
     for name in EVALUATION:
         importlib.import_module(f"benchmarks.{name}")
 

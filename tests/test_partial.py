@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import environment, partial
+from benchmarks import environment, matrix, partial
 from benchmarks.evaluate import evaluate
 from benchmarks.evaluation.representation import batches_of
 from benchmarks.metrics import likelihood
@@ -127,6 +127,12 @@ def test_nothing_is_taken_up_that_changed_code_kept_where_no_commit_tells_it(
     with keeping(run, folder) as found:
         assert len(found.values("nll")) == 5, "this process runs what it began with"
     assert kept() == 0
+
+
+def test_the_files_are_those_of_before_any_training() -> None:
+    environment._source.cache_clear()
+    matrix.begin()
+    assert environment._source.cache_info().currsize == 2
 
 
 def test_seconds_are_those_of_all_sessions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
