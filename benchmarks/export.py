@@ -114,7 +114,6 @@ def _measured(record: Record | None) -> list[str]:
     for name, metric in record.metrics.items():
         error = "" if metric.stderr is None else f"{metric.stderr:.3g}"
         with_ = ", ".join(f"{key} {value}" for key, value in metric.identity.items())
-        with_ = with_.replace("|", "\\|")  # which would begin another cell
         unit = f" {metric.unit}" if metric.unit else ""
         rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {escape(with_)} |")
     if record.model is not None and record.model.conditional:

@@ -98,6 +98,7 @@ def test_the_card_of_a_conditional_model_says_so_in_a_table_that_is_whole() -> N
         text = card(content, make("cvae", numbers=numbers, model__conditional=conditional), 7)
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [6] * 4
+        assert "q(z \\| x, y)" in text and "\\\\" not in text
         assert ("its nats are of log p(x | y), not of log p(x)" in text) == conditional
 
 
