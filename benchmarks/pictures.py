@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
 from zoo import noise
-from zoo.models.base import VAE
 
 ROWS = 1000  # samples drawn at once
 CHANNELS = (1, 3)  # of images that a picture can show
 
 
+class Samples(Protocol):
+    """Whoever draws pictures, as `VAE.sample` does."""
+
+    def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor: ...
+
+
 @torch.no_grad()
 def generate(
-    model: VAE,
+    model: Samples,
     n: int,
     seed: int,
     device: torch.device,
     y: Tensor | None = None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior. Sample i depends on (seed, i) and,
-    where conditions (n, ...) are given, on y[i]."""
+    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws from the prior, or whatever ``model`` draws. Sample i
+    depends on (seed, i) and, where conditions (n, ...) are given, on y[i]."""
     parts = []
     for start in stoppable(range(0, n, ROWS)):
         ids = torch.arange(start, min(start + ROWS, n), device=device)

@@ -14,10 +14,11 @@ from torch import Tensor
 from benchmarks import record
 from benchmarks.catalogue import EX_POST
 from benchmarks.evaluate import evaluate
-from benchmarks.evaluation.ex_post import WIDEST, drawn, ex_post, fitted
+from benchmarks.evaluation.ex_post import WIDEST, FromDensity, ex_post, fitted
 from benchmarks.evaluation.representation import batches_of
 from benchmarks.latents import Latents
-from tests.test_cli import call
+from benchmarks.pictures import generate
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models
 from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
@@ -27,7 +28,7 @@ from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.quality_samples=32", "evaluate.ex_post=2", "evaluate.nll_samples=0",
          "train.batch_size=32", "evaluate.latent=no", "data.options.n_train=64", "data.options.n_test=32"]  # fmt: skip
-NAME = "fd_digits" + EX_POST
+NAME, CPU = "fd_digits" + EX_POST, torch.device("cpu")
 WITHOUT = {
     "cvae": "without its condition", "quadrant_cvae": "alone is no picture", "m2": "without its class",
     "vq_vae": "discrete", "categorical_vae": "discrete", "nvae_lite": f"{WIDEST} is the most",
@@ -111,23 +112,15 @@ def test_samples_have_the_distribution_of_the_codes_and_sample_i_is_of_the_seed_
     codes = means[random.randint(0, 2, 4000)] + 0.03 * random.standard_normal((4000, 4))
     density = CodeDensity(CodeDensitySettings(components=2), 4)
     density.fit(torch.from_numpy(codes).float())
-    images = drawn(Identity(), density, 2500, seed=3)
+    images = generate(FromDensity(Identity(), density), 2500, 3, CPU)
     pixels = images.double().flatten(1) / 255
     assert torch.allclose(pixels.mean(0), torch.from_numpy(codes.mean(0)), atol=0.02)
     assert np.allclose(np.cov(pixels.T.numpy()), np.cov(codes.T), atol=0.006)
-    assert torch.equal(drawn(Identity(), density, 1100, seed=3), images[:1100])
-    assert not torch.equal(drawn(Identity(), density, 1100, seed=4), images[:1100])
+    assert torch.equal(generate(FromDensity(Identity(), density), 1100, 3, CPU), images[:1100])
+    assert not torch.equal(generate(FromDensity(Identity(), density), 1100, 4, CPU), images[:1100])
 
 
-def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def zoo(*words: str) -> tuple[int, str]:
-        code, _, said = call(monkeypatch, capsys, *words)
-        return code, said
-
+def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(zoo, tmp_path: Path) -> None:  # noqa: F811
     words = ("measure", "smoke", "ex_post", "--variants", "vae")
     assert zoo("bench", "smoke", "--variants", "vae,beta_vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
     other, path = sorted(tmp_path.glob("leaderboard/records/*/*.json"))
@@ -140,9 +133,9 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
     first = record.read(path).metrics[NAME]
     assert "added by `zoo measure smoke ex_post`" in first.note and "exported" not in first.note
     path.write_bytes(before)
-    code, said = zoo(*words, "--runs", "elsewhere")
+    code, _, said = zoo(*words, "--runs", "elsewhere")
     assert code == 2 and "--runs says where it is" in said
-    code, said = zoo(*words, "--runs", "elsewhere", "--weights", "wrong")
+    code, _, said = zoo(*words, "--runs", "elsewhere", "--weights", "wrong")
     assert code == 2 and "holds another model (beta_vae, seed 0) than that of vae, seed 0" in said
     assert path.read_bytes() == before
     assert zoo(*words, "--runs", "elsewhere", "--weights", "weights")[0] == 0
@@ -154,15 +147,7 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(
     assert rest["skipped"].keys() & {NAME} == set()
 
 
-def test_nothing_is_added_to_a_record_of_a_model_that_was_trained_another_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def zoo(*words: str) -> tuple[int, str]:
-        code, _, said = call(monkeypatch, capsys, *words)
-        return code, said
-
+def test_nothing_is_added_to_a_record_of_a_model_that_was_trained_another_time(zoo, tmp_path: Path) -> None:  # noqa: F811
     bench = ("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")
     words = ("measure", "smoke", "ex_post", "--variants", "vae")
     assert zoo(*bench)[0] == 0
@@ -171,26 +156,25 @@ def test_nothing_is_added_to_a_record_of_a_model_that_was_trained_another_time(
     (path,) = tmp_path.glob("leaderboard/records/*/*.json")
     before = path.read_bytes()
     for place in (("--runs", "again"), ("--runs", "elsewhere", "--weights", "weights")):
-        code, said = zoo(*words, *place)
+        code, _, said = zoo(*words, *place)
         assert code == 2 and "holds the model of another training than that of the record of vae-" in said
         assert path.read_bytes() == before
     assert zoo(*words, "--runs", "again", "--board", "other")[0] == 0
 
 
 def test_samples_of_a_finished_run_are_drawn_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     shown: dict[str, Tensor] = {}
     keep = lambda images, path, columns: shown.update({path.name: images})  # noqa: E731
     monkeypatch.setattr("benchmarks.report.figures.grid", keep)
     made = run(tmp_path, "vae", "train.epochs=1")
     folder = str(tmp_path / "run")
-    assert call(monkeypatch, capsys, "sample", folder, "--n", "8", "--ex-post", "2", "--out", "a.png")[0] == 0
-    assert call(monkeypatch, capsys, "sample", folder, "--n", "8", "--out", "b.png")[0] == 0
+    assert zoo("sample", folder, "--n", "8", "--ex-post", "2", "--out", "a.png")[0] == 0
+    assert zoo("sample", folder, "--n", "8", "--out", "b.png")[0] == 0
     batches = batches_of(made, made.images["train"], made.images.binarise == "dynamic")
-    assert torch.equal(shown["a.png"], drawn(*fitted(made.model, batches, 2), 8, seed=0))
+    assert torch.equal(shown["a.png"], generate(fitted(made.model, batches, 2), 8, 0, CPU))
     assert not torch.equal(shown["a.png"], shown["b.png"])
     run(tmp_path / "other", "vq_vae")
-    code, _, said = call(monkeypatch, capsys, "sample", str(tmp_path / "other" / "run"), "--ex-post", "2")
+    code, _, said = zoo("sample", str(tmp_path / "other" / "run"), "--ex-post", "2")
     assert (code, said) == (2, "zoo: its codes are discrete.\n")

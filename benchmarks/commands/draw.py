@@ -51,13 +51,13 @@ def sample(
 
     finished = Finished(run, wanted.pop("device"))
     y = finished.condition(n, seed, **_asked(wanted))
-    if components is None:
-        images = generate(finished.model, n, seed, finished.device, y=y, temperature=temperature)
-    else:
-        from benchmarks.evaluation.ex_post import drawn, fitted, vectors
+    model = finished.model
+    if components is not None:
+        from benchmarks.evaluation.ex_post import fitted, vectors
 
-        vectors(finished.model)  # before any data are loaded
-        images = drawn(*fitted(finished.model, finished.train(), components), n, seed, temperature)
+        vectors(model)  # before any data are loaded
+        model = fitted(model, finished.train(), components)
+    images = generate(model, n, seed, finished.device, y=y, temperature=temperature)
     _write(images, out or run / "pictures" / "samples.png", columns)
 
 

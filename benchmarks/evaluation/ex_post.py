@@ -8,6 +8,7 @@ mixture of the same kind, and it is fitted to the centres of the posterior of on
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from benchmarks.evaluation.quality import reference, wanted
 from benchmarks.evaluation.representation import batches_of, once
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
-from benchmarks.pictures import ROWS, to_bytes
-from zoo import noise
+from benchmarks.pictures import generate
 from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
@@ -47,24 +47,36 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
         if real is None:
             raise UsageError(str(reason))
         batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
-        latents, density = fitted(run.model, batches, config.ex_post)
+        samples = fitted(run.model, batches, config.ex_post)
     except UsageError as error:
         return {}, skipped | {name + EX_POST: str(error).rstrip(".") for name in left.values()}
     from benchmarks.metrics.extractors import make_extractor
-    from benchmarks.metrics.quality import image_quality
+    from benchmarks.metrics.quality import frechet_distance
 
-    fake = drawn(latents, density, min(config.quality_samples, len(real)), config.seed)
+    fake = generate(samples, min(config.quality_samples, len(real)), config.seed, run.compute.device)
     metrics = {}
     for extractor, name in left.items():
         made = make_extractor(extractor, run.compute.device)
-        found = image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)[name]
+        found = frechet_distance(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)
         found["identity"] |= {"components": config.ex_post, "codes": batches.n, "code": "posterior centre"}
         metrics[name + EX_POST] = found
     return metrics, skipped
 
 
+@dataclass(frozen=True)
+class FromDensity:
+    """Means of p(x | z) at draws of a density of codes, for `benchmarks.pictures.generate`."""
+
+    latents: Latents
+    density: CodeDensity
+
+    def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """(n, C, H, W); ``temperature`` scales the deviations of the density's components, and ``y`` is None."""
+        return self.latents.images(self.density.sample(n, temperature), y)
+
+
 @torch.no_grad()
-def fitted(model: VAE, batches: Batches, components: int) -> tuple[Latents, CodeDensity]:
+def fitted(model: VAE, batches: Batches, components: int) -> FromDensity:
     """The codes of the model as vectors, and a density of those of all images of ``batches``.
 
     Raises:
@@ -82,18 +94,7 @@ def fitted(model: VAE, batches: Batches, components: int) -> tuple[Latents, Code
     density = CodeDensity(CodeDensitySettings(components=components), dimensions)
     stop_if_asked()
     density.fit(codes)
-    return latents, density.to(batches.device)
-
-
-@torch.no_grad()
-def drawn(latents: Latents, density: CodeDensity, n: int, seed: int, temperature: float = 1.0) -> Tensor:
-    """uint8 (n, C, H, W) on the CPU: means of p(x | z) at draws of the density. Sample i depends on (seed, i)."""
-    parts = []
-    for start in stoppable(range(0, n, ROWS)):
-        ids = torch.arange(start, min(start + ROWS, n), device=density.means.device)
-        with noise.keyed(seed, ids):
-            parts.append(to_bytes(latents.images(density.sample(len(ids), temperature), None)))
-    return torch.cat(parts)
+    return FromDensity(latents, density.to(batches.device))
 
 
 def vectors(model: VAE) -> Latents:

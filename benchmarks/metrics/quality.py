@@ -47,6 +47,40 @@ def image_quality(
         UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features`
         refuse.
     """
+    fake_features, real_features, identity = _features(fake, real, extractor, cache_key, split, parts)
+    kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)
+    manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
+    size = min(1000, min(len(fake), len(real)) // 2)
+    kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
+    name = distance_of(extractor.name)
+    suffix = name.removeprefix("fid").removeprefix("fd")
+    result = {
+        name: entry(frechet_estimate(fake_features, real_features), "lower", identity),
+        f"kid{suffix}": entry(
+            kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
+        ),
+    }
+    for name, estimate in manifold.items():
+        k = PRECISION_K if name in ("precision", "recall") else COVERAGE_K
+        # Density is not better when it is higher: past the reference's own it means samples huddled at the
+        # modes.
+        better = None if name == "density" else "higher"
+        result[name + suffix] = entry(estimate, better, {**identity, "k": k})
+    return result
+
+
+def frechet_distance(
+    fake: Any, real: Any, extractor: Extractor, cache_key: str | None, split: str | None, parts: Path | None
+) -> dict[str, Any]:
+    """The first entry of `image_quality` alone: the Frechet distance, of the same arguments."""
+    fake_features, real_features, identity = _features(fake, real, extractor, cache_key, split, parts)
+    return entry(frechet_estimate(fake_features, real_features), "lower", identity)
+
+
+def _features(
+    fake: Any, real: Any, extractor: Extractor, cache_key: str | None, split: str | None, parts: Path | None
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    # Of both, and what makes numbers that come of them comparable.
     fake, real = as_bytes(fake, "the generated images"), as_bytes(real, "the real images")
     if fake.shape[1:] != real.shape[1:]:
         shapes = f"{_shape(fake)} and the real ones {_shape(real)}"
@@ -59,27 +93,7 @@ def image_quality(
         identity["split"] = split
     real_features = extractor.cached(real, cache_key)
     fake_features = extractor.in_parts(fake, parts) if parts and extractor.slow else extractor(fake)
-
-    distance = frechet_estimate(fake_features, real_features)
-    kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)
-    manifold = manifold_quality(fake_features, real_features, PRECISION_K, COVERAGE_K)
-    size = min(1000, min(len(fake), len(real)) // 2)
-    kid_note = f"standard deviation over {SUBSETS} subsets of {size}: {deviation:.3g}"
-    name = distance_of(extractor.name)
-    suffix = name.removeprefix("fid").removeprefix("fd")
-    result = {
-        name: entry(distance, "lower", identity),
-        f"kid{suffix}": entry(
-            kid._replace(note=kid_note), "lower", {**identity, "subsets": SUBSETS, "subset_size": size}
-        ),
-    }
-    for name, estimate in manifold.items():
-        k = PRECISION_K if name in ("precision", "recall") else COVERAGE_K
-        # Density is not better when it is higher: past the reference's own it means samples huddled at the
-        # modes.
-        better = None if name == "density" else "higher"
-        result[name + suffix] = entry(estimate, better, {**identity, "k": k})
-    return result
+    return fake_features, real_features, identity
 
 
 def _hash(images: Tensor) -> str:
