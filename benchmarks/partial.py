@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -114,4 +113,4 @@ def _depends_on(run: Run, folder: Path) -> str:
         "sources": environment.sources(run.config),
         "versions": environment.versions(),
     }
-    return hashlib.sha256(canonical_json(json.loads(json.dumps(settings))).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()

@@ -16,7 +16,7 @@ from benchmarks.report.published import comparisons
 from benchmarks.report.short import board
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
-from tests.test_cli import call
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
 from zoo.runs import train_run
 from zoo.training.precision import choose
@@ -65,32 +65,20 @@ def test_it_is_measured_where_not_all_images_have_their_own(images: int | str, t
     assert (metric["unit"], metric["better"]) == ("nats", "lower")
 
 
-def test_one_image_with_a_bound_has_no_gap_that_could_be_added(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_one_image_with_a_bound_has_no_gap_that_could_be_added(zoo, tmp_path: Path) -> None:  # noqa: F811
     suite = tmp_path / "one.yaml"
     suite.write_text(
         "schema: 1\nname: one\nversion: '1'\ntitle: one\nvariants: [vae]\ndatasets: [synthetic]\nseeds: [0]\n"
         f"defaults: {{train: {{epochs: 0}}, evaluate: {{nll_samples: {K}, nll_images: 1, quality_samples: 0}}}}\n"
     )
-    words = ("bench", str(suite), "--wandb", "disabled", "--jobs", "1")
-    assert call(monkeypatch, capsys, *words)[0] == 0
+    assert zoo("bench", str(suite), "--wandb", "disabled", "--jobs", "1")[0] == 0
     (path,) = tmp_path.glob("leaderboard/records/*/*.json")
     before = path.read_bytes()
-    code, _, said = call(monkeypatch, capsys, "measure", str(suite), "nll_all")
+    code, _, said = zoo("measure", str(suite), "nll_all")
     assert (code, path.read_bytes()) == (0, before), said
 
 
-def test_it_is_added_to_records_from_what_lies_beside_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def zoo(*words: str) -> tuple[int, str]:
-        code, _, said = call(monkeypatch, capsys, *words)
-        return code, said
-
+def test_it_is_added_to_records_from_what_lies_beside_them(zoo, tmp_path: Path) -> None:  # noqa: F811
     assert zoo("bench", "smoke", "--variants", "vae,beta_vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
     records = tmp_path / "leaderboard" / "records"
     whole = {path: path.read_text() for path in records.rglob("*.json")}
@@ -121,16 +109,12 @@ def test_it_is_added_to_records_from_what_lies_beside_them(
         bare = json.loads(text)
         del bare["metrics"][name]
         path.write_text(json.dumps(bare))
-    code, said = zoo("measure", "smoke", "nll_all", "--variants", "vae,beta_vae", "--runs", "elsewhere")
+    code, _, said = zoo("measure", "smoke", "nll_all", "--variants", "vae,beta_vae", "--runs", "elsewhere")
     assert code == 2 and "has no values of its images beside its record" in said
 
 
-def test_the_board_has_it_in_place_of_the_bound_of_the_first_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")
-    assert call(monkeypatch, capsys, *words)[0] == 0
+def test_the_board_has_it_in_place_of_the_bound_of_the_first_images(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
     made = record.read_all(tmp_path / "leaderboard" / "records")
     (table,) = tables(made)
     assert [column.name for column in table.head if column.metric.startswith("nll")] == ["NLL (k = 8, all)"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import ALL, COSTS, explains
+from benchmarks.catalogue import ALL, COSTS, EX_POST, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
@@ -29,7 +29,7 @@ TITLES = {
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 # The head table; what matches none of these goes to the second table.
-_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"(fd|fid)(?!.*_ex_post).*", r"(fd|fid).*",
+_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", rf"(fd|fid)(?!.*{EX_POST}).*", r"(fd|fid).*",
          r"active_units", r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip
 # Nats of a model that is told y are of log p(x | y): another quantity than log p(x).
 _OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|distortion|rate")
