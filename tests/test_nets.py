@@ -48,6 +48,19 @@ def test_a_timm_network_is_made_where_it_takes_the_images_and_refused_where_not(
     assert encoder(torch.zeros(2, 1, 28, 28), torch.zeros(2, 10)).shape == (2, encoder.features)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fetched_weights_see_images_as_their_training_did(monkeypatch: pytest.MonkeyPatch, channels: int) -> None:
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: create(*args, **options | {"pretrained": False}))
+    fetched = make_encoder(EncoderSettings(timm="resnet10t", pretrained=True), DataSpec((channels, 32, 32), "8-bit"))
+    x = torch.rand(2, channels, 32, 32)
+    known = [torch.tensor(fetched.backbone.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")]
+    mean, std = known if channels == 3 else (each.mean() for each in known)
+    assert torch.allclose(fetched.eval()(x), fetched.backbone((x - mean) / std), atol=1e-6)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_model_run_aside_is_afterwards_as_before(fails: bool) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Dropout())

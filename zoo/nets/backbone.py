@@ -12,7 +12,9 @@ from zoo.nets import EncoderSettings, require, with_planes
 class TimmEncoder(nn.Module):
     """A timm model without its classifier, pooled to (B, features).
 
-    Weights are random unless ``pretrained`` is set, which makes timm fetch them. Conditions enter as planes.
+    Weights are random unless ``pretrained`` is set, which makes timm fetch them. Such weights know images by the mean
+    and deviation of their own training (timm's ``pretrained_cfg``), so they are shown those: of three channels each
+    its own, of any other number the means of the three. Conditions enter as planes, as they are.
 
     Raises:
         UsageError: timm has no model of that name, or it cannot take images of this shape.
@@ -34,6 +36,12 @@ class TimmEncoder(nn.Module):
             self.backbone = timm.create_model(settings.timm, **options)
         except (AssertionError, ValueError) as error:
             raise _unfit(settings.timm, shape, error) from error
+        self.standardises = settings.pretrained
+        if self.standardises:
+            for name in ("mean", "std"):
+                known = torch.tensor(self.backbone.pretrained_cfg[name])
+                known = known if len(known) == shape[0] else known.mean().expand(shape[0])
+                self.register_buffer(name, known.clone().view(-1, 1, 1))
         self.features = self.backbone.num_features
         if hasattr(self.backbone, "head_hidden_size"):
             self.features = self.backbone.head_hidden_size or self.features
@@ -47,6 +55,8 @@ class TimmEncoder(nn.Module):
         self.backbone.train()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        if self.standardises:
+            x = (x - self.mean) / self.std
         return self.backbone(with_planes(x, condition))
 
 
