@@ -209,7 +209,8 @@ def measure(
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
     fid_bf16, in half the time; latent, which is probes and pictures of the codes; ex_post, the distances of samples
     whose codes come from a density fitted to those of training images; fid_ex_post and fid_bf16_ex_post, those of
-    Inception's features; nll_all, the bound of all images where it was measured on the first ones."""
+    Inception's features; nll_all, the bound of all images where it was measured on the first ones. A cell that is not
+    done or whose model is not there is left out, and the exit code is 2."""
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.running.amend import ADDABLE, amend
@@ -223,7 +224,7 @@ def measure(
     cells = matrix.plan(suite_named(suite), *names, chosen, options.swept(sweep))
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
-    records = []
+    records, unfit = [], []
     with matrix.then(lambda: matrix.write_board(places), places), graceful() as should_stop:
         for number, planned in enumerate(cells, 1):
             click.echo(f"[{number}/{len(cells)}] {planned.cell.stem}", err=True)
@@ -231,7 +232,15 @@ def measure(
                 records.append(amend(planned, places, compute_of(planned), metric, command, should_stop, weights))
             except Busy as error:
                 click.echo(f"    left out: {error}", err=True)
-    _echo_records(records, places.page, as_json)
+            except UsageError as error:
+                if len(cells) == 1:
+                    raise
+                unfit.append(str(error))
+                click.echo(f"    left out: {error}", err=True)
+    if records or not unfit:
+        _echo_records(records, places.page, as_json)
+    if unfit:
+        raise UsageError(f"{len(unfit)} of {len(cells)} cells were left out; the first: {unfit[0]}")
 
 
 @zoo.command()

@@ -136,9 +136,16 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(zoo
     code, _, said = zoo(*words, "--runs", "elsewhere")
     assert code == 2 and "--runs says where it is" in said
     code, _, said = zoo(*words, "--runs", "elsewhere", "--weights", "wrong")
-    assert code == 2 and "holds another model (beta_vae, seed 0) than that of vae, seed 0" in said
+    assert code == 2 and "holds another model (beta_vae, seed 0) than that of vae, seed 0: " in said
+    assert said.rstrip().endswith(": model.beta, variant differ.")
     assert path.read_bytes() == before
-    assert zoo(*words, "--runs", "elsewhere", "--weights", "weights")[0] == 0
+    # One cell that has no model here takes no other along.
+    there = ("--runs", "elsewhere", "--weights", "weights")
+    code, shown, said = zoo("measure", "smoke", "ex_post", "--variants", "beta_vae,vae", *there)
+    assert code == 2 and "1 of 2 cells were left out; the first: weights/beta_vae" in said and "vae" in shown
+    assert NAME in record.read(path).metrics and NAME not in record.read(other).metrics
+    path.write_bytes(before)
+    assert zoo(*words, *there)[0] == 0
     second = record.read(path).metrics[NAME]
     assert second.note.endswith("to the exported model")
     assert second.model_copy(update={"note": first.note}) == first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,25 @@ def exported_run(folder: Path, config: RunConfig, compute: Compute) -> Run:
     asked["data"]["options"] = {name: value for name, value in options.items() if name in there["data"]["options"]}
     if asked != there:
         theirs = f"{described.config.variant}, seed {described.config.seed}"
-        raise UsageError(f"{folder} holds another model ({theirs}) than that of {config.variant}, seed {config.seed}.")
+        named = f"{folder} holds another model ({theirs}) than that of {config.variant}, seed {config.seed}"
+        raise UsageError(f"{named}: {', '.join(_apart(asked, there))} differ.")
     images = load_images(config)
     if described.data_sha256 != images.sha256:
         raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
     model, result = _loaded(folder, str(compute.device))
     return Run(config, model, images, compute, result)
+
+
+def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    # The settings in which two identities differ, sorted.
+    names: set[str] = set()
+    for section, ours in a.items():
+        theirs = b[section]
+        if isinstance(ours, Mapping):
+            names |= {f"{section}.{key}" for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+        elif ours != theirs:
+            names.add(section)
+    return sorted(names)
 
 
 def _loaded(folder: Path, device: str) -> tuple[VAE, Result]:
