@@ -116,8 +116,7 @@ def describe(compute: Any, config: RunConfig | None = None) -> dict[str, Any]:
 def cpu_name() -> str:
     """The processor's name and the number of cores this process may use, such as 'AMD EPYC (2 cores)'."""
     name = processor.fields().get("model name") or platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name} ({cores} cores)"
+    return f"{name} ({processor.cores()} cores)"
 
 
 def _version(name: str) -> str | None:

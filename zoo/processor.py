@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from pathlib import Path
 
@@ -18,6 +19,11 @@ def fields() -> dict[str, str]:
     except OSError:
         return {}
     return dict(re.findall(r"^([^\t:\n]+?)\s*: (.*)$", text.split("\n\n")[0], re.M))
+
+
+def cores() -> int:
+    """How many of its cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def multiplies_bf16() -> bool:

@@ -14,6 +14,7 @@ from sklearn.svm import LinearSVC
 
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Codes, Undefined
+from zoo.processor import cores
 
 SVC_C = 0.01
 LEAST_VARIANCE = 1e-12
@@ -22,8 +23,7 @@ LEAST_VARIANCE = 1e-12
 def threads() -> int:
     """Threads to use: OMP_NUM_THREADS where it is set, else the cores this process may run on."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return int(wanted) if wanted.isdigit() and int(wanted) else cores
+    return int(wanted) if wanted.isdigit() and int(wanted) else cores()
 
 
 def _gap(matrix: np.ndarray, name: str) -> float:

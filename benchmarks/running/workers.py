@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable
 
 from benchmarks import environment
+from zoo.processor import cores
 
 # How a worker says that it wants to be replaced: its GPU is of no use to it any more.
 RESTART = 75
@@ -31,11 +32,6 @@ def how_many(jobs: str, device: str, cells: int) -> int:
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return 1
     return max(1, min(cores(), cells))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(
