@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import environment
 from zoo.errors import ZooError
-from zoo.files import canonical_json
+from zoo.files import fingerprint, sha256_file
 from zoo.runs import Run
 from zoo.runs.folder import MODEL
 from zoo.training import checkpoint
@@ -102,15 +101,13 @@ def forget(folder: Path) -> None:
 
 
 def _depends_on(run: Run, folder: Path) -> str:
-    with open(folder / MODEL, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     settings: dict[str, Any] = {
         "config": run.config.identity(),
-        "weights": weights,
+        "weights": sha256_file(folder / MODEL),
         "data": run.images.sha256,
         "compute": f"{run.compute.device.type} {run.compute.name}",
         "code": environment.at_start(),
         "sources": environment.sources(run.config),
         "versions": environment.versions(),
     }
-    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()
+    return fingerprint(settings)

@@ -7,7 +7,6 @@ leaderboard is a pure function of them. This module imports no torch, so that re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -32,7 +31,7 @@ from pydantic import (
 from benchmarks.catalogue import listed, taken
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError
-from zoo.files import atomic_write, canonical_json
+from zoo.files import atomic_write, canonical_json, fingerprint
 
 SCHEMA = 2
 MAX_BYTES = 5_000_000
@@ -308,10 +307,9 @@ def cell_key(config: Mapping[str, Any]) -> str:
     Raises ZooError if the configuration is not plain JSON (or holds NaN).
     """
     try:
-        text = canonical_json(dict(config))
+        return fingerprint(dict(config))[:12]
     except (TypeError, ValueError) as error:
         raise ZooError(f"the configuration has no key, because it is not plain JSON: {error}.") from None
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parse(content: Mapping[str, Any], name: str = "the record") -> Record:

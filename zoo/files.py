@@ -99,6 +99,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def fingerprint(value: Any) -> str:
+    """The SHA-256 of plain values, by way of their canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
 def cache_dir() -> Path:
     """Where assets live: ``$VAE_ZOO_CACHE``, else ``$XDG_CACHE_HOME/vae-zoo``, else ``~/.cache/vae-zoo``."""
     if chosen := os.environ.get("VAE_ZOO_CACHE"):

@@ -21,8 +21,9 @@ import PIL
 from PIL import Image
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.data.mapped import FILTERS, count, decode_all, fingerprint, listed, mapped_pixels
+from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
+from zoo.files import fingerprint
 
 ALIGNED = (178, 218)  # width, height of every official aligned image
 CROPS = {  # top, bottom, left, right in pixels of the aligned image

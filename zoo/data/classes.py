@@ -6,13 +6,12 @@ its splits, and the numbers of the other classes stay what they are.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
 from zoo.data.images import Images, ImageSet
 from zoo.errors import UsageError
-from zoo.files import canonical_json
+from zoo.files import fingerprint
 
 
 def without_class(images: ImageSet, number: Any) -> ImageSet:
@@ -34,7 +33,7 @@ def without_class(images: ImageSet, number: Any) -> ImageSet:
         splits[name] = split.take((split.labels != number).nonzero().squeeze(1))
         if not len(splits[name]):
             raise UsageError(f"the {name} split of '{images.name}' has no class but {number}.")
-    mark = hashlib.sha256(canonical_json({"of": images.sha256, "without class": number}).encode()).hexdigest()
+    mark = fingerprint({"of": images.sha256, "without class": number})
     return replace(images, splits=splits, render=None, known_sha256=mark)
 
 

@@ -23,9 +23,9 @@ import PIL
 from PIL import Image, ImageOps
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.data.mapped import FILTERS, count, decode_all, fingerprint, listed, mapped_pixels
+from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.files import sha256_file
+from zoo.files import fingerprint, sha256_file
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FACTORS_FILE = "factors.csv"

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from zoo.data.images import DataSpec, Images, ImageSet
-from zoo.data.mapped import fingerprint, mapped_pixels
+from zoo.data.mapped import mapped_pixels
+from zoo.files import fingerprint
 
 IN_MEMORY = 2**28  # bytes; a larger set is kept in a memory map
 CHUNK = 1 << 13

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import UsageError
-from zoo.files import canonical_json
+from zoo.files import canonical_json, fingerprint
 
 Support = Literal["binary", "8-bit", "real"]
 Binarise = Literal["none", "threshold", "dynamic"]
@@ -230,7 +230,7 @@ class ImageSet:
         if self.known_sha256 is not None:
             return self.known_sha256
         parts = {split: images.sha256 for split, images in self.splits.items()}
-        return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+        return fingerprint(parts)
 
     def check_pixels(self) -> None:
         """Read every pixel of binary or real data once; bytes of 8-bit data are right whatever they are.
@@ -264,7 +264,7 @@ class ImageSet:
         sizes = {split: len(images) for split, images in splits.items()}
         if sizes == self.sizes:
             return self
-        mark = hashlib.sha256(canonical_json({"of": self.sha256, "first": sizes}).encode()).hexdigest()
+        mark = fingerprint({"of": self.sha256, "first": sizes})
         return replace(self, splits=splits, known_sha256=mark)
 
     def prepare(self, binarise: Binarise, test_bits_seed: int = TEST_BITS_SEED) -> ImageSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from zoo.errors import ZooError
-from zoo.files import atomic_path, atomic_write, cache_dir, canonical_json, one_at_a_time, sha256_file, sweep
+from zoo.files import atomic_path, atomic_write, cache_dir, fingerprint, one_at_a_time, sha256_file, sweep
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -106,11 +105,6 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 def count(names: Sequence[str], noun: str) -> str:
     """``1 image``, ``2 images``."""
     return f"{len(names):,} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def fingerprint(value: object) -> str:
-    """SHA-256 of plain values, by way of their canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def _whole(path: Path, note: Path, shape: tuple[int, ...]) -> str | None:
