@@ -28,6 +28,7 @@ from benchmarks.metrics import weights
 from benchmarks.metrics.features import in_range
 from benchmarks.metrics.inception import fold, inception_network
 from benchmarks.progress import progress
+from zoo.data.images import hash_into
 from zoo.errors import UsageError, unknown
 from zoo.files import atomic_write, cache_dir
 
@@ -152,8 +153,7 @@ class Extractor:
 
     def _digest(self, images: Tensor) -> str:
         digest = hashlib.sha256(f"{sorted(self.identity.items())} {tuple(images.shape)}\n".encode())
-        for part in images.split(4096):
-            digest.update(part.cpu().contiguous().numpy().data)
+        hash_into(digest, images)
         return digest.hexdigest()
 
 

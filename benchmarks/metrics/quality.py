@@ -13,6 +13,7 @@ from benchmarks.metrics.extractors import Extractor, as_bytes
 from benchmarks.metrics.features import entry
 from benchmarks.metrics.frechet import frechet_estimate
 from benchmarks.metrics.manifold import kernel_distance, manifold_quality
+from zoo.data.images import hash_into
 from zoo.errors import UsageError
 
 SUBSETS, PRECISION_K, COVERAGE_K = 100, 3, 5
@@ -98,8 +99,7 @@ def _features(
 
 def _hash(images: Tensor) -> str:
     digest = hashlib.sha256(f"{tuple(images.shape)}\n".encode())
-    for part in images.split(4096):
-        digest.update(part.cpu().contiguous().numpy().data)
+    hash_into(digest, images)
     return digest.hexdigest()[:12]
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -158,8 +158,7 @@ class Images:
             value = getattr(self, name)
             if value is not None:
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                for part in value.split(8192):
-                    digest.update(part.contiguous().numpy().data)
+                hash_into(digest, value)
         digest.update(canonical_json([self.factor_names, self.factor_sizes, self.attribute_names]).encode())
         return digest.hexdigest()
 
@@ -310,6 +309,12 @@ class ImageSet:
         if index.ndim != 2 or index.shape[1] != len(sizes) or (index < 0).any() or (index >= sizes).any():
             raise ValueError(f"factors are indices (N, {len(sizes)}) below {tuple(sizes)}")
         return torch.from_numpy(self.render(index))
+
+
+def hash_into(digest: Any, values: Tensor) -> None:
+    """Add the bytes of a tensor to a ``digest`` of hashlib, a piece at a time: they may be a memory map's."""
+    for part in values.split(8192):
+        digest.update(part.cpu().contiguous().numpy().data)
 
 
 def _draw_bits(pixels: Tensor, seed: int) -> Tensor:
