@@ -14,15 +14,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from zoo.errors import UsageError
 
-BLOCKS = {"maxpool1": 64, "maxpool2": 192, "6e": 768, "pool": 2048}  # -> channels
-
 
 def inception_network(path: Path, last: str = "pool") -> nn.Sequential:
-    """(B, 3, H, W) in [-1, 1] -> (B, C, h, w), the output of the block ``last`` of `BLOCKS`, in evaluation
-    mode.
+    """(B, 3, H, W) in [-1, 1] -> (B, C, h, w), the output of the block ``last``, in evaluation mode.
 
-    ``"pool"`` is the average over the whole image, (B, 2048, 1, 1). Raises UsageError for weights of another
-    network.
+    The blocks are ``"maxpool1"`` (64 channels), ``"maxpool2"`` (192), ``"6e"`` (768) and ``"pool"``, the average over
+    the whole image, (B, 2048, 1, 1). Raises UsageError for weights of another network.
     """
     tree = _tree()
     loaded = tree.load_state_dict(load_file(path), strict=False)

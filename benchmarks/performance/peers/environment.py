@@ -16,7 +16,6 @@ from zoo.errors import ZooError
 from zoo.files import cache_dir
 
 VERSION = "0.1.2"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def python() -> Path:

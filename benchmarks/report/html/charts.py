@@ -26,7 +26,6 @@ class Point:
     y: float
     said: str
     seeds: Sequence[tuple[float, float]] = ()
-    family: str = ""
     hollow: bool = False
 
 

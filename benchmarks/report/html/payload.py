@@ -116,7 +116,6 @@ def _row(
     first = row.done[0] if row.done else row.records[0]
     return {
         "id": _slug(f"{here}-{row.label}", taken),
-        "variant": row.variant,
         "label": row.label,
         "title": str(part(entry, "title") or row.variant),
         "family": str(part(entry, "family") or "unregistered"),
@@ -162,7 +161,6 @@ def _run(record: Record, shown: Mapping[str, Picture]) -> Json:
     train, environment = record.train, record.environment
     return {
         "seed": record.cell.seed,
-        "key": record.cell.key,
         "stem": record.cell.stem,
         "status": record.status,
         "reason": record.reason or "",

@@ -109,10 +109,8 @@ def _points(table: Json, x: int, y: int) -> Iterator[Point]:
         if "mean" in across and "mean" in up and done:
             said = f"{row['label']}: {heads[0]} {across['text']}, {heads[1]} {up['text']}"
             said += ", conditional" if row["conditional"] else ""
-            yield Point(
-                row["label"], row["id"], across["mean"], up["mean"], said, _seeds(across, up), row["family"],
-                row["conditional"],
-            )  # fmt: skip
+            seeds = _seeds(across, up)
+            yield Point(row["label"], row["id"], across["mean"], up["mean"], said, seeds, row["conditional"])
 
 
 def _seeds(across: dict[str, Any], up: dict[str, Any]) -> list[tuple[float, float]]:
