@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.metrics.codes import Codes, Undefined
-from benchmarks.metrics.mutual_information import BINS, contingency_information, discretise
+from benchmarks.metrics.mutual_information import contingency_information, discretise
 
 
 def _covariance(codes: Codes) -> np.ndarray:
@@ -65,11 +65,11 @@ def gaussian_wasserstein_correlation(codes: Codes) -> dict[str, float]:
     }
 
 
-def mutual_info_score(codes: Codes, bins: int = BINS) -> dict[str, float]:
+def mutual_info_score(codes: Codes) -> dict[str, float]:
     """Mean mutual information (nats) of two different latents of ``z_train``, each in 20 equal-width bins."""
     latents = codes.z_train.shape[1]
     if latents < 2:
         raise Undefined("mutual_info_score compares latents and these codes have one")
-    binned = discretise(codes.z_train, bins).T
+    binned = discretise(codes.z_train).T
     pairs = [contingency_information(binned[i], binned[j]) for i in range(latents) for j in range(i)]
     return {"mutual_info_score": float(np.mean(pairs))}

@@ -27,6 +27,7 @@ STAGES = 100
 DEPTH = 3
 LEARNING_RATE = 0.1
 FLOOR = 1e-11  # added to importances before their entropy is taken
+SEED = 0
 
 Predict = Callable[[np.ndarray], np.ndarray]  # codes (N, D) -> classes (N,)
 Fit = Callable[[np.ndarray, np.ndarray, int], tuple[Predict, np.ndarray]]
@@ -155,7 +156,7 @@ class Trees:
         return (score[0] > 0).astype(np.int64) if len(score) == 1 else score.argmax(axis=0)
 
 
-def dci(codes: Codes, fit: Fit, seed: int = 0) -> tuple[dict[str, float], np.ndarray]:
+def dci(codes: Codes, fit: Fit) -> tuple[dict[str, float], np.ndarray]:
     """The four scores, and the importances (D, F) that they come from.
 
     Informativeness is the mean over factors of the *accuracy*, not of the error.
@@ -163,7 +164,7 @@ def dci(codes: Codes, fit: Fit, seed: int = 0) -> tuple[dict[str, float], np.nda
     importance = np.zeros((codes.z_train.shape[1], codes.factors_train.shape[1]))
     train, test = [], []
     for k in stoppable(range(importance.shape[1])):
-        predict, importance[:, k] = fit(codes.z_train, codes.classes_train[:, k], seed)
+        predict, importance[:, k] = fit(codes.z_train, codes.classes_train[:, k], SEED)
         train.append(np.mean(predict(codes.z_train) == codes.classes_train[:, k]))
         test.append(np.mean(predict(codes.z_test) == codes.classes_test[:, k]))
     scores = {

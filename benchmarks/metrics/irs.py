@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.metrics.codes import Codes, Undefined
-from benchmarks.metrics.mutual_information import BINS, discretise
+from benchmarks.metrics.mutual_information import discretise
 
 QUANTILE = 0.99
 
 
-def irs_matrix(z: np.ndarray, factors: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray]:
+def irs_matrix(z: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(D, F) robustness of each latent given each factor, and (D,) the largest deviation of each latent.
 
     Entry (d, k): the 99th percentile of |z_d - its mean at that value of factor k|, averaged over the values
@@ -18,7 +18,7 @@ def irs_matrix(z: np.ndarray, factors: np.ndarray, bins: int = BINS) -> tuple[np
     """
     largest = np.abs(z - z.mean(axis=0)).max(axis=0)
     matrix = np.empty((z.shape[1], factors.shape[1]))
-    for k, values in enumerate(discretise(factors, bins).T):
+    for k, values in enumerate(discretise(factors).T):
         order = np.argsort(values, kind="stable")
         groups = np.split(z[order], np.flatnonzero(np.diff(values[order])) + 1)
         spread = [_percentile(np.abs((group - group.mean(axis=0)).T)) for group in groups]

@@ -13,7 +13,7 @@ from benchmarks.metrics.codes import Codes, Undefined
 BINS = 20
 
 
-def discretise(z: np.ndarray, bins: int = BINS) -> np.ndarray:
+def discretise(z: np.ndarray) -> np.ndarray:
     """(N, D) bin of each value between its column's extremes; edges have the precision of ``z``.
 
     A constant column is all in bin 0.
@@ -24,9 +24,9 @@ def discretise(z: np.ndarray, bins: int = BINS) -> np.ndarray:
             columns.append(np.zeros(len(column), np.int64))
             continue
         try:
-            edges = np.histogram_bin_edges(column, bins)
+            edges = np.histogram_bin_edges(column, BINS)
         except ValueError:
-            raise Undefined(f"latent {d} varies by less than {bins} steps of {z.dtype}: it cannot be binned") from None
+            raise Undefined(f"latent {d} varies by less than {BINS} steps of {z.dtype}: it cannot be binned") from None
         columns.append(np.searchsorted(edges[1:-1], column, side="right"))
     return np.stack(columns, axis=1)
 
@@ -40,9 +40,9 @@ def contingency_information(a: np.ndarray, b: np.ndarray) -> float:
     return max(float(np.sum(joint[seen] * np.log(joint[seen] / outer[seen]))), 0.0)
 
 
-def information_matrix(z: np.ndarray, classes: np.ndarray, bins: int = BINS) -> np.ndarray:
+def information_matrix(z: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """(D, F) mutual information in nats between the binned latents ``z`` (N, D) and ``classes`` (N, F)."""
-    return np.array([[contingency_information(a, b) for b in classes.T] for a in discretise(z, bins).T])
+    return np.array([[contingency_information(a, b) for b in classes.T] for a in discretise(z).T])
 
 
 def entropy(classes: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def entropy(classes: np.ndarray) -> np.ndarray:
     return np.array([-np.sum(p * np.log(p)) for p in shares])
 
 
-def mig(codes: Codes, bins: int = BINS) -> dict[str, float]:
+def mig(codes: Codes) -> dict[str, float]:
     """Mutual information gap: best minus second best latent's share of a factor's entropy, mean over factors.
 
     Source: Chen et al. 2018 (arXiv:1802.04942), with means and histograms as in Locatello et al. 2019. A
@@ -59,11 +59,11 @@ def mig(codes: Codes, bins: int = BINS) -> dict[str, float]:
     """
     if codes.z_train.shape[1] < 2:
         raise Undefined("mig compares the best two latents and these codes have one")
-    information = np.sort(information_matrix(codes.z_train, codes.classes_train, bins), axis=0)
+    information = np.sort(information_matrix(codes.z_train, codes.classes_train), axis=0)
     return {"mig": float(np.mean((information[-1] - information[-2]) / entropy(codes.classes_train)))}
 
 
-def modularity(codes: Codes, bins: int = BINS) -> dict[str, float]:
+def modularity(codes: Codes) -> dict[str, float]:
     """Modularity: how much of a latent's squared information is about one factor, mean over latents.
 
     1 - (sum over the other factors) / ((F - 1) times the best factor's).
@@ -73,7 +73,7 @@ def modularity(codes: Codes, bins: int = BINS) -> dict[str, float]:
     factors = codes.factors_train.shape[1]
     if factors < 2:
         raise Undefined("modularity compares factors and there is one")
-    squares = information_matrix(codes.z_train, codes.classes_train, bins) ** 2
+    squares = information_matrix(codes.z_train, codes.classes_train) ** 2
     best = squares.max(axis=1)
     informative = best > 0
     others = np.where(informative, squares.sum(axis=1) - best, 0.0) / np.where(informative, best, 1.0)

@@ -56,12 +56,12 @@ def has_key() -> bool:
 
 
 class Observer:
-    """One run, as Weights & Biases sees it. No method raises, and only `finish` waits: for the upload.
+    """One run, as Weights & Biases sees it, in the project $WANDB_PROJECT, else vae-zoo. No method raises, and only
+    `finish` waits: for the upload.
 
     Args:
         mode: see `choose_mode`.
         dir: wandb makes its folder ``wandb`` in it. Default: the working folder.
-        project: default $WANDB_PROJECT, else vae-zoo.
         start_timeout, finish_timeout: seconds.
     """
 
@@ -69,13 +69,12 @@ class Observer:
         self,
         mode: Mode = "auto",
         dir: str | Path | None = None,
-        project: str | None = None,
         start_timeout: float = 30.0,
         finish_timeout: float = 60.0,
     ) -> None:
         self.mode = choose_mode(mode)
         self.dir = Path(dir or ".").resolve()
-        self.project = project or os.environ.get("WANDB_PROJECT") or "vae-zoo"
+        self.project = os.environ.get("WANDB_PROJECT") or "vae-zoo"
         self.start_timeout, self.finish_timeout = start_timeout, finish_timeout
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
