@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import socket
 from typing import Any
-from urllib.parse import urlparse
 
 from benchmarks import environment
-from benchmarks.report.wandb import has_key
+from benchmarks.report.wandb import has_key, server
 from zoo.files import cache_dir
 from zoo.registry import registry, registry_path
 
@@ -64,7 +62,7 @@ def _assets() -> dict[str, str]:
 
 
 def _wandb() -> dict[str, str]:
-    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    url = server()
     try:
         socket.create_connection((url.hostname or "", url.port or 443), timeout=3).close()
         reachable = "yes"

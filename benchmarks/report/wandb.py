@@ -22,7 +22,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from zoo.errors import UsageError
 
@@ -48,6 +48,11 @@ def choose_mode(mode: Mode) -> Mode:
         return asked  # type: ignore[return-value]
     known = importlib.util.find_spec("wandb") is not None
     return "online" if known and has_key() else "disabled"
+
+
+def server() -> SplitResult:
+    """The address that wandb speaks with: $WANDB_BASE_URL, else its own."""
+    return urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
 
 
 def has_key() -> bool:
@@ -217,11 +222,10 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float | int]:
 
 
 def _in_netrc() -> bool:
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         try:
-            if netrc.netrc(path).authenticators(host):
+            if netrc.netrc(path).authenticators(server().netloc):
                 return True
         except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
             continue
