@@ -59,7 +59,7 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
             )
             for one in differences
         ]  # fmt: skip
-        click.echo(f"{table.group}  {table.dataset}" + (f" (set {table.part})" if table.part else ""))
+        click.echo(f"{table.group}  {table.dataset}{table.which}")
         click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), width, right=" rrrkk"))
         if paired := [one.column.name for one in differences if one.paired]:
             click.echo(f"paired: {', '.join(paired)}")

@@ -88,7 +88,7 @@ def _spaced(text: str) -> str:
 
 
 def _section(table: Table, entries: Mapping[str, Any], command: str, first: bool) -> Iterator[str]:
-    yield f"### {escape(table.dataset)}" + (f" (set {table.part})" if table.part else "")
+    yield f"### {escape(table.dataset)}{table.which}"
     if not first:
         yield " ".join(_summary(table))
     yield _measured(table, [*table.head, *table.costs], entries, seeds=True)

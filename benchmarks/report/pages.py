@@ -110,8 +110,7 @@ def rates(found: list[Table]) -> str:
 
 
 def _where(table: Table) -> str:
-    part = f" (set {table.part})" if table.part else ""
-    return f"{escape(table.group)}, {escape(table.dataset)}{part}"
+    return f"{escape(table.group)}, {escape(table.dataset)}{table.which}"
 
 
 def pictures(found: list[Table]) -> dict[str, str]:

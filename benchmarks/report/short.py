@@ -34,8 +34,7 @@ def _board(one: Table, width: int) -> str:
         for row in one.rows
     ]
     heads = ["variant", *(_head(column) for column in measured), "img/s", "s", "status"]
-    lines = [f"{one.group}  {one.dataset}" + (f" (set {one.part})" if one.part else "")]
-    lines.append(table(rows, heads, width, " " + "r" * (len(heads) - 2)))
+    lines = [f"{one.group}  {one.dataset}{one.which}", table(rows, heads, width, " " + "r" * (len(heads) - 2))]
     for row in one.rows:
         for record in row.records:
             if record.status != "done":

@@ -154,6 +154,11 @@ class Table:
         return [record for record in self.records if record.status == "done"]
 
     @property
+    def which(self) -> str:
+        """`` (set 2)`` after the name of a dataset that had several contents, else nothing."""
+        return f" (set {self.part})" if self.part else ""
+
+    @property
     def columns(self) -> list[Column]:
         return [*self.head, *self.further, *self.costs]
 
