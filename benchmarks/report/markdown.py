@@ -10,7 +10,7 @@ from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, SETS, code, escape, link, superscript
 from benchmarks.report.notes import notes, recipes
-from benchmarks.report.published import MARKS, comparisons, part
+from benchmarks.report.published import MARK_LEGEND, comparisons, part
 from benchmarks.report.summary import summary
 from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
 
@@ -200,8 +200,7 @@ def _published(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
             apart or "none", same + (f": {escape(one.note)}" if one.note else ""), source,
         ])  # fmt: skip
     if rows:
-        marks = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
-        yield f"Published numbers beside ours (source marks: {marks}):"
+        yield f"Published numbers beside ours (source marks: {MARK_LEGEND}):"
         yield grid(["variant", "metric", "ours", "published", "difference", "recipe", "source"], rows)
 
 
@@ -219,15 +218,11 @@ def _pictures(table: Table, name: str, title: str) -> Iterator[str]:
     for start in range(0, len(shown), ACROSS):
         some = shown[start : start + ACROSS]
         names = [f"{escape(row.label)}, seed {record.cell.seed}" for row, record in some]
-        images = [f"![{name} of {whose}]({_path(record.figures[name])})"
+        images = [f"![{name} of {whose}]({notation.address(record.figures[name])})"
                   for whose, (_, record) in zip(names, some, strict=True)]  # fmt: skip
         rule = [":-:"] * len(some)
         blocks.append("\n".join("| " + " | ".join(cells) + " |" for cells in (names, rule, images)))
     yield "\n\n".join(blocks)
-
-
-def _path(path: str) -> str:
-    return notation.quote(path, safe="/@")
 
 
 def _provenance(table: Table, command: str) -> Iterator[str]:

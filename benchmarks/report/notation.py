@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 from benchmarks.report.compare import Estimate
+from benchmarks.report.terminal import plain
 
 MAX_DECIMALS = 6
 MAX_WHOLE = 1e16  # from here on not every whole number has a float
@@ -92,8 +93,7 @@ def shorten(text: str, width: int) -> str:
 
 def escape(text: object) -> str:
     """Text that shows as itself anywhere in Markdown, a table cell included: one line, no markup, no HTML."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
-    line = " ".join(line.split())
+    line = plain(text)
     # Backslashes first: entities have a # of their own. An underscore or an @ inside a word is plain text.
     line = re.sub(r"([\\`*\[\]|~$#]|(?<!\w)_|_(?!\w))", r"\\\1", line)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -113,6 +113,11 @@ def link(text: str, url: str | None) -> str:
     if not url or urlsplit(url).scheme not in ("http", "https"):
         return escape(text)
     return f"[{escape(text)}]({quote(url, safe=':/?#@!$&*+,;=%~')})"
+
+
+def address(path: str) -> str:
+    """The path of a picture as the target of a link."""
+    return quote(path, safe="/@")
 
 
 def superscript(value: int) -> str:

@@ -16,7 +16,7 @@ from benchmarks.report import notation, plane, settings
 from benchmarks.report.compare import Estimate
 from benchmarks.report.markdown import grid
 from benchmarks.report.notation import DAGGER, escape, link
-from benchmarks.report.published import MARKS
+from benchmarks.report.published import MARK_LEGEND
 from benchmarks.report.tables import Column, Row, Table, tables
 from zoo.registry import BUILT_IN, Registry, VariantEntry
 
@@ -143,8 +143,7 @@ def _paper(entry: VariantEntry, short: bool = False) -> str:
 def _published(entry: VariantEntry) -> Iterator[str]:
     if entry.published:
         yield "## Published numbers"
-        marks = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
-        yield f"Source marks: {marks}."
+        yield f"Source marks: {MARK_LEGEND}."
         rows = []
         for one in entry.published:
             value = notation.plus_minus(one.value, one.stderr)
@@ -220,8 +219,8 @@ def _images(row: Row) -> Iterator[str]:
         for picture, title in (("samples", "Samples (not chosen)"), ("reconstructions", "Reconstructions")):
             if path := record.figures.get(picture):
                 where = f"{record.cell.group}, seed {record.cell.seed}"
-                path = notation.quote(path, safe="/@")
-                yield f"{title}, {where}:\n\n![{picture} of {row.label}, {where}]({ASSETS}/{path})"
+                address = f"{ASSETS}/{notation.address(path)}"
+                yield f"{title}, {where}:\n\n![{picture} of {row.label}, {where}]({address})"
 
 
 def _best_cell(table: Table, column: Column, name: str) -> str:

@@ -12,6 +12,7 @@ from benchmarks.report.compare import Estimate
 from benchmarks.report.tables import Column, Row, Table
 
 MARKS = {"R": "read there", "2": "read at second hand", "B": "quoted"}
+MARK_LEGEND = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
 
 
 @dataclass(frozen=True)
