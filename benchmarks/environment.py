@@ -15,7 +15,7 @@ from typing import Any
 
 from zoo import processor
 from zoo.config import RunConfig
-from zoo.registry import BUILT_IN, registry
+from zoo.registry import BUILT_IN, DatasetEntry, VariantEntry, registry
 
 TOLD = "ZOO_CODE"
 PACKAGES = (
@@ -59,11 +59,16 @@ def sources(config: RunConfig | None = None) -> list[str]:
     """Hashes of the Python files that an evaluation runs, as they were when this process first asked: ours, and those
     of the packages that a plugin's variant or data set of ``config`` comes from. A commit says nothing of what is
     changed since."""
-    entries = []
-    if config is not None:
-        entries = [registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]]
-    plugins = {entry.target.split(":")[0].split(".")[0] for entry in entries if entry.origin != BUILT_IN}
+    plugins = {entry.target.split(":")[0].split(".")[0] for entry in _of_plugins(config)}
     return [_source(name) for name in sorted({"zoo", "benchmarks", *plugins})]
+
+
+def _of_plugins(config: RunConfig | None) -> list[VariantEntry | DatasetEntry]:
+    """Of the variant and the data set of ``config``, those that come from a package of somebody's own."""
+    if config is None:
+        return []
+    entries = registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]
+    return [entry for entry in entries if entry.origin != BUILT_IN]
 
 
 @functools.cache
@@ -94,10 +99,7 @@ def describe(compute: Any, config: RunConfig | None = None) -> dict[str, Any]:
     moved = {"git_moved": True} if None not in now and now != (commit, dirty) else {}
     is_cuda = compute.device.type == "cuda"
     device = torch.cuda.get_device_name(compute.device) if is_cuda else cpu_name()
-    known, entries = versions(), []
-    if config is not None:
-        entries = [registry().variant(config.variant)[1], registry().dataset(config.data.name)[1]]
-    plugins = sorted({entry.origin for entry in entries if entry.origin != BUILT_IN})
+    known, plugins = versions(), sorted({entry.origin for entry in _of_plugins(config)})
     return {
         "git_commit": commit,
         "git_dirty": dirty,
