@@ -40,6 +40,11 @@ class Evaluation:
     pictures: dict[str, Tensor] = field(default_factory=dict)
     per_example: dict[str, Tensor] = field(default_factory=dict)
 
+    def add(self, metrics: dict[str, dict[str, Any]], skipped: dict[str, str]) -> None:
+        """What a part of the evaluation measured, and what it left out and why."""
+        self.metrics |= metrics
+        self.skipped |= skipped
+
 
 def evaluate(
     run: Run, should_stop: Callable[[], bool] = lambda: False, partial: Partial | None = None
@@ -59,7 +64,7 @@ def evaluate(
 def _evaluated(run: Run, partial: Partial) -> Evaluation:
     config, model = run.config.evaluate, run.model.eval()
     out = Evaluation()
-    batches = batches_of(run, run.images[run.config.evaluate.split])
+    batches = batches_of(run, run.images[config.split])
     elbo, tight = _bounds(out, model, batches, config, partial)
     for name, values in likelihood.measured(model, batches, config.seed).items():
         if len(values):
@@ -68,9 +73,8 @@ def _evaluated(run: Run, partial: Partial) -> Evaluation:
             out.skipped[name] = f"the {config.split} split has no image that it could be measured on"
     _codes(out, run, batches)
     _quality(out, run, batches, partial)
-    for metrics, skipped in (anomaly(run, elbo, tight, partial), classification(run)):
-        out.metrics |= metrics
-        out.skipped |= skipped
+    out.add(*anomaly(run, elbo, tight, partial))
+    out.add(*classification(run))
     _say_what_is_missing(out)
     return out
 
@@ -157,10 +161,9 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         out.metrics["codebook_perplexity"] = entry(Estimate(used, None, n), None, identity)
         out.metrics["codebook_use"] = entry(Estimate(share, None, n), "higher", identity)
     metrics, skipped, pictures = represented(run, batches, representation)
+    out.add(metrics, skipped)
     out.pictures |= pictures
-    for found in ((metrics, skipped), disentanglement(run)):
-        out.metrics |= found[0]
-        out.skipped |= found[1]
+    out.add(*disentanglement(run))
 
 
 def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> None:
@@ -176,9 +179,9 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
         out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
     out.pictures |= walks(run.model, batches)
     parts = partial.features()
-    for metrics, skipped in (reconstruction(run, batches), sample_quality(run, parts=parts), ex_post(run, parts)):
-        out.metrics |= metrics
-        out.skipped |= skipped
+    out.add(*reconstruction(run, batches))
+    out.add(*sample_quality(run, parts=parts))
+    out.add(*ex_post(run, parts))
 
 
 def _ranked(out: Evaluation, name: str, values: Tensor, unit: str, better: str, identity: dict[str, Any]) -> None:
