@@ -37,15 +37,12 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
     config = run.config.evaluate
     if not config.ex_post:
         return {}, {}
-    asked = wanted(config, run.images.spec, run.compute.device)
-    skipped = {name + EX_POST: reason for name, reason in asked.values() if reason}
-    left = {extractor: name for extractor, (name, reason) in asked.items() if not reason}
+    left, others = wanted(config, run.images.spec, run.compute.device)
+    skipped = {name + EX_POST: reason for name, reason in others.items()}
     if not left:
         return {}, skipped
     try:
-        real, reason = reference(run)
-        if real is None:
-            raise UsageError(str(reason))
+        real = reference(run)
         batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
         samples = fitted(run.model, batches, config.ex_post)
     except UsageError as error:

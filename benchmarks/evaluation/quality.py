@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.catalogue import distance_of
 from benchmarks.interrupt import stoppable
+from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import in_range
 from benchmarks.pictures import CHANNELS, generate
 from zoo.config import EvaluateConfig
@@ -29,45 +30,45 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
     reference have as many images as the smaller of the two.
     """
     config = run.config.evaluate
-    metrics: Metrics = {}
-    skipped = {}
-    fake = real = None
-    for extractor, (name, reason) in wanted(config, run.images.spec, run.compute.device).items():
-        if only not in (None, name):
-            continue
-        if reason:
-            skipped[name] = reason
-            continue
-        from benchmarks.metrics.extractors import make_extractor
-        from benchmarks.metrics.quality import image_quality
+    left, skipped = wanted(config, run.images.spec, run.compute.device)
+    if only is not None:
+        left = {extractor: name for extractor, name in left.items() if name == only}
+        skipped = {name: reason for name, reason in skipped.items() if name == only}
+    if not left:
+        return {}, skipped
+    try:
+        real = reference(run)
+    except Undefined as reason:
+        return {}, skipped | dict.fromkeys(left.values(), str(reason))
+    from benchmarks.metrics.extractors import make_extractor
+    from benchmarks.metrics.quality import image_quality
 
-        if fake is None or real is None:
-            real, reason = reference(run)
-            if real is None:
-                skipped[name] = str(reason)
-                continue
-            fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
+    fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
+    metrics: Metrics = {}
+    for extractor in left:
         made = make_extractor(extractor, run.compute.device)
         metrics |= image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)
     return metrics, skipped
 
 
-def reference(run: Run) -> tuple[Tensor | None, str | None]:
-    """The grey images (n, C, H, W) of the split that samples are compared with, or why they cannot be."""
+def reference(run: Run) -> Tensor:
+    """The grey images (n, C, H, W) of the split that samples are compared with. Raises `Undefined` where they cannot be
+    compared."""
     from benchmarks.metrics.quality import FEWEST
 
     config = run.config.evaluate
     real = load_grey(run.config)[config.split].pixels[: config.quality_samples]
     if len(real) < FEWEST:
-        return None, f"needs at least {FEWEST} images, and there are {len(real)}"
+        raise Undefined(f"needs at least {FEWEST} images, and there are {len(real)}")
     if real.is_floating_point() and not in_range(real):
-        return None, "real data that leaves [0, 1] has no bytes to compare samples with"
-    return real, None
+        raise Undefined("real data that leaves [0, 1] has no bytes to compare samples with")
+    return real
 
 
-def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict[str, tuple[str, str | None]]:
-    """For each extractor the metric that stands for it, and None if it is to be measured, else the reason why not. That
-    of Inception speaks for its bfloat16 as well, which is left out where it was not asked for."""
+def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> tuple[dict[str, str], dict[str, str]]:
+    """The extractors whose features are to be compared, each with the metric that stands for it, and such metrics of
+    the others with the reason why not. That of Inception speaks for its bfloat16 as well, which is left out where it
+    was not asked for."""
     grey = spec.shape[0] == 1
     digits = None if spec.shape == (1, 28, 28) else "needs 1x28x28 images"
     colour = "needs colour images" if grey else None
@@ -79,14 +80,15 @@ def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> dict
         heavy = "no GPU; --set evaluate.inception=yes asks for it"
     else:
         heavy = "switched off"
-    reasons = {"digits": digits, "efficientnet_lite0": colour, "inception": heavy}
+    reasons: dict[str, str | None] = {"digits": digits, "efficientnet_lite0": colour, "inception": heavy}
     if not config.quality_samples:
         reasons = dict.fromkeys(reasons, "evaluate.quality_samples is 0")
     elif spec.shape[0] not in CHANNELS:
         reasons = dict.fromkeys(reasons, "needs images of 1 or 3 channels")
     elif config.inception == "bf16":
         reasons["inception_bf16"] = None
-    return {net: (distance_of(net), reason) for net, reason in reasons.items()}
+    left = {extractor: distance_of(extractor) for extractor, reason in reasons.items() if reason is None}
+    return left, {distance_of(extractor): reason for extractor, reason in reasons.items() if reason is not None}
 
 
 @torch.no_grad()
