@@ -66,7 +66,6 @@ def amend(
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
     """
-    from zoo.runs import exported_run, train_run
     from zoo.runs.folder import CELL_LOCK, finished, locked
 
     environment.at_start()
@@ -76,66 +75,69 @@ def amend(
         raise UsageError(f"{cell.stem} is not done yet; `{planned.command}` runs it.")
     if ADDABLE[metric].there(made, folder):
         return made
-    if metric == OF_VALUES:
-        with locked(folder, CELL_LOCK):
-            made = matrix.done(planned, places) or made
-            found = _of_all(made, places)
-            return _with_metrics(made, found, command, places) if found.keys() - made.metrics.keys() else made
-    if not finished(folder) and weights is None:
+    if metric != OF_VALUES and not finished(folder) and weights is None:
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
     with locked(folder, CELL_LOCK):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
         if ADDABLE[metric].there(made, folder):
             return made
-        if exported := not finished(folder):
-            run = exported_run(weights / cell.variant, planned.config, compute)
-        else:
-            run = train_run(planned.config, folder, compute)
-        _check_is_of(made, run, weights / cell.variant if exported else folder)
+        if metric == OF_VALUES:
+            return _with(made, _of_all(made, places), planned, places, command)
+        exported = None if finished(folder) else weights / cell.variant
+        run = _kept(made, planned, folder, exported, compute)
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric].asked)
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
         with stopping_when(should_stop):
             found = _measured(run, metric, folder / PARTS)
-        content = made.model_dump(by_alias=True)
-        skipped = {name: reason for name, reason in found.skipped.items() if name not in made.metrics}
-        content["skipped"] = {
-            name: reason
-            for name, reason in (content["skipped"] | skipped).items()
-            if name not in (*found.metrics, *found.pictures)
-        }
-        content["figures"] |= matrix.draw(planned, found.pictures, places)
-        made = record.parse(content, f"the record of {cell.stem}")
-        amended = _with_metrics(made, found.metrics, command, places, " to the exported model" if exported else "")
+        amended = _with(made, found, planned, places, command, " to the exported model" if exported else "")
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended
 
 
-def _check_is_of(made: Record, run: Any, folder: Path) -> None:
+def _kept(made: Record, planned: matrix.Planned, folder: Path, exported: Path | None, compute: Any) -> Any:
+    """The run that the record is of, as its folder has it, or the one that `zoo export` left in ``exported``."""
+    from zoo.runs import exported_run, train_run
+
+    if exported is None:
+        run = train_run(planned.config, folder, compute)
+    else:
+        run = exported_run(exported, planned.config, compute)
     # How long a training took is the same in no other one, though it be of the same settings.
     recorded, kept = made.model_dump(by_alias=True)["train"], asdict(run.result)
     other = any(kept[name] != value for name, value in recorded.items() if name in kept)
     if other or made.data.sha256 != run.images.sha256:
-        raise UsageError(f"{folder} holds the model of another training than that of the record of {made.cell.stem}.")
+        place = exported or folder
+        raise UsageError(f"{place} holds the model of another training than that of the record of {made.cell.stem}.")
+    return run
 
 
-def _with_metrics(made: Record, metrics: dict[str, Any], command: str, places: matrix.Places, of: str = "") -> Record:
-    """The record with those of ``metrics`` that it lacks, written; each has a note of the command."""
+def _with(
+    made: Record, found: Any, planned: matrix.Planned, places: matrix.Places, command: str, of: str = ""
+) -> Record:
+    """The record with what was ``found`` (a `benchmarks.evaluate.Evaluation`) and it lacks, written if that is
+    anything; each metric has a note of the command."""
     commit, dirty = environment.at_start()
     at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
     content = made.model_dump(by_alias=True)
-    for name, entry in metrics.items():
+    for name, entry in found.metrics.items():
         note = "; ".join(part for part in (entry["note"], f"added by `{command}`{at}{of}") if part)
         content["metrics"].setdefault(name, entry | {"note": note})
+    here = {*content["metrics"], *found.pictures}
+    skipped = content["skipped"] | found.skipped
+    content["skipped"] = {name: reason for name, reason in skipped.items() if name not in here}
+    content["figures"] |= matrix.draw(planned, found.pictures, places)
     amended = record.parse(content, f"the record of {made.cell.stem}")
-    record.write(amended, places.records)
+    if amended != made:
+        record.write(amended, places.records)
     return amended
 
 
-def _of_all(made: Record, places: matrix.Places) -> dict[str, Any]:
+def _of_all(made: Record, places: matrix.Places) -> Any:
     # Of what the record's examples came to: no model is needed.
     from torch import from_numpy
 
+    from benchmarks.evaluate import Evaluation
     from benchmarks.metrics.features import entry, mean_and_error
 
     values = per_example.read(made, places.records)
@@ -147,7 +149,7 @@ def _of_all(made: Record, places: matrix.Places) -> dict[str, Any]:
             raise UsageError(f"{made.cell.stem} has no values of its images beside its record, which {name} comes of.")
         each = -per_example.of_all(values["elbo"], -values[name])
         found[name + ALL] = entry(mean_and_error(from_numpy(each)), "lower", metric.identity, "nats")
-    return found
+    return Evaluation(found)
 
 
 def _measured(run: Any, metric: str, parts: Any) -> Any:
@@ -159,5 +161,4 @@ def _measured(run: Any, metric: str, parts: Any) -> Any:
         return latent_space(run)
     if metric.endswith("ex_post"):
         return Evaluation(*ex_post(run, parts))
-    metrics, skipped = sample_quality(run, only=metric, parts=parts)
-    return Evaluation(metrics, skipped)
+    return Evaluation(*sample_quality(run, only=metric, parts=parts))
