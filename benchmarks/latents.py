@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.pictures import CHANNELS, to_bytes
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
+from zoo.gaussians import DiagonalGaussian, standard_normal
 from zoo.models.base import VAE, condition_vector
 from zoo.models.categorical_vae import CategoricalVAE, one_hot
 from zoo.models.hierarchy import Hierarchy, Layer, centre
@@ -20,7 +21,6 @@ from zoo.models.rae import RAE
 from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
-from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.priors import Prior
 
 Way = Literal["linear", "spherical"]

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Terms, repeat
 from zoo.models.beta_vae import BetaVAE
 from zoo.models.cvae import ConditionalVAE
 from zoo.models.rae import RAE
 from zoo.models.vae import VanillaVAE
-from zoo.posteriors import DiagonalGaussian
 
 
 class MeanOverPixels(VanillaVAE):

@@ -13,11 +13,11 @@ from zoo import create_model
 from zoo.aggregate import aggregate, log_weights
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
+from zoo.gaussians import DiagonalGaussian, log_normal
 from zoo.models.base import Terms
 from zoo.models.dip_vae import covariance, departure
 from zoo.models.factor_vae import FactorVAE, shuffle
 from zoo.models.info_vae import discrepancy
-from zoo.posteriors import DiagonalGaussian, log_normal
 
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"latent": 3, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}}

@@ -11,11 +11,11 @@ from torch import nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian, kl_diagonal
 from zoo.models.hierarchy import Layer, draw
 from zoo.models.ladder_vae import LadderSettings, LadderVAE, _moments, merge, normalised
 from zoo.models.nvae_lite import NVAELite, NVAESettings, moments, relative
 from zoo.nets.cells import SpectralPenalty, generative_cell, inference_cell
-from zoo.posteriors import DiagonalGaussian, kl_diagonal
 
 BINARY = DataSpec((1, 28, 28), "binary")
 COLOUR = DataSpec((3, 64, 64), "8-bit")

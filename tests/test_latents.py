@@ -14,7 +14,7 @@ from zoo import list_models
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
-from zoo.posteriors import kl_diagonal
+from zoo.gaussians import kl_diagonal
 
 NO_SCALE = {"vq_vae", "categorical_vae"}
 COMPLETES = {"quadrant_cvae"}

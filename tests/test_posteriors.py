@@ -13,14 +13,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.posteriors import (
-    POSTERIORS,
-    DiagonalGaussian,
-    PosteriorSettings,
-    bound_log_variance,
-    kl_diagonal,
-    make_posterior,
-)
+from zoo.gaussians import DiagonalGaussian, bound_log_variance, kl_diagonal
+from zoo.posteriors import POSTERIORS, PosteriorSettings, make_posterior
 from zoo.priors import PRIORS, PriorSettings, make_prior
 
 FLOW_POSTERIORS = [name for name in POSTERIORS if name != "diagonal"]

@@ -14,7 +14,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from zoo import noise, priors
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.posteriors import DiagonalGaussian, PosteriorSettings, kl_diagonal, log_normal, make_posterior
+from zoo.gaussians import DiagonalGaussian, kl_diagonal, log_normal
+from zoo.posteriors import PosteriorSettings, make_posterior
 from zoo.priors import PRIORS, EnergyPrior, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
 
 SPEC = DataSpec((1, 3, 3), "binary")

@@ -14,10 +14,10 @@ from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
+from zoo.gaussians import LOG_VARIANCE_BOUND
 from zoo.models.base import Progress
 from zoo.models.two_stage_vae import SecondStage, SecondStageSettings, TwoStageVAE
 from zoo.models.vae import VanillaVAE
-from zoo.posteriors import LOG_VARIANCE_BOUND
 from zoo.priors import PriorSettings, make_prior
 from zoo.training.optimise import learning_rate
 from zoo.training.precision import choose

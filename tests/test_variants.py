@@ -26,10 +26,10 @@ from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
 from zoo.flows import Flow
+from zoo.gaussians import DiagonalGaussian
 from zoo.models import check_settings, settings_of
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
-from zoo.posteriors import DiagonalGaussian
 from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
 from zoo.registry import DatasetEntry, registry
 from zoo.runs import train_run

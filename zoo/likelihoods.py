@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.gaussians import LOG_2PI
 from zoo.precision import full, full_precision
 from zoo.settings import ReadBy
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from zoo.data.images import DataSpec
 
 _stacked: ContextVar[bool] = ContextVar("zoo_likelihoods_stacked", default=False)
-LOG_2PI = math.log(2.0 * math.pi)
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from zoo import noise
 from zoo.errors import UsageError
 from zoo.flows import Coupling
+from zoo.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.nets.mlp import dense
-from zoo.posteriors import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.precision import full, full_precision
 from zoo.settings import ReadBy
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,9 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from zoo.data.images import DataSpec
-
-if TYPE_CHECKING:
-    from zoo.posteriors import DiagonalGaussian
+from zoo.gaussians import DiagonalGaussian
 
 
 class Settings(BaseModel):

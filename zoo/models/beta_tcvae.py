@@ -18,10 +18,10 @@ from torch import Tensor
 
 from zoo.aggregate import Estimator, aggregate
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
-from zoo.posteriors import DiagonalGaussian
 
 
 class TCSettings(VanillaSettings):

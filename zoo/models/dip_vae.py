@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
-from zoo.posteriors import DiagonalGaussian
 from zoo.precision import full_precision
 
 

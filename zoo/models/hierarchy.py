@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.likelihoods import make_likelihood
 from zoo.models.base import VAE, Terms, repeat
 from zoo.nets import batch_norm
-from zoo.posteriors import DiagonalGaussian
 from zoo.priors import Prior
 
 

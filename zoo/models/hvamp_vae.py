@@ -18,12 +18,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets import Activation, Width
 from zoo.nets.mlp import chain, dense
-from zoo.posteriors import DiagonalGaussian
 from zoo.priors import Prior, PriorSettings, make_prior
 
 LOG_VARIANCES = (-6.0, 2.0)  # the official code's bounds

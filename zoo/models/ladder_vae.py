@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets import DecoderSettings, EncoderSettings, Width, make_decoder, make_encoder
-from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.precision import full_precision
 
 SLOPE = 0.1  # of the leaky rectifiers

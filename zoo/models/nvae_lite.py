@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings
 from zoo.models.base import Losses, Settings
 from zoo.models.hierarchy import Hierarchy
 from zoo.nets.cells import SpectralPenalty, generative_cell, inference_cell
-from zoo.posteriors import DiagonalGaussian, standard_normal
 from zoo.precision import full_precision
 
 LARGEST = 5.0  # of a mean, of a log sigma, and of what a posterior adds to either

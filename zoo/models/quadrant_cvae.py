@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian, gaussian
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
 from zoo.nets import Width
 from zoo.nets.mlp import chain
-from zoo.posteriors import DiagonalGaussian, gaussian
 
 REMEMBERED = 64
 HIDDEN = -1.0  # what the networks see where they are shown nothing

@@ -28,12 +28,13 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.gaussians import LOG_VARIANCE_BOUND, DiagonalGaussian
 from zoo.likelihoods import Gaussian, LikelihoodSettings
 from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaVAE
 from zoo.nets import Activation, DecoderSettings, EncoderSettings, Width
 from zoo.nets.mlp import dense
-from zoo.posteriors import LOG_VARIANCE_BOUND, DiagonalGaussian, PosteriorSettings
+from zoo.posteriors import PosteriorSettings
 from zoo.precision import full
 from zoo.priors import PriorSettings
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
 from zoo.nets.mlp import start_at_mean_image
-from zoo.posteriors import DiagonalGaussian, PosteriorSettings, make_posterior
+from zoo.posteriors import PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
 
