@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
 from zoo.precision import full_precision
+from zoo.settings import Frozen
 
 SEED = 0
 #: of expectation-maximisation: the gain in nats a code at which it stops, its longest run, and what is added to every
@@ -22,12 +23,10 @@ SEED = 0
 TOLERANCE, ROUNDS, FLOOR = 1e-3, 2000, 1e-6
 
 
-class CodeDensitySettings(BaseModel):
+class CodeDensitySettings(Frozen):
     """Attributes:
     components: Gaussians of the mixture, each with a covariance of its own; 1 is one Gaussian.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     components: int = Field(10, ge=1)
 

@@ -13,25 +13,24 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
 from zoo.precision import full_precision
+from zoo.settings import Frozen
 
 # Up to this many rows a table is cheaper to multiply with one-hot vectors than to look up, whose gradient sorts.
 ONE_HOT = 512
 
 
-class CodePriorSettings(BaseModel):
+class CodePriorSettings(Frozen):
     """Attributes:
     window: how far the window reaches up, left and right, in codes.
     context: whether all earlier codes are summed too; its table has h * w * K * hidden numbers.
     hidden: features at each position.
     blocks: residual layers at each position.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     window: int = Field(3, ge=1)
     context: bool = True

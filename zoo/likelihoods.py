@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
 from zoo.gaussians import LOG_2PI
 from zoo.precision import full, full_precision
-from zoo.settings import ReadBy
+from zoo.settings import Frozen, ReadBy
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -40,7 +40,7 @@ def stacked() -> Iterator[None]:
         _stacked.reset(token)
 
 
-class LikelihoodSettings(BaseModel):
+class LikelihoodSettings(Frozen):
     """Which likelihood, and its own settings.
 
     Attributes:
@@ -51,7 +51,6 @@ class LikelihoodSettings(BaseModel):
         components: ``logistic`` only, the number of components of the mixture.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     read_by: ClassVar[ReadBy] = {"sigma": ("gaussian",), "components": ("logistic",)}
 
     name: Literal["auto", "bernoulli", "gaussian", "logistic"] = "auto"

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.errors import UsageError
 from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
 from zoo.gaussians import DiagonalGaussian, gaussian
 from zoo.precision import full, full_precision
-from zoo.settings import ReadBy
+from zoo.settings import Frozen, ReadBy
 
 
-class PosteriorSettings(BaseModel):
+class PosteriorSettings(Frozen):
     """Which posterior, and its own settings.
 
     Attributes:
@@ -31,7 +31,6 @@ class PosteriorSettings(BaseModel):
         bins: pieces of a spline.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     read_by: ClassVar[ReadBy] = {
         "flows": ("planar", "sylvester", "householder", "iaf", "spline"),
         "hidden": ("iaf", "spline"),

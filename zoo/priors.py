@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
@@ -19,7 +19,7 @@ from zoo.flows import Coupling
 from zoo.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.nets.mlp import dense
 from zoo.precision import full, full_precision
-from zoo.settings import ReadBy
+from zoo.settings import Frozen, ReadBy
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -39,7 +39,7 @@ def unchanged() -> Iterator[None]:
         _found.reset(token)
 
 
-class PriorSettings(BaseModel):
+class PriorSettings(Frozen):
     """Which prior, and its own settings.
 
     Attributes:
@@ -49,7 +49,6 @@ class PriorSettings(BaseModel):
         tries: draws that a sample of ``energy`` takes at most.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     read_by: ClassVar[ReadBy] = {
         "components": ("mixture", "vamp"), "flows": ("flow",), "hidden": ("flow", "energy"), "tries": ("energy",)
     }

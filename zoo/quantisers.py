@@ -13,18 +13,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
 from zoo.precision import full_precision
-from zoo.settings import ReadBy
+from zoo.settings import Frozen, ReadBy
 
 # Vectors that a codebook is started from.
 SHOWN = 16384
 
 
-class QuantiserSettings(BaseModel):
+class QuantiserSettings(Frozen):
     """``vq``: a codebook that follows the encoder; ``fsq``: fixed levels, nothing to learn and nothing to collapse.
 
     Attributes:
@@ -36,7 +36,6 @@ class QuantiserSettings(BaseModel):
         levels: fsq, the number of levels of each dimension; there are prod(levels) codes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     read_by: ClassVar[ReadBy] = {
         **dict.fromkeys(("codes", "decay", "commitment", "restart_below"), ("vq",)), "levels": ("fsq",)
     }

@@ -16,6 +16,7 @@ from pydantic.errors import PydanticUndefinedAnnotation
 
 from zoo.errors import UsageError, find, fold
 from zoo.plain_yaml import read_yaml
+from zoo.settings import Frozen
 
 # Entry points of packages: of a class, of a loading function, and of a package that has a registry.yaml of its own.
 BUILT_IN = "built-in"
@@ -26,8 +27,8 @@ NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 T = TypeVar("T", bound=BaseModel)
 
 
-class Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+class Entry(Frozen):
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class Paper(Entry):

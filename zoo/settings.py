@@ -15,8 +15,14 @@ from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
 ReadBy = Mapping[str, tuple[str, ...]]
 
 
-class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Frozen(BaseModel):
+    """Fields that cannot be set later, and of which a misspelt one is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Config(Frozen):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from zoo.data.images import DataSpec
 from zoo.gaussians import DiagonalGaussian
+from zoo.settings import Frozen
 
 
-class Settings(BaseModel):
+class Settings(Frozen):
     """The settings of a variant: frozen, and a misspelt one is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     latent: int = Field(32, ge=1, description="number of latent dimensions")
 

@@ -23,7 +23,7 @@ import math
 from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
@@ -37,6 +37,7 @@ from zoo.nets.mlp import dense
 from zoo.posteriors import PosteriorSettings
 from zoo.precision import full
 from zoo.priors import PriorSettings
+from zoo.settings import Frozen
 
 # How much of the variance of z under an untrained second stage is of u; the rest is noise. With much of it the stage
 # learns sooner: of eight small clusters in a ring 500 steps learn 0.62 nats at 0.9, 0.23 at 0.5, and none near 0.
@@ -46,13 +47,11 @@ FROM_U = 0.9
 WIDEST = LOG_VARIANCE_BOUND
 
 
-class SecondStageSettings(BaseModel):
+class SecondStageSettings(Frozen):
     """Attributes:
     hidden: widths of both networks; three of 1024 in the paper.
     activation: of the dense layers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: tuple[Width, ...] = Field((256, 256, 256), min_length=1)
     activation: Activation = "relu"

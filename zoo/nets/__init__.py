@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
-from zoo.settings import ReadBy
+from zoo.settings import Frozen, ReadBy
 
 Width = Annotated[int, Field(ge=1)]  # of a layer
 Activation = Literal["relu", "tanh", "silu", "elu", "leaky_relu", "softplus"]
@@ -22,10 +22,9 @@ DENSE = ("mlp", "conv", "residual")
 READ_BY = {"hidden": DENSE, "channels": ("conv", "residual"), "activation": DENSE}
 
 
-class EncoderSettings(BaseModel):
+class EncoderSettings(Frozen):
     """``name`` picks the network; a timm backbone needs only ``timm=resnet18``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     read_by: ClassVar[ReadBy] = READ_BY
 
     name: Literal["mlp", "conv", "residual", "gated", "timm"] = "mlp"
@@ -40,8 +39,7 @@ class EncoderSettings(BaseModel):
     pretrained: bool = Field(False, description="whether the timm backbone begins with its published weights")
 
 
-class DecoderSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class DecoderSettings(Frozen):
     read_by: ClassVar[ReadBy] = READ_BY
 
     name: Literal["mlp", "conv", "residual", "gated"] = "mlp"

@@ -6,15 +6,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.nets import Width, require
+from zoo.settings import Frozen
 
 
-class DiscriminatorSettings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class DiscriminatorSettings(Frozen):
     channels: tuple[Width, ...] = Field((16, 32), description="channels of each halving of the resolution")
     hidden: int = Field(128, ge=1, description="width of the dense layer before the verdict")
     layer: int = Field(-1, description="which convolution's output is the features; -1 is the last")
