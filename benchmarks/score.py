@@ -33,8 +33,7 @@ def score_file(path: str | Path, metrics: Iterable[str] | None = None) -> Scores
     codes cannot have is logged with its reason. With a list: exactly that, or an error.
 
     Raises:
-        UsageError: no such file, not an npz, an array missing, arrays that do not fit together, an unknown
-        metric, a
+        UsageError: no such file, not an npz, an array missing, arrays that do not fit together, an unknown metric, a
             metric that was asked for and has no value.
     """
     arrays = _read(Path(path))

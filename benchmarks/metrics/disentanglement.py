@@ -210,9 +210,9 @@ def score_codes(codes: Codes, metrics: Iterable[str] | None = None, strict: bool
     """Scores of a fixed sample: everything that needs no interventions.
 
     Args:
-        codes: the sample. metrics: names of scores or metrics (`choose`); None for all but the slow reference
-        DCI. strict: raise where a metric has no value on these codes, instead of noting why in ``skipped``;
-        by default
+        codes: the sample.
+        metrics: names of scores or metrics (`choose`); None for all but the slow reference DCI.
+        strict: raise where a metric has no value on these codes, instead of noting why in ``skipped``; by default
             raise for metrics that were asked for by name.
 
     Raises:

@@ -1,5 +1,4 @@
-"""The Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features: FID when they are
-Inception's.
+"""The Frechet (2-Wasserstein) distance between Gaussians fitted to two sets of features: FID when they are Inception's.
 
     d^2 = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
 
@@ -40,13 +39,11 @@ def frechet(mean1: Any, covariance1: Any, mean2: Any, covariance2: Any) -> float
 
 
 def frechet_from_features(fake: Any, real: Any) -> float:
-    """The squared Frechet distance between Gaussians fitted to (n, D) and (m, D) features (covariances over n
-    - 1).
+    """The squared Frechet distance between Gaussians fitted to (n, D) and (m, D) features (covariances over n - 1).
 
-    When a set has fewer samples than dimensions its covariance has no full rank, and the trace is taken from
-    the
-    smaller Gram matrix of the samples instead: the same number, sooner, and without the rounding of null
-    directions. Raises UsageError for the input that `as_pair` refuses.
+    When a set has fewer samples than dimensions its covariance has no full rank, and the trace is taken from the
+    smaller Gram matrix of the samples instead: the same number, sooner, and without the rounding of null directions.
+    Raises UsageError for the input that `as_pair` refuses.
     """
     fake, real = as_pair(fake, real)
     dimensions = fake.shape[1]
@@ -58,8 +55,7 @@ def frechet_from_features(fake: Any, real: Any) -> float:
 
 
 def frechet_estimate(fake: Any, real: Any) -> Estimate:
-    """`frechet_from_features` with a standard error: how much the value would move with another draw of
-    ``fake``.
+    """`frechet_from_features` with a standard error: how much the value would move with another draw of ``fake``.
 
     The standard error is the infinitesimal jackknife's (Efron 1982): the distance is differentiated with
     respect to the weight of each fake sample, and the spread of those n influences, over sqrt(n), is
@@ -71,8 +67,7 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
     fake, real = as_pair(fake, real)
     n, dimensions = fake.shape
     product = _overlap(fake, real)
-    # With product = U s V', the derivative of sum(s) with respect to sample i's weight is sum_j U_ij^2 s_j /
-    # 2w_i.
+    # With product = U s V', the derivative of sum(s) with respect to sample i's weight is sum_j U_ij^2 s_j / 2w_i.
     if n <= product.shape[1]:
         squares, left = torch.linalg.eigh(product @ product.T)
         roots = _roots(squares, _rank(fake, real))
@@ -80,8 +75,7 @@ def frechet_estimate(fake: Any, real: Any) -> Estimate:
     else:
         squares, right = torch.linalg.eigh(product.T @ product)
         roots = _roots(squares, _rank(fake, real))
-        # Directions without any variance hold only rounding noise, and dividing by their root would blow it
-        # up.
+        # Directions without any variance hold only rounding noise, and dividing by their root would blow it up.
         floor = squares[-1].clamp_min(0) * torch.finfo(squares.dtype).eps * dimensions
         kept = (squares > floor) & (roots > 0)
         influence = (product @ right[:, kept]).square() @ (1 / roots[kept])
@@ -127,8 +121,7 @@ def _smaller_gram(matrix: Tensor) -> Tensor:
 
 
 def _roots(eigenvalues: Tensor, rank: int) -> Tensor:
-    # Ascending eigenvalues. Those beyond the rank are rounding noise of 1e-16, whose root would be a sizeable
-    # 1e-8.
+    # Ascending eigenvalues. Those beyond the rank are rounding noise of 1e-16, whose root would be a sizeable 1e-8.
     roots = eigenvalues.clamp_min(0).sqrt()
     roots[: len(roots) - rank] = 0
     return roots

@@ -38,15 +38,13 @@ def image_quality(
 
     Args:
         fake, real: uint8 (N, C, H, W), or floats in [0, 1], with the same C, H, W.
-        cache_key: a readable name of the reference ("mnist-test"): its features are then remembered by
-        content.
+        cache_key: a readable name of the reference ("mnist-test"): its features are then remembered by content.
         split: the split that ``real`` is, for the identity.
         parts: a folder for the features of ``fake`` made so far, where the extractor is slow; whoever is killed goes
-        on from it.
+            on from it.
 
     Raises:
-        UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features`
-        refuse.
+        UsageError: images of different shapes, fewer than six of either, or what `as_bytes` and `as_features` refuse.
     """
     fake_features, real_features, identity = _features(fake, real, extractor, cache_key, split, parts)
     kid, deviation = kernel_distance(fake_features, real_features, SUBSETS)
@@ -63,8 +61,7 @@ def image_quality(
     }
     for name, estimate in manifold.items():
         k = PRECISION_K if name in ("precision", "recall") else COVERAGE_K
-        # Density is not better when it is higher: past the reference's own it means samples huddled at the
-        # modes.
+        # Density is not better when it is higher: past the reference's own it means samples huddled at the modes.
         better = None if name == "density" else "higher"
         result[name + suffix] = entry(estimate, better, {**identity, "k": k})
     return result

@@ -26,8 +26,7 @@ def reconstruction_quality(x: Tensor, reconstruction: Tensor, batch: int = 256) 
         x, reconstruction: float (N, C, H, W) in [0, 1] on one device, H and W at least 11.
 
     Raises:
-        UsageError: shapes differ, the images are too small for SSIM's window, there are none, or values are
-        NaN or
+        UsageError: shapes differ, the images are too small for SSIM's window, there are none, or values are NaN or
             outside [0, 1].
     """
     for name, images in (("the images", x), ("the reconstructions", reconstruction)):

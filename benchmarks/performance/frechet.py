@@ -19,8 +19,7 @@ def frechet_speed(dimensions: int = 2048, repeats: int = 3) -> dict[str, float]:
     run.
     """
     generator = np.random.default_rng(0)
-    # A falling spectrum, as real features have, and two distributions that are near each other without being
-    # equal.
+    # A falling spectrum, as real features have, and two distributions that are near each other without being equal.
     scales = np.geomspace(2, 0.02, dimensions)
     fake = generator.standard_normal((5000, dimensions)) * scales + 0.05
     real = generator.standard_normal((5000, dimensions)) * scales[::-1] * 0.5

@@ -16,8 +16,11 @@ UNKNOWN = (0.75, 0.75, 0.75, 1.0)  # the colour of a point whose class nobody kn
 def png(images: Any, columns: int = 8) -> bytes:
     """The bytes of a PNG with images side by side, row by row, and no text.
 
-    Args: images: uint8 (N, C, H, W), C of 1 (an 8-bit grey file) or 3 (RGB), an array or a tensor on any
-        device. columns: images in a row. A page of few colours has a palette.
+    A page of few colours has a palette.
+
+    Args:
+        images: uint8 (N, C, H, W), C of 1 (an 8-bit grey file) or 3 (RGB), an array or a tensor on any device.
+        columns: images in a row.
 
     Raises:
         ValueError: not uint8, not four axes, no images, or another C.

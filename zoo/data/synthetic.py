@@ -48,8 +48,7 @@ def _strokes(points: np.ndarray, spread: np.ndarray, height: int, width: int) ->
     scale = -0.5 / spread[:, None, None] ** 2
     rows = np.exp(scale * (y[None, :, None] - curve[:, None, :, 0]) ** 2)  # (N, H, 24)
     columns = np.exp(scale * (x[None, :, None] - curve[:, None, :, 1]) ** 2)
-    # A bell in each point is a product of a row and a column, so their sum is one small matrix product an
-    # image.
+    # A bell in each point is a product of a row and a column, so their sum is one small matrix product an image.
     return np.clip(0.6 * np.einsum("nht,nwt->nhw", rows, columns), 0, 1)
 
 

@@ -30,9 +30,12 @@ def payload(
 ) -> Json:
     """Everything the page shows.
 
-    Args: records: in any order. entries: the registry's variants, as for `markdown.board`. folder: where the
-        records' figures lie. suites: ``name@version`` -> something with ``title`` and ``summary``. datasets: name ->
-        something with ``title``. What has no entry is called by its name.
+    Args:
+        records: in any order.
+        entries: the registry's variants, as for `markdown.board`.
+        folder: where the records' figures lie.
+        suites: ``name@version`` -> something with ``title`` and ``summary``.
+        datasets: name -> something with ``title``. What has no entry is called by its name.
     """
     found = tables(records)
     shown = pictures(found, Path(folder))
