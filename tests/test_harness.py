@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from benchmarks import cli, environment, matrix, record
+from benchmarks.commands import bench, exit_codes
 from benchmarks.finished import Finished
 from benchmarks.matrix import Places
 from benchmarks.suite import suite_named
@@ -51,7 +52,7 @@ def test_each_cell_is_trained_in_its_own_number_format(places: Places, monkeypat
     formats = []
     monkeypatch.setattr(matrix, "run_cell", lambda planned, places, compute, *_: formats.append(compute.name))
     cells = smoke("train.precision=float32", "train.precision=bf16", seeds=(0, 1))
-    cli._run(cells, places, "cpu", "disabled")
+    bench._run(cells, places, "cpu", "disabled")
     assert formats == ["float32", "bf16"] * 2
     measured = []
     gain = lambda configs, compute: measured.append((compute.name, len(configs))) or 1.0  # noqa: E731
@@ -65,9 +66,9 @@ def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
     from benchmarks.running import workers
 
     cells = smoke(seeds=(0, 1))
-    monkeypatch.setattr(workers, "run", lambda *_: [cli.DONE, cli.FAILED])
+    monkeypatch.setattr(workers, "run", lambda *_: [exit_codes.DONE, exit_codes.FAILED])
     with pytest.raises(ZooError, match="a worker process ended early"):
-        cli._run_all(cells, cells, places, "cpu", "disabled", "2")
+        bench._run_all(cells, cells, places, "cpu", "disabled", "2")
     words = ["bench", "my suite.yaml", "--jobs", "2"]
     monkeypatch.setattr(sys, "argv", ["zoo", *words, "--jobs", "1", "--worker", "0"])
     assert cli._again() == "zoo bench 'my suite.yaml' --jobs 2"
@@ -173,7 +174,7 @@ def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, mon
     monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
     monkeypatch.setattr(workers, "run", lambda arguments, count, *_: started.append(count) or [0] * count)
     cells, ran = smoke(seeds=(0, 1)), []
-    cli._run_all(cells, cells, places, "cuda", "disabled", "1")
+    bench._run_all(cells, cells, places, "cuda", "disabled", "1")
     assert started == [1]
     # A command without workers ends, and blames no cell.
     monkeypatch.setattr(together, "train_beside", fails)
@@ -305,7 +306,7 @@ def test_a_bench_that_is_stopped_leaves_the_board_of_what_is_done(
     monkeypatch.setattr(matrix, "run_cell", stops)
     words = ("bench", small_suite(tmp_path), "--variants", "vae", "--seeds", "2", "--jobs", "1", "--device", "cpu")
     code, _, err = zoo(*words, "--wandb", "disabled")
-    assert code == cli.INTERRUPTED and "goes on from here" in err
+    assert code == exit_codes.INTERRUPTED and "goes on from here" in err
     assert "[vae]" in (tmp_path / "leaderboard" / "README.md").read_text()
     assert (tmp_path / "leaderboard" / "index.html").exists()
 

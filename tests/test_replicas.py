@@ -377,7 +377,8 @@ def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
 def test_on_a_gpu_cells_are_trained_ahead_once_whoever_evaluates_them(
     jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks import cli, matrix
+    from benchmarks import matrix
+    from benchmarks.commands import bench
     from benchmarks.running import ahead, workers
     from benchmarks.suite import suite_named
     from zoo.training import precision
@@ -389,7 +390,7 @@ def test_on_a_gpu_cells_are_trained_ahead_once_whoever_evaluates_them(
     monkeypatch.setattr(workers, "run", lambda arguments, count, *_: happened.append(f"{count} workers") or [0] * count)
     cells = matrix.plan(suite_named("quick"))
     places = matrix.Places(tmp_path / "board", tmp_path / "runs")
-    cli._run_all(cells, cells, places, "cuda", "disabled", str(jobs))
+    bench._run_all(cells, cells, places, "cuda", "disabled", str(jobs))
     assert happened == ["ahead", "cells" if jobs == 1 else "3 workers"]
-    cli._run(cells, places, "cuda", "disabled", orphaned=lambda: False)  # what each of the workers does
+    bench._run(cells, places, "cuda", "disabled", orphaned=lambda: False)  # what each of the workers does
     assert happened[2:] == ["cells"]

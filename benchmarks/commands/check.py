@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from benchmarks.commands import options
+from benchmarks.commands.exit_codes import FAILED
 
 
 @click.command()
@@ -47,7 +48,7 @@ def check(variant: str, as_json: bool) -> None:
         elif len(wrong) > 1:
             click.echo("Mend the first one first: the others may follow from it.")
     if wrong:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(FAILED)
 
 
 def _sentence(text: str) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from benchmarks.commands import options
+from benchmarks.commands.exit_codes import FAILED
 from zoo.errors import UsageError
-
-FAILED = 1
 
 
 @click.command()

@@ -24,8 +24,8 @@ import click
 import torch
 
 from benchmarks import matrix
-from benchmarks.cli import FAILED, INTERRUPTED, WRONG_USE
 from benchmarks.commands import options
+from benchmarks.commands.exit_codes import FAILED, INTERRUPTED, WRONG_USE
 from benchmarks.interrupt import graceful
 from benchmarks.suite import Suite, suite_named
 from zoo.errors import UsageError, ZooError
