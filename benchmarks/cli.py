@@ -27,7 +27,7 @@ from benchmarks.commands.reproduce import reproduce
 from benchmarks.commands.scoring import fid, score
 from benchmarks.report.terminal import screen_width, table
 from zoo import __version__
-from zoo.errors import UsageError, ZooError, ended, fold, unknown
+from zoo.errors import UsageError, ZooError, ended, fold, one_line, unknown
 
 
 class Group(click.Group):
@@ -170,7 +170,7 @@ def main() -> None:
     try:
         code = zoo.main(standalone_mode=False)
     except click.ClickException as error:
-        message = " ".join(error.format_message().split())
+        message = one_line(error.format_message())
         context = getattr(error, "ctx", None)
         hint = f" `{context.command_path} --help` shows how." if context else ""
         _fail(message.rstrip(".") + "." + hint, WRONG_USE)

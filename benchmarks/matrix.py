@@ -20,7 +20,7 @@ from benchmarks.record import Cell, Record
 from benchmarks.running import attempts
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
-from zoo.errors import UsageError, ZooError, ended
+from zoo.errors import UsageError, ZooError, ended, one_line
 from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
@@ -252,7 +252,7 @@ def outcome_of(
                 whole = attempts.with_parts(chosen, asked)
                 tries = [whole, attempts.smaller(whole)]
                 continue
-            said = " ".join((str(error) or type(error).__name__).split())[:500]
+            said = one_line(str(error) or type(error).__name__)[:500]
             # The other processes are in the middle of a step, and would take a new beginning's numbers for gradients.
             again = world is None or world.size == 1 or runs.finished(folder)
             if attempts.is_about_memory(error) and not short and again:

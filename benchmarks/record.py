@@ -30,7 +30,7 @@ from pydantic import (
 
 from benchmarks.catalogue import listed, taken
 from zoo.config import RunConfig
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, ZooError, one_line
 from zoo.files import atomic_write, canonical_json, fingerprint
 
 SCHEMA = 2
@@ -388,7 +388,7 @@ def read(path: str | Path) -> Record:
     except RecursionError:
         raise ZooError(f"{path} is not a record: it is nested too deeply.") from None
     except ValueError as error:
-        raise ZooError(f"{path} is not a record: {_one_line(error)}.") from None
+        raise ZooError(f"{path} is not a record: {one_line(error).rstrip('.')}.") from None
     return parse(content, str(path))
 
 
@@ -430,15 +430,11 @@ def _refuse_constant(constant: str) -> float:
     raise ValueError(f"it holds {constant}, and a record holds finite numbers only")
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()).rstrip(".")
-
-
 def _first(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
-    what = _one_line(first["msg"].removeprefix("Value error, "))
+    what = one_line(first["msg"].removeprefix("Value error, ")).rstrip(".")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{where}: {what}{more}" if where else f"{what}{more}"
 

@@ -31,6 +31,11 @@ def ended(error: SystemExit) -> UsageError:
     return UsageError(f"{file}, line {line}: a module may not end the program, as sys.exit({error.code!r}) does.")
 
 
+def one_line(error: object) -> str:
+    """What an error, or anything else, says, in one line."""
+    return " ".join(str(error).split())
+
+
 def fold(name: str) -> str:
     """A name as it is compared: dashes are underscores, case does not matter."""
     return name.replace("-", "_").lower()

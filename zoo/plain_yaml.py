@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 
 SIZE_LIMIT = 1 << 20
 NODE_LIMIT = 100_000
@@ -45,7 +45,7 @@ def read_yaml(path: Path, model: type[T]) -> T:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{path}:{line + 1}" if line is not None else str(path)
         said = getattr(error, "problem", None) or str(error)
-        raise UsageError(f"{where}: not valid YAML ({' '.join(said.split())[:120]}).") from None
+        raise UsageError(f"{where}: not valid YAML ({one_line(said)[:120]}).") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}).") from None
     try:

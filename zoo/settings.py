@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
 
 #: Of a part of a model that has a `name`: which names read a setting that not all of them read.
@@ -92,5 +92,5 @@ def setting_error(error: ValidationError, model: type[BaseModel], where: str = "
     if first["type"] == "missing":
         return UsageError(f"setting '{path}' has no default and was given no value.")
     subject = f"setting '{path}'" if path else "the settings"
-    said = " ".join(plain(first).removeprefix("value error, ").split()).rstrip(".")
+    said = one_line(plain(first).removeprefix("value error, ")).rstrip(".")
     return UsageError(f"{subject}: {said} (got {first['input']!r}).")

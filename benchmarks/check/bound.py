@@ -12,6 +12,7 @@ from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_er
 from benchmarks.check.verdict import Inapplicable, hold
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.errors import one_line
 from zoo.models.base import VAE
 
 PER_PIXEL = math.log(2.0)
@@ -277,6 +278,6 @@ def _memorised(subject: Subject) -> tuple[VAE, float]:
     try:
         subject.make(TINY).eval().terms(*subject.tiny())
     except Exception as error:
-        said = " ".join(str(error).split())[:120]
+        said = one_line(error)[:120]
         raise Inapplicable(f"it has no model of 8x8 images ({type(error).__name__}: {said})") from error
     return subject.memorised

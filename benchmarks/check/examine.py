@@ -15,7 +15,7 @@ import torch
 from benchmarks.check import bound, gradients, repeatable, shapes
 from benchmarks.check.subject import DIGITS, Subject
 from benchmarks.check.verdict import NOT_FINITE, Inapplicable, Wrong
-from zoo.errors import UsageError, ended
+from zoo.errors import UsageError, ended, one_line
 from zoo.training.trainer import Diverged
 
 Property = Callable[[Subject], None]
@@ -153,7 +153,7 @@ def said(error: Exception, subject: Subject) -> str:
     where = f" ({Path(met[-1].filename).name}, line {met[-1].lineno})" if met else ""
     if isinstance(error, SyntaxError):  # which says where it is, and was met by whoever imports
         where = ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}{where}"
+    return f"{type(error).__name__}: {one_line(error)[:300].rstrip('.')}{where}"
 
 
 def _file(subject: Subject) -> str | None:

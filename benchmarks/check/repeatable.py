@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.check.subject import Subject, ids
 from benchmarks.check.verdict import Inapplicable, Wrong, hold
 from zoo import noise
+from zoo.errors import one_line
 from zoo.models.base import VAE
 from zoo.training import checkpoint
 
@@ -171,7 +172,7 @@ def saved(subject: Subject) -> None:
         try:
             again.load_state_dict(checkpoint.read(path)[0])
         except RuntimeError as error:
-            said = " ".join(str(error).split())[:200]
+            said = one_line(error)[:200]
             mend = "let __init__ make every parameter and buffer in its final shape"
             raise Wrong(f"what was saved cannot be loaded into a fresh model ({said})", mend) from None
     made = []

@@ -10,7 +10,7 @@ from benchmarks.check.verdict import NOT_FINITE, Wrong, hold
 from benchmarks.record import check_measures
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 from zoo.models.base import VAE, Terms
 
 OBLONG = DataSpec((1, 20, 36), "binary", classes=10)
@@ -32,7 +32,7 @@ def shapes(subject: Subject) -> None:
         except Exception as error:
             if spec is DIGITS:
                 raise
-            said = " ".join(str(error).split())[:160]
+            said = one_line(error)[:160]
             what = f"it works on 1x28x28 bits and not on {size} ({type(error).__name__}: {said})"
             mend = "take every size from spec.shape (no 28 or 784), give the decoder self.likelihood.channels(C) "
             raise Wrong(what, mend + "channels, and let self.likelihood make log p(x | z) of them") from error

@@ -10,7 +10,7 @@ import click
 from benchmarks.commands import options
 from benchmarks.commands.options import LONGEST
 from benchmarks.report.terminal import screen_width, table
-from zoo.errors import UsageError, fold, unknown
+from zoo.errors import UsageError, fold, one_line, unknown
 
 
 @click.command("list")
@@ -127,6 +127,6 @@ def _what_settings_do(variant: str) -> dict[str, str] | str:
     except UsageError as error:
         return f"its class cannot be asked: {error}"
     except (Exception, SystemExit) as error:
-        return f"its class cannot be asked ({type(error).__name__}, {' '.join(str(error).split())[:LONGEST]})"
+        return f"its class cannot be asked ({type(error).__name__}, {one_line(error)[:LONGEST]})"
     told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
     return {name: f"{says} (default {getattr(made, name)})" for name, says in told.items()}

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.matrix import DeviceLost, Places, Planned, begin, done
 from benchmarks.running import attempts
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 from zoo.files import canonical_json
 
 WORTH = 1.1
@@ -140,5 +140,5 @@ def why_not(error: BaseException) -> str:
 
     if attempts.is_about_memory(error):
         return "they do not fit into memory"
-    said = " ".join((str(error) or type(error).__name__).split())[:200]
+    said = one_line(str(error) or type(error).__name__)[:200]
     return f"their steps cannot be captured: {said}" if isinstance(error, CannotCapture) else f"they failed: {said}"

@@ -21,7 +21,7 @@ from benchmarks.matrix import Places, Planned
 from benchmarks.record import Record
 from benchmarks.report.wandb import choose_mode
 from benchmarks.running import attempts
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, ZooError, one_line
 from zoo.files import atomic_write
 
 RETRIES = 3
@@ -101,7 +101,7 @@ def _connect(address: str) -> Any:
         try:
             ray.init(address=None if address == "local" else address, log_to_driver=False)
         except ConnectionError as error:
-            said = " ".join(str(error).split())[:150].rstrip(".")
+            said = one_line(error)[:150].rstrip(".")
             raise UsageError(f"no Ray cluster at '{address}' ({said}); `ray start --head` starts one.") from None
     return ray
 
@@ -163,7 +163,7 @@ def _taken(ray: Any, reference: Any, planned: Planned, places: Places) -> Record
         failed = isinstance(error, ray.exceptions.RayTaskError | ZooError)  # which is not tried again
         why = "its task failed" if failed else f"its node or its process was lost {RETRIES + 1} times"
         # What was raised there, without Ray's account of where.
-        said = attempts.publishable([" ".join(str(getattr(error, "cause", None) or error).split())[:300]])[0]
+        said = attempts.publishable([one_line(getattr(error, "cause", None) or error)[:300]])[0]
         made = _lost(planned, f"{why}: {said}")
     record.write(made, places.records)
     return made

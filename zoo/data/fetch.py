@@ -19,7 +19,7 @@ from pathlib import Path
 
 from zoo.data.idx import IDX_FILES, mnist_from_pickle
 from zoo.data.mirrors import Mirror, address, debian, wheel
-from zoo.errors import ZooError, unknown
+from zoo.errors import ZooError, one_line, unknown
 from zoo.files import atomic_path, cache_dir
 
 
@@ -102,7 +102,7 @@ def _try(asset: Asset, mirror: Mirror, folder: Path) -> str | None:
                 with atomic_path(folder / name) as part:
                     shutil.move(Path(place) / name, part)
         except Exception as error:  # any failure of one mirror is a reason to try the next, never the end
-            return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            return one_line(error).rstrip(".") or type(error).__name__
     return None
 
 

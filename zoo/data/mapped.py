@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 from zoo.files import atomic_path, atomic_write, cache_dir, fingerprint, one_at_a_time, sha256_file, sweep
 
 FILTERS = {
@@ -118,4 +118,4 @@ def _whole(path: Path, note: Path, shape: tuple[int, ...]) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    return "it is gone" if isinstance(error, FileNotFoundError) else " ".join(str(error).split()) or "unreadable"
+    return "it is gone" if isinstance(error, FileNotFoundError) else one_line(error) or "unreadable"

@@ -12,7 +12,7 @@ from typing import Any
 from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 from zoo.files import canonical_json
 from zoo.models.base import VAE
 from zoo.registry import registry
@@ -95,7 +95,7 @@ def _loaded(name: str, options: str) -> ImageSet:
     except (TypeError, ValueError) as error:
         if not given:
             raise
-        said = f"{canonical_json(given)}: {' '.join(str(error).split()).rstrip('.')}"
+        said = f"{canonical_json(given)}: {one_line(error).rstrip('.')}"
         raise UsageError(f"data set '{name}' cannot be made with the options {said}.") from None
     if not isinstance(images, ImageSet):
         kind = type(images).__name__

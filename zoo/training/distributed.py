@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def joined(device: torch.device) -> Iterator[World]:
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=world.rank, world_size=world.size)
     except ValueError as error:
-        said = " ".join(str(error).split()).rpartition(": ")[2].rstrip(".")
+        said = one_line(error).rpartition(": ")[2].rstrip(".")
         raise UsageError(f"$WORLD_SIZE says {world.size} processes, which `torchrun` starts: {said}.") from None
     try:
         yield world
