@@ -20,7 +20,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 from zoo.files import fingerprint
@@ -95,19 +95,18 @@ def load_celeba(
     )
 
     attribute_names, attributes = read_attributes(annotation, order)
-    splits, start = {}, 0
-    for split in SPLITS:
-        piece = slice(start, start + len(names[split]))
-        values, start = attributes[piece], piece.stop
-        splits[split] = Images(
+    splits = {
+        split: Images(
             pixels[piece],
-            factors=values.astype(np.int64),
+            factors=attributes[piece].astype(np.int64),
             factor_names=attribute_names,
             factor_sizes=(2,) * len(attribute_names),
             factor_kind="attributes",
-            attributes=values,
+            attributes=attributes[piece],
             attribute_names=attribute_names,
         )
+        for split, piece in pieces({split: len(names[split]) for split in SPLITS}).items()
+    }
     content = {"pixels": digest, "names": names, "attributes": ANNOTATION_MD5[ATTRIBUTES_FILE]}
     return ImageSet(
         "celeba",

@@ -22,7 +22,7 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 
-from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 from zoo.files import fingerprint, sha256_file
@@ -97,11 +97,9 @@ def load_folder(
         ),
         about={"pillow": PIL.__version__},
     )
-    made, start = {}, 0
+    made = {}
     classes: tuple[str, ...] = known.pop("classes", ())
-    for split in SPLITS:
-        piece = slice(start, start + len(splits[split]))
-        start = piece.stop
+    for split, piece in pieces({split: len(splits[split]) for split in SPLITS}).items():
         parts = {key: value[piece] if isinstance(value, np.ndarray) else value for key, value in known.items()}
         made[split] = Images(pixels[piece], **parts)
     spec = DataSpec(

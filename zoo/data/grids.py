@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from zoo.data.images import DataSpec, Images, ImageSet
+from zoo.data.images import DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import mapped_pixels
 from zoo.files import fingerprint
 
@@ -62,12 +62,7 @@ def grid_set(
         pixels, digest = mapped_pixels(name, recipe, shape, fill)
         known = fingerprint({"pixels": digest, "held": held, **recipe})
 
-    cut = total - sum(held)
-    parts = {
-        "train": slice(0, cut),
-        "validation": slice(cut, cut + held[0]),
-        "test": slice(cut + held[0], total),
-    }
+    parts = pieces({"train": total - sum(held), "validation": held[0], "test": held[1]})
     splits = {
         split: Images(
             pixels[part],

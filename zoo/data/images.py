@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import operator
 import warnings
 from collections.abc import Callable, Mapping
@@ -309,6 +310,12 @@ class ImageSet:
         if index.ndim != 2 or index.shape[1] != len(sizes) or (index < 0).any() or (index >= sizes).any():
             raise ValueError(f"factors are indices (N, {len(sizes)}) below {tuple(sizes)}")
         return torch.from_numpy(self.render(index))
+
+
+def pieces(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Where each split lies, of so many images each, that lie one split after the other."""
+    ends = itertools.accumulate(sizes.values())
+    return {split: slice(end - size, end) for (split, size), end in zip(sizes.items(), ends, strict=True)}
 
 
 def hash_into(digest: Any, values: Tensor) -> None:
