@@ -130,9 +130,7 @@ def compare(
 ) -> dict[str, Any]:
     """One row: medians of images per second of both, and the median over repeats of trainer / bare. ``rounds`` are
     those that do not count, and those that do."""
-    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_lasting(rounds)])
-    compute = choose(device, config.train.precision)
-    data = load_images(config).subset({"train": images})
+    config, compute, data = _ready(variant, images, rounds, device, ["train.compile=false", *settings])
     seen = len(data["train"]) // config.train.batch_size * config.train.batch_size
     loops = {"trainer": trainer_epochs(config, data, compute), "bare": bare_epochs(config, data, compute)}
     if compute.device.type == "cuda":
@@ -152,14 +150,11 @@ def against_uncompiled(
     variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
 ) -> dict[str, Any]:
     """One row: the trainer on MNIST with its losses compiled beside itself without, and what compiling took."""
-    configs = {
-        name: resolve(variant, "mnist", settings=[*settings, f"train.compile={compiled}", *_lasting(rounds)])
-        for name, compiled in (("compiled", "true"), ("as it is", "false"))
-    }
-    config = configs["compiled"]
-    compute = choose(device, config.train.precision)
-    data = load_images(config).subset({"train": images})
-    loops = {name: trainer_epochs(one, data, compute) for name, one in configs.items()}
+    loops = {}
+    for name, compiled in (("compiled", "true"), ("as it is", "false")):
+        asked = [*settings, f"train.compile={compiled}"]
+        config, compute, data = _ready(variant, images, rounds, device, asked)
+        loops[name] = trainer_epochs(config, data, compute)
     took = _alternately(loops, rounds, compute, clock)
     row = {"variant": variant, "precision": compute.name} | _beside(took, rounds, len(data["train"]), config)
     return row | {"compiling, s": round(took["compiled"][0] - statistics.median(took["compiled"][rounds[0] :]), 1)}
@@ -170,9 +165,7 @@ def against_mkl(
 ) -> dict[str, Any]:
     """One row: the trainer on MNIST with dense layers that multiply by oneDNN (`zoo.products`), whatever this processor
     is, beside itself with PyTorch's own."""
-    config = resolve(variant, "mnist", settings=["train.compile=false", *settings, *_lasting(rounds)])
-    compute = choose(device, config.train.precision)
-    data = load_images(config).subset({"train": images})
+    config, compute, data = _ready(variant, images, rounds, device, ["train.compile=false", *settings])
     loops = {}
     for name, quick in (("oneDNN", True), ("MKL", False)):
         with mock.patch.object(products, "quick", lambda quick=quick: quick):
@@ -189,8 +182,13 @@ def _beside(took: dict[str, list[float]], rounds: tuple[int, int], images: int, 
     return row | _ratio(" / ".join(kept), *([1 / seconds for seconds in found] for found in kept.values()))
 
 
-def _lasting(rounds: tuple[int, int]) -> tuple[str, ...]:
-    return f"train.epochs={sum(rounds)}", "train.checkpoint_seconds=1e9"
+def _ready(
+    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str]
+) -> tuple[RunConfig, Compute, ImageSet]:
+    # A run of MNIST that lasts all rounds, and so many of its training images.
+    lasting = [f"train.epochs={sum(rounds)}", "train.checkpoint_seconds=1e9"]
+    config = resolve(variant, "mnist", settings=[*settings, *lasting])
+    return config, choose(device, config.train.precision), load_images(config).subset({"train": images})
 
 
 def _alternately(
@@ -363,25 +361,25 @@ def main() -> None:
     given = parser.parse_args()
     clock = {"wall": time.perf_counter, "processor": time.process_time}[given.clock]
     device = choose(given.device).device.type
+    rounds, variants = (given.warm, given.repeats), given.variants.split(",")
     of_a_variant = {"bare": compare, "compile": against_uncompiled, "products": against_mkl}
     tables: dict[str, list[dict[str, Any]]] = {}
     for row in given.rows.split(","):
         if row in of_a_variant:
             tables[row] = [
-                of_a_variant[row](variant, given.images, (given.warm, given.repeats), device, given.settings, clock)
-                for variant in given.variants.split(",")
+                of_a_variant[row](variant, given.images, rounds, device, given.settings, clock) for variant in variants
             ]
         elif row == "memory":
             tables[row] = [
-                against_malloc(variant, given.images, (given.warm, given.repeats), device, given.settings, given.clock)
-                for variant in given.variants.split(",")
+                against_malloc(variant, given.images, rounds, device, given.settings, given.clock)
+                for variant in variants
             ]
         elif row == "seeds":
-            tables[row] = [at_once(variant, 8, device, given.settings, clock) for variant in given.variants.split(",")]
+            tables[row] = [at_once(variant, 8, device, given.settings, clock) for variant in variants]
         else:
             # A CPU's convolutions take a fiftieth of them.
             images = given.images if row == "mlp" or device == "cuda" else max(128, given.images // 50)
-            tables[row] = against_pythae(row, images, (given.warm, given.repeats), device, given.clock)
+            tables[row] = against_pythae(row, images, rounds, device, given.clock)
     about = {"device": environment.describe(choose(device))["device"], "threads": torch.get_num_threads()}
     about |= {"torch": torch.__version__, "clock": given.clock}
     about |= {"images": given.images, "warm": given.warm, "repeats": given.repeats}
