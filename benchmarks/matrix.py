@@ -305,21 +305,7 @@ def measure(
         seconds = partial.seconds
     result = asdict(run.result)
     curves, training = result.pop("curves"), result.pop("seconds")
-    kind = type(run.model)
-    content = {
-        "data": {
-            "name": config.data.name,
-            "sha256": images.sha256,
-            "binarise": images.binarise,
-            "test_bits_seed": images.test_bits_seed,
-            "support": images.spec.support,
-            "n": images.sizes,
-        },
-        "model": {
-            "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-            "class": f"{kind.__module__}:{kind.__qualname__}",
-            "conditional": run.model.conditional or run.model.completes,
-        },
+    content = _described(run) | {
         "metrics": found.metrics,
         "skipped": found.skipped,
         "train": result,
@@ -332,6 +318,26 @@ def measure(
     if observer:
         observer.finish(found, content)
     return content, found
+
+
+def _described(run: Any) -> dict[str, Any]:
+    """The parts of a record that say what was learnt from, and what learnt."""
+    images, kind = run.images, type(run.model)
+    return {
+        "data": {
+            "name": run.config.data.name,
+            "sha256": images.sha256,
+            "binarise": images.binarise,
+            "test_bits_seed": images.test_bits_seed,
+            "support": images.spec.support,
+            "n": images.sizes,
+        },
+        "model": {
+            "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "conditional": run.model.conditional or run.model.completes,
+        },
+    }
 
 
 def make_record(planned: Planned, compute: Any, outcome: dict[str, Any]) -> Record:
