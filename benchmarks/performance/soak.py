@@ -7,8 +7,6 @@ allocator has given back what is free; ``peak_mb`` the most that it held during 
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import json
 import shutil
@@ -29,7 +27,7 @@ from benchmarks.commands.exit_codes import FAILED, INTERRUPTED, WRONG_USE
 from benchmarks.interrupt import graceful
 from benchmarks.suite import Suite, suite_named
 from zoo.errors import UsageError, ZooError
-from zoo.training.memory import peak_memory, reset_peak, resident_memory
+from zoo.training.memory import give_back, peak_memory, reset_peak, resident_memory
 from zoo.training.trainer import Stopped
 
 #: What later rounds may hold, at most, of what the first one left.
@@ -81,8 +79,7 @@ def _run(cells: list[matrix.Planned], places: matrix.Places, compute: Any, shoul
 def held() -> int:
     """Bytes that the process holds of what it cannot give back; UsageError where the system has no /proc."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what is free but kept by the allocator is not a leak
+    give_back()  # what is free but kept by the allocator is not a leak
     found = resident_memory()
     if found is None:
         raise UsageError("the memory of the process is read from /proc, which this system does not have.")
