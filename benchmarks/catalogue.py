@@ -141,10 +141,15 @@ def taken(name: str) -> bool:
 def explains(skipped: str, metric: str) -> bool:
     """Whether a record's reason for having no ``skipped`` is its reason for having no ``metric``: ``nll`` speaks of
     ``nll_iwae_64``, ``fid`` of ``kid``."""
-    if metric == skipped or metric.startswith(skipped + "_") or family(metric) == skipped:
+    if begins_with(metric, skipped) or family(metric) == skipped:
         return True
     known = listed(skipped)
     return known is not None and known.name == metric
+
+
+def begins_with(metric: str, name: str) -> bool:
+    """Whether a metric is called ``name``, or that and something more: ``nll_iwae_64`` begins with ``nll``."""
+    return metric == name or metric.startswith(f"{name}_")
 
 
 def family(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import ALL, COSTS, EX_POST, explains
+from benchmarks.catalogue import ALL, COSTS, EX_POST, begins_with, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
@@ -364,7 +364,7 @@ def _cell(
             return Gap("column", f"column {superscript(own.number)}" if own.number else "the other column")
     for record in row.done:
         # Its own reason before that of its family.
-        for metric in sorted(record.skipped, key=lambda name: not of_family(column.metric, name)):
+        for metric in sorted(record.skipped, key=lambda name: not begins_with(column.metric, name)):
             if explains(metric, column.metric):
                 return Gap("skip", record.skipped[metric])
     if not row.done:
@@ -372,11 +372,6 @@ def _cell(
     if column.metric == "peak_memory" and row.done[0].environment.device_kind == "cpu":
         return Gap("skip", "not known on a CPU")
     return Gap("absent")
-
-
-def of_family(metric: str, family: str) -> bool:
-    """Whether a skipped ``nll`` speaks of ``nll_iwae_5000``."""
-    return metric == family or metric.startswith(family + "_")
 
 
 def _standing(row: Row, order: list[Column]) -> tuple[Any, ...]:
