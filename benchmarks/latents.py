@@ -57,9 +57,13 @@ class Latents:
         images' codes."""
         moments = self.model.prior.moments()
         if moments is None:
-            codes = self.codes(x, y)
-            return codes.mean(0), codes.std(0)
+            return self.spread(x, y)
         return moments[0].expand(size), (0.5 * moments[1]).exp().expand(size)
+
+    def spread(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (D,) of the images' codes."""
+        codes = self.codes(x, y)
+        return codes.mean(0), codes.std(0)
 
 
 class LayersOfLatents(Latents):
@@ -118,8 +122,7 @@ class LowestLayer(Latents):
         return q.kl(p).mean(0)
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        codes = self.codes(x, y)
-        return codes.mean(0), codes.std(0)
+        return self.spread(x, y)
 
 
 class LatentsAndClass(Latents):
@@ -186,8 +189,7 @@ class Points(Latents):
         return None
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        codes = self.codes(x, y)
-        return codes.mean(0), codes.std(0)
+        return self.spread(x, y)
 
 
 class OnSphere(Points):
