@@ -14,7 +14,8 @@ from benchmarks.evaluation.representation import once
 from zoo.data.batches import Batches
 from zoo.data.images import ImageSet
 from zoo.errors import UsageError, fold
-from zoo.runs import load_run, seed_for
+from zoo.noise import seed_for
+from zoo.runs import load_run
 from zoo.runs.folder import describe_run
 from zoo.runs.images import condition_of, load_images
 from zoo.training.precision import choose

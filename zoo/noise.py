@@ -9,6 +9,7 @@ and 64, any chunking of the samples, and any device give the same evaluation.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -59,6 +60,11 @@ _part: ContextVar[Part | None] = ContextVar("zoo_noise_part", default=None)
 _heard: ContextVar[list[Draw] | None] = ContextVar("zoo_noise_heard", default=None)
 _given: ContextVar[Iterator[Tensor] | None] = ContextVar("zoo_noise_given", default=None)
 _source: ContextVar[torch.Generator | None] = ContextVar("zoo_noise_source", default=None)
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each use of randomness, so that no two streams are the same."""
+    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:8], "big") >> 1
 
 
 def normal(like: Tensor, shared: bool = False) -> Tensor:

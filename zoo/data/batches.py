@@ -7,7 +7,6 @@ after it is queued on the device.
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import sys
 import weakref
@@ -173,8 +172,7 @@ class Batches:
         """int64 (n,) on the CPU: the examples in the order of epoch ``i``."""
         if self.shuffle_seed is None:
             return torch.arange(self.n)
-        digest = hashlib.sha256(f"order {self.shuffle_seed} {i}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        generator = torch.Generator().manual_seed(noise.seed_for(i, f"order {self.shuffle_seed}"))
         return torch.randperm(self.n, generator=generator)
 
     def _supply(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:

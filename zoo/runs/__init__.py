@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from zoo.errors import UsageError, ZooError
 from zoo.files import sweep
 from zoo.models import build
 from zoo.models.base import VAE
+from zoo.noise import seed_for
 from zoo.registry import registry
 from zoo.runs.folder import MODEL, claimed, decided, describe_run, finished, locked, remember
 from zoo.runs.images import compare_labels, condition_of, load_images
@@ -210,11 +210,6 @@ def build_model(config: RunConfig, spec: DataSpec) -> VAE:
     """A fresh model of the configuration for data like ``spec``."""
     _, entry = registry().variant(config.variant)
     return build(entry, spec, config.model)
-
-
-def seed_for(seed: int, purpose: str) -> int:
-    """A seed of its own for each use of randomness, so that no two streams are the same."""
-    return int.from_bytes(hashlib.sha256(f"{purpose} {seed}".encode()).digest()[:8], "big") >> 1
 
 
 def _without_downloads(settings: Any) -> Any:
