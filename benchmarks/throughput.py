@@ -14,30 +14,22 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 
 from benchmarks import environment
-from benchmarks.performance.peers.environment import python as environment_of_pythae
+from benchmarks.performance.peers.contest import against_malloc, against_pythae, ratio
 from benchmarks.report import terminal
 from zoo import products
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
-from zoo.errors import ZooError
 from zoo.runs import build_model, make_trainer
-from zoo.runs.images import load_grey, load_images
+from zoo.runs.images import load_images
 from zoo.training import subnormal
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
@@ -142,7 +134,7 @@ def compare(
     row: dict[str, Any] = {"variant": variant, "precision": compute.name}
     row |= {f"{name}, images/s": round(statistics.median(found)) for name, found in rates.items()}
     for name in list(loops)[1:]:
-        row |= _ratio(f"trainer / {name}", rates["trainer"], rates[name])
+        row |= ratio(f"trainer / {name}", rates["trainer"], rates[name])
     return row
 
 
@@ -179,7 +171,7 @@ def _beside(took: dict[str, list[float]], rounds: tuple[int, int], images: int, 
     kept = {name: found[rounds[0] :] for name, found in took.items()}
     steps = images // config.train.batch_size
     row = {f"{name}, ms a step": round(1000 * statistics.median(found) / steps, 2) for name, found in kept.items()}
-    return row | _ratio(" / ".join(kept), *([1 / seconds for seconds in found] for found in kept.values()))
+    return row | ratio(" / ".join(kept), *([1 / seconds for seconds in found] for found in kept.values()))
 
 
 def _ready(
@@ -200,133 +192,6 @@ def _alternately(
         for name in loops if repeat % 2 else reversed(loops):
             took[name].append(_timed(loops[name], compute, clock))
     return took
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A training loop in a process of its own."""
-
-    name: str
-    module: str
-    options: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-
-
-PYTHAE = Contestant("pythae", "benchmarks.performance.peers.pythae_loop")
-LOOP, BARE = "benchmarks.performance.peers.zoo_loop", "benchmarks.performance.peers.bare_loop"
-VARIANT = "benchmarks.performance.peers.variant_loop"
-# A tunable that changes nothing, and by which the environment says how malloc is to behave.
-KEPT, AS_IT_COMES = (
-    Contestant("kept", VARIANT),
-    Contestant("as it comes", VARIANT, env=(("GLIBC_TUNABLES", "glibc.malloc.perturb=0"),)),
-)
-COMPILED, HALF = ("--compile", "yes"), ("--precision", "bf16")
-OTHERS = {
-    "mlp": (
-        Contestant("float32", LOOP),
-        Contestant("float32, compile", LOOP, COMPILED),
-        Contestant("bf16", LOOP, HALF),
-        Contestant("bf16, compile", LOOP, HALF + COMPILED),
-        Contestant("bare, float32", BARE),
-        Contestant("bare, float32, compile", BARE, COMPILED),
-        Contestant("bare, bf16, compile", BARE, HALF + COMPILED),
-    ),
-    "conv": (
-        Contestant("float32", LOOP),
-        Contestant("fast", LOOP, ("--precision", "fast")),
-    ),
-}
-# There every step is captured, and bf16 is what `auto` takes.
-ON_GPU = {
-    "mlp": (
-        Contestant("float32", LOOP),
-        Contestant("bf16", LOOP, HALF),
-        Contestant("bf16, compile", LOOP, HALF + COMPILED),
-    ),
-    "conv": (
-        Contestant("float32", LOOP),
-        Contestant("bf16", LOOP, HALF),
-        Contestant("fast", LOOP, ("--precision", "fast")),
-    ),
-}
-
-
-def against_pythae(network: str, images: int, rounds: tuple[int, int], device: str, clock: str) -> list[dict[str, Any]]:
-    """A row for each way to train ``network``, ours and a bare loop's: medians beside pythae's, and peak memory.
-    ``rounds`` are those that do not count, and those that do.
-
-    Raises:
-        ZooError: pythae could not be installed, or one of the processes ended.
-    """
-    theirs = environment_of_pythae()
-    contestants = (PYTHAE, *(ON_GPU if device == "cuda" else OTHERS)[network])
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Path(folder) / "pictures.npy"
-        np.save(pictures, load_grey(resolve("vae", "mnist"))["train"].pixels[:images].numpy())
-        told = ["--network", network, "--pictures", str(pictures), "--device", device]
-        found = _in_turn(contestants, told, rounds, theirs)
-    rates = {name: [1 / line[clock] for line in lines] for name, lines in found.items()}
-    return [
-        {
-            "network": network,
-            "loop": name,
-            "images/s": round(statistics.median(rates[name])),
-            "loss": round(found[name][-1]["loss"], 2),
-            "peak MB": _peak(found[name]),
-        }
-        | _ratio("loop / pythae", rates[name], rates[PYTHAE.name])
-        for name in rates
-    ]
-
-
-def against_malloc(
-    variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: str
-) -> dict[str, Any]:
-    """One row: training on MNIST with what is freed kept (`zoo.training.memory`), beside malloc as it comes."""
-    told = ["--variant", variant, "--images", str(images), "--device", device]
-    for setting in settings:
-        told += ["--set", setting]
-    found = _in_turn((KEPT, AS_IT_COMES), told, rounds)
-    row: dict[str, Any] = {"variant": variant}
-    row |= _ratio("kept / as it comes", *([1 / line[clock] for line in lines] for lines in found.values()))
-    row |= {f"{name}, pages an image": round(lines[-1]["pages"]) for name, lines in found.items()}
-    return row | {f"{name}, peak MB": _peak(lines) for name, lines in found.items()}
-
-
-def _in_turn(
-    contestants: tuple[Contestant, ...], told: list[str], rounds: tuple[int, int], theirs: Path | None = None
-) -> dict[str, list[dict[str, float]]]:
-    """What each answers in the rounds that count, by its name; every other round in the opposite order.
-
-    Raises:
-        ZooError: one of the processes ended.
-    """
-    warm, repeats = rounds
-    root = Path(__file__).resolve().parent.parent
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    env["TQDM_DISABLE"] = "1"
-    found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in contestants}
-    with contextlib.ExitStack() as stack:
-        processes = {}
-        for contestant in contestants:
-            python = str(theirs) if contestant is PYTHAE else sys.executable
-            command = [python, "-m", contestant.module, *told, *contestant.options]
-            process = subprocess.Popen(
-                command, env=env | dict(contestant.env), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            processes[contestant.name] = stack.enter_context(process)
-        for repeat in range(warm + repeats):
-            for name in processes if repeat % 2 else reversed(processes):
-                line = _round(processes[name])
-                if not line:
-                    raise ZooError(f"the process of {name} ended before its {warm + repeats} rounds.")
-                if repeat >= warm:
-                    found[name].append(json.loads(line))
-    return found
-
-
-def _peak(lines: list[dict[str, float]]) -> int:
-    return round(max(line["peak"] for line in lines) / 2**20)
 
 
 def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
@@ -389,22 +254,6 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in about.items()))
     for rows in tables.values():
         print("\n" + terminal.table([list(row.values()) for row in rows], list(rows[0]), width=170))
-
-
-def _round(process: subprocess.Popen) -> str:
-    try:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return ""
-    return process.stdout.readline()
-
-
-def _ratio(name: str, ours: list[float], others: list[float]) -> dict[str, Any]:
-    # Of the pair of each repeat: what disturbs a repeat disturbs both of its halves.
-    ratios = [a / b for a, b in zip(ours, others, strict=True)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return {name: round(statistics.median(ratios), 3), name.replace(" / ", " to ") + ", range": spread}
 
 
 def _timed(work: Callable[[], object], compute: Compute, clock: Clock) -> float:

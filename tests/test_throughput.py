@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.performance.peers import networks
-from benchmarks.throughput import _ratio
+from benchmarks.performance.peers.contest import ratio
 from tests.conftest import ROOT
 from zoo import noise
 
@@ -70,5 +70,5 @@ def test_a_contestant_answers_each_round_with_one_line(contestant: str, tmp_path
 
 def test_the_ratio_is_that_of_the_pairs() -> None:
     # A machine that halves its speed in the last repeat halves both.
-    given = _ratio("a / b", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0])
+    given = ratio("a / b", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0])
     assert given == {"a / b": 1.5, "a to b, range": "1.50 to 1.50"}
