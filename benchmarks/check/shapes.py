@@ -46,17 +46,13 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
         f"terms(x) returns a {type(terms).__name__}",
         "return zoo.models.base.Terms(distortion, rate)",
     )
-    shape = tuple(terms.distortion.shape)
-    hold(shape == (ROWS,), f"terms(x).distortion has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
-    shape = tuple(terms.rate.shape)
+    _has_shape("terms(x).distortion", terms.distortion, (ROWS,), of, PER_IMAGE)
+    mend = "return one column for each group of latents, each summed over its dimensions: .sum(1, keepdim=True) for one"
+    _has_shape("terms(x).rate", terms.rate, (ROWS, "groups"), of, mend)
+    columns = terms.rate.shape[1]
     hold(
-        len(shape) == 2 and shape[0] == ROWS,
-        f"terms(x).rate has shape {shape} for {ROWS} images {of}, not ({ROWS}, groups)",
-        "return one column for each group of latents, each summed over its dimensions: .sum(1, keepdim=True) for one",
-    )
-    hold(
-        model.bounds or shape == (ROWS, 0),
-        f"terms(x).rate has {shape[1]} columns, and the class says that it bounds nothing",
+        model.bounds or columns == 0,
+        f"terms(x).rate has {columns} columns, and the class says that it bounds nothing",
         "return a rate of shape (B, 0) where there is no posterior, or leave `bounds` as it is",
     )
     for name, value in (("terms(x).distortion", terms.distortion), ("terms(x).rate", terms.rate)):
@@ -67,16 +63,10 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
         "return zoo.models.base.Terms as it is",
     )
     criterion = model.criterion(x, y, terms)
-    shape = tuple(criterion.shape)
-    hold(shape == (ROWS,), f"criterion() has shape {shape} for {ROWS} images {of}, not ({ROWS},)", PER_IMAGE)
+    _has_shape("criterion()", criterion, (ROWS,), of, PER_IMAGE)
     _measures_of(model, x)
     weights, codes = _log_weights_of(model, x, y, of), model.represent(x, y)
-    shape = tuple(codes.shape)
-    hold(
-        len(shape) == 2 and shape[0] == ROWS,
-        f"represent(x) has shape {shape} for {ROWS} images {of}, not ({ROWS}, D)",
-        "return one flat code an image: .flatten(1)",
-    )
+    _has_shape("represent(x)", codes, (ROWS, "D"), of, "return one flat code an image: .flatten(1)")
     made = {"reconstruct(x)": model.reconstruct(x, y), f"sample({ROWS})": model.sample(ROWS, y)}
     made[f"sample({ROWS}, temperature=0.5)"] = model.sample(ROWS, y, temperature=0.5)
     for name, images in made.items():
@@ -94,6 +84,16 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
             "compute it in float32: zoo.precision.full_precision does",
         )
         _finite(name, value)
+
+
+def _has_shape(what: str, value: Tensor, wanted: tuple[int | str, ...], of: str, mend: str) -> None:
+    # A name in ``wanted`` stands for any size.
+    shape = tuple(value.shape)
+    fits = len(shape) == len(wanted) and all(
+        isinstance(asked, str) or size == asked for size, asked in zip(shape, wanted, strict=True)
+    )
+    said = f"({', '.join(map(str, wanted))}{',' * (len(wanted) == 1)})"
+    hold(fits, f"{what} has shape {shape} for {ROWS} images {of}, not {said}", mend)
 
 
 def _measures_of(model: VAE, x: Tensor) -> None:
@@ -139,12 +139,8 @@ def _log_weights_of(model: VAE, x: Tensor, y: Tensor | None, of: str) -> dict[st
             "raise a UsageError there, since whatever is made of log-weights is called a bound on log p(x)",
         )
     weights = model.log_weights(x, y, 3)
-    shape = tuple(weights.shape)
-    hold(
-        shape == (3, ROWS),
-        f"log_weights(x, k=3) has shape {shape} for {ROWS} images {of}, not (3, {ROWS})",
-        "put the samples first: .view(k, len(x)) where rows are sample-major, as zoo.models.base.repeat makes them",
-    )
+    mend = "put the samples first: .view(k, len(x)) where rows are sample-major, as zoo.models.base.repeat makes them"
+    _has_shape("log_weights(x, k=3)", weights, (3, ROWS), of, mend)
     return {"log_weights(x)": weights}
 
 
