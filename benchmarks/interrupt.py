@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
+from zoo.context import holding
+
 Item = TypeVar("Item")
 _should_stop: ContextVar[Callable[[], bool] | None] = ContextVar("benchmarks_should_stop", default=None)
 
@@ -38,14 +40,9 @@ def graceful() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def stopping_when(should_stop: Callable[[], bool]) -> Iterator[None]:
+def stopping_when(should_stop: Callable[[], bool]) -> contextlib.AbstractContextManager[Callable[[], bool]]:
     """Inside the block `stoppable` loops ask ``should_stop`` and raise `zoo.training.trainer.Stopped` if it says so."""
-    token = _should_stop.set(should_stop)
-    try:
-        yield
-    finally:
-        _should_stop.reset(token)
+    return holding(_should_stop, should_stop)
 
 
 def stoppable(items: Iterable[Item]) -> Iterator[Item]:

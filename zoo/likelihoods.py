@@ -7,9 +7,8 @@ harness says so.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.context import holding
 from zoo.gaussians import LOG_2PI
 from zoo.precision import full, full_precision
 from zoo.settings import Frozen, ReadBy
@@ -29,15 +29,10 @@ if TYPE_CHECKING:
 _stacked: ContextVar[bool] = ContextVar("zoo_likelihoods_stacked", default=False)
 
 
-@contextlib.contextmanager
-def stacked() -> Iterator[None]:
+def stacked() -> AbstractContextManager[bool]:
     """Likelihoods inside the block are computed for models that `torch.func.vmap` stacks: the same but for rounding, of
     operations that it does not take apart."""
-    token = _stacked.set(True)
-    try:
-        yield
-    finally:
-        _stacked.reset(token)
+    return holding(_stacked, True)
 
 
 class LikelihoodSettings(Frozen):

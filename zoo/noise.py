@@ -8,15 +8,17 @@ and 64, any chunking of the samples, and any device give the same evaluation.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from zoo.context import holding
 
 _MASK32 = 0xFFFFFFFF
 
@@ -116,8 +118,7 @@ def component(weights: Tensor, n: int) -> Tensor:
     return torch.searchsorted(cumulative, u.to(cumulative.dtype)).clamp_max(len(cumulative) - 1)
 
 
-@contextlib.contextmanager
-def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[None]:
+def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> AbstractContextManager[_Keys]:
     """Make `normal` and `uniform` a function of the example inside the block.
 
     Args:
@@ -129,57 +130,32 @@ def keyed(seed: int, ids: Tensor, samples: Sequence[int] = (0,)) -> Iterator[Non
     device = ids.device
     index = torch.as_tensor(list(samples), dtype=torch.int64, device=device)
     rows = _mix(_mix(ids + _mix_int(seed)).unsqueeze(0) ^ _mix(index + 0x632BE5).unsqueeze(1)).flatten()
-    token = _keys.set(_Keys(rows))
-    try:
-        yield
-    finally:
-        _keys.reset(token)
+    return holding(_keys, _Keys(rows))
 
 
-@contextlib.contextmanager
-def source(generator: torch.Generator | None) -> Iterator[None]:
+def source(generator: torch.Generator | None) -> AbstractContextManager[torch.Generator | None]:
     """Make `normal` and `uniform` draw from ``generator`` inside the block; None is the device's own."""
-    token = _source.set(generator)
-    try:
-        yield
-    finally:
-        _source.reset(token)
+    return holding(_source, generator)
 
 
-@contextlib.contextmanager
-def part_of(rows: int, start: int, stop: int, tape: list[Tensor]) -> Iterator[None]:
+def part_of(rows: int, start: int, stop: int, tape: list[Tensor]) -> AbstractContextManager[Part]:
     """Make `normal` and `uniform` give rows ``start`` to ``stop`` of what a batch of ``rows`` would be given.
 
     A batch that is divided, over processes or one part after another, then trains on the noise of the whole one.
     ``tape`` is one list for all parts that a process computes of the same batch: the first part draws for all.
     """
-    token = _part.set(Part(rows, start, stop, tape))
-    try:
-        yield
-    finally:
-        _part.reset(token)
+    return holding(_part, Part(rows, start, stop, tape))
 
 
-@contextlib.contextmanager
-def listen() -> Iterator[list[Draw]]:
+def listen() -> AbstractContextManager[list[Draw]]:
     """Write down what is drawn inside the block, in order."""
-    heard: list[Draw] = []
-    token = _heard.set(heard)
-    try:
-        yield heard
-    finally:
-        _heard.reset(token)
+    return holding(_heard, [])
 
 
-@contextlib.contextmanager
-def given(draws: Iterable[Tensor]) -> Iterator[None]:
+def given(draws: Iterable[Tensor]) -> AbstractContextManager[Iterator[Tensor]]:
     """Make `normal` and `uniform` return ``draws`` one after the other inside the block, and draw nothing: for a step
     that is transformed or captured, where a generator cannot be asked."""
-    token = _given.set(iter(draws))
-    try:
-        yield
-    finally:
-        _given.reset(token)
+    return holding(_given, iter(draws))
 
 
 def _drawn(fill: Callable[..., Tensor], like: Tensor, shared: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
+from zoo.context import holding
 from zoo.errors import UsageError
 from zoo.flows import Coupling
 from zoo.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
@@ -32,11 +33,8 @@ _found: ContextVar[dict[Prior, tuple[Tensor, Tensor]] | None] = ContextVar("zoo_
 def unchanged() -> Iterator[None]:
     """No weight changes inside the block, and nobody asks for a gradient: what a prior computes of its weights alone,
     such as the posteriors of pseudo-inputs, it computes once."""
-    token = _found.set({})
-    try:
+    with holding(_found, {}):  # a new one each time, also where this decorates a function
         yield
-    finally:
-        _found.reset(token)
 
 
 class PriorSettings(Frozen):
