@@ -461,7 +461,7 @@ def test_validation_is_the_mean_over_all_images_however_they_are_batched(monkeyp
     whole = trainer.validate()
     expected = bound(trainer.model.eval(), trainer.validation, VALIDATION_SEED).elbo
     assert len(expected) == 70 and whole[0] == pytest.approx(expected.mean().item(), rel=1e-5)
-    monkeypatch.setattr("zoo.training.choice.VALIDATION_ROWS", 24 * trainer.model.decodings)
+    monkeypatch.setattr("zoo.training.choice.VALIDATION_ROWS", 24 * trainer.model.drawn)
     # 24 images, 24 more and 22.
     assert trainer.validate() == pytest.approx(whole, rel=1e-5)
 

@@ -328,13 +328,13 @@ def test_what_is_kept_is_decided_by_what_is_trained(name: str, settings: dict[st
     model = make(name, **settings).eval()
     x, y = batch(model)
     with torch.no_grad():
-        with noise.keyed(3, ids(16), range(model.decodings)):
+        with noise.keyed(3, ids(16), range(model.drawn)):
             loss = model.losses(x, y, 1.0)["vae"]
         with noise.keyed(3, ids(16)):
             terms = model.terms(x, y)
-            criterion = model.criterion(x, y, terms) if model.decodings == 1 else None
+            criterion = model.criterion(x, y, terms) if model.drawn == 1 else None
         if criterion is None:
-            with noise.keyed(3, ids(16), range(model.decodings)):
+            with noise.keyed(3, ids(16), range(model.drawn)):
                 criterion = model.criterion(x, y, terms)
     assert criterion.shape == (16,)
     assert -criterion.mean().item() == pytest.approx(loss.item(), rel=1e-5)

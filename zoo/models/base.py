@@ -127,6 +127,12 @@ class VAE(nn.Module):
         """Whether a network draws numbers that are not of `zoo.noise` but the device's own, as dropout does."""
         return any(_drops(part) for part in self.modules())
 
+    @property
+    def drawn(self) -> int:
+        """How many samples of each example `losses` and `criterion` draw: one a decoding, unless a variant decodes on
+        the way to a sample too."""
+        return self.decodings
+
     def __init__(self, spec: DataSpec, settings: Any) -> None:
         super().__init__()
         self.spec = spec
@@ -181,7 +187,7 @@ class VAE(nn.Module):
         batch is on each of its examples; where `couples_examples`, the batch has the size of a training batch.
 
         Args:
-            terms: what `terms` gave for x and y, of another draw than what is drawn here: `decodings` samples of each
+            terms: what `terms` gave for x and y, of another draw than what is drawn here: `drawn` samples of each
                 example.
         """
         return -(terms.distortion + self.rate_weight(1.0) * terms.rate.sum(1))

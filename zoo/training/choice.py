@@ -57,15 +57,14 @@ def validate(
 ) -> tuple[float, float]:
     """Two means over ``batches``, with the weights that would be kept: of the ELBO in nats (of a model that bounds
     nothing minus the reconstruction loss), and of what is kept and waited for, `VAE.criterion`."""
-    samples = model.decodings
     # What is of a whole batch is of one as in training; of many samples an example there is room for fewer.
-    rows = batch_size if model.couples_examples else max(1, VALIDATION_ROWS // samples)
+    rows = batch_size if model.couples_examples else max(1, VALIDATION_ROWS // model.drawn)
     with evaluating(model, average):
         sums = torch.zeros(3, dtype=torch.float64, device=batches.device)
         for ids, x, y in batches.sequential(rows):
             with noise.keyed(VALIDATION_SEED, ids):
                 terms = model.terms(x, y)
-            with noise.keyed(CRITERION_SEED, ids, range(samples)):
+            with noise.keyed(CRITERION_SEED, ids, range(model.drawn)):
                 criterion = model.criterion(x, y, terms)
             found = torch.stack([terms.elbo.double().sum(), criterion.double().sum()])
             sums += torch.cat([found, found.new_full((1,), len(ids))])
