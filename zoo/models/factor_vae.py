@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, set_apart
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import Width
-from zoo.precision import full, full_precision
+from zoo.nets.code_discriminator import CodeDiscriminator, verdict
 
 
 class FactorSettings(VanillaSettings):
@@ -36,19 +35,14 @@ class FactorVAE(VanillaVAE):
 
     def __init__(self, spec: DataSpec, settings: FactorSettings) -> None:
         super().__init__(spec, settings)
-        layers: list[nn.Module] = []
-        before = settings.latent
-        for width in settings.judge:
-            layers += [nn.Linear(before, width), nn.LeakyReLU(0.2)]
-            before = width
-        self.discriminator = nn.Sequential(*layers, nn.Linear(before, 1))
+        self.discriminator = CodeDiscriminator(settings.latent, settings.judge)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return set_apart(self, "discriminator", [self.discriminator])
 
     def logit(self, z: Tensor) -> Tensor:
         """(B,): log of how much likelier z is under q(z) than under the product of its marginals."""
-        return full(self.discriminator(z)).squeeze(1)
+        return self.discriminator(z)
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         terms = self.terms(x, y)
@@ -62,12 +56,6 @@ class FactorVAE(VanillaVAE):
         discern = verdict(self.logit(codes[:half]), self.logit(shuffled))
         loss = (bound + self.settings.gamma * total_correlation).mean()
         return Losses({"vae": loss, "discriminator": discern}, terms)
-
-
-@full_precision
-def verdict(codes: Tensor, shuffled: Tensor) -> Tensor:
-    """The discriminator's loss in nats, log 2 where it knows nothing, from logits of being a code."""
-    return 0.5 * (F.softplus(-codes).mean() + F.softplus(shuffled).mean())
 
 
 def shuffle(z: Tensor, u: Tensor) -> Tensor:
