@@ -196,7 +196,8 @@ def test_a_vamp_prior_is_refused_when_it_is_asked_for_or_can_be_trained(name: st
     fields = registry().variants[name].load().Settings.model_fields
     if "prior" not in fields or fields["prior"].annotation is not PriorSettings:
         pytest.skip("its prior is not one of `zoo.priors`")
-    asked = {"prior": {"name": "vamp"}, "posterior": {"name": posterior}}
+    # A prior whose draws alone are looked at learns from what stays of the rate.
+    asked = {"prior": {"name": "vamp"}, "posterior": {"name": posterior}, "rate": 1.0}
     try:
         model = make(name, **{key: value for key, value in asked.items() if key in fields})
     except UsageError as error:
@@ -301,6 +302,7 @@ BESIDE = {
     "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
     "vae_gan": "an adversary's opinion",
     "factor_vae": "an adversary's opinion",
+    "adversarial_ae": "an adversary's opinion",
     "m2": "the labels of some examples",
     "nvae_lite": "a penalty of its weights",
     "two_stage_vae": "a stage at a time",
