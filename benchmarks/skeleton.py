@@ -13,7 +13,7 @@ from zoo.files import atomic_write
 from zoo.plain_yaml import parse_yaml
 from zoo.registry import Registry, VariantEntry, registry, registry_path
 
-SPELT = {"vae": "VAE", "gan": "GAN", "vq": "VQ", "iwae": "IWAE", "nvae": "NVAE"}
+SPELT = {"ae": "AE", "vae": "VAE", "gan": "GAN", "vq": "VQ", "iwae": "IWAE", "nvae": "NVAE", "rae": "RAE"}
 
 VARIANT = '''\
 """{title}: what it changes, in one sentence.

@@ -56,6 +56,11 @@ def test_a_new_variant_is_one_file_and_one_entry_and_trains(checkout: Path) -> N
     assert json.loads(done.stdout)["config"]["model"] == {"latent": 32, "weight": 2}
 
 
+def test_letters_that_stand_for_words_are_capitals() -> None:
+    assert (skeleton.class_of("sparse_ae"), skeleton.title_of("sparse_ae")) == ("SparseAE", "Sparse AE")
+    assert (skeleton.class_of("my_rae"), skeleton.title_of("aerial_vae")) == ("MyRAE", "Aerial VAE")
+
+
 @pytest.mark.parametrize("like", ["vae", "flow_vae", "nvae_lite", "cvae", "vae_gan"])
 def test_it_can_start_from_another_variant(like: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zoo" / "models").mkdir(parents=True)
