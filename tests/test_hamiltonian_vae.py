@@ -15,9 +15,9 @@ from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import ppca_log_prob
 from zoo.errors import UsageError
+from zoo.gaussians import DiagonalGaussian
 from zoo.models.hamiltonian_vae import HamiltonianVAE
 from zoo.models.vae import VanillaVAE
-from zoo.posteriors import DiagonalGaussian
 
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"encoder": {"hidden": [8]}, "decoder": {"hidden": [8], "activation": "tanh"}}

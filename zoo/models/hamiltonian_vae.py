@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.gaussians import DiagonalGaussian
 from zoo.models.base import Settings, repeat
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
-from zoo.posteriors import DiagonalGaussian, FlowSample
+from zoo.posteriors import FlowSample
 from zoo.precision import full, full_precision
 from zoo.priors import Prior, make_prior
 
