@@ -92,7 +92,8 @@ def rate_not_negative(subject: Subject) -> None:
     hold(
         mean >= -4 * error - 1e-5,
         f"the rate is {mean:.4g} nats on average, and a KL divergence is not negative",
-        "turn its sign: the rate is E[log q(z | x) - log p(z)], and the ELBO is -(distortion + rate)",
+        "turn its sign, or look for a density or a determinant that is left out: the rate is E[log q(z | x) - "
+        "log p(z)], and the ELBO is -(distortion + rate)",
     )
 
 
