@@ -28,4 +28,7 @@ def new(name: str, like: str, plugin: Path | None) -> None:
     after = f"pip install --no-deps -e {shlex.quote(str(plugin))}\n" if plugin else ""
     click.echo(f"\n{after}zoo check {name}\nzoo train {name} --data synthetic")
     if not plugin:
-        click.echo("\nTo share it: its paper in the file and in registry.yaml, and its row in the README's table.")
+        click.echo(
+            "\nTo share it: its paper in the file and in registry.yaml, its row in the README's table, its place in a\n"
+            "suite of benchmarks/suites, its page (python -m benchmarks.report.pages), and tests of what is its own."
+        )
