@@ -51,6 +51,14 @@ def test_each_zoo_command_runs(
     assert (code, bool(out)) == (0, True), command
 
 
+def test_the_variants_of_the_family_are_as_many_as_is_said() -> None:
+    words = "fifteen sixteen seventeen eighteen nineteen twenty twenty-one twenty-two twenty-three twenty-four".split()
+    suite = suite_named("family")
+    more = words[len(suite.variants) - 1 - 15]
+    assert suite.variants[0] == "vae" and suite.summary.endswith(f"the vanilla VAE beside {more} more variants.")
+    assert f"the {more} other variants on MNIST (`zoo bench family`)" in " ".join(README.split())
+
+
 def test_the_other_commands_are_the_makefile_s_and_pip_s() -> None:
     others = [command for command in commands() if not command.startswith("zoo ")]
     assert others == ["make bench", "make test", "pip install -e ."]
