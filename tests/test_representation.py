@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.digits.model import load_digit_classifier
@@ -230,6 +231,18 @@ def test_tsne_keeps_clusters_and_repeats_itself() -> None:
     assert points.shape == (120, 2) and np.array_equal(points, tsne(z))
     assert knn(points[::2], y[::2], points[1::2], y[1::2], k=3).mean() > 0.95
     assert tsne(z[:4]).shape == (4, 2)
+
+
+def test_codes_wider_than_fifty_are_shown_to_tsne_by_their_principal_components(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[np.ndarray] = []
+    monkeypatch.setattr(TSNE, "fit_transform", lambda self, codes: shown.append(codes))
+    wide = np.random.default_rng(0).normal(size=(80, 60)) * np.arange(1, 61)
+    for codes in (wide, wide[:, :50]):
+        tsne(codes)
+    assert np.array_equal(shown[0], pca(wide, 50)[0].astype(np.float32))
+    assert np.array_equal(shown[1], wide[:, :50].astype(np.float32))
 
 
 @pytest.mark.parametrize("project", [pca, tsne])
