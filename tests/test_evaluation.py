@@ -587,6 +587,22 @@ def test_samples_are_of_their_class_and_of_every_class_that_was_seen(
     assert torch.bincount(asked[0], minlength=10).tolist() == [10, 10, 10, 10, 0, 10, 10, 10, 10, 10]
 
 
+def test_what_the_samples_add_is_the_difference_from_the_same_real_images_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classification, "FEW", 40)
+    right = {90: 0.0, 40: 0.5, 180: 0.75}  # of the samples or as many real images, of few, and of both
+
+    def learnt(pixels, labels, test, seed) -> torch.Tensor:
+        return (torch.arange(len(test)) < right[len(pixels)] * len(test)).double()
+
+    monkeypatch.setattr(classification, "learnt", learnt)
+    metrics, _ = classification.classification(run(tmp_path, "cvae", "synthetic", "evaluate.cas=90"))
+    assert metrics["cas_few"]["value"] == 0.5 and metrics["cas_augmented"]["value"] == 0.75
+    # A quarter of 256 images: the error is that of their differences, sqrt(3 / 16 / 255).
+    assert metrics["cas_augmented"]["note"].startswith("+0.2500 ± 0.0271 over")
+
+
 def test_real_data_has_no_bytes_for_the_classifier(tmp_path: Path) -> None:
     made = run(tmp_path, "cvae", "synthetic", "evaluate.cas=10")
     made.images = replace(made.images, spec=replace(made.images.spec, support="real"), splits={
