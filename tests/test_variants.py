@@ -159,6 +159,21 @@ def test_a_layer_without_a_unit_is_refused(name: str) -> None:
             check_settings(name, parse_setting(f"{path}={wrong}")["model"])
 
 
+def prefixes(kind: type[BaseModel]) -> Iterator[str]:
+    """What stands before a setting: before the variant's own "", before those of its encoder "encoder.", and so on."""
+    yield ""
+    for key, field in kind.model_fields.items():
+        if inner := settings_class(field.annotation):
+            yield from (f"{key}.{prefix}" for prefix in prefixes(inner))
+
+
+@every_variant
+def test_a_misspelt_setting_is_refused_at_any_depth(name: str) -> None:
+    for prefix in prefixes(registry().variants[name].load().Settings):
+        with pytest.raises(UsageError, match=f"{prefix}no_such"):
+            check_settings(name, parse_setting(f"{prefix}no_such=1")["model"])
+
+
 @pytest.mark.parametrize("spec", [DIGITS, COLOUR], ids=["digits", "colour"])
 @every_variant
 def test_the_defaults_make_a_model_that_can_be_trained(name: str, spec: DataSpec) -> None:
