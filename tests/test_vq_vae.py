@@ -467,6 +467,15 @@ def test_samples_are_decoded_codes_of_the_prior() -> None:
     torch.testing.assert_close(frequency, expected, atol=0.05, rtol=0)
 
 
+def test_the_model_s_codebook_starts_at_what_its_encoder_makes_of_the_first_images() -> None:
+    model, x = tiny(), every_image()
+    with torch.no_grad():
+        rows = model.encode(x).movedim(1, -1).flatten(0, -2)
+        model.initialise(x)
+    assert torch.cdist(model.quantiser.codebook, rows).min(1).values.max() < 1e-6
+    assert torch.equal(model.quantiser.cluster_sum, model.quantiser.codebook)
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64), (1, 7, 9), (3, 5, 2)])
 @pytest.mark.parametrize("halvings", [1, 2, 3])
 def test_any_size_of_image(shape: tuple[int, int, int], halvings: int) -> None:
