@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
@@ -431,6 +432,26 @@ def test_large_pictures_are_shown_to_the_initialisation_few_at_a_time(tmp_path: 
     monkeypatch.setattr("zoo.training.trainer.SHOWN_NUMBERS", 100 * 28 * 28)
     run(tmp_path / "b", "train.epochs=0")
     assert shown == [512, 128]  # whole batches of 64
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_after_training_every_example_is_shown_once_to_the_weights_that_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    shown: list[tuple[list[int], dict[str, Tensor]]] = []
+
+    def recollect(model: VanillaVAE, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        pictures = [hash(x.numpy().tobytes()) for part, _ in batches for x in part]
+        shown.append((pictures, copy.deepcopy(model.state_dict())))
+
+    monkeypatch.setattr(VanillaVAE, "recollect", recollect)
+    # 120 examples are one batch of 64 and most of another. The second of two epochs is too fast to be the best.
+    small = ["data.options.n_train=120", "data.binarise=threshold", "train.epochs=2", f"train.keep={keep}"]
+    run(tmp_path, *small, "train.schedule=stages", "train.stages=[[1,1e-3],[1,1.0]]", "train.clip=null")
+    ((pictures, kept),) = shown
+    train = load_images(resolve("vae", "synthetic", settings=settings(*small)))["train"]
+    assert sorted(pictures) == sorted(hash(x.numpy().tobytes()) for x in (train.pixels > 127).float())
+    assert same(kept, weights(tmp_path))
 
 
 def test_validation_does_not_move_training(tmp_path: Path) -> None:
