@@ -221,6 +221,13 @@ def test_hashes_are_cut_on_the_board_and_whole_in_the_record() -> None:
     assert notation.short_hashes("1000000000000000000000 and defaced") == "1000000000000000000000 and defaced"
 
 
+@given(st.text(), st.integers(1, 12))
+def test_a_shortened_text_is_one_line_that_fits_and_says_where_it_was_cut(text: str, width: int) -> None:
+    whole, found = " ".join(text.split()), notation.shorten(text, width)
+    assert len(found) <= width and (found == whole or len(whole) > width)
+    assert found == whole or (found.endswith("…") and whole.startswith(found[:-1]))
+
+
 @pytest.mark.parametrize(
     ("name", "metrics", "ours"),
     [
