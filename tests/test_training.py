@@ -242,6 +242,19 @@ def test_a_model_that_is_told_the_class_is_not_shown_images_whose_class_is_hidde
         make_trainer(config, fresh_model(config, images.spec), hidden, choose("cpu"))
 
 
+def test_each_part_of_a_batch_is_told_its_own_classes() -> None:
+    found = []
+    for size in (64, 24):  # the whole, and two parts with a smaller third
+        config = resolve("cvae", "synthetic", settings=settings("train.epochs=1", f"train.micro_batch={size}"))
+        images = load_images(config)
+        trainer = make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+        torch.manual_seed(1)
+        row, _ = trainer.stepper.apply(*next(trainer.train.epoch(0)), trainer.progress(), 1e-3)
+        found.append([row, *(parameter.grad for parameter in trainer.model.parameters())])
+    for whole, parts in zip(*found, strict=True):
+        assert (whole - parts).abs().max() <= 1e-4 * whole.abs().max()
+
+
 @pytest.mark.parametrize(("share", "together"), [(0.1, True), (0.0, False)])
 def test_a_network_that_drops_what_it_likes_is_not_trained_on_parts(share: float, together: bool) -> None:
     config = resolve("vae", "synthetic", settings=settings("train.epochs=1", "train.micro_batch=16"))
