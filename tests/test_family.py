@@ -109,8 +109,12 @@ def test_beta_tcvae_with_unit_weights_is_a_vae_and_beta_weighs_the_total_correla
     model.train_size = 1000
     torch.manual_seed(1)
     assert model.losses(x)["vae"].item() != losses[3.0], "the size of the data set is in the weights"
+
+
+@pytest.mark.parametrize("name", ["beta_tcvae", "dip_vae"])
+def test_what_is_computed_from_diagonal_posteriors_refuses_others(name: str) -> None:
     with pytest.raises(UsageError, match="diagonal posterior"):
-        make("beta_tcvae", posterior={"name": "planar"})
+        make(name, posterior={"name": "planar"})
 
 
 @pytest.mark.parametrize("estimator", ["mss", "mws"])

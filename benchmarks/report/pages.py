@@ -169,7 +169,7 @@ def _measured(name: str, found: list[Table]) -> Iterator[str]:
     shown = [(table, row) for table in found for row in table.rows if row.variant == name]
     if not shown:
         yield (
-            f"No record of this variant is kept yet. `zoo bench mnist --variants {name}` makes one; those of `quick` "
+            f"No record of this variant is kept yet. `zoo bench family --variants {name}` makes one; those of `quick` "
             "are each checkout's own and stand on its board only."
         )
         return
