@@ -125,7 +125,7 @@ def test_it_is_the_cooling_and_not_the_dynamics_that_brings_the_bound_nearer() -
 def test_it_is_a_bound_whatever_moves_the_momenta() -> None:
     x = data()[:16]
     model, _ = linear(data(), beta_0=0.9, steps=2, step_size=0.05)
-    model.force = lambda z, x: 0.3 * torch.sign(z) - 0.3 * z.flip(1).sin()
+    model.force = lambda z, x, _: 0.3 * torch.sign(z) - 0.3 * z.flip(1).sin()
     evidence, _ = closed_form(model, x)
     torch.manual_seed(3)
     weights = model.log_weights(x.view(16, 1, 1, -1), k=20_000)
@@ -169,7 +169,7 @@ def test_heating_and_steps_and_cooling_leave_volume_as_it_is(tempering: str) -> 
 @every_tempering
 def test_the_first_momenta_are_as_hot_as_the_schedule_says(tempering: str) -> None:
     model, x = make(tempering=tempering, beta_0=0.3, steps=5), bits(1)
-    model.force = lambda z, x: torch.zeros_like(z)
+    model.force = lambda z, x, _: torch.zeros_like(z)
     gamma, zero = torch.ones(1, 2).double(), torch.zeros(1, 2).double()
     z, rho = model.leapfrog(zero, gamma, x)
     torch.testing.assert_close(rho, gamma)
@@ -295,6 +295,30 @@ def test_any_prior_with_a_gradient_gives_a_bound_that_is_measured_as_it_is(prior
         gaussians, _ = model.prior.components()
         assert isinstance(gaussians, DiagonalGaussian)
         torch.testing.assert_close(gaussians.mean, model.start(model.prior.pseudo_inputs()).mean)
+
+
+def test_steps_follow_a_vamp_prior_whose_encoder_normalises_batches_and_encode_its_pseudo_inputs_once() -> None:
+    """Batch normalisation writes down what it sees, which nothing may do whose gradient is being taken."""
+    settings = {"encoder": {"timm": "resnet18"}, "prior": {"name": "vamp", "components": 3}}
+    torch.manual_seed(0)
+    model = create_model("hamiltonian_vae", data=DataSpec((1, 16, 16), "binary"), latent=2, **settings)
+    x, norms = torch.rand(4, 1, 16, 16).round(), model.encoder.backbone.bn1
+    model.losses(x)["vae"].backward()
+    assert norms.num_batches_tracked == 3  # of x, of the pseudo-inputs for the steps, and for the bound
+    assert model.prior.free_inputs.grad.abs().max() > 0
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_the_gradient_of_the_loss_goes_through_a_prior_that_the_steps_follow() -> None:
+    model, x = make(steps=2, prior={"name": "vamp", "components": 2}), bits(3)
+
+    def loss(*_: Tensor) -> Tensor:
+        with noise.keyed(0, torch.arange(3)):
+            return model.losses(x)["vae"]
+
+    with torch.no_grad():
+        model.prior.free_inputs.uniform_(0.2, 0.8)
+    assert torch.autograd.gradcheck(loss, [model.prior.free_inputs, model.head.bias])
 
 
 @pytest.mark.parametrize(

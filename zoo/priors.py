@@ -72,6 +72,10 @@ class Prior(nn.Module):
         """log p(z) (...) for z (..., D)."""
         raise NotImplementedError
 
+    def density(self) -> Callable[[Tensor], Tensor]:
+        """`log_prob` as it is now: what it computes of the weights alone is computed here, once for all that ask."""
+        return self.log_prob
+
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         """n draws (n, D). ``temperature`` scales the standard deviation (of each component), not the mean."""
         raise NotImplementedError
@@ -124,12 +128,16 @@ class _Mixture(Prior):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log sum_k w_k N(z; m_k, v_k)."""
+        return self.density()(z)
+
+    def density(self) -> Callable[[Tensor], Tensor]:
         found = _found.get()
         found = {} if found is None else found
         if self not in found:
             gaussians, log_weights = self.components()
             found[self] = _factors(gaussians.mean, gaussians.log_variance, log_weights)
-        return _log_mixture(z, *found[self])
+        factors, constant = found[self]
+        return lambda z: _log_mixture(z, factors, constant)
 
     def sample(self, n: int, temperature: float = 1.0) -> Tensor:
         gaussians, log_weights = self.components()

@@ -95,11 +95,12 @@ class HamiltonianVAE(VanillaVAE):
         temperature = (1 - done.square()) / beta + done.square()
         return (temperature[1:] / temperature[:-1]).sqrt()
 
-    def force(self, z: Tensor, x: Tensor) -> Tensor:
-        """The gradient of log p(x, z) with respect to z, (B, D)."""
+    def force(self, z: Tensor, x: Tensor, log_prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The gradient of log p(x, z) with respect to z, (B, D); ``log_prior`` is the prior's `density`."""
+        log_prior = log_prior or self.prior.density()
 
         def log_joint(z: Tensor) -> Tensor:
-            return (self.log_likelihood(self.decode(z), x) + self.prior.log_prob(z)).sum()
+            return (self.log_likelihood(self.decode(z), x) + log_prior(z)).sum()
 
         # Unlike autograd's own it is there where nobody asks for gradients, and where models are stacked.
         return full(torch.func.grad(log_joint)(z))
@@ -110,13 +111,13 @@ class HamiltonianVAE(VanillaVAE):
         Every part of a step moves z by a function of the momenta or the momenta by one of z, which leaves volume as it
         is. Cooling divides volume by what heating multiplied it by.
         """
-        step, cooling = self.step_size(), self.cooling()
+        step, cooling, log_prior = self.step_size(), self.cooling(), self.prior.density()
         momentum = momentum / cooling.prod()
-        force = self.force(z, x)
+        force = self.force(z, x, log_prior)
         for alpha in cooling.unbind():
             momentum = momentum + 0.5 * step * force
             z = z + step * momentum
-            force = self.force(z, x)
+            force = self.force(z, x, log_prior)
             momentum = alpha * (momentum + 0.5 * step * force)
         return z, momentum
 
