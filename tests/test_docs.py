@@ -7,6 +7,7 @@ would need a download or long training is resolved instead: parsed, its configur
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 import shutil
@@ -243,6 +244,13 @@ def matches(file: str, name: str) -> list[str]:
 def test_the_tests_that_a_page_names_exist(path: Path) -> None:
     for file, name in named_tests(path.read_text()):
         assert len(matches(file, name)) == 1, f"{file}::{name} is {matches(file, name)}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_the_parts_of_the_code_that_a_page_names_exist(path: Path) -> None:
+    named = set(re.findall(r"`((?:zoo|benchmarks)(?:\.\w+)+)`", path.read_text()))
+    for name in named - {registry_module.VARIANT_GROUP, registry_module.DATASET_GROUP}:
+        pkgutil.resolve_name(name)
 
 
 def test_the_promises_of_reliability_are_named_with_their_tests() -> None:
