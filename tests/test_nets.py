@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from zoo import create_model
+from zoo import create_model, load_run
+from zoo.config import resolve
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
 from zoo.nets import EncoderSettings, make_encoder
 from zoo.nets.aside import aside
+from zoo.runs import train_run
+from zoo.training.precision import choose
 
 SPEC = DataSpec((1, 28, 28), "binary", classes=10)
 
@@ -59,6 +64,28 @@ def test_fetched_weights_see_images_as_their_training_did(monkeypatch: pytest.Mo
     known = [torch.tensor(fetched.backbone.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")]
     mean, std = known if channels == 3 else (each.mean() for each in known)
     assert torch.allclose(fetched.eval()(x), fetched.backbone((x - mean) / std), atol=1e-6)
+
+
+def test_a_run_that_began_with_fetched_weights_is_loaded_without_fetching_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+
+    create = timm.create_model
+    asked: list[bool] = []
+
+    def fetch(name: str, pretrained: bool, **options: Any) -> nn.Module:
+        asked.append(pretrained)
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", fetch)
+    settings = ["encoder.timm=resnet10t", "encoder.pretrained=yes", "train.epochs=1", "train.batch_size=32"]
+    trained = train_run(resolve("vae", "synthetic", settings=settings), tmp_path, choose("cpu")).model.eval()
+    assert asked and all(asked)
+    asked.clear()
+    loaded, x = load_run(tmp_path), torch.rand(2, *trained.spec.shape)
+    assert asked and not any(asked)
+    assert torch.equal(loaded.infer(x).centre, trained.infer(x).centre)
 
 
 @pytest.mark.parametrize("fails", [False, True])

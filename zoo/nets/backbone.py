@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
 
+from zoo.context import holding
 from zoo.errors import UsageError, unknown
 from zoo.nets import EncoderSettings, require, with_planes
+
+_fetches: ContextVar[bool] = ContextVar("_fetches", default=True)
+
+
+def unfetched() -> AbstractContextManager[bool]:
+    """Inside of the block a backbone is made as for its published weights, and none are fetched: they come after."""
+    return holding(_fetches, False)
 
 
 class TimmEncoder(nn.Module):
@@ -28,7 +39,8 @@ class TimmEncoder(nn.Module):
         if not timm.is_model(settings.timm):
             listing = "python -c 'import timm; print(timm.list_models())'"
             raise unknown("timm model", str(settings.timm), timm.list_models(), listing)
-        options = dict(in_chans=shape[0] + condition, num_classes=0, pretrained=settings.pretrained)
+        options = dict(in_chans=shape[0] + condition, num_classes=0)
+        options["pretrained"] = settings.pretrained and _fetches.get()
         try:
             self.backbone = timm.create_model(settings.timm, img_size=shape[1:], **options)
         except TypeError:
@@ -40,8 +52,8 @@ class TimmEncoder(nn.Module):
         if self.standardises:
             for name in ("mean", "std"):
                 known = torch.tensor(self.backbone.pretrained_cfg[name])
-                known = known if len(known) == shape[0] else known.mean().expand(shape[0])
-                self.register_buffer(name, known.clone().view(-1, 1, 1))
+                known = known if len(known) == shape[0] else known.mean().repeat(shape[0])
+                self.register_buffer(name, known.view(-1, 1, 1))
         self.features = self.backbone.num_features
         if hasattr(self.backbone, "head_hidden_size"):
             self.features = self.backbone.head_hidden_size or self.features

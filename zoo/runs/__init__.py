@@ -18,6 +18,7 @@ from zoo.errors import UsageError, ZooError
 from zoo.files import sweep
 from zoo.models import build
 from zoo.models.base import VAE
+from zoo.nets.backbone import unfetched
 from zoo.noise import seed_for
 from zoo.registry import registry
 from zoo.runs.folder import MODEL, claimed, decided, describe_run, finished, locked, remember
@@ -191,14 +192,15 @@ def _loaded(folder: Path, device: str) -> tuple[VAE, Result]:
     if not finished(folder):
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
     config = config.model_copy(update={"model": _without_downloads(config.model)})
-    _check_fit(config, spec, folder / MODEL)
-    try:
-        model = build_model(config, spec)
-    except ZooError:
-        raise
-    except Exception as error:  # whatever a network says of sizes that nobody has
-        said = type(error).__name__
-        raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
+    with unfetched():
+        _check_fit(config, spec, folder / MODEL)
+        try:
+            model = build_model(config, spec)
+        except ZooError:
+            raise
+        except Exception as error:  # whatever a network says of sizes that nobody has
+            said = type(error).__name__
+            raise ZooError(f"{folder / 'run.json'} asks for a model that cannot be built ({said}).") from None
     result = _kept(model, folder / MODEL)
     # As it was trained and evaluated, to the bit.
     channels_last = bool(described.compute.get("channels_last"))
@@ -213,8 +215,9 @@ def build_model(config: RunConfig, spec: DataSpec) -> VAE:
 
 
 def _without_downloads(settings: Any) -> Any:
-    # The weights come from the run: nothing that it names is fetched.
-    if not isinstance(settings, dict):
+    # The weights come from the run: nothing that it names is fetched. A backbone of timm has more of its weights than
+    # themselves, and `unfetched`.
+    if not isinstance(settings, dict) or settings.get("timm"):
         return settings
     return {name: False if name == "pretrained" else _without_downloads(value) for name, value in settings.items()}
 
