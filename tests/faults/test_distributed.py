@@ -7,19 +7,21 @@ import os
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from benchmarks import record
 from tests.faults.children import fork, wait
 from tests.test_training import same, weights
 from zoo.errors import UsageError
 from zoo.training import checkpoint, trainer
-from zoo.training.distributed import ALONE, asked_for
+from zoo.training.distributed import ALONE, asked_for, joined
 
 SETTINGS = (
     "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=4", "train.batch_size=64", "train.epochs=3", "train.ema=0.9",
@@ -91,6 +93,21 @@ def test_of_a_finished_run_the_first_process_alone_tells(tmp_path: Path) -> None
     once = (tmp_path / "said").read_text()
     assert [wait(child) for child in together(tmp_path, arguments)] == [0, 0]
     assert (tmp_path / "said").read_text() == 2 * once
+
+
+def test_what_was_added_up_last_is_let_go_of_after_the_processes_have_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Under PyTorch 2.6 pairs of processes whose tensors were gone hung there in 8 of 28 tries, and in none of 146 else.
+    kept: list[weakref.ref[torch.Tensor]] = []
+    there: list[bool] = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *given, **named: None)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: kept.append(weakref.ref(tensor)))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: there.extend(one() is not None for one in kept))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with joined(torch.device("cpu")) as world:
+        world.average([torch.ones(3)])
+        world.any(True, device=torch.device("cpu"))
+    assert there == [True, True] and all(one() is None for one in kept)
 
 
 def test_a_run_of_two_goes_on_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

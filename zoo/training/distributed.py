@@ -8,6 +8,7 @@ never see. Whoever is alone pays nothing: without `torchrun` there is a world of
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from zoo.errors import UsageError, one_line
+
+
+# What gloo's two threads may still hold. One that is the last to let go of a tensor needs Python's lock, which PyTorch
+# 2.6 does not give away while it waits for those threads to end: a run that was finished could hang there.
+_latest: deque[Tensor] = deque(maxlen=2)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class World:
     def add(self, tensor: Tensor) -> Tensor:
         """Sum over the processes, in place; the same bits on each."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            _sum(tensor)
         return tensor
 
     def average(self, gradients: Iterable[Tensor]) -> None:
@@ -48,7 +54,7 @@ class World:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-        dist.all_reduce(flat)
+        _sum(flat)
         flat /= self.size
         for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(piece.view_as(tensor))
@@ -64,6 +70,11 @@ class World:
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
+
+
+def _sum(tensor: Tensor) -> None:
+    _latest.append(tensor)
+    dist.all_reduce(tensor)
 
 
 ALONE = World()
@@ -100,3 +111,4 @@ def joined(device: torch.device) -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+        _latest.clear()
