@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from zoo.errors import UsageError, one_line
 
-
 # What gloo's two threads may still hold. One that is the last to let go of a tensor needs Python's lock, which PyTorch
 # 2.6 does not give away while it waits for those threads to end: a run that was finished could hang there.
 _latest: deque[Tensor] = deque(maxlen=2)
