@@ -40,20 +40,16 @@ class FactorVAE(VanillaVAE):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return set_apart(self, "discriminator", [self.discriminator])
 
-    def logit(self, z: Tensor) -> Tensor:
-        """(B,): log of how much likelier z is under q(z) than under the product of its marginals."""
-        return self.discriminator(z)
-
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         terms = self.terms(x, y)
         z = terms.aux["z"]
-        total_correlation = self.logit(z)
+        total_correlation = self.discriminator(z)
         bound = terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)
         terms.aux["total_correlation"] = total_correlation.detach()
         codes, half = z.detach(), (len(x) + 1) // 2
         rest = slice(len(x) // 2, None)
         shuffled = shuffle(codes[rest], noise.uniform(codes)[rest])
-        discern = verdict(self.logit(codes[:half]), self.logit(shuffled))
+        discern = verdict(self.discriminator(codes[:half]), self.discriminator(shuffled))
         loss = (bound + self.settings.gamma * total_correlation).mean()
         return Losses({"vae": loss, "discriminator": discern}, terms)
 
