@@ -22,7 +22,7 @@ import click
 import pytest
 import yaml
 
-from benchmarks import cli, matrix, skeleton
+from benchmarks import catalogue, cli, matrix, skeleton
 from benchmarks.recipe import recipe_named
 from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
@@ -251,6 +251,32 @@ def test_the_parts_of_the_code_that_a_page_names_exist(path: Path) -> None:
     named = set(re.findall(r"`((?:zoo|benchmarks)(?:\.\w+)+)`", path.read_text()))
     for name in named - {registry_module.VARIANT_GROUP, registry_module.DATASET_GROUP}:
         pkgutil.resolve_name(name)
+
+
+def called_here(page: Path) -> list[list[str]]:
+    """What stands in the last column of each table of a page whose head is `here`: a list of code a row."""
+    rows, inside = [], False
+    for line in page.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        inside = bool(cells) and (inside or cells[-1] == "here")
+        if inside and cells[-1] != "here" and not set(cells[-1]) <= set(":-"):
+            rows.append(re.findall(r"`([^`]+)`", cells[-1]))
+    return rows
+
+
+def test_what_another_library_calls_a_model_can_be_made_here() -> None:
+    named_metrics = {metric.name for metric in catalogue.METRICS}
+    models, metrics = [], []
+    for row in called_here(DOCS / "howto" / "other-libraries.md"):
+        assert row
+        if row[0].split()[0] in registry().variants:
+            models.append(shlex.split(row[0]))
+        else:
+            metrics += row
+    assert len(models) > 20 and set(metrics) <= named_metrics
+    for words in models:
+        data = [] if "--data" in words else ["--data", "synthetic"]
+        resolve_all(cli.zoo.commands["train"].make_context("train", [*words, *data]))
 
 
 def test_the_promises_of_reliability_are_named_with_their_tests() -> None:
