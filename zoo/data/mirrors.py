@@ -11,12 +11,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.errors import ZooError
 
@@ -41,12 +43,23 @@ def address(url: str, files: Mapping[str, str], unzip: bool = False) -> Mirror:
         for name, remote in files.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            request = urllib.request.Request(url + remote, headers={"User-Agent": "vae-zoo"})
-            with (
-                urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer,
-                target.open("wb") as file,
-            ):
+            with _answer(url + remote) as answer, target.open("wb") as file:
                 shutil.copyfileobj(gzip.GzipFile(fileobj=answer) if unzip else answer, file, 1 << 20)
+
+    return Mirror(url, gather)
+
+
+def archive(url: str, files: Collection[str]) -> Mirror:
+    """A gzipped tar at an official address: ``files`` are its members, which keep their paths; others are left out."""
+
+    def gather(folder: Path) -> None:
+        with _answer(url) as answer, tarfile.open(fileobj=answer, mode="r|gz") as tar:
+            for member in tar:
+                if member.name in files and member.isfile():
+                    target = folder / member.name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with tar.extractfile(member) as source, target.open("wb") as file:
+                        shutil.copyfileobj(source, file, 1 << 20)
 
     return Mirror(url, gather)
 
@@ -90,6 +103,11 @@ def debian(package: str, files: Mapping[str, str]) -> Mirror:
                     shutil.copyfileobj(source, file, 1 << 20)
 
     return Mirror(f"the Debian package {package}", gather)
+
+
+def _answer(url: str) -> Any:
+    request = urllib.request.Request(url, headers={"User-Agent": "vae-zoo"})
+    return urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
 
 
 def _run(command: list[str], cwd: str | None = None) -> None:

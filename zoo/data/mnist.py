@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zoo.data.fetch import ASSETS, fetch, problem
+from zoo.data.fetch import official
 from zoo.data.idx import IDX_FILES, read_idx
 from zoo.data.images import DataSpec, Images, ImageSet
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError
 
 VALIDATION = 10_000
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -73,13 +73,7 @@ def partly_labelled(images: ImageSet, labelled: int, share: float = 0.1, seed: i
 def _load(
     name: str, top: str, classes: tuple[str, ...], root: str | Path | None, validation: int = VALIDATION
 ) -> ImageSet:
-    if root is None:
-        folder = fetch(name)
-    else:
-        folder = Path(root).expanduser()
-        wrong = problem(ASSETS[name], folder)
-        if wrong is not None:
-            raise ZooError(f"{folder} does not hold {name}: {wrong}.")
+    folder = official(name, root)
     images, labels, test_images, test_labels = (read_idx(folder / top / "raw" / file) for file in IDX_FILES)
     if not 0 < validation < len(images):
         raise UsageError(f"validation is a number of images below {len(images)}, not {validation}.")
