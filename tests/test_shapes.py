@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from zoo.data import grids, room, shapes, sprites
+from zoo.data import grids, room, shapes, shapes3d, sprites
 from zoo.data.images import ImageSet
 from zoo.data.shapes import load_shapes
 from zoo.data.shapes3d import load_shapes3d
@@ -260,6 +262,72 @@ def test_light_is_shared_out_and_geometry_is_what_it_says() -> None:
     # What is round all about looks the same from everywhere but for the room and the light; a box does not.
     outline = [room._light(7, shape, turn)[room.OBJECT] > 0 for shape in (0, 1) for turn in (0, 7)]
     assert (outline[2] != outline[3]).sum() <= 2 < 40 < (outline[0] != outline[1]).sum()
+
+
+@pytest.fixture
+def small_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[int, ...]:
+    """A 3D Shapes of 192 pictures, kept in a memory map as the full one is, of which a few are read at once."""
+    monkeypatch.setattr(shapes3d, "GRIDS", {"full": (2, 2, 2, 2, 4, 3), "mini": (1, 2, 1, 2, 2, 3)})
+    monkeypatch.setattr(shapes3d, "BLOCK", 40)
+    monkeypatch.setattr(grids, "IN_MEMORY", 0)
+    monkeypatch.setattr(grids, "CHUNK", 50)
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("VAE_ZOO_SHAPES3D", raising=False)
+    return shapes3d.GRIDS["full"]
+
+
+def write_h5(path: Path, sizes: tuple[int, ...]) -> None:
+    index = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+    pictures = room.render(index).transpose(0, 2, 3, 1).copy()
+    pictures[:, 0, 0] = (1, 2, 3)  # so that they can be told from drawn ones
+    values = np.stack([np.linspace(-30, 30, size)[k] for size, k in zip(sizes, index.T)], axis=1)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=pictures, compression="gzip")
+        file["labels"] = values
+
+
+@pytest.mark.parametrize("grid", ["full", "mini"])
+def test_the_original_room_is_read_where_it_is(small_room, tmp_path: Path, monkeypatch, grid: str) -> None:
+    path = tmp_path / "3dshapes.h5"
+    write_h5(path, small_room)
+    drawn = load_shapes3d(grid=grid)
+    monkeypatch.setenv("VAE_ZOO_SHAPES3D", str(path))
+    real = load_shapes3d(grid=grid)
+    assert real.name.startswith("3dshapes") and drawn.name.startswith("shapes3d") and real.sha256 != drawn.sha256
+    for split in ("train", "test"):
+        assert torch.equal(real[split].factors, drawn[split].factors)
+        pixels = drawn[split].pixels.clone()
+        pixels[..., 0, 0] = torch.tensor([1, 2, 3], dtype=torch.uint8)
+        assert torch.equal(real[split].pixels, pixels)
+        assert torch.equal(real.observe(real[split].factors), pixels)
+    assert load_shapes3d(grid=grid).sha256 == real.sha256
+
+
+def test_a_file_that_is_not_3d_shapes_is_refused(small_room, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "other.h5"
+    with pytest.raises(ZooError, match="there is no 3D Shapes file"):
+        load_shapes3d(h5=path)
+    path.write_bytes(b"not at all")
+    with pytest.raises(ZooError, match="damaged, or not"):
+        load_shapes3d(h5=path)
+    write_h5(path, small_room)
+    with h5py.File(path, "r+") as file:
+        file["labels"][[3, 4]] = file["labels"][:][[4, 3]]
+    with pytest.raises(ZooError, match="in their order"):
+        load_shapes3d(h5=path)
+    write_h5(path, small_room[:-1] + (2,))
+    with pytest.raises(ZooError, match="in their order"):
+        load_shapes3d(h5=path)
+    write_h5(path, small_room)
+    content = path.read_bytes()
+    at = content.rindex(b"x\xda") if b"x\xda" in content else content.rindex(b"x^")  # where a chunk of pictures begins
+    path.write_bytes(content[: at + 8] + bytes(64) + content[at + 72 :])
+    with pytest.raises(ZooError, match="is damaged"):
+        load_shapes3d(h5=path)
+    assert [p.name for p in (tmp_path / "cache" / "3dshapes").iterdir()] == [".lock"]
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ZooError, match="pip install h5py"):
+        load_shapes3d(h5=path)
 
 
 # -- measured strokes

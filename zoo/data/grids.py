@@ -26,6 +26,7 @@ def grid_set(
     n_validation: int,
     n_test: int,
     seed: int,
+    in_order: bool = False,
     keep: bool = False,
 ) -> ImageSet:
     """The `ImageSet` of a whole grid.
@@ -40,6 +41,7 @@ def grid_set(
         n_validation, n_test: sizes of these splits, each at most a tenth of the grid; the rest is for
             training.
         seed: of the permutation.
+        in_order: draw them in the order of the grid, for a ``draw`` that reads a file.
         keep: observe pictures among those of the splits, for a ``draw`` that is dear.
     """
     names, sizes = tuple(factors), tuple(factors.values())
@@ -50,8 +52,10 @@ def grid_set(
     index = np.stack(np.unravel_index(order, sizes), axis=1).astype(np.int64)
 
     def fill(out: np.ndarray) -> None:
+        rows = np.argsort(order) if in_order else np.arange(total)
         for start in range(0, total, CHUNK):
-            out[start : start + CHUNK] = draw(index[start : start + CHUNK])
+            part = rows[start : start + CHUNK]
+            out[part] = draw(index[part])
 
     shape = (total, *spec.shape)
     if total * spec.dims <= IN_MEMORY:
