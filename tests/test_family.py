@@ -17,7 +17,7 @@ from zoo.gaussians import DiagonalGaussian, log_normal
 from zoo.models.base import Terms
 from zoo.models.dip_vae import covariance, departure
 from zoo.models.factor_vae import FactorVAE, shuffle
-from zoo.models.info_vae import discrepancy
+from zoo.models.info_vae import discrepancy, sliced_distance
 
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"latent": 3, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}}
@@ -207,6 +207,20 @@ def test_the_discrepancy_is_unbiased_and_sees_a_shift(kernel: str) -> None:
         assert discrepancy(a, b, kernel).item() == pytest.approx(2 * same - 2 * far, abs=0.02)
 
 
+def test_the_sliced_distance_is_the_mean_over_lines_of_sorted_differences() -> None:
+    a, lines, shift = torch.randn(50, 3), torch.randn(20, 3), torch.tensor([1.0, -2.0, 0.5])
+    units = lines / lines.norm(dim=1, keepdim=True)
+    shuffled = (a + shift)[torch.randperm(50)]
+    assert sliced_distance(a, shuffled, lines).item() == pytest.approx((units @ shift).square().mean().item(), rel=1e-5)
+    line = a[:, :1]
+    squares = (line.sort(0).values - (2 * line + 1).sort(0).values).square().mean().item()
+    assert sliced_distance(line, 2 * line + 1, torch.tensor([[3.0], [-0.1]])).item() == pytest.approx(squares, rel=1e-5)
+    # Of Gaussians |m|^2 / D + (s - t)^2, where both are round.
+    a, b = torch.randn(40_000, 3), 1.5 * torch.randn(40_000, 3) + shift
+    expected = shift.square().sum().item() / 3 + 0.25
+    assert sliced_distance(a, b, torch.randn(1000, 3)).item() == pytest.approx(expected, rel=0.05)
+
+
 def test_an_energy_that_no_loss_would_move_is_refused() -> None:
     with pytest.raises(UsageError, match="needs alpha below 1"):
         make("info_vae", alpha=1.0, prior={"name": "energy"})
@@ -226,14 +240,16 @@ def test_info_vae_trades_the_rate_for_the_discrepancy() -> None:
     assert found["vae"].item() == pytest.approx(-found.terms.elbo.mean().item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("kernel", ["rbf", "imq"])
-def test_info_vae_weighs_the_discrepancy_and_its_gradient_reaches_the_encoder(kernel: str) -> None:
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "sliced"])
+def test_info_vae_weighs_the_distance_and_its_gradient_reaches_the_encoder(kernel: str) -> None:
     model, x = make("info_vae", alpha=0.25, scale=5.0, kernel=kernel), bits()
     torch.manual_seed(1)
     found = model.losses(x)["vae"]
     torch.manual_seed(1)
     terms = model.terms(x)
-    distance = discrepancy(terms.aux["z"], model.prior.sample(len(x)), kernel)
+    z, draws = terms.aux["z"], model.prior.sample(len(x))
+    sliced = kernel == "sliced"
+    distance = sliced_distance(z, draws, torch.randn_like(z)) if sliced else discrepancy(z, draws, kernel)
     expected = (terms.distortion + 0.75 * terms.rate.sum(1)).mean() + 4.25 * distance
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
     given, wanted = (torch.autograd.grad(loss, model.head.weight)[0] for loss in (found, expected))

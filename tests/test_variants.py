@@ -331,6 +331,7 @@ OBJECTIVES = [(name, {}) for name in NAMES if name not in BESIDE] + [
     ("annealed_vae", {"capacity": 3.0}),
     ("dip_vae", {"version": "I"}),
     ("info_vae", {"alpha": 1.0, "kernel": "imq"}),
+    ("info_vae", {"alpha": 1.0, "kernel": "sliced"}),
     ("beta_tcvae", {"alpha": 0.5, "gamma": 2.0, "estimator": "mws"}),
     ("hvae", {"k": 4}),
     *(("iwae", {"k": 4, "bound": bound}) for bound in ("iwae", "ciwae")),

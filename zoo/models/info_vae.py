@@ -3,10 +3,13 @@
 Paper: Zhao, Song and Ermon, InfoVAE: Balancing Learning and Inference in Variational Autoencoders, AAAI 2019,
 https://arxiv.org/abs/1706.02262. With alpha = 1 and the inverse multiquadric kernel it is the WAE-MMD of Tolstikhin,
 Bousquet, Gelly and Schoelkopf, Wasserstein Auto-Encoders, ICLR 2018, https://arxiv.org/abs/1711.01558.
-Official code: https://github.com/ShengjiaZhao/InfoVAE, and of WAE https://github.com/tolstikhin/wae (neither read).
-Where we differ: the encoder of WAE is a Gaussian here, and the kernels have the width of the prior. The loss is
-distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, the maximum mean discrepancy of a batch of codes and as
-many draws of the prior, without its diagonal terms.
+With the sliced Wasserstein distance it is the SWAE of Kolouri, Pope, Martin and Rohde, Sliced Wasserstein
+Auto-Encoders, ICLR 2019, https://arxiv.org/abs/1804.01947.
+Official code: https://github.com/ShengjiaZhao/InfoVAE, of WAE https://github.com/tolstikhin/wae, of SWAE
+https://github.com/skolouri/swae (none read).
+Where we differ: the encoders of WAE and SWAE are Gaussian here, and the kernels have the width of the prior. The loss
+is distortion + (1 - alpha) rate + (alpha + lambda - 1) d, with d the squared maximum mean discrepancy, without its
+diagonal terms, of a batch of codes and as many draws of the prior, or their squared sliced distance.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
@@ -24,16 +29,17 @@ from zoo.nets import require
 from zoo.precision import full_precision
 
 Kernel = Literal["rbf", "imq"]
+Distance = Literal[Kernel, "sliced"]
 
 
 class InfoSettings(VanillaSettings):
     alpha: float = Field(0.5, le=1, description="how much of the rate is given up in training: 1 - alpha weighs it")
     scale: float = Field(100.0, ge=0, description="lambda; the distance weighs alpha + lambda - 1 in training")
-    kernel: Kernel = "rbf"
+    kernel: Distance = Field("rbf", description="of the discrepancy; sliced: a Wasserstein distance in its place")
 
 
 class InfoVAE(VanillaVAE):
-    """A vanilla VAE with a maximum mean discrepancy beside its rate."""
+    """A vanilla VAE with a distance of codes from the prior beside its rate."""
 
     Settings: ClassVar[type[Settings]] = InfoSettings
     couples_examples: ClassVar[bool] = True
@@ -48,9 +54,12 @@ class InfoVAE(VanillaVAE):
         return (1 - self.settings.alpha) * progress
 
     def distance(self, z: Tensor) -> Tensor:
-        """What codes z (B, D) add to the loss: the weighed MMD^2 from as many draws of the prior, a scalar."""
+        """What codes z (B, D) add to the loss: their weighed distance from as many draws of the prior, a scalar."""
+        kernel, draws = self.settings.kernel, self.prior.sample(len(z))
         weight = self.settings.alpha + self.settings.scale - 1
-        return weight * discrepancy(z, self.prior.sample(len(z)), self.settings.kernel)
+        if kernel == "sliced":
+            return weight * sliced_distance(z, draws, noise.normal(z))
+        return weight * discrepancy(z, draws, kernel)
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         losses = super().losses(x, y, progress)
@@ -67,6 +76,13 @@ def discrepancy(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
     within = [_kernel(part, part, kernel) for part in (a, b)]
     same = [(k.sum() - k.diagonal().sum()) / max(1, len(k) * (len(k) - 1)) for k in within]
     return same[0] + same[1] - 2.0 * _kernel(a, b, kernel).mean()
+
+
+@full_precision
+def sliced_distance(a: Tensor, b: Tensor, directions: Tensor) -> Tensor:
+    """The squared Wasserstein distance of (N, D) and (N, D) on a line, the mean over lines along (P, D), a scalar."""
+    lines = F.normalize(directions, dim=1).t()
+    return ((a @ lines).sort(0).values - (b @ lines).sort(0).values).square().mean()
 
 
 def _kernel(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
