@@ -139,3 +139,16 @@ def test_the_command_says_it_in_words_in_json_and_by_its_exit_code(zoo, monkeypa
     assert made["properties"][0]["status"] == "wrong" and len(made["properties"]) == 1
     code, _, err = zoo("check", "wrnog_vae")
     assert code == 2 and "Did you mean 'wrong_vae'?" in err
+
+
+def test_the_command_checks_a_variant_with_other_settings(zoo) -> None:  # noqa: F811
+    code, out, _ = zoo("check", "beta_vae", "--set", "beta=0.5", "--set", "prior.name=vamp", "--json")
+    assert code == 0 and json.loads(out)["passed"]
+    for variant, texts, said in (
+        ("info_vae", ["kernle=rbf"], "Did you mean 'kernel'"),
+        ("beta_vae", ["beta=-1"], "beta"),
+        ("beta_vae", ["train.epochs=3"], "'train.epochs=3' is of train"),
+        ("vae", ["prior.name=vamp", "posterior.name=iaf"], "prior.name=vamp needs posterior.name=diagonal"),
+    ):
+        code, out, err = zoo("check", variant, *(word for text in texts for word in ("--set", text)))
+        assert code == 2 and said in err and err.count("\n") == 1 and not out

@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import textwrap
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from benchmarks.commands import options
 from benchmarks.commands.exit_codes import FAILED
 
+if TYPE_CHECKING:
+    from zoo.registry import VariantEntry
+
 
 @click.command()
 @click.argument("variant")
+@click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Of the model, such as beta=2; sizes are cut down."
+)
 @options.as_json
-def check(variant: str, as_json: bool) -> None:
+def check(variant: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Test whether a variant keeps the contract, and say what is wrong with it and how to mend it.
 
-    Exit code 0: every property holds; 1: something is wrong; 2: there is no such variant.
+    Exit code 0: every property holds; 1: something is wrong; 2: there is no such variant or setting.
     """
     from zoo.registry import registry
 
     name, entry = registry().variant(variant)
+    if settings:
+        entry = _with(name, entry, settings)
     from benchmarks.check.examine import PROPERTIES, examine
     from benchmarks.check.subject import Subject
 
@@ -49,6 +58,26 @@ def check(variant: str, as_json: bool) -> None:
             click.echo("Mend the first one first: the others may follow from it.")
     if wrong:
         raise click.exceptions.Exit(FAILED)
+
+
+def _with(name: str, entry: VariantEntry, settings: tuple[str, ...]) -> VariantEntry:
+    from benchmarks.check.subject import Subject
+    from zoo.config import resolve
+    from zoo.errors import UsageError
+    from zoo.settings import parse_setting
+
+    for text in settings:
+        if other := parse_setting(text).keys() - {"model"}:
+            raise UsageError(f"'{text}' is of {min(other)}: only a model's own settings are checked.")
+    entry = entry.model_copy(update={"settings": resolve(name, "synthetic", settings=settings).model})
+    # What the class does not have, or does not take together, is refused; what else goes wrong is for the examination.
+    try:
+        Subject(name, entry).make()
+    except UsageError:
+        raise
+    except Exception:
+        pass
+    return entry
 
 
 def _sentence(text: str) -> str:
