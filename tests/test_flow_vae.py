@@ -16,7 +16,7 @@ from zoo.models.vae import VanillaVAE
 SPEC = DataSpec((1, 8, 8), "binary")
 LATENT = 5
 NETS = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16]}, "latent": LATENT}
-FLOWS = ["planar", "sylvester", "iaf", "spline"]
+FLOWS = ["planar", "radial", "sylvester", "iaf", "spline"]
 
 
 def make(flow: str) -> FlowVAE:
@@ -87,7 +87,7 @@ def test_the_posterior_is_one_setting() -> None:
     assert len(made) == len(FLOWS)
 
 
-@pytest.mark.parametrize("name", ["planar", "sylvester", "iaf", "spline"])
+@pytest.mark.parametrize("name", FLOWS)
 def test_the_code_of_an_image_is_where_a_posterior_without_spread_would_be(name: str) -> None:
     model = create_model("flow_vae", posterior={"name": name}).eval()
     with torch.no_grad():

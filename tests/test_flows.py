@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from zoo.flows import IAF, MADE, Coupling, Flow, Planar, Spline, Sylvester
+from zoo.flows import IAF, MADE, MARGIN, Coupling, Flow, Planar, Radial, Spline, Sylvester
 
 LATENT = 4
 FLOWS = {
     "planar": lambda flows=3, d=LATENT: Planar(d, flows),
+    "radial": lambda flows=3, d=LATENT: Radial(d, flows),
     "sylvester": lambda flows=3, d=LATENT: Sylvester(d, flows, min(3, d)),
     "sylvester full": lambda flows=3, d=LATENT: Sylvester(d, flows, d),
     "iaf": lambda flows=3, d=LATENT: IAF(d, flows, context=6, hidden=24),
@@ -91,7 +94,7 @@ def test_wild_features_stay_finite_in_float32(name: str, scale: float) -> None:
         assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["planar", "sylvester", "sylvester full"])
+@pytest.mark.parametrize("name", ["planar", "radial", "sylvester", "sylvester full"])
 def test_zero_features_are_the_identity(name: str) -> None:
     flow = FLOWS[name]()
     z, _ = points(20, flow)
@@ -103,7 +106,7 @@ def test_zero_features_are_the_identity(name: str) -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["planar", "sylvester"])
+@pytest.mark.parametrize("name", ["planar", "radial", "sylvester"])
 def test_small_features_are_near_the_identity(name: str) -> None:
     flow = FLOWS[name]()
     z, context = points(200, flow, scale=1e-3)
@@ -129,6 +132,34 @@ def test_planar_corrects_along_w_only() -> None:
     change = Planar.constrain(u, w)[0] - u
     along = (change * w).sum(-1, keepdim=True) / w.square().sum(-1, keepdim=True) * w
     torch.testing.assert_close(change, along)
+
+
+# ---- radial ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_radial_keeps_the_order_along_every_ray(scale: float) -> None:
+    flow = Radial(8, 1)
+    context = scale * torch.randn(200, flow.context, dtype=torch.float64)
+    centre, ray = context[:, :8], torch.nn.functional.normalize(torch.randn(200, 8, dtype=torch.float64), dim=1)
+    radii = torch.linspace(0, 30, 100, dtype=torch.float64)
+    where = torch.stack([flow(centre + r * ray, context)[0] - centre for r in radii])
+    found = (where * ray).sum(-1)
+    torch.testing.assert_close(where, found.unsqueeze(-1) * ray, rtol=0, atol=1e-9)
+    assert (context[:, -1] < 0).any() and found[0].abs().max() < 1e-9 and (found.diff(dim=0) > 0).all()
+
+
+def test_radial_is_the_formula_of_the_paper() -> None:
+    alpha, beta, centre = 2.0, -1.5, torch.tensor([1.0, -1.0], dtype=torch.float64)
+    z = torch.tensor([[4.0, 3.0]], dtype=torch.float64)  # five from the centre
+    free = torch.tensor([[*centre, math.log(math.expm1(alpha)), math.log(math.expm1(1 + beta / alpha / (1 - MARGIN)))]])
+    free = free.double()
+    free[:, 2:] -= math.log(math.expm1(1.0))
+    output, log_det = Radial(2, 1)(z, free)
+    torch.testing.assert_close(output, z + beta / (alpha + 5) * (z - centre), rtol=1e-6, atol=1e-6)
+    h, slope = 1 / (alpha + 5), -1 / (alpha + 5) ** 2
+    expected = math.log(1 + beta * h) + math.log(1 + beta * h + beta * slope * 5)
+    assert log_det.item() == pytest.approx(expected, rel=1e-6)
 
 
 # ---- Sylvester ---------------------------------------------------------------------------------------------

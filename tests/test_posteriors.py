@@ -225,7 +225,7 @@ def test_gradient_reaches_every_feature_and_parameter(name: str) -> None:
 def test_identity_parameters_give_the_diagonal_posterior(name: str) -> None:
     posterior = make_posterior(PosteriorSettings(name=name, flows=3, hidden=16, context=5), 4)
     params = torch.randn(10, posterior.size)
-    if name in ("planar", "sylvester", "householder"):
+    if name in ("planar", "radial", "sylvester", "householder"):
         params[:, 8:] = 0.0
     if name == "iaf":
         for made in posterior.flow.steps:
@@ -256,7 +256,8 @@ def test_a_flow_reaches_a_correlated_posterior(name: str) -> None:
     with torch.no_grad():
         z, log_q = posterior(params.expand(20_000, -1)).rsample()
         kl = log_q - target.log_prob(z)
-    assert kl.mean() < 0.3 * best_diagonal
+    # A radial step knows no direction: four of them go half of the way.
+    assert kl.mean() < (0.6 if name == "radial" else 0.3) * best_diagonal
     assert kl.mean() > -4 * kl.std() / math.sqrt(len(kl))
 
 

@@ -1,6 +1,6 @@
-"""Invertible maps with a log-determinant: planar, Sylvester, Householder, IAF, neural spline, affine coupling.
+"""Invertible maps with a log-determinant: planar, radial, Sylvester, Householder, IAF, neural spline, affine coupling.
 
-The first five carry a posterior: they go from noise to z, which is the direction they are fast in, take the
+The first six carry a posterior: they go from noise to z, which is the direction they are fast in, take the
 encoder's features as ``context``, keep the order of the dimensions, and have no inverse here. `Coupling`
 carries a prior and goes both ways. Call them inside `zoo.precision.full_precision`.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zuko.flows import NSF
 
-# How far from -1 the slope of a planar or Sylvester step stays: at -1 the map is not invertible and the
+# How far from -1 the slope of a planar, radial or Sylvester step stays: at -1 the map is not invertible and the
 # log-determinant is infinite, and float32 reaches -1 as soon as tanh or softplus saturates.
 MARGIN = 1e-4
 _SOFTPLUS_ONE = math.log(math.e - 1.0)  # softplus of this is 1
@@ -62,6 +62,34 @@ class Planar(Flow):
             h = torch.tanh((w * z).sum(-1, keepdim=True) + b)
             z = z + u * h
             log_det = log_det + torch.log1p((1.0 - h.square()) * inner).squeeze(-1)
+        return z, log_det
+
+
+class Radial(Flow):
+    """z + beta (z - c) / (alpha + r), r = |z - c|, Rezende & Mohamed 2015; context is (c, alpha, beta) of every step.
+
+    Density moves away from c, or towards it where beta is negative; beta > -alpha keeps the step invertible. alpha is a
+    softplus, 1 at zero and never below `MARGIN`, and beta / alpha a softplus shifted as in `Planar`.
+    """
+
+    def __init__(self, latent: int, flows: int) -> None:
+        super().__init__()
+        self.latent = latent
+        self.flows = flows
+        self.context = flows * (latent + 2)
+
+    def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = z.new_zeros(len(z))
+        for step in context.chunk(self.flows, dim=-1):
+            c, a, b = step.split([self.latent, 1, 1], dim=-1)
+            alpha = F.softplus(a + _SOFTPLUS_ONE).clamp_min(MARGIN)
+            share = (1.0 - MARGIN) * (F.softplus(b + _SOFTPLUS_ONE) - 1.0)  # beta / alpha
+            away = z - c
+            near = alpha / (alpha + torch.linalg.vector_norm(away, dim=-1, keepdim=True))
+            z = z + share * near * away
+            # Across, the D - 1 slopes are 1 + beta / (alpha + r), and along z - c it is 1 + alpha beta / (alpha + r)^2.
+            across, along = torch.log1p(share * near), torch.log1p(share * near.square())
+            log_det = log_det + ((self.latent - 1) * across + along).squeeze(-1)
         return z, log_det
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.errors import UsageError
-from zoo.flows import IAF, Flow, Householder, Planar, Spline, Sylvester
+from zoo.flows import IAF, Flow, Householder, Planar, Radial, Spline, Sylvester
 from zoo.gaussians import DiagonalGaussian, gaussian
 from zoo.precision import full, full_precision
 from zoo.settings import Frozen, ReadBy
@@ -32,14 +32,14 @@ class PosteriorSettings(Frozen):
     """
 
     read_by: ClassVar[ReadBy] = {
-        "flows": ("planar", "sylvester", "householder", "iaf", "spline"),
+        "flows": ("planar", "radial", "sylvester", "householder", "iaf", "spline"),
         "hidden": ("iaf", "spline"),
         "context": ("iaf", "spline"),
         "vectors": ("sylvester",),
         "bins": ("spline",),
     }
 
-    name: Literal["diagonal", "planar", "sylvester", "householder", "iaf", "spline"] = "diagonal"
+    name: Literal["diagonal", "planar", "radial", "sylvester", "householder", "iaf", "spline"] = "diagonal"
     flows: int = Field(default=4, ge=1)
     hidden: int = Field(default=320, ge=1)
     context: int = Field(default=64, ge=1)
@@ -114,6 +114,8 @@ class FlowPosterior(nn.Module):
 FLOWS: dict[str, Callable[[PosteriorSettings, int], Flow]] = {
     # Rezende & Mohamed 2015; u, w and b of every step come from the encoder.
     "planar": lambda settings, latent: Planar(latent, settings.flows),
+    # The same paper; centre, width and strength of every step come from the encoder.
+    "radial": lambda settings, latent: Radial(latent, settings.flows),
     # van den Berg et al. 2018, orthogonal; everything in a step comes from the encoder.
     "sylvester": lambda settings, latent: Sylvester(latent, settings.flows, min(settings.vectors, latent)),
     # Tomczak & Welling 2016; every reflection's vector comes from the encoder.
