@@ -19,6 +19,8 @@ from tests import tape
 from tests.in_pieces import in_pieces
 from zoo import list_models, runs, together
 from zoo.config import TrainConfig, resolve
+from zoo.data.images import DataSpec
+from zoo.likelihoods import LIKELIHOODS, LikelihoodSettings, make_likelihood
 from zoo.models.base import Progress, moving
 from zoo.training.average import Average
 from zoo.training.capture import WARM_UP, CannotCapture, Captured, Table, rehearsal
@@ -85,6 +87,17 @@ def test_a_step_on_a_device_has_nothing_from_the_host(variant: str) -> None:
             for name, loss in losses.items():
                 torch.autograd.grad(loss, groups[name], retain_graph=True, allow_unused=True)
             model.after_step()
+
+
+@pytest.mark.parametrize("support", ["binary", "8-bit", "real"])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_no_likelihood_has_anything_from_the_host(name: str, support: str) -> None:
+    likelihood = make_likelihood(LikelihoodSettings(name=name), DataSpec((2, 4, 4), support)).to("meta")
+    params = torch.zeros(3, likelihood.channels(2), 4, 4, device="meta", requires_grad=True)
+    with OneDevice():
+        for value in (likelihood.log_prob(params, torch.zeros(3, 2, 4, 4, device="meta")), likelihood.mean(params)):
+            torch.autograd.grad(value.sum(), params)
+        likelihood.sample(params)
 
 
 @pytest.mark.parametrize("variant", sorted({*list_models()} - ON_A_GPU_ALONE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from zoo.likelihoods import (
     LIKELIHOODS,
     Bernoulli,
     DiscretisedLogistic,
+    Laplace,
     Likelihood,
     LikelihoodSettings,
     make_likelihood,
@@ -24,7 +26,7 @@ from zoo.models import create_model
 
 SUPPORTS = ("binary", "8-bit", "real")
 
-GAUSSIAN = {name: {"likelihood": {"name": "gaussian"}} for name in ("vae", "vae_gan")}
+DENSITIES = [name for name, kind in LIKELIHOODS.items() if kind.is_density]
 
 
 def build(name: str, **settings: object) -> Likelihood:
@@ -46,12 +48,16 @@ def test_auto_is_a_likelihood_of_the_data(support: str) -> None:
     assert make_likelihood(LikelihoodSettings(), DataSpec((1, 2, 2), support)).is_nll_of(support)
 
 
-@pytest.mark.parametrize("variant", ["vae", "rae", "vae_gan"])
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [("vae", "gaussian"), ("vae", "laplace"), ("rae", None), ("vae_gan", "gaussian"), ("vae_gan", "laplace")],
+)
 @pytest.mark.parametrize(("support", "low", "high"), [("real", -3.0, 4.0), ("8-bit", 0.0, 1.0)])
 def test_real_data_is_shown_as_it_is_and_other_data_within_its_range(
-    variant: str, support: str, low: float, high: float
+    variant: str, name: str | None, support: str, low: float, high: float
 ) -> None:
-    likelihood = create_model(variant, data=DataSpec((1, 28, 28), support), **GAUSSIAN.get(variant, {})).likelihood
+    settings = {"likelihood": {"name": name}} if name else {}
+    likelihood = create_model(variant, data=DataSpec((1, 28, 28), support), **settings).likelihood
     params = torch.tensor([-3.0, 4.0]).view(1, 1, 1, 2)
     if variant == "rae" and support == "8-bit":
         params = params * 30  # its outputs go through a sigmoid
@@ -63,13 +69,32 @@ def test_real_data_is_shown_as_it_is_and_other_data_within_its_range(
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_each_is_a_likelihood_of_one_kind_of_data(name: str) -> None:
-    spec = DataSpec((1, 2, 2), "8-bit")
-    likelihood = make_likelihood(LikelihoodSettings(name=name), spec)
-    assert likelihood.name == name
-    assert [support for support in SUPPORTS if likelihood.is_nll_of(support)] == sorted(likelihood.supports)
+    """Of that which its probabilities add up to one over, and of no other."""
+    of = []
+    for support in SUPPORTS:
+        likelihood = make_likelihood(LikelihoodSettings(name=name), DataSpec((1, 1, 1), support))
+        assert likelihood.name == name
+        x, weight = everything(support)
+        params = torch.randn(1, likelihood.channels(1), 1, 1, dtype=torch.float64).expand(len(x), -1, -1, -1)
+        total = weight * likelihood.double().log_prob(params, x).exp().sum().item()
+        if total == pytest.approx(1.0, abs=1e-6):
+            of.append(support)
+    assert of == [support for support in SUPPORTS if likelihood.is_nll_of(support)] == sorted(likelihood.supports)
+    assert likelihood.is_density == (of == ["real"]) and len(of) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"sigma": -1.0}, {"sigma": "optimal"}, {"components": 0}, {"sigmas": 1.0}])
+def everything(support: str) -> tuple[Tensor, float]:
+    """All values of one pixel (N, 1, 1, 1), and what each weighs: of real numbers the middles of cells, to 40 away."""
+    if support == "real":
+        x, weight = torch.arange(-40 * 4096, 41 * 4096, dtype=torch.float64).add(0.5) / 4096, 1 / 4096
+    else:
+        x, weight = torch.linspace(0, 1, {"binary": 2, "8-bit": 256}[support], dtype=torch.float64), 1.0
+    return x.view(-1, 1, 1, 1), weight
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sigma": -1.0}, {"sigma": "optimal"}, {"scale": 0.0}, {"components": 0}, {"sigmas": 1.0}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LikelihoodSettings(**wrong)
@@ -133,6 +158,43 @@ def test_float64_agrees_with_float32(name: str) -> None:
     torch.testing.assert_close(single.double(), exact, rtol=2e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_each_maps_over_stacked_models(name: str) -> None:
+    likelihood = build(name)
+    params, x = torch.randn(4, 5, likelihood.channels(2), 3, 3), torch.rand(4, 5, 2, 3, 3).round()
+
+    def loss(params: Tensor, x: Tensor) -> Tensor:
+        return likelihood.log_prob(params, x).sum()
+
+    gradients = torch.stack([torch.func.grad(loss)(one, other) for one, other in zip(params, x, strict=True)])
+    values = torch.stack([likelihood.log_prob(one, other) for one, other in zip(params, x, strict=True)])
+    for block in (contextlib.nullcontext, likelihoods.stacked):
+        with block():
+            torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(params, x), gradients)
+            torch.testing.assert_close(torch.func.vmap(likelihood.log_prob)(params, x), values)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_samples_of_a_density_have_its_mean_variance_and_entropy(name: str) -> None:
+    """Each by the quadrature of the density that is evaluated, within four standard errors of the draws."""
+    likelihood = make_likelihood(LikelihoodSettings(name=name), DataSpec((1, 1, 1), "real")).double()
+    x, weight = everything("real")
+    for location in (-3.0, 0.0, 0.7):
+        params = torch.full((1, 1, 1, 1), location, dtype=torch.float64)
+        log_p = likelihood.log_prob(params.expand(len(x), 1, 1, 1), x)
+        p, x_ = weight * log_p.exp(), x.flatten()
+        mean = (p * x_).sum()
+        assert likelihood.mean(params).item() == pytest.approx(mean.item(), abs=1e-6)
+        drawn = likelihood.sample(params.expand(100_000, 1, 1, 1))
+        found = likelihood.log_prob(params.expand_as(drawn), drawn)
+        for of_draws, expected in (
+            (drawn.flatten(), mean),
+            ((drawn.flatten() - mean).square(), (p * (x_ - mean).square()).sum()),
+            (found, (p * log_p.clamp_min(-1e3)).sum()),
+        ):
+            assert (of_draws.mean() - expected).abs() < 4 * of_draws.std() / math.sqrt(len(drawn)), location
+
+
 # ---- Bernoulli ---------------------------------------------------------------------------------------------
 
 
@@ -158,21 +220,10 @@ def test_bernoulli_has_second_derivatives_and_those_of_the_image() -> None:
     assert torch.autograd.gradgradcheck(log_prob, (logits, x))
 
 
-def test_bernoulli_maps_over_stacked_models() -> None:
-    logits, x = torch.randn(4, 5, 1, 3, 3), torch.rand(4, 5, 1, 3, 3).round()
-    log_prob = build("bernoulli").log_prob
-
-    def loss(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return log_prob(logits, x).sum()
-
-    alone = torch.stack([torch.func.grad(loss)(one, other) for one, other in zip(logits, x, strict=True)])
-    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(logits, x), alone)
-    plain = torch.func.vmap(log_prob)(logits, x)
+def test_a_stacked_bernoulli_s_far_logits_cost_their_size() -> None:
     with likelihoods.stacked():
-        torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(logits, x), alone)
-        torch.testing.assert_close(torch.func.vmap(log_prob)(logits, x), plain)
         far = torch.tensor([[[[90.0, -90.0]]]])
-        assert log_prob(far, torch.zeros_like(far)).item() == pytest.approx(-90.0)
+        assert build("bernoulli").log_prob(far, torch.zeros_like(far)).item() == pytest.approx(-90.0)
 
 
 def test_grey_pixel_costs_at_least_log_two() -> None:
@@ -193,7 +244,7 @@ def test_bernoulli_samples_have_the_stated_frequency() -> None:
     assert likelihood.bits_per_dim(-fair, 4).item() == pytest.approx(1.0)
 
 
-# ---- Gaussian ----------------------------------------------------------------------------------------------
+# ---- Gaussian and Laplace ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
@@ -204,10 +255,23 @@ def test_gaussian_equals_the_normal_density(sigma: float) -> None:
     torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_fixed_sigma_is_no_parameter_and_learned_sigma_is_one() -> None:
-    assert not list(build("gaussian", sigma=0.1).parameters())
-    assert [p.shape for p in build("gaussian", sigma="learned").parameters()] == [()]
-    assert LikelihoodSettings(sigma="0.25").sigma == 0.25  # as it arrives from a command line
+@pytest.mark.parametrize("scale", [0.01, 0.3, 1.0])
+def test_laplace_equals_its_density(scale: float) -> None:
+    location, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
+    expected = torch.distributions.Laplace(location, scale).log_prob(x).flatten(1).sum(1)
+    log_prob = build("laplace", scale=scale).double().log_prob(location, x)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("gaussian", "sigma"), ("laplace", "scale")])
+def test_a_fixed_scale_is_no_parameter_and_a_learned_one_is(name: str, setting: str) -> None:
+    fixed, learned = build(name, **{setting: 0.1}), build(name, **{setting: "learned"})
+    assert not list(fixed.parameters()) and not fixed.state_dict()
+    assert [(key, value.shape) for key, value in learned.state_dict().items()] == [(f"log_{setting}", ())]
+    assert [parameter.shape for parameter in learned.parameters()] == [()]
+    assert fixed.scale.item() == pytest.approx(0.1)
+    # As it arrives from a command line.
+    assert getattr(LikelihoodSettings(**{setting: "0.25"}), setting) == 0.25
 
 
 def test_learned_sigma_is_best_at_the_mean_squared_error() -> None:
@@ -221,6 +285,30 @@ def test_learned_sigma_is_best_at_the_mean_squared_error() -> None:
     assert log_prob.item() == pytest.approx(-25 / 2 * math.log(2 * math.pi * math.e * mse.item()), abs=1e-9)
     assert abs(likelihood.log_sigma.grad.item()) < 1e-9
     assert likelihood.sigma.item() == pytest.approx(mse.sqrt().item())
+
+
+def test_learned_scale_is_best_at_the_mean_absolute_error() -> None:
+    likelihood = build("laplace", scale="learned").double()
+    location, x = torch.rand(16, 1, 5, 5).double(), torch.rand(16, 1, 5, 5).double()
+    mae = (x - location).abs().mean()
+    with torch.no_grad():
+        likelihood.log_scale.copy_(mae.log())
+    log_prob = likelihood.log_prob(location, x).mean()
+    log_prob.backward()
+    assert log_prob.item() == pytest.approx(-25 * math.log(2 * math.e * mae.item()), abs=1e-9)
+    assert abs(likelihood.log_scale.grad.item()) < 1e-9
+    assert likelihood.scale.item() == pytest.approx(mae.item())
+
+
+@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
+def test_laplace_samples_have_the_stated_spread(scale: float) -> None:
+    n = 200_000
+    likelihood = Laplace(LikelihoodSettings(scale=scale), confined=False)
+    drawn = likelihood.sample(torch.full((n, 1, 1, 1), 0.4)).double() - 0.4
+    # Var = 2 b^2, and E|x|^4 = 24 b^4.
+    assert abs(drawn.mean().item()) < 4 * math.sqrt(2 / n) * scale
+    assert abs(drawn.square().mean().item() / scale**2 - 2) < 4 * math.sqrt(20 / n)
+    assert abs(drawn.abs().mean().item() / scale - 1) < 4 / math.sqrt(n)
 
 
 def test_gaussian_samples_have_the_entropy_of_the_density() -> None:

@@ -95,6 +95,8 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
         (["decoder.name=gated"], "decoder.activation=elu", "decoder.activation=relu"),
         ([], "likelihood.sigma=0.1", "likelihood.sigma=learned"),
         (["likelihood.name=gaussian"], "likelihood.components=3", "likelihood.components=5"),
+        (["likelihood.name=gaussian"], "likelihood.scale=0.1", "likelihood.scale=learned"),
+        (["likelihood.name=laplace"], "likelihood.sigma=0.1", "likelihood.sigma=learned"),
     ],
 )
 def test_a_part_is_asked_for_no_setting_that_it_does_not_read(needed: list[str], idle: str, usual: str) -> None:

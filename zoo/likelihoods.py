@@ -1,4 +1,4 @@
-"""What the decoder's output says about the image: Bernoulli, Gaussian, discretised logistic mixture.
+"""What the decoder's output says about the image: Bernoulli, Gaussian, Laplace, discretised logistic mixture.
 
 A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels
 under a Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the
@@ -43,13 +43,17 @@ class LikelihoodSettings(Frozen):
             real -> gaussian.
         sigma: ``gaussian`` only. A number (in units of the pixels, which lie in [0, 1]), or ``learned``: one
             parameter shared by all pixels.
+        scale: ``laplace`` only, its mean absolute deviation b. A number or ``learned``, as ``sigma`` is.
         components: ``logistic`` only, the number of components of the mixture.
     """
 
-    read_by: ClassVar[ReadBy] = {"sigma": ("gaussian",), "components": ("logistic",)}
+    read_by: ClassVar[ReadBy] = {
+        "sigma": ("gaussian",), "scale": ("laplace",), "components": ("logistic",)
+    }  # fmt: skip
 
-    name: Literal["auto", "bernoulli", "gaussian", "logistic"] = "auto"
+    name: Literal["auto", "bernoulli", "gaussian", "laplace", "logistic"] = "auto"
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
+    scale: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     components: int = Field(default=5, ge=1)
 
 
@@ -141,36 +145,41 @@ def start_at_mean(bias: Tensor, x: Tensor, likelihood: Likelihood) -> None:
         bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
 
 
-class Gaussian(Likelihood):
-    """Independent Gaussian pixels; ``params`` are the means, unbounded. A density, of real-valued data.
+class LocationScale(Likelihood):
+    """Each pixel is its location plus a scale times noise of its own; ``params`` are the locations, unbounded. A
+    density, of real-valued data.
 
-    ``sigma`` is fixed, or one learned number for all pixels (sigma-VAE, Rybkin, Daniilidis & Levine 2021):
-    its optimum is sigma^2 = mean squared error, where the log-likelihood is -D/2 log(2 pi e MSE).
+    The scale is fixed, or one learned number for all pixels.
+
+    Attributes:
+        setting: what the field calls the scale. Its logarithm is ``log_<setting>``: a parameter if learned, else a
+            buffer that is not saved.
     """
 
-    name = "gaussian"
     supports = frozenset({"real"})
     is_density = True
+    setting: ClassVar[str]
 
     def __init__(self, settings: LikelihoodSettings | None = None, confined: bool = True) -> None:
         super().__init__(settings, confined)
-        sigma = self.settings.sigma
-        if sigma == "learned":
-            self.log_sigma = nn.Parameter(torch.zeros(()))
+        scale = getattr(self.settings, self.setting)
+        if scale == "learned":
+            self.register_parameter(f"log_{self.setting}", nn.Parameter(torch.zeros(())))
         else:
-            self.register_buffer("log_sigma", torch.tensor(math.log(sigma)), persistent=False)
+            self.register_buffer(f"log_{self.setting}", torch.tensor(math.log(scale)), persistent=False)
 
     @property
-    def sigma(self) -> Tensor:
-        """The standard deviation in pixel units, a scalar tensor."""
-        return full(self.log_sigma).exp()
+    def _log(self) -> Tensor:
+        return full(getattr(self, f"log_{self.setting}"))
 
-    @full_precision
-    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        log_sigma = full(self.log_sigma).to(params.dtype)
-        # Squares are added first: sigma and the constants then cost a number an example instead of one a pixel.
-        squares = F.mse_loss(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
-        return -0.5 * torch.exp(-2.0 * log_sigma) * squares - params[0].numel() * (0.5 * LOG_2PI + log_sigma)
+    @property
+    def scale(self) -> Tensor:
+        """The scale in pixel units, a scalar tensor."""
+        return self._log.exp()
+
+    def standard(self, like: Tensor) -> Tensor:
+        """Noise of location 0 and scale 1, with the shape of ``like``."""
+        raise NotImplementedError
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
@@ -178,7 +187,54 @@ class Gaussian(Likelihood):
 
     @full_precision
     def sample(self, params: Tensor) -> Tensor:
-        return self.within(params + self.sigma.to(params.dtype) * noise.normal(params))
+        return self.within(params + self.scale.to(params.dtype) * self.standard(params))
+
+
+class Gaussian(LocationScale):
+    """Independent Gaussian pixels about their means.
+
+    With a learned ``sigma`` (sigma-VAE, Rybkin, Daniilidis & Levine 2021) the optimum is sigma^2 = mean squared
+    error, where the log-likelihood is -D/2 log(2 pi e MSE).
+    """
+
+    name = "gaussian"
+    setting = "sigma"
+
+    @property
+    def sigma(self) -> Tensor:
+        """The standard deviation in pixel units, a scalar tensor."""
+        return self.scale
+
+    def standard(self, like: Tensor) -> Tensor:
+        return noise.normal(like)
+
+    @full_precision
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        log_sigma = self._log.to(params.dtype)
+        # Squares are added first: sigma and the constants then cost a number an example instead of one a pixel.
+        squares = F.mse_loss(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
+        return -0.5 * torch.exp(-2.0 * log_sigma) * squares - params[0].numel() * (0.5 * LOG_2PI + log_sigma)
+
+
+class Laplace(LocationScale):
+    """Independent Laplace pixels about their medians, which are their means too: the absolute error as a density.
+
+    With a learned ``scale`` the optimum is scale = mean absolute error, where the log-likelihood is
+    -D log(2 e MAE).
+    """
+
+    name = "laplace"
+    setting = "scale"
+
+    def standard(self, like: Tensor) -> Tensor:
+        u = _open_uniform(like) - 0.5
+        return -u.sign() * torch.log1p(-2.0 * u.abs())
+
+    @full_precision
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        log_scale = self._log.to(params.dtype)
+        errors = F.l1_loss(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
+        return -torch.exp(-log_scale) * errors - params[0].numel() * (math.log(2.0) + log_scale)
 
 
 class DiscretisedLogistic(Likelihood):
@@ -249,7 +305,7 @@ def _open_uniform(like: Tensor) -> Tensor:
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
-    kind.name: kind for kind in (Bernoulli, Gaussian, DiscretisedLogistic)
+    kind.name: kind for kind in (Bernoulli, Gaussian, Laplace, DiscretisedLogistic)
 }
 AUTO = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}
 

@@ -110,7 +110,7 @@ class VAEGAN(VanillaVAE):
         encoder = (self.rate_weight(progress) * terms.rate.sum(1) + similarity).mean()
         decoder = self.settings.gamma * similarity.mean() + deceive
         if parameters_of([self.likelihood]):
-            # A learned sigma is in no image that the discriminator sees; it is fitted, and the decoder not touched.
+            # A learned scale is in no image that the discriminator sees; it is fitted, and the decoder not touched.
             decoder = decoder - self.likelihood.log_prob(params.detach(), x).mean()
         return Losses({"encoder": encoder, "decoder": decoder, "discriminator": discern}, terms)
 
