@@ -92,6 +92,7 @@ def test_a_planted_mistake_is_found_and_named_first(name: str) -> None:
         ("zoo.models.vq_vae:VQVAE", {"quantiser": {"name": "fsq"}}),  # which has no commitment to weigh
         ("zoo.models.rae:RAE", {"regulariser": "none"}),
         ("zoo.models.vae:VanillaVAE", {"latent": 4, "likelihood": {"name": "gaussian", "sigma": 0.1}}),  # not of bits
+        ("zoo.models.vae:VanillaVAE", {"latent": 4, "likelihood": {"name": "continuous_bernoulli"}}),  # begins at 0
         ("tests.planted:Measured", {"latent": 4}),
         ("tests.planted:Geco", {"latent": 4}),
         ("tests.planted:OptionalPart", {"latent": 4}),

@@ -72,6 +72,8 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
         ("flow_vae", "ppca", ["data.options.n_train=256"]),
         ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
         ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),
+        ("vae", "synthetic", ["data.binarise=none", "likelihood.name=continuous_bernoulli"]),
+        ("vae", "ppca", ["data.options.n_train=256", "likelihood.name=laplace"]),
         ("vae", "synthetic", ["data.options.shape=[4,16,16]", "data.binarise=none", "evaluate.quality_samples=32"]),
         ("vae", "synthetic", ["data.options.n_test=1", "evaluate.quality_samples=32"]),
     ],

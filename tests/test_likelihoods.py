@@ -25,6 +25,7 @@ from zoo.likelihoods import (
 from zoo.models import create_model
 
 SUPPORTS = ("binary", "8-bit", "real")
+LOG_2 = math.log(2.0)
 
 DENSITIES = [name for name, kind in LIKELIHOODS.items() if kind.is_density]
 
@@ -192,7 +193,7 @@ def test_samples_of_a_density_have_its_mean_variance_and_entropy(name: str) -> N
             ((drawn.flatten() - mean).square(), (p * (x_ - mean).square()).sum()),
             (found, (p * log_p.clamp_min(-1e3)).sum()),
         ):
-            assert (of_draws.mean() - expected).abs() < 4 * of_draws.std() / math.sqrt(len(drawn)), location
+            assert (of_draws.mean() - expected).abs() <= 4 * of_draws.std() / math.sqrt(len(drawn)), location
 
 
 # ---- Bernoulli ---------------------------------------------------------------------------------------------
@@ -242,6 +243,95 @@ def test_bernoulli_samples_have_the_stated_frequency() -> None:
     assert ((samples.mean(0) - p).abs() < 4.0 * (p * (1 - p) / 20_000).sqrt()).all()
     fair = likelihood.log_prob(torch.zeros(1, 1, 2, 2), samples[:1])
     assert likelihood.bits_per_dim(-fair, 4).item() == pytest.approx(1.0)
+
+
+# ---- continuous Bernoulli ----------------------------------------------------------------------------------
+
+#: of every size, on either side of where the way to compute changes, and 0
+SIZES = (0.0, 1e-30, 1e-8, 1e-3, 0.2499, 0.25, 0.3, 2.0, 30.0, 200.0, 1e4)
+LOGITS = sorted({sign * size for size in SIZES for sign in (-1.0, 1.0)})
+
+
+@pytest.mark.parametrize("value", [0.0, 0.2, 0.5, 1.0])
+def test_continuous_bernoulli_equals_its_density(value: float) -> None:
+    log_prob = build("continuous_bernoulli").log_prob
+    logits = torch.cat([torch.linspace(-12, 12, 601), torch.logspace(-9, 1, 100)]).double().view(-1, 1, 1, 1)
+    x = torch.full_like(logits, value)
+    expected = torch.distributions.ContinuousBernoulli(logits=logits).log_prob(x).flatten()
+    torch.testing.assert_close(log_prob(logits, x), expected, rtol=0, atol=1e-9)
+    # PyTorch's goes by the probability, which is 1 of larger logits; e^l x over its integral from 0 to 1 does not.
+    far = torch.linspace(10, 600, 60, dtype=torch.float64).view(-1, 1, 1, 1)
+    expected = (far * value - (torch.expm1(far) / far).log()).flatten()
+    torch.testing.assert_close(log_prob(far, torch.full_like(far, value)), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(log_prob(-far, torch.full_like(far, 1 - value)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_at_a_logit_of_zero_every_grey_is_as_likely_and_the_constant_is_log_two() -> None:
+    x = torch.linspace(0, 1, 11).view(-1, 1, 1, 1)
+    log_prob = build("continuous_bernoulli").log_prob(torch.zeros_like(x), x)
+    assert torch.equal(log_prob, torch.zeros(11))
+    torch.testing.assert_close(log_prob - build("bernoulli").log_prob(torch.zeros_like(x), x), torch.full((11,), LOG_2))
+
+
+def test_the_gradient_of_a_logit_is_the_pixel_less_the_mean() -> None:
+    """In float32, at every size of a logit; that of the mean is the variance, between 0 and 1/12."""
+    likelihood = build("continuous_bernoulli")
+    logits = torch.tensor(LOGITS).view(-1, 1, 1, 1).requires_grad_()
+    mean = likelihood.mean(logits)
+    (variance,) = torch.autograd.grad(mean.sum(), logits, retain_graph=True)
+    assert (variance > -1e-6).all() and (variance < 1 / 12 + 1e-5).all()
+    for value in (0.0, 0.3, 1.0):
+        x = torch.full_like(logits, value)
+        (gradient,) = torch.autograd.grad(likelihood.log_prob(logits, x).sum(), logits)
+        torch.testing.assert_close(gradient, x - mean.detach(), rtol=0, atol=2e-6)
+
+
+def test_continuous_bernoulli_mean_is_exact_and_monotone() -> None:
+    logits = torch.cat([-torch.logspace(4, -4, 500), torch.zeros(1), torch.logspace(-4, 4, 500)]).view(-1, 1, 1, 1)
+    mean, exact = (build("continuous_bernoulli").mean(one).flatten() for one in (logits, logits.double()))
+    assert (exact.diff() > 0).all() and exact.min() > 0 and exact.max() < 1
+    torch.testing.assert_close(mean.double(), exact, rtol=2e-6, atol=0)
+    torch.testing.assert_close(exact + exact.flip(0), torch.ones_like(exact))
+    some = logits.double().flatten()[logits.flatten().abs() > 0.01]
+    by_formula = 1 / -torch.expm1(-some) - 1 / some
+    torch.testing.assert_close(exact[logits.flatten().abs() > 0.01], by_formula, rtol=0, atol=1e-10)
+
+
+def test_continuous_bernoulli_has_second_derivatives_and_those_of_the_image() -> None:
+    logits = torch.tensor([0.0, 1e-4, -0.24, 0.26, -3.0, 8.0], dtype=torch.float64).view(2, 1, 1, 3).requires_grad_()
+    x = torch.rand(2, 1, 1, 3, dtype=torch.float64, requires_grad=True)
+    likelihood = build("continuous_bernoulli")
+    assert torch.autograd.gradcheck(likelihood.log_prob, (logits, x))
+    assert torch.autograd.gradgradcheck(likelihood.log_prob, (logits, x))
+    assert torch.autograd.gradcheck(likelihood.mean, (logits,))
+
+
+@pytest.mark.parametrize("logit", LOGITS)
+def test_continuous_bernoulli_samples_have_its_distribution_function(logit: float) -> None:
+    n = 50_000
+    drawn = build("continuous_bernoulli").sample(torch.full((n, 1, 1, 1), logit)).double().flatten()
+    # What lies below a draw is uniform; of the far end the rounding of x is more than the last of what lies above.
+    dark = 1 - drawn if logit > 0 else drawn
+    size = abs(logit)
+    below = torch.expm1(-size * dark) / math.expm1(-size) if size > 1e-8 else dark
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    assert abs(below.mean().item() - 1 / 2) < 4 * math.sqrt(1 / 12 / n) + size * 1e-7
+    assert abs(below.square().mean().item() - 1 / 3) < 4 * math.sqrt(4 / 45 / n) + size * 1e-7
+
+
+def test_outside_of_its_range_real_data_has_no_density() -> None:
+    likelihood = make_likelihood(LikelihoodSettings(name="continuous_bernoulli"), DataSpec((1, 1, 2), "real"))
+    params = torch.tensor([0.3, -2.0]).expand(4, 1, 1, 2).clone().requires_grad_()
+    x = torch.tensor([[0.0, 1.0], [0.4, 0.6], [-1e-6, 0.5], [0.5, 1.5]]).view(4, 1, 1, 2)
+    log_prob = likelihood.log_prob(params, x)
+    assert log_prob.isfinite().tolist() == [True, True, False, False] and log_prob[2] == log_prob[3] == -math.inf
+    assert torch.autograd.grad(log_prob[:2].sum(), params)[0].isfinite().all()
+
+
+def test_a_continuous_bernoulli_of_bits_has_no_bound() -> None:
+    logits = torch.tensor([1e1, 1e2, 1e3, 1e4]).view(-1, 1, 1, 1)
+    log_prob = build("continuous_bernoulli").log_prob(logits, torch.ones_like(logits))
+    torch.testing.assert_close(log_prob, logits.flatten().log(), rtol=0, atol=5e-5)
 
 
 # ---- Gaussian and Laplace ----------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("vae", FULL),
         ("vae", ["likelihood.name=gaussian", "prior.name=diagonal"]),  # a parameter that is one number
         ("vae", ["likelihood.name=laplace"]),
+        ("vae", ["likelihood.name=continuous_bernoulli", "data.binarise=none"]),
         ("beta_vae", FULL),
         ("cvae", FULL),
         ("flow_vae", FULL),

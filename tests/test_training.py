@@ -242,6 +242,20 @@ def test_a_model_that_is_told_the_class_is_not_shown_images_whose_class_is_hidde
         make_trainer(config, fresh_model(config, images.spec), hidden, choose("cpu"))
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_density_on_the_unit_interval_is_not_trained_on_real_data_outside_of_it(split: str) -> None:
+    wanted = settings("train.epochs=1", "likelihood.name=continuous_bernoulli", "data.options.n_train=256")
+    config = resolve("vae", "ppca", settings=wanted)
+    images = load_images(config)
+    with pytest.raises(UsageError, match="continuous_bernoulli is a density on .0, 1. alone, and .* of 'ppca'"):
+        make_trainer(config, fresh_model(config, images.spec), images, choose("cpu"))
+    within = {name: replace(part, pixels=part.pixels.sigmoid()) for name, part in images.splits.items()}
+    assert make_trainer(config, fresh_model(config, images.spec), replace(images, splits=within), choose("cpu"))
+    within[split].pixels[7, 0, 0, 3] = 1.001
+    with pytest.raises(UsageError, match=f"and 1 of the .* images of the {split} split"):
+        make_trainer(config, fresh_model(config, images.spec), replace(images, splits=within), choose("cpu"))
+
+
 def test_each_part_of_a_batch_is_told_its_own_classes() -> None:
     found = []
     for size in (64, 24):  # the whole, and two parts with a smaller third

@@ -97,6 +97,7 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
         (["likelihood.name=gaussian"], "likelihood.components=3", "likelihood.components=5"),
         (["likelihood.name=gaussian"], "likelihood.scale=0.1", "likelihood.scale=learned"),
         (["likelihood.name=laplace"], "likelihood.sigma=0.1", "likelihood.sigma=learned"),
+        (["likelihood.name=continuous_bernoulli"], "likelihood.scale=0.1", "likelihood.scale=learned"),
     ],
 )
 def test_a_part_is_asked_for_no_setting_that_it_does_not_read(needed: list[str], idle: str, usual: str) -> None:

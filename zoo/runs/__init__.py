@@ -22,7 +22,7 @@ from zoo.nets.backbone import unfetched
 from zoo.noise import seed_for
 from zoo.registry import registry
 from zoo.runs.folder import MODEL, claimed, decided, describe_run, finished, locked, remember
-from zoo.runs.images import compare_labels, condition_of, load_images
+from zoo.runs.images import check_range, compare_labels, condition_of, load_images
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
@@ -108,7 +108,7 @@ def make_trainer(
 
     Raises:
         UsageError: there are no images to train on or to validate with, or a model that is told the classes would be
-            shown some whose class is hidden.
+            shown some whose class is hidden; or as `check_range`.
     """
     for split in ("train", "validation"):
         if not len(images[split]):
@@ -118,6 +118,7 @@ def make_trainer(
     if model.conditional and hiding:
         where = f"and this data hides that of some in its {hiding[0]} split"
         raise UsageError(f"{config.variant} is told the class of each image, {where}.")
+    check_range(model, images)
     torch.manual_seed(seed_for(config.seed, "noise"))
     common = dict(
         device=compute.device, condition=condition_of(model, images.spec), rank=world.rank, world=world.size

@@ -76,6 +76,21 @@ def compare_labels(config: RunConfig, model: VAE, images: ImageSet) -> None:
         log.warning(said, told, shown)
 
 
+def check_range(model: VAE, images: ImageSet) -> None:
+    """Raise `UsageError` where real data leaves [0, 1] and the likelihood is a density there alone."""
+    kind = getattr(model, "likelihood", None)
+    if images.spec.support != "real" or not getattr(kind, "bounded", False):
+        return
+    for split, part in images.splits.items():
+        pixels = part.pixels.split(8192)
+        outside = sum(int(((some < 0) | (some > 1)).flatten(1).any(1).sum()) for some in pixels)
+        if outside:
+            raise UsageError(
+                f"{kind.name} is a density on [0, 1] alone, and {outside:,} of the {len(part):,} images of the {split} "
+                f"split of '{images.name}' have pixels outside: likelihood.name=gaussian or laplace takes any."
+            )
+
+
 @functools.lru_cache(maxsize=2)
 def _images(name: str, binarise: Any, test_bits_seed: int, options: str) -> ImageSet:
     return _loaded(name, options).prepare(binarise, test_bits_seed)
