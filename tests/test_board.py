@@ -413,6 +413,19 @@ def test_grey_pixels_under_a_bernoulli_are_not_nats() -> None:
     assert cells(shown(pair)["a"], "ELBO") == ["not measured"]
 
 
+def test_losses_under_two_likelihoods_share_no_column() -> None:
+    pair = [
+        make(name, numbers={"reconstruction_loss": (value, 0.1, {"unit": "", "identity": {"likelihood": name}})})
+        for name, value in (("bernoulli", 114.0), ("continuous_bernoulli", -3000.0))
+    ]
+    rows = shown(pair)
+    heads = [[head for head in row if head.startswith("reconstruction loss")] for row in rows.values()]
+    assert all(len(found) == 2 for found in heads)
+    for name, value in (("bernoulli", "114"), ("continuous_bernoulli", "3,000")):
+        (mine,) = [row for label, row in rows.items() if label == name]
+        assert sorted(value in mine[head] for head in heads[0]) == [False, True]
+
+
 def near(a: Estimate, b: Estimate) -> float:
     """The distance of two numbers in units of their combined test-set error."""
     return abs(a.value - b.value) / math.hypot(a.stderr or 0.0, b.stderr or 0.0)

@@ -14,8 +14,8 @@ MAX_WHOLE = 1e16  # from here on not every whole number has a float
 DAGGER = "†"
 CONDITIONAL = f"{DAGGER} conditional on class, attributes or pixels: log p(x | y), not ranked with log p(x)."
 NO_LIKELIHOOD = (
-    "reconstruction loss: a Bernoulli term on grey pixels or a squared error, which is no likelihood of the data; "
-    "it is neither nats nor comparable with an ELBO."
+    "reconstruction loss: a Bernoulli term on grey pixels, a density at bytes or a squared error, which is no "
+    "likelihood of the data; it is neither nats nor comparable with an ELBO."
 )
 SETS = (
     "A set is what some runs had under the name of this data. Other sets of it are other content (see Data, below the "
