@@ -27,6 +27,7 @@ from zoo.data.synthetic import load_synthetic
 from zoo.errors import UsageError
 from zoo.flows import Flow
 from zoo.gaussians import DiagonalGaussian
+from zoo.likelihoods import LIKELIHOODS
 from zoo.models import check_settings, settings_of
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
@@ -127,6 +128,22 @@ def test_what_a_part_says_of_its_settings_is_of_settings_and_names_that_there_ar
         read_by = type(part).read_by
         assert read_by.keys() <= type(part).model_fields.keys() - {"name"}
         assert {one for readers in read_by.values() for one in readers} <= set(names)
+
+
+@every_variant
+def test_a_variant_that_has_a_likelihood_takes_any(name: str) -> None:
+    if "likelihood" not in registry().variants[name].load().Settings.model_fields:
+        pytest.skip("it has a loss of its own")
+    for likelihood in LIKELIHOODS:
+        torch.manual_seed(0)
+        model = make(name, likelihood={"name": likelihood})
+        x, y = digits()
+        losses = model.losses(x[:8], y[:8] if model.conditional or model.supervised else None)
+        sum(losses.values()).backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert gradients and all(gradient.isfinite().all() for gradient in gradients), likelihood
+        shown = model.eval().sample(3, y[:3] if model.conditional else None)
+        assert shown.shape == (3, *DIGITS.shape) and 0.0 <= shown.min() and shown.max() <= 1.0, likelihood
 
 
 def parts(settings: BaseModel) -> Iterator[BaseModel]:
