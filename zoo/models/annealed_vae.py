@@ -40,4 +40,9 @@ class AnnealedVAE(VanillaVAE):
 
     def excess(self, terms: Terms, progress: float | Tensor = 1.0) -> Tensor:
         """What the mean rate of a batch adds to the loss, a scalar."""
-        return self.settings.gamma * (terms.rate.sum(1).mean() - self.settings.capacity * progress).abs()
+        return self.settings.gamma * distance(terms.rate.sum(1), self.settings.capacity * progress)
+
+
+def distance(rate: Tensor, capacity: float | Tensor) -> Tensor:
+    """How far the mean of rates (B,) is from a capacity, all in nats: a scalar."""
+    return (rate.mean() - capacity).abs()

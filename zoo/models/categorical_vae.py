@@ -19,15 +19,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import noise
+from zoo.categorical import draw, kl_categorical, one_hot, relaxed
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.nets.mlp import start_at_mean_image
 from zoo.precision import full
-
-NEAR_ONE = 1 - 2.0**-24
 
 
 class CategoricalSettings(Settings):
@@ -86,12 +84,12 @@ class CategoricalVAE(VAE):
         """As `VAE.terms`; in training mode the draw is relaxed, so that the distortion is no -log p(x | z)."""
         log_q = self.log_posterior(x)
         z = self.relaxed(log_q) if self.training else draw(log_q)
-        rate = (log_q.exp() * (log_q - self.log_prior())).sum((1, 2))
+        rate = kl_categorical(log_q, self.log_prior())
         return Terms(-self.likelihood.log_prob(self.decode(z), x), rate.unsqueeze(1), {"z": z.flatten(1)})
 
     def relaxed(self, log_q: Tensor) -> Tensor:
         """A draw of the relaxed classes (B, N, K), on the simplex."""
-        soft = torch.softmax((log_q + gumbel(log_q)) / self.settings.relaxation, -1)
+        soft = relaxed(log_q, self.settings.relaxation)
         return one_hot(soft) + soft - soft.detach() if self.settings.straight_through else soft
 
     def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
@@ -118,20 +116,3 @@ class CategoricalVAE(VAE):
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         """Start a dense Bernoulli decoder at the mean image."""
         start_at_mean_image(self.decoder, x, self.likelihood)
-
-
-def gumbel(like: Tensor) -> Tensor:
-    """Standard Gumbel noise, -log(-log u), with the shape, type and device of ``like``."""
-    # A generator may give the end 0, and rounding the end 1.
-    return -torch.log(-torch.log(noise.uniform(like).clamp(1 - NEAR_ONE, NEAR_ONE)))
-
-
-def draw(log_probabilities: Tensor, temperature: float = 1.0) -> Tensor:
-    """One-hot draws (..., K) of classes with such log-probabilities, divided by ``temperature``: Gumbel and maximum."""
-    return one_hot(log_probabilities + temperature * gumbel(log_probabilities))
-
-
-def one_hot(scores: Tensor) -> Tensor:
-    """One where a row's score is largest, (..., K), in the type of ``scores``."""
-    # Unlike torch's own it does not wait for the device to look at the classes.
-    return torch.zeros_like(scores).scatter(-1, scores.argmax(-1, keepdim=True), 1.0)

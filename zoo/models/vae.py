@@ -45,14 +45,18 @@ class VanillaVAE(VAE):
                 settings.posterior.name == "diagonal",
                 "prior.name=vamp needs posterior.name=diagonal: a flow has no density at a given z.",
             )
-        condition = condition_size(spec) if self.conditional else 0
-        self.encoder = make_encoder(settings.encoder, spec, condition)
+        self.encoder = make_encoder(settings.encoder, spec, condition_size(spec) if self.conditional else 0)
         self.posterior = make_posterior(settings.posterior, settings.latent)
         self.head = nn.Linear(self.encoder.features, self.posterior.size)
         self.likelihood = make_likelihood(settings.likelihood, spec)
         output = self.likelihood.output_shape(spec.shape)
-        self.decoder = make_decoder(settings.decoder, settings.latent + condition, output)
+        self.decoder = make_decoder(settings.decoder, settings.latent + self.beside, output)
         self.prior = make_prior(settings.prior, settings.latent, encode=self.infer, spec=spec)
+
+    @property
+    def beside(self) -> int:
+        """How many numbers the decoder is given beside z: those of the condition."""
+        return condition_size(self.spec) if self.conditional else 0
 
     @property
     def code_variance(self) -> float | Tensor:
