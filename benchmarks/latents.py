@@ -17,6 +17,7 @@ from zoo.models.base import VAE, condition_vector
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
+from zoo.models.joint_vae import JointVAE
 from zoo.models.m2 import M2
 from zoo.models.rae import RAE
 from zoo.models.svae import SphericalVAE, on_sphere
@@ -43,6 +44,10 @@ class Latents:
     def walked(self, x: Tensor, y: Tensor | None) -> Tensor:
         """(B, D'), the part of the codes that a walk may go along: all of it."""
         return self.codes(x, y)
+
+    def held(self, code: Tensor, size: int) -> Tensor:
+        """The part of one code (D,) that a walk along one of its first ``size`` dimensions goes on with."""
+        return code[:size]
 
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
         """(B, C, H, W) in [0, 1], the means of p(x | code)."""
@@ -181,6 +186,22 @@ class Classes(Discrete):
         return self.model.likelihood.mean(self.model.decode(z))
 
 
+class LatentsAndChoices(Latents):
+    """JointVAE: a vector and the probabilities of classes beside it, of which the picture is that of the likeliest. A
+    walk is along the vector, at the classes of its image."""
+
+    model: JointVAE
+
+    def walked(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.infer(x, y).centre
+
+    def held(self, code: Tensor, size: int) -> Tensor:
+        return code
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.rebuild(codes)
+
+
 class Points(Latents):
     """Codes whose dimensions have no rate of their own, as without a posterior: they are measured by how they lie."""
 
@@ -214,8 +235,8 @@ def latents_of(model: VAE) -> Latents:
             "and `zoo sample` show what it does."
         )
     kinds = {
-        VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer, M2: LatentsAndClass, VQVAE: GridOfCodes,
-        CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
+        JointVAE: LatentsAndChoices, VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer,
+        M2: LatentsAndClass, VQVAE: GridOfCodes, CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):
@@ -255,7 +276,7 @@ def traverse(
     mean, deviation = latents.moments(x, y, len(rates))
     if not deviation.isfinite().all():
         raise UsageError(f"a walk in deviations of the codes needs at least two images, and there is {len(x)}.")
-    rows = code[: len(rates)].expand(len(order), steps, -1).clone()
+    rows = latents.held(code, len(rates)).expand(len(order), steps, -1).clone()
     places = torch.linspace(-REACH, REACH, steps, dtype=code.dtype, device=code.device)
     for row, d in enumerate(order):
         rows[row, :, d] = mean[d] + places * deviation[d]

@@ -37,6 +37,7 @@ from zoo.data.synthetic import load_ppca, load_synthetic
 from zoo.errors import UsageError, ZooError
 from zoo.models.base import VAE
 from zoo.models.categorical_vae import CategoricalVAE
+from zoo.models.joint_vae import JointVAE
 from zoo.models.m2 import M2
 from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.registry import registry
@@ -114,6 +115,7 @@ def test_a_dimension_is_active_above_a_variance_of_a_hundredth() -> None:
         ("poincare_vae", {}),
         ("categorical_vae", {"latent": 3, "classes": 4}),
         ("categorical_vae", {"latent": 3, "classes": 4, "prior": "learned"}),
+        ("joint_vae", {"latent": 3, "variables": 2, "classes": 4}),
         ("m2", {}),
     ],
 )
@@ -140,6 +142,9 @@ def drawn_codes(model: VAE, n: int) -> torch.Tensor:
     if isinstance(model, CategoricalVAE):
         each = [torch.multinomial(p.exp(), n, replacement=True) for p in model.log_prior()]
         return torch.cat([one_hot(classes, model.settings.classes).float() for classes in each], 1)
+    if isinstance(model, JointVAE):
+        classes = one_hot(torch.randint(model.settings.classes, (n, model.settings.variables)), model.settings.classes)
+        return torch.cat([model.prior.sample(n), classes.flatten(1).float()], 1)
     if isinstance(model, M2):
         classes = one_hot(torch.randint(model.spec.classes, (n,)), model.spec.classes)
         return torch.cat([classes.float(), torch.randn(n, model.settings.latent)], 1)

@@ -308,6 +308,7 @@ WARMED_UP = {
     "annealed_vae": "the capacity",
     "beta_tcvae": "three parts of the rate",
     "iwae": "the rate inside of each sample's weight",
+    "joint_vae": "the two capacities",
     "nvae_lite": "the rate of each group by itself",
     "quadrant_cvae": "nothing: it parts two stages",
     "rae": "nothing: it has no rate",
@@ -349,6 +350,7 @@ BESIDE = {
 OBJECTIVES = [(name, {}) for name in NAMES if name not in BESIDE] + [
     ("beta_vae", {"beta": 0.3}),
     ("annealed_vae", {"capacity": 3.0}),
+    ("joint_vae", {"capacity": 3.0, "discrete_capacity": 0.5}),
     ("dip_vae", {"version": "I"}),
     ("info_vae", {"alpha": 1.0, "kernel": "imq"}),
     ("info_vae", {"alpha": 1.0, "kernel": "sliced"}),
