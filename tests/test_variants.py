@@ -330,7 +330,8 @@ def test_a_warm_up_weighs_the_rate_from_nothing_on(name: str) -> None:
     (start, rate), (half, _), (over, _) = loss(0.0), loss(0.5), loss(1.0)
     assert float(model.rate_weight(0.0)) == 0.0 and abs(rate) > 1e-3
     for weight, found in ((model.rate_weight(0.5), half), (model.rate_weight(1.0), over)):
-        assert found - start == pytest.approx(weight * rate, rel=1e-5)
+        unlike = "its warm-up weighs something else than the whole rate: say in WARMED_UP what"
+        assert found - start == pytest.approx(weight * rate, rel=1e-5), unlike
 
 
 # What training minimises beside the criterion, by variant.
