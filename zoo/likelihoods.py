@@ -176,7 +176,7 @@ class ContinuousBernoulli(Likelihood):
 
     @full_precision
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """The log-density, (B,), as often above 0 as below; minus infinity of real data outside of [0, 1]."""
+        """The log-density, (B,), which may be above 0; minus infinity of real data outside of [0, 1]."""
         x = x.to(params.dtype)
         near, small, size = self._parts(params)
         first, second, third = self.powers
