@@ -47,7 +47,7 @@ class Codes:
 
     def __post_init__(self) -> None:
         for name in ("z_train", "factors_train", "z_test", "factors_test"):
-            object.__setattr__(self, name, _matrix(name, getattr(self, name), floating=name.startswith("z_")))
+            object.__setattr__(self, name, as_matrix(name, getattr(self, name), floating=name.startswith("z_")))
         for part in ("train", "test"):
             z, factors = getattr(self, f"z_{part}"), getattr(self, f"factors_{part}")
             if len(z) != len(factors):
@@ -112,7 +112,7 @@ class Codes:
         }
 
 
-def _matrix(name: str, array: np.ndarray, floating: bool) -> np.ndarray:
+def as_matrix(name: str, array: np.ndarray, floating: bool) -> np.ndarray:
     """``array`` as a finite two-dimensional array of numbers; codes keep single or double precision."""
     array = np.asarray(array)
     if array.dtype.kind not in "biuf":

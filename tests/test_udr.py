@@ -1,0 +1,224 @@
+"""UDR: values that are known in closed form, and what it ignores."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+from scipy.special import ndtri
+from scipy.stats import spearmanr
+from sklearn.linear_model import Lasso
+
+from benchmarks.metrics import udr
+from benchmarks.metrics.codes import Undefined
+from zoo.errors import UsageError
+
+BOTH = pytest.mark.parametrize("similarity", udr.SIMILARITIES)
+#: What codes score that agree one with one: the weight of a Lasso is that of least squares less alpha.
+MOST = {"lasso": 1 - udr.ALPHA, "spearman": 1.0}
+
+
+def grid(side: int, dims: int) -> np.ndarray:
+    """(side^dims, dims): independent codes, each with the quantiles of a standard normal; uncorrelated to the bit."""
+    values = ndtri((np.arange(side) + 0.5) / side)
+    return np.stack(np.meshgrid(*[values] * dims, indexing="ij"), -1).reshape(-1, dims)
+
+
+def normals(n: int, dims: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, dims))
+
+
+def pair(z: np.ndarray, other: np.ndarray, similarity: str, kl=None, kl_other=None) -> float:
+    """The UDR of one of two models."""
+    rates = [np.ones(part.shape[1]) if one is None else np.asarray(one) for part, one in ((z, kl), (other, kl_other))]
+    return float(udr.udr(udr.pairwise([z, other], rates, similarity))[0])
+
+
+# ---- values in closed form
+
+
+@BOTH
+@settings(max_examples=20)
+@given(order=st.permutations(range(3)), signs=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3))
+def test_codes_that_are_the_same_up_to_order_and_sign_score_the_most(similarity: str, order, signs) -> None:
+    z = grid(5, 3)
+    assert pair(z, z[:, order] * signs, similarity) == pytest.approx(MOST[similarity], abs=1e-9)
+
+
+@BOTH
+def test_neither_scale_nor_offset_counts(similarity: str) -> None:
+    z, other = normals(300, 3), normals(300, 3) @ normals(3, 3, 1)
+    moved = other * [1e-9, 3.0, -1e9] + [5.0, -1e6, 0.0]
+    assert pair(z, moved, similarity) == pytest.approx(pair(z, other, similarity), abs=1e-8)
+    assert pair(moved, z, similarity) == pytest.approx(pair(other, z, similarity), abs=1e-8)
+
+
+def test_by_ranks_a_monotone_function_of_a_code_is_the_code_itself() -> None:
+    z = grid(5, 3)
+    bent = np.stack([np.exp(3 * z[:, 2]), -z[:, 0] ** 3, np.arctan(z[:, 1])], 1)
+    assert pair(z, bent, "spearman") == pytest.approx(1.0)
+    assert pair(z, bent, "lasso") < 0.85
+
+
+def test_independent_codes_that_are_turned_by_an_eighth_score_what_their_correlations_say() -> None:
+    # Each code of either model correlates by 1 / sqrt(2) with both of the other: r^2 / (r + r) = r / 2.
+    z = grid(300, 2)
+    turned = z @ np.array([[1, -1], [1, 1]]) / math.sqrt(2)
+    r = 6 / math.pi * math.asin(0.5 / math.sqrt(2))  # Spearman's, of two Gaussians that correlate by 1 / sqrt(2)
+    assert pair(z, turned, "spearman") == pytest.approx(r / 2, abs=1e-3)
+    assert pair(z, turned, "lasso") == pytest.approx((1 / math.sqrt(2) - udr.ALPHA) / 2, abs=1e-9)
+
+
+@settings(max_examples=30)
+@given(angle=st.floats(0.0, math.pi))
+def test_the_lasso_of_uncorrelated_codes_is_their_correlations_less_alpha(angle: float) -> None:
+    z = grid(9, 2)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    turned = z @ np.array([[cosine, -sine], [sine, cosine]])
+    large, small = (max(abs(part) - udr.ALPHA, 0.0) for part in sorted([cosine, sine], key=abs, reverse=True))
+    assert pair(z, turned, "lasso") == pytest.approx(large**2 / (large + small), abs=1e-9)
+
+
+def test_independent_codes_score_what_chance_gives() -> None:
+    # Their correlations are N(0, 1 / n), nearly: by ranks the mean of |r| of one code each, of max^2 / sum of two rows
+    # and two columns. The Lasso sees none below alpha.
+    n, draws = 400, 400
+    one = [pair(normals(n, 1, seed), normals(n, 1, seed + draws), "spearman") for seed in range(draws)]
+    assert np.mean(one) == pytest.approx(math.sqrt(2 / (math.pi * n)), abs=4 * np.std(one) / math.sqrt(draws))
+    share = 4 / math.pi * quad(lambda t: math.cos(t) ** 2 / (math.cos(t) + math.sin(t)), 0, math.pi / 4)[0]
+    two = [pair(normals(n, 2, seed), normals(n, 2, seed + draws), "spearman") for seed in range(draws)]
+    assert np.mean(two) == pytest.approx(math.sqrt(math.pi / 2 / n) * share, abs=4 * np.std(two) / math.sqrt(draws))
+    assert pair(normals(10_000, 10), normals(10_000, 10, 1), "lasso") == 0.0
+
+
+def test_an_agreement_is_the_mean_over_all_codes_of_the_largest_squared_over_the_sum() -> None:
+    similarity = np.array([[0.8, 0.0, 0.2], [0.0, 0.5, 0.5]])
+    columns, rows = [0.8, 0.5, 0.25 / 0.7], [0.64, 0.25]
+    assert udr.relative_strength(similarity) == pytest.approx(sum(columns + rows) / 5)
+    assert udr.relative_strength(similarity.T) == pytest.approx(sum(columns + rows) / 5)
+    assert udr.relative_strength(np.eye(4)) == 1.0
+    assert udr.relative_strength(np.ones((4, 4))) == pytest.approx(1 / 4)
+    assert udr.relative_strength(np.zeros((3, 2))) == 0.0
+
+
+def test_of_several_models_it_is_the_median_over_the_others() -> None:
+    nan = np.nan
+    pairs = np.array([[nan, 0.2, 0.6, 0.9], [0.1, nan, 0.5, 0.2], [0.6, 0.4, nan, 0.0], [1.0, 0.0, 0.2, nan]])
+    assert udr.udr(pairs).tolist() == [0.6, 0.2, 0.4, 0.2]
+    assert udr.udr(pairs[:2, :2]).tolist() == [0.2, 0.1]
+
+
+# ---- beside the libraries
+
+
+def test_ranks_are_correlated_as_scipy_does_ties_included() -> None:
+    z, other = normals(200, 3).round(1), (normals(200, 3) + normals(200, 3, 1)).round(0)
+    found = udr.correlations(udr.ranked(z), udr.ranked(other))
+    expected = [[abs(spearmanr(z[:, a], other[:, b])[0]) for b in range(3)] for a in range(3)]
+    assert found == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_the_lasso_is_scikit_learn_s_and_predicts_the_row_s_model_from_the_column_s() -> None:
+    other = udr.standardised(normals(500, 4) @ normals(4, 4, 1))
+    z = udr.standardised(other[:, :3] + 0.3 * normals(500, 3, 2))
+    weights = np.abs(Lasso(alpha=0.1, tol=1e-12, max_iter=100_000).fit(other, z).coef_)
+    assert weights.shape == (3, 4)
+    assert udr.lasso_weights(z, other) == pytest.approx(weights, abs=1e-6)
+    pairs = udr.pairwise([z, other], [np.ones(3), np.ones(4)], "lasso")
+    assert pairs[0, 1] == pytest.approx(udr.relative_strength(weights), abs=1e-6)
+    assert pairs[1, 0] != pytest.approx(pairs[0, 1], abs=1e-3)
+
+
+def test_standardised_codes_have_mean_0_and_deviation_1_and_constant_ones_are_0() -> None:
+    z = np.stack([normals(50, 1)[:, 0] * 1e-150, np.full(50, 0.1), normals(50, 1, 1)[:, 0] + 1e6], 1)
+    found = udr.standardised(z)
+    assert found.mean(0) == pytest.approx(0, abs=1e-9)
+    assert found.std(0) == pytest.approx([1, 0, 1]) and not found[:, 1].any()
+    assert udr.standardised(np.float32(z)).dtype == np.float64
+
+
+# ---- what it does not depend on, and what it ignores
+
+
+@BOTH
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000), dims=st.tuples(st.integers(1, 4), st.integers(1, 4)))
+def test_it_is_between_0_and_1_and_the_order_of_images_and_codes_does_not_matter(similarity: str, seed, dims) -> None:
+    random = np.random.default_rng(seed)
+    z = random.standard_normal((60, dims[0]))
+    shared = np.concatenate([z, random.standard_normal((60, 4))], 1)[:, -dims[1] :]
+    other = shared + 0.3 * random.standard_normal((60, 1))
+    value, images = pair(z, other, similarity), random.permutation(60)
+    assert 0 <= value <= 1
+    assert pair(z[images], other[images], similarity) == pytest.approx(value, abs=1e-6)
+    shuffled = other[:, random.permutation(dims[1])], z[:, random.permutation(dims[0])]
+    assert pair(shuffled[1], shuffled[0], similarity) == pytest.approx(value, abs=1e-6)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10_000))
+def test_by_ranks_two_models_have_the_same_udr_of_each_other(seed: int) -> None:
+    z, mixing = normals(80, 3, seed), normals(3, 2, seed + 1)
+    pairs = udr.pairwise([z, z @ mixing + 0.1 * normals(80, 2, seed + 2)], [np.ones(3), np.ones(2)], "spearman")
+    assert pairs[0, 1] == pytest.approx(pairs[1, 0], abs=1e-12)
+
+
+def test_so_they_have_by_the_lasso_where_the_codes_of_each_are_uncorrelated() -> None:
+    z = grid(7, 3)
+    turned = z @ np.linalg.qr(normals(3, 3))[0]
+    pairs = udr.pairwise([z, turned], [np.ones(3)] * 2, "lasso")
+    assert pairs[0, 1] == pytest.approx(pairs[1, 0], abs=1e-9) and 0.1 < pairs[0, 1] < 0.8
+
+
+@BOTH
+def test_uninformative_codes_are_ignored_however_they_correlate(similarity: str) -> None:
+    z, other = grid(5, 3), grid(5, 3)[:, [2, 0, 1]]
+    copies, threshold = z[:, :2] + 0.1 * normals(len(z), 2), [1.0, 1.0, 1.0, udr.INFORMATIVE, 0.0]
+    more, others = np.concatenate([z, copies], 1), np.concatenate([other, copies], 1)
+    assert pair(more, others, similarity, threshold, threshold) == pytest.approx(MOST[similarity], abs=1e-9)
+    assert pair(more, other, similarity, threshold) == pytest.approx(MOST[similarity], abs=1e-9)
+    assert pair(other, more, similarity, None, threshold) == pytest.approx(MOST[similarity], abs=1e-9)
+    just = [1.0, 1.0, 1.0, udr.INFORMATIVE * (1 + 1e-9), 0.0]
+    assert pair(more, other, similarity, just) < MOST[similarity] - 0.05
+
+
+@BOTH
+def test_without_an_informative_code_in_either_or_in_both_models_it_is_0(similarity: str) -> None:
+    z, none = grid(5, 2), [0.0, 0.01]
+    assert pair(z, z, similarity, none, none) == 0.0
+    assert pair(z, z, similarity, none) == pair(z, z, similarity, None, none) == 0.0
+
+
+@BOTH
+def test_an_informative_code_that_is_constant_agrees_with_none_and_counts(similarity: str) -> None:
+    z = grid(5, 2)
+    more = np.concatenate([z, np.full((len(z), 1), 0.1)], 1)
+    assert pair(more, z, similarity) == pytest.approx(MOST[similarity] * 4 / 5, abs=1e-9)
+
+
+def test_an_informative_code_without_a_counterpart_counts_once_among_all_codes() -> None:
+    z = grid(5, 3)
+    assert pair(z, z[:, :1], "lasso") == pytest.approx(0.9 * 2 / 4, abs=1e-9)  # of the reference's two means: 0.6
+
+
+# ---- what is refused
+
+
+def test_what_cannot_be_compared_is_refused_in_a_sentence() -> None:
+    z, one = normals(10, 2), np.ones(2)
+    for codes, kl, said in (
+        ([z], [one], "UDR compares a model with others, and here is 1"),
+        ([z, z[:9]], [one, one], "a has codes of 10 images and b of 9; UDR needs those of the same images"),
+        ([z, z], [one, np.ones(3)], r"the KL of b has shape \(3,\); it must be \(2,\) and finite"),
+        ([z, z], [one, one * np.nan], "the KL of b has shape .* finite"),
+        ([z, z * np.inf], [one, one], "the code of b has 20 value"),
+        ([z, z[:, 0]], [one, one], "the code of b has shape"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            udr.pairwise(codes, kl, names=["a", "b"][: len(codes)])
+    with pytest.raises(Undefined, match="at least two images, and these are of 1"):
+        udr.pairwise([z[:1], z[:1]], [one, one])
