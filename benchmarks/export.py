@@ -43,7 +43,9 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
         raise UsageError(f"{folder} holds other things ({there}); give a new folder.")
     sweep(folder)
     model = load_run(run)
-    record = _record(run, board, described.config)
+    record = record_of(run, board, described.config)
+    if record is not None and record.status != "done":
+        raise ZooError(f"the record of {run} says that it {record.status}: there is nothing to give away.")
     config = described.config.model_dump(mode="json")
     options = config["data"]["options"]
     config["data"]["options"] = {name: value for name, value in options.items() if not _is_path(name, value)}
@@ -141,7 +143,9 @@ def _told(train: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in train.items() if f"train.{key}" not in NEUTRAL and value != usual.get(key)}
 
 
-def _record(run: Path, board: Path | None, config: RunConfig) -> Record | None:
+def record_of(run: Path, board: Path | None, config: RunConfig) -> Record | None:
+    """The record of a run, whatever its status: ``record.json`` beside it, or for one of a suite or a recipe that on
+    ``board``. None where neither is of this configuration."""
     run = run.resolve()
     places = [run / RECORD]
     if board is not None:
@@ -150,7 +154,5 @@ def _record(run: Path, board: Path | None, config: RunConfig) -> Record | None:
         places += [records / run.parent.name / f"{run.name}.json" for records in made_by]
     for path in places:
         if path.exists() and (made := read(path)).cell.key == cell_key(config.identity()):
-            if made.status != "done":
-                raise ZooError(f"{path} says that the run {made.status}: there is nothing to give away.")
             return made
     return None

@@ -14,6 +14,8 @@ import yaml
 
 from benchmarks import matrix
 from benchmarks.export import card
+from benchmarks.record import dump
+from benchmarks.running import single
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
@@ -22,6 +24,7 @@ from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
 from zoo.config import resolve
 from zoo.errors import UsageError, ZooError
+from zoo.runs import train_run
 from zoo.training.precision import choose
 
 WORDS = ["--data", "synthetic", "--set", "train.epochs=1", "--set", "latent=3", "--set", "evaluate.quality_samples=0"]
@@ -132,6 +135,17 @@ def test_the_command_of_a_suite_does_not_say_where_a_folder_lies(tmp_path: Path)
     content = {"config": planned.config.model_dump(mode="json"), "spec": {"shape": [3, 8, 8], "support": "8-bit"}}
     (by,) = re.findall("^By .*", card(content | {"library": "vae-zoo", "data_sha256": "0"}, made, 7), re.M)
     assert "--datasets folder:PATH --seed 0`" in by and "my pictures" not in by
+
+
+def test_a_run_whose_record_says_that_it_failed_is_not_given_away(zoo, tmp_path: Path) -> None:  # noqa: F811
+    settings = ["train.epochs=1", "latent=3"]
+    planned = single.planned(resolve("vae", "synthetic", settings=settings), tuple(settings))
+    train_run(planned.config, tmp_path / "run", choose("cpu"))
+    made = matrix.make_record(planned, choose("cpu"), {"status": "failed", "reason": "none"})
+    (tmp_path / "run" / "record.json").write_text(dump(made))
+    code, out, err = zoo("export", "run", "given")
+    assert (code, out) == (1, "") and "the record of run says that it failed: there is nothing to give away." in err
+    assert not (tmp_path / "given").exists()
 
 
 def test_every_row_of_a_card_has_its_five_cells(zoo, tmp_path: Path) -> None:  # noqa: F811
