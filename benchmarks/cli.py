@@ -23,6 +23,7 @@ from benchmarks.commands.export import export
 from benchmarks.commands.listing import list_, show
 from benchmarks.commands.new import new
 from benchmarks.commands.options import LONGEST
+from benchmarks.commands.rank import rank
 from benchmarks.commands.reproduce import reproduce
 from benchmarks.commands.scoring import fid, score
 from benchmarks.report.terminal import screen_width, table
@@ -66,6 +67,7 @@ def zoo(context: click.Context) -> None:
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
     zoo compare A B            which of two is better, and by how much
+    zoo rank RUN RUN ...       how far seeds agree on their codes: disentanglement without labels
     zoo list                   what there is
     zoo new, zoo check         a variant of your own
     zoo score, zoo fid         metrics for models that were trained elsewhere
@@ -154,7 +156,7 @@ def doctor(as_json: bool) -> None:
 
 
 for command in (
-    *(bench, measure, leaderboard, reproduce, compare, list_, show, new, check),
+    *(bench, measure, leaderboard, reproduce, compare, rank, list_, show, new, check),
     *(sample, reconstruct, traverse, interpolate, export, score, fid),
 ):
     zoo.add_command(command)

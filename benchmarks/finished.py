@@ -66,14 +66,17 @@ class Finished:
         log.warning("%s: the test images are those of now.", said)
 
     def images(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """x (n, C, H, W) of the test split, chosen by the seed (fewer if there are fewer), and their conditions."""
+        """x (n, C, H, W) and their conditions: all of `test` at once."""
+        _, x, y = next(iter(self.test(n, seed).sequential(n)))
+        return x, y
+
+    def test(self, n: int, seed: int) -> Batches:
+        """n images of the test split, chosen by the seed (fewer if there are fewer), with their conditions."""
         condition = condition_of(self.model, self.described.spec) if self.model.conditional else "none"
         split = self._data["test"]
         generator = torch.Generator().manual_seed(seed_for(seed, "images"))
         split = split.take(torch.randperm(len(split), generator=generator)[:n])
-        batches = Batches(split, batch_size=len(split), drop_last=False, device=self.device, condition=condition)
-        _, x, y = next(iter(batches.sequential()))
-        return x, y
+        return Batches(split, batch_size=512, drop_last=False, device=self.device, condition=condition)
 
     def train(self) -> Batches:
         """All training images in order, as `once` has them, with one drawing of the bits of those that are binarised

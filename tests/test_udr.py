@@ -1,11 +1,15 @@
-"""UDR: values that are known in closed form, and what it ignores."""
+"""UDR: values that are known in closed form, what it ignores, and `zoo rank`."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -13,10 +17,28 @@ from scipy.special import ndtri
 from scipy.stats import spearmanr
 from sklearn.linear_model import Lasso
 
+from benchmarks import record
+from benchmarks.check.subject import subject
 from benchmarks.metrics import udr
 from benchmarks.metrics.codes import Undefined
+from benchmarks.rank import _codes, rank
+from tests.test_board import make
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo import list_models, load_run, noise
+from zoo.config import RunConfig, resolve
+from zoo.data.batches import Batches
+from zoo.data.images import Images
 from zoo.errors import UsageError
+from zoo.gaussians import kl_diagonal
+from zoo.models.vae import VanillaVAE
+from zoo.noise import seed_for
+from zoo.runs import train_run
+from zoo.runs.images import load_images
+from zoo.training.precision import choose
 
+#: Variants whose posterior and prior are diagonal Gaussians, as they are by default.
+RANKED = {"vae", "beta_vae", "beta_tcvae", "factor_vae", "annealed_vae", "dip_vae", "info_vae", "vae_gan", "iwae"}
+RANKED |= {"adversarial_ae", "two_stage_vae"}
 BOTH = pytest.mark.parametrize("similarity", udr.SIMILARITIES)
 #: What codes score that agree one with one: the weight of a Lasso is that of least squares less alpha.
 MOST = {"lasso": 1 - udr.ALPHA, "spearman": 1.0}
@@ -222,3 +244,144 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence() -> None:
             udr.pairwise(codes, kl, names=["a", "b"][: len(codes)])
     with pytest.raises(Undefined, match="at least two images, and these are of 1"):
         udr.pairwise([z[:1], z[:1]], [one, one])
+
+
+# ---- `zoo rank`
+
+SMALL = ["train.epochs=1", "encoder.hidden=[16]", "decoder.hidden=[16]", "latent=3"]
+WIDE = [*SMALL, "latent=4"]
+
+
+def config(variant: str = "vae", seed: int = 0, words: tuple[str, ...] | list[str] = SMALL) -> RunConfig:
+    return resolve(variant, "synthetic", seed, settings=list(words))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, compute = tmp_path_factory.mktemp("runs"), choose("cpu")
+    for seed in range(3):
+        train_run(config(seed=seed), folder / f"vae-{seed}", compute)
+    for seed in range(2):
+        train_run(config(seed=seed, words=WIDE), folder / f"wide-{seed}", compute)
+        train_run(config("cvae", seed), folder / f"cvae-{seed}", compute)
+        vamp = [*SMALL, "prior.name=vamp", "prior.components=4"]
+        train_run(config(seed=seed, words=vamp), folder / f"vamp-{seed}", compute)
+    train_run(config(words=[*SMALL, "data.binarise=threshold"]), folder / "other", compute)
+    return folder
+
+
+def measured(run: Path, seed: int, mig: float, status: str = "done", **identity: int) -> None:
+    """A record of a run, with its MIG."""
+    cell, number = config(seed=seed).identity(), (mig, None, {"identity": {"n_train": 10, **identity}})
+    how = {"status": status, "reason": "" if status == "done" else "out of memory"}
+    made = make("vae", seed, numbers={"mig": number}, config=cell, cell__key=record.cell_key(cell), **how)
+    (run / "record.json").write_text(record.dump(made))
+
+
+def test_runs_are_ranked_beside_the_other_seeds_of_their_settings(zoo, runs: Path) -> None:  # noqa: F811
+    vae, wide = [runs / f"vae-{seed}" for seed in range(3)], [runs / f"wide-{seed}" for seed in range(2)]
+    code, out, err = zoo("rank", *map(str, [*vae, *wide]), "--n", "200", "--json", "--device", "cpu")
+    assert code == 0, err
+    rows = {row["run"]: row for row in json.loads(out)}
+    scores = [row["udr_lasso"] for row in rows.values()]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 5
+
+    split = load_images(config())["test"]
+    x = split.pixels[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed_for(0, "images")))[:200]]
+    for group in (vae, wide):
+        codes, kl = [], []
+        for run in group:
+            q = load_run(run).infer(x.float() / 255)
+            codes.append(q.mean.detach().numpy())
+            zero = torch.zeros_like(q.mean)
+            kl.append(kl_diagonal(q.mean, q.log_variance, zero, zero).mean(0).detach().numpy())
+        for name in udr.SIMILARITIES:
+            pairs = udr.pairwise(codes, kl, name)
+            expected = udr.udr(pairs)
+            for i, run in enumerate(group):
+                row = rows[str(run)]
+                assert row[f"udr_{name}"] == pytest.approx(expected[i], abs=1e-4)
+                assert list(row["pairs"][name]) == [str(other) for other in group if other != run]
+                others = [value for j, value in enumerate(pairs[i]) if j != i]
+                assert list(row["pairs"][name].values()) == pytest.approx(others, abs=1e-4)
+                assert row["informative"] == int((kl[i] > 0.01).sum())
+    ours = rows[str(wide[0])]
+    assert (ours["variant"], ours["seed"], ours["dataset"], ours["mig"]) == ("vae", 0, "synthetic", None)
+    assert ours["identity"] == {
+        "split": "test", "n": 200, "seed": 0, "latents": 4, "others": 1, "informative_above": 0.01, "alpha": 0.1,
+    }  # fmt: skip
+
+
+def test_the_table_has_the_mig_of_the_records_there_are(zoo, runs: Path) -> None:  # noqa: F811
+    words = ("rank", *(str(runs / f"vae-{seed}") for seed in range(3)), "--device", "cpu")
+    code, out, err = zoo(*words)
+    assert code == 0 and "MIG" not in out, err
+    assert out.startswith("synthetic  256 test images\n")
+    head, _, *rows = out.splitlines()[1:6]
+    assert head.startswith("run ") and len(rows) == 3
+    assert all(" of 3 " in row and row.endswith(" 2") for row in rows)
+    try:
+        measured(runs / "vae-0", 0, 0.125)
+        measured(runs / "vae-1", 1, 0.25, latents=9)
+        measured(runs / "vae-2", 2, 0.5, status="failed")
+        one = zoo(*words)[1]
+        measured(runs / "vae-2", 2, 0.5, latents=9)
+        of_most = zoo(*words)[1]
+        found = {row["run"][-1]: row["mig"] for row in json.loads(zoo(*words, "--json")[1])}
+    finally:
+        for path in runs.glob("vae-*/record.json"):
+            path.unlink()
+
+    def last(table: str) -> dict[str, str]:
+        lines = [line for line in table.splitlines() if "vae-" in line]
+        return {line.split("  ")[0][-1]: line.rpartition("  ")[2] for line in lines}
+
+    assert last(one)["2"] == "no record" and sorted([last(one)["0"], last(one)["1"]])[1] == "other"
+    assert last(of_most) == {"0": "other", "1": "0.2500", "2": "0.5000"}
+    assert "\nother: " in of_most
+    assert {run: mig["value"] for run, mig in found.items()} == {"0": 0.125, "1": 0.25, "2": 0.5}
+    assert found["1"]["identity"] == {"n_train": 10, "latents": 9}
+
+
+def test_the_order_of_the_runs_and_the_rows_of_a_batch_do_not_matter(runs: Path) -> None:
+    folders = [runs / f"vae-{seed}" for seed in range(3)]
+    first, second = (rank(some, 256, "cpu") for some in (folders, folders[::-1]))
+    assert [one.folder for one in first] == [one.folder for one in second]
+    for a, b in zip(first, second, strict=True):
+        assert a.scores == pytest.approx(b.scores, abs=1e-9)
+
+
+def test_what_cannot_be_ranked_is_refused_in_a_sentence(zoo, runs: Path) -> None:  # noqa: F811
+    for words, said in (
+        (("vae-0",), "a run is ranked beside other seeds of its settings: give two runs at least."),
+        (("vae-0", "vae-0"), "are the same run: vae, seed 0."),
+        (("vae-0", "vae-1", "wide-1"), "wide-1 (vae, seed 1) is the only run of its settings here"),
+        (("vae-0", "other"), "are on different data (synthetic, dynamic and synthetic, threshold)"),
+        (("cvae-0", "cvae-1"), "cvae-0 has no code of the image alone: cvae is conditional."),
+        (("vamp-0", "vamp-1"), "vamp-0 has no KL by dimension"),
+        (("vae-0", "none"), "none is not a run"),
+    ):
+        code, out, err = zoo("rank", *(str(runs / name) for name in words), "--device", "cpu")
+        assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1, err
+    assert zoo("rank", str(runs / "vae-0"), str(runs / "vae-1"), "--n", "1")[0] == 2
+    assert zoo("rank")[0] == 2
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_codes_are_those_of_the_other_metrics_and_their_kl_adds_up_to_the_rate_or_there_is_none(name: str) -> None:
+    model, (x, _) = subject(name).known(), subject(name).batch(24)
+    shown = Batches(Images((x * 255).to(torch.uint8)), batch_size=7, drop_last=False)
+    described = SimpleNamespace(config=SimpleNamespace(variant=name))
+    run = SimpleNamespace(model=model, folder=Path("here"), described=described, test=lambda n, seed: shown)
+    try:
+        z, kl = _codes(run, 24)
+    except UsageError as error:
+        assert str(error).startswith("here has no ") and name not in RANKED
+        return
+    assert name in RANKED
+    with torch.no_grad(), noise.keyed(0, torch.arange(24)):
+        assert z == pytest.approx(model.represent(x).numpy(), abs=1e-5)
+        # The second stage of a two-stage VAE is no part of q(z | x): the codes are those of a VAE under N(0, I).
+        terms = VanillaVAE.terms(model, x) if name == "two_stage_vae" else model.terms(x)
+        rate = terms.rate.sum(1).mean()
+    assert kl.shape == z.shape[1:] and kl.sum() == pytest.approx(float(rate), rel=1e-4)
