@@ -6,8 +6,9 @@ Official code: https://github.com/Schlumberger/joint-vae (read: the model, the l
 Where we differ: what is reported is the bound of discrete choices, and theirs are relaxed wherever a loss is computed;
 in training ours are too, so that no bound is minimised. The capacity of the choices is never above the largest rate
 that they can have, N log K nats, as in the official code, which cuts it where it has grown to that, ours where it will
-have grown to; both capacities grow over the warm-up. All categorical variables have as many classes, theirs may differ.
-The prior, the posterior and the likelihood of the continuous part are settings.
+have grown to; both capacities grow over the warm-up. Gamma is 1.5 for short trainings, 30 or 150 there. All categorical
+variables have as many classes, theirs may differ. The prior, the posterior and the likelihood of the continuous part
+are settings.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class JointSettings(AnnealedSettings):
         0.67, gt=0, description="temperature of a choice in training: near 0 it is nearly discrete, its gradient noisy"
     )
     capacity: float = Field(
-        5.0, ge=0, description="nats that the continuous part's rate is held at when the warm-up is over"
+        20.0, ge=0, description="nats that the continuous part's rate is held at when the warm-up is over"
     )
     discrete_capacity: float = Field(
         5.0, ge=0, description="nats that the choices' rate is held at then; at most variables times log classes"
     )
-    gamma: float = Field(30.0, ge=0, description="weight of how far each of the two rates is from it, in training")
+    gamma: float = Field(1.5, ge=0, description="weight of how far each of the two rates is from it, in training")
 
 
 class JointVAE(AnnealedVAE):
