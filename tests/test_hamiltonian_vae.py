@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from benchmarks.check.examine import Finding, examine
+from benchmarks.check.subject import Subject
 from benchmarks.metrics.likelihood import bound
 from tests.test_oracles import batches, data, solved
 from zoo import create_model, noise
@@ -18,6 +20,7 @@ from zoo.errors import UsageError
 from zoo.gaussians import DiagonalGaussian
 from zoo.models.hamiltonian_vae import HamiltonianVAE
 from zoo.models.vae import VanillaVAE
+from zoo.registry import registry
 
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"encoder": {"hidden": [8]}, "decoder": {"hidden": [8], "activation": "tanh"}}
@@ -328,6 +331,35 @@ def test_the_gradient_of_the_loss_goes_through_a_prior_that_the_steps_follow() -
 def test_what_leapfrog_steps_cannot_do_is_refused(settings: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         create_model("hamiltonian_vae", data=SPEC, **settings)
+
+
+class Normalised(HamiltonianVAE):
+    """A decoder of one's own that normalises its codes."""
+
+    norm: type[nn.Module] = nn.BatchNorm1d
+
+    def __init__(self, spec: DataSpec, settings: Any) -> None:
+        super().__init__(spec, settings)
+        self.decoder = nn.Sequential(self.norm(settings.latent), self.decoder)
+
+
+class OfEachImage(Normalised):
+    norm = nn.LayerNorm
+
+
+def test_a_decoder_that_normalises_batches_is_refused_in_a_sentence_before_training() -> None:
+    _, entry = registry().variant("hamiltonian_vae")
+
+    def found(name: str) -> list[Finding]:
+        mine = entry.model_copy(update={"target": f"tests.test_hamiltonian_vae:{name}"})
+        return [*examine(Subject("mine", mine), ("shapes",))]
+
+    refused, taken = found("Normalised"), found("OfEachImage")
+    assert [finding.status for finding in taken] == ["holds"]
+    wrong = refused[-1]
+    assert (wrong.property, wrong.status) == ("trains", "wrong")
+    assert "no decoder with batch normalisation" in wrong.what and "nn.LayerNorm" in wrong.what
+    assert "RuntimeError" not in wrong.what
 
 
 def test_the_likelihood_is_followed_whatever_it_is() -> None:

@@ -22,6 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo import noise
 from zoo.data.images import DataSpec
@@ -76,6 +77,15 @@ class HamiltonianVAE(VanillaVAE):
     def infer(self, x: Tensor, y: Tensor | None = None) -> Carried:
         """q(z_K, rho_K | x)."""
         return Carried(self.start(x), self.leapfrog, x)
+
+    def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
+        """As the vanilla VAE. `UsageError` where a decoder that was exchanged writes down the batches that it sees: in
+        training no gradient could be taken through it inside of a step, and that of an image would be of the others
+        too."""
+        writes = [part for part in self.decoder.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+        instead = "normalise each image by itself (nn.GroupNorm, nn.LayerNorm)"
+        require(not writes, f"leapfrog steps follow no decoder with batch normalisation: {instead}.")
+        super().initialise(x, y)
 
     # ---- the dynamics ----------------------------------------------------------------------------------------------
 
