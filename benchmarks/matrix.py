@@ -25,6 +25,7 @@ from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
+KEPT = "evaluation"  # the folder of a run that `benchmarks.partial` keeps an evaluation in
 # What an evaluation imports where it needs it.
 EVALUATION = (
     *("per_example", "partial", "evaluation.ex_post", "evaluation.quality", "report.figures", "digits.train"),
@@ -129,6 +130,26 @@ def done(planned: Planned, places: Places) -> Record | None:
     return found if found and found.status == "done" else None
 
 
+def over(planned: Planned, places: Places) -> bool:
+    """Whether a cell is `done`. What it kept of its evaluation goes then, if whoever wrote the record was killed before
+    that."""
+    if done(planned, places) is None:
+        return False
+    clear(places.run(planned.cell))
+    return True
+
+
+def clear(folder: Path) -> None:
+    """Remove what is kept of the evaluation of a run that has its record, unless another process is at work there."""
+    if not (folder / KEPT).exists():
+        return
+    from benchmarks.partial import forget
+    from zoo.runs.folder import CELL_LOCK, locked
+
+    with contextlib.suppress(UsageError), locked(folder, CELL_LOCK):
+        forget(folder)
+
+
 def compute_of(device: str, cells: Iterable[Planned], auto: str = "auto") -> Callable[[Planned], Any]:
     """What gives each of ``cells`` its device and number format; `UsageError` at once where one cannot have its own.
     ``auto`` is the format of those that ask for ``auto``."""
@@ -160,6 +181,7 @@ def run_cell(
     folder = places.run(planned.cell)
     with locked(folder, CELL_LOCK):
         if finished := done(planned, places):
+            forget(folder)
             return finished
         for place in (folder, places.records / planned.cell.group, places.board / "assets" / planned.cell.group):
             sweep(place)
@@ -373,7 +395,7 @@ def run_all(
     harness = harness or uuid.uuid4().hex
     made = []
     for planned in cells:
-        if done(planned, places):
+        if over(planned, places):
             continue
         if should_stop():
             raise Stopped("stopped at the user's request, between two cells.")

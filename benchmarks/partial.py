@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import environment
+from benchmarks.matrix import KEPT
 from zoo.errors import ZooError
 from zoo.files import fingerprint, sha256_file
 from zoo.runs import Run
 from zoo.runs.folder import MODEL
 from zoo.training import checkpoint
 
-FOLDER = "evaluation"
 VALUES, FEATURES = "values.safetensors", "features"
 EVERY = 10.0  # seconds between two writings of what grows
 
@@ -86,7 +86,7 @@ class Partial:
 def keeping(run: Run, folder: Path) -> Iterator[Partial]:
     """The `Partial` of the evaluation of the run in ``folder``, written also where the block is stopped. It stays until
     `forget`: what comes after an evaluation may be killed as well."""
-    partial = Partial(folder / FOLDER, _depends_on(run, folder))
+    partial = Partial(folder / KEPT, _depends_on(run, folder))
     try:
         yield partial
     except BaseException:
@@ -97,7 +97,7 @@ def keeping(run: Run, folder: Path) -> Iterator[Partial]:
 
 def forget(folder: Path) -> None:
     """Remove what was kept of the evaluation of the run in ``folder``: a record says how it ended."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    shutil.rmtree(folder / KEPT, ignore_errors=True)
 
 
 def _depends_on(run: Run, folder: Path) -> str:

@@ -311,6 +311,28 @@ def test_a_bench_that_is_stopped_leaves_the_board_of_what_is_done(
     assert (tmp_path / "leaderboard" / "index.html").exists()
 
 
+@pytest.mark.parametrize("command", ["bench", "train"])
+def test_what_whoever_wrote_a_record_left_of_the_evaluation_goes_when_the_finished_run_is_met(
+    zoo, tmp_path: Path, command: str  # noqa: F811
+) -> None:
+    from zoo.runs.folder import CELL_LOCK, MODEL, locked
+
+    few = ("train.epochs=0", "evaluate.nll_samples=0", "evaluate.quality_samples=0")
+    words = {
+        "bench": ["bench", small_suite(tmp_path), "--variants", "vae", "--seeds", "1", "--jobs", "1"],
+        "train": ["train", "vae", "--data", "synthetic", *(word for text in few for word in ("--set", text))],
+    }[command] + ["--device", "cpu", "--wandb", "disabled"]
+    assert zoo(*words)[0] == exit_codes.DONE
+    (model,) = (tmp_path / "runs").rglob(MODEL)
+    kept = model.parent / matrix.KEPT
+    assert not kept.exists()
+    kept.mkdir()  # as it is between the record and its removal, where a process may be killed
+    (kept / "values.safetensors").write_bytes(b"of a bound")
+    with locked(kept.parent, CELL_LOCK):  # as somebody holds it who evaluates there for another board
+        assert zoo(*words)[0] == exit_codes.DONE and kept.exists()
+    assert zoo(*words)[0] == exit_codes.DONE and not kept.exists()
+
+
 def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     from benchmarks.running import amend
     from zoo.runs.folder import Busy

@@ -90,7 +90,7 @@ def test_what_is_kept_is_of_these_weights_these_settings_and_this_code(
     monkeypatch.setattr(environment, "at_start", lambda: ("f" * 40, False))
     assert kept() == 0
     again()
-    path = folder / partial.FOLDER / partial.VALUES
+    path = folder / partial.KEPT / partial.VALUES
     path.write_bytes(path.read_bytes()[:-3])
     assert kept() == 0 and not path.exists()
 

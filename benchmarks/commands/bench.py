@@ -82,7 +82,7 @@ def bench(
             raise click.exceptions.Exit(INTERRUPTED) from None
         return
     with matrix.then(lambda: matrix.write_board(places), places):
-        todo = [planned for planned in cells if not matrix.done(planned, places)]
+        todo = [planned for planned in cells if not matrix.over(planned, places)]
         _check_settings(todo)
         if todo and on == "ray":
             _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)

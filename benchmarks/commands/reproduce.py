@@ -50,7 +50,7 @@ def reproduce(
             click.echo(planned.command + options.given(click.get_current_context()))
         return
     with matrix.then(lambda: write_page(board, places), places):
-        if todo := [planned for planned in cells if not matrix.done(planned, places)]:
+        if todo := [planned for planned in cells if not matrix.over(planned, places)]:
             _run(todo, places, device, wandb_mode)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     # A verdict is of all seeds of a recipe, whichever were asked for.

@@ -40,7 +40,10 @@ def finished(folder: Path, config: RunConfig) -> Record | None:
     made = record.read(path)
     if made.cell.key != record.cell_key(config.identity()):
         raise UsageError(f"{folder} holds another run ({made.command}); give another --out.")
-    return made if made.status == "done" and runs.finished(folder) else None
+    if made.status != "done" or not runs.finished(folder):
+        return None
+    matrix.clear(folder)  # of whoever was killed before it came to that
+    return made
 
 
 def talks() -> bool:
