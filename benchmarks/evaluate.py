@@ -14,7 +14,6 @@ from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.representation import batches_of, represented
-from benchmarks.interrupt import stopping_when
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
@@ -25,6 +24,7 @@ from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.runs import Run
+from zoo.stopping import stopping_when
 
 GRID = 64
 FAST = "@hist-gbt"

@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmarks import environment, matrix, per_example, record
 from benchmarks.catalogue import ALL, DISTANCES, EX_POST
-from benchmarks.interrupt import stopping_when
 from benchmarks.record import Record
 from zoo.errors import UsageError
+from zoo.stopping import stopping_when
 
 PARTS = "features"
 OF_VALUES = "nll_all"

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks import partial, recipe, record
 from benchmarks.digits.train import train as train_classifier
 from benchmarks.evaluate import evaluate
-from benchmarks.interrupt import stop_if_asked, stopping_when
+from benchmarks.interrupt import stop_if_asked
 from benchmarks.metrics import extractors
 from benchmarks.metrics.codes import Codes
 from benchmarks.metrics.disentanglement import score_codes
 from tests.faults.children import fork, wait
 from zoo.config import resolve
+from zoo.data import folder as images_of_a_folder
 from zoo.models.vae import VanillaVAE
 from zoo.runs import train_run
+from zoo.stopping import Stopped, stopping_when
 from zoo.training.precision import choose
-from zoo.training.trainer import Stopped, Trainer
+from zoo.training.trainer import Trainer
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 MODEL = {"encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}, "latent": 2}
@@ -168,6 +174,41 @@ def test_an_evaluation_goes_on_from_the_images_that_it_has(
     assert len((folder / "calls").read_text().split()) == rest
     assert the_record(folder) == undisturbed
     assert not values.parent.exists()
+
+
+@needs_fork
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_images_are_read_is_obeyed_at_once_and_leaves_nothing_that_the_next_start_believes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    random = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for k in range(1000):
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / "images" / f"{k}.png")
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(folder / "cache"))
+    decode, calls = images_of_a_folder.decode_image, itertools.count(1)
+
+    def slow(*given: object) -> np.ndarray:
+        with open("calls", "a") as file:
+            print(given[0], file=file)
+        if next(calls) == 100:
+            os.kill(os.getpid(), number)
+        time.sleep(0.002)
+        return decode(*given)
+
+    few = [word for word in SETTINGS if not word.startswith("data.") or "--" in word]
+    settings = [word for text in few if text != "--set" for word in ("--set", text)]
+    words = ("train", "vae", "--data", "folder:images", *settings, "--set", "data.options.size=8", *QUIET)
+    prepare = functools.partial(setattr, images_of_a_folder, "decode_image", slow)
+    code, said = wait(fork(folder, *words, prepare=prepare)), (folder / "said").read_text()
+    assert code == 130 and "read anew" in said and "Traceback" not in said, said
+    assert len((folder / "calls").read_text().split()) < 300, "what threads were at when it came, of a thousand"
+    there = [path.name for path in (folder / "cache" / "folders").iterdir() if path.name != ".lock"]
+    assert not there
+    (folder / "calls").unlink()
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    assert wait(fork(folder, *words, prepare=prepare)) == 0, (folder / "said").read_text()
+    assert len((folder / "calls").read_text().split()) == 1000
 
 
 class OneByOne(extractors.Extractor):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from zoo.data.images import DataSpec, Images, ImageSet, pieces
-from zoo.data.mapped import mapped_pixels
+from zoo.data.mapped import WHERE, mapped_pixels
 from zoo.files import fingerprint
+from zoo.stopping import stoppable
 
 IN_MEMORY = 2**28  # bytes; a larger set is kept in a memory map
 CHUNK = 1 << 13
@@ -53,7 +54,7 @@ def grid_set(
 
     def fill(out: np.ndarray) -> None:
         rows = np.argsort(order) if in_order else np.arange(total)
-        for start in range(0, total, CHUNK):
+        for start in stoppable(range(0, total, CHUNK), WHERE):
             part = rows[start : start + CHUNK]
             out[part] = draw(index[part])
 

@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from zoo.errors import ZooError, one_line
 from zoo.files import atomic_path, atomic_write, cache_dir, fingerprint, one_at_a_time, sha256_file, sweep
+from zoo.stopping import stoppable
+
+WHERE = "before all images were read (they are read anew)"
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -80,6 +83,7 @@ def decode_all(
 
     Raises:
         ZooError: some cannot be decoded; the message says how many of ``place`` and names the first ones.
+        Stopped: somebody asked for it (`zoo.stopping`).
     """
 
     def fill(row: int) -> str | None:
@@ -92,7 +96,11 @@ def decode_all(
     # Threads: decoding and resizing leave the interpreter lock, and each writes its own row of the map.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = tqdm(pool.map(fill, range(len(names))), title, len(names), unit=" images", disable=None)
-        bad = [reason for reason in done if reason]
+        try:
+            bad = [reason for reason in stoppable(done, WHERE) if reason]
+        except BaseException:  # or the pool would end with the last image
+            pool.shutdown(cancel_futures=True)
+            raise
     if bad:
         raise ZooError(f"{count(bad, 'image')} of {place} cannot be read: {listed(bad)}.")
 

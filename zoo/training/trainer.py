@@ -19,6 +19,7 @@ from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.errors import ZooError
 from zoo.models.base import VAE, Progress
+from zoo.stopping import Stopped
 from zoo.training import checkpoint, subnormal, tally
 from zoo.training.average import Average
 from zoo.training.capture import CannotCapture, Recorder
@@ -48,10 +49,6 @@ AGREE_STEPS = 16
 
 class Diverged(ZooError):
     """Training met non-finite losses or gradients that it could not leave out."""
-
-
-class Stopped(ZooError):
-    """Somebody asked the run to stop; its checkpoint is written and the same call goes on from it."""
 
 
 class Watcher(Protocol):
