@@ -167,6 +167,21 @@ class DecoderApart(VanillaVAE):
         return {"vae": rest, "decoder": list(self.decoder.parameters())}
 
 
+class NeverInTraining(DecoderApart):
+    """The decoder has a loss only where nobody says how far training is, which is nowhere in a training."""
+
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        decoder = {} if getattr(progress, "fraction", None) is not None else {"decoder": losses["vae"]}
+        return Losses({"vae": losses["vae"], **decoder}, losses.terms)
+
+
+class DecoderAscending(DecoderApart):
+    def losses(self, x, y=None, progress=1.0):
+        losses = super().losses(x, y, progress)
+        return Losses({"vae": losses["vae"], "decoder": -losses["vae"]}, losses.terms)
+
+
 class SilentStage(DecoderApart):
     """Right, but the trainer is told of a stage that has no loss of the decoder."""
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.check.bound import several_learn
 from benchmarks.check.examine import PROPERTIES, Finding, examine
-from benchmarks.check.subject import Subject
+from benchmarks.check.subject import Subject, subject
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo import list_models
 from zoo.registry import VariantEntry, registry
 
 PLANTED = {
@@ -41,6 +43,8 @@ PLANTED = {
     "NeedsNoClass": ("condition", "terms(x) without y answers as if that were nothing", "raise a ValueError"),
     "Only28": ("shapes", "it works on 1x28x28 bits and not on 3x32x32 bytes", "take every size from spec.shape"),
     "Ascending": ("it_learns", "nats before and", "the sign of each part of losses()"),
+    "NeverInTraining": ("it_learns", "60 steps leaves the group 'decoder' as it was", "whose fraction is not None"),
+    "DecoderAscending": ("it_learns", "after 60 steps on them", "the sign of each part of each loss"),
     "SummedLoss": ("loss_is_a_mean", "as the mean of two halves", "average over the batch and do not sum"),
     "SharedNoise": ("noise_of_each", "a batch shares its noise", "a row for each image"),
     "Mirrored": ("reconstructs", "and samples of their posterior the", "decode the posterior's centre"),
@@ -105,6 +109,14 @@ def test_what_is_no_mistake_is_not_called_one(target: str, settings: dict) -> No
     wanted += ("batches",)
     found = list(examine(Subject("one", entry), wanted))
     assert len(found) == len(wanted) and not [one for one in found if one.status == "wrong"], found
+
+
+def test_every_variant_of_several_losses_is_seen_to_learn_from_wherever_it_starts() -> None:
+    several = [name for name in list_models() if len(subject(name).known().parameter_groups()) > 1]
+    assert len(several) >= 6
+    for name in several:
+        for seed in (0, 1):
+            several_learn(subject(name), seed)
 
 
 def test_a_file_that_is_no_python_is_named_with_its_line_and_nothing_else_is(tmp_path: Path, monkeypatch) -> None:

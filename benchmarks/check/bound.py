@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.check.subject import TINY, TINY_STEPS, Subject, ids, mean_and_error
+from benchmarks.check.subject import KNOWN_IMAGES, TINY, TINY_STEPS, Subject, fit, ids, mean_and_error
 from benchmarks.check.verdict import Inapplicable, hold
 from zoo import noise
 from zoo.data.images import DataSpec
@@ -20,6 +20,7 @@ PER_PIXEL = math.log(2.0)
 WEIGHTS = {"alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral", "weight"}
 DRAWS, DRAWN_AT_ONCE = 8192, 1024
 SLACK = 0.5  # nats
+SEVERAL_STEPS, RATE = 60, 3e-3
 
 
 def sum_over_pixels(subject: Subject) -> None:
@@ -236,20 +237,52 @@ def _evidence(model: VAE, x: Tensor, y: Tensor | None) -> float:
     return torch.stack(logs).mean().item()
 
 
-@torch.no_grad()
 def it_learns(subject: Subject) -> None:
-    """Training on eight pictures makes their ELBO better (what they lose smaller, where there is no bound)."""
+    """Training makes the ELBO of its pictures better (by several losses: moves every group, and ruins nothing)."""
+    if len(subject.known().parameter_groups()) > 1:
+        several_learn(subject)
+        return
     model, before = _memorised(subject)
-    if len(model.parameter_groups()) > 1:
-        raise Inapplicable("it has several parameter groups: what it minimises may not be the bound")
     if not model.seeks_bound:
         raise Inapplicable("it holds its rate at a value of its own, which may be more than eight pictures need")
-    after = model.terms(*subject.tiny()).elbo.mean().item()
+    with torch.no_grad():
+        after = model.terms(*subject.tiny()).elbo.mean().item()
     hold(
         after > before,
         f"the {'ELBO' if subject.bounds else 'negative distortion'} of eight 8x8 images is {before:.2f}"
         f"{' nats' if subject.bounds else ''} before and {after:.2f} after {TINY_STEPS} steps on them",
         "look at the sign of each part of losses()",
+    )
+
+
+def several_learn(subject: Subject, seed: int = 4) -> None:
+    """A training by the trainer moves each group, and what is reported is not far worse after it.
+
+    What several losses minimise may not be the bound, and an adversary may cost some of it: a tenth at most in so few
+    steps of the registry's own, where a main loss of the wrong sign costs many times the whole. Whether an adversary's
+    is right is not seen.
+    """
+
+    def trained(steps: int) -> tuple[dict[str, list[Tensor]], float]:
+        torch.manual_seed(seed)
+        warmup = SEVERAL_STEPS // 4 if steps else 0
+        model = fit(subject.make(), subject.entry, KNOWN_IMAGES, steps, warmup, learning_rate=RATE).eval()
+        with torch.no_grad():
+            terms = [model.terms(*subject.batch(KNOWN_IMAGES)) for _ in range(8)]
+        return model.parameter_groups(), torch.stack([each.elbo for each in terms]).mean().item()
+
+    (start, before), (end, after) = trained(0), trained(SEVERAL_STEPS)  # the first with what starts from data
+    still = [group for group, members in end.items() if all(map(torch.equal, members, start[group]))]
+    hold(
+        not still,
+        f"a training of {SEVERAL_STEPS} steps leaves the group '{min(still, default='')}' as it was",
+        "let losses() have its loss at a Progress of a training, whose fraction is not None, in some stage",
+    )
+    hold(
+        after >= before - 0.5 * abs(before) - SLACK,
+        f"the {'ELBO' if subject.bounds else 'negative distortion'} of {KNOWN_IMAGES} images is {before:.2f} before "
+        f"and {after:.2f} after {SEVERAL_STEPS} steps on them",
+        "look at the sign of each part of each loss, and at which group it is of",
     )
 
 

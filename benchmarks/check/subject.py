@@ -206,12 +206,14 @@ def tiny() -> tuple[Tensor, Tensor]:
     return blocks.repeat_interleave(2, 2).repeat_interleave(2, 3), torch.arange(TINY_IMAGES)
 
 
-def fit(model: VAE, entry: VariantEntry, n: int, steps: int, **recipe: Any) -> VAE:
-    """Train for so many steps on the same n digits, by the trainer and the variant's own recipe."""
+def fit(model: VAE, entry: VariantEntry, n: int, steps: int, warmup: int = 0, **recipe: Any) -> VAE:
+    """Train for so many steps, those of the ``warmup`` among them, on the same n digits, by the trainer and the
+    variant's own recipe."""
     pixels, labels = digits()
     images = Images((pixels[:n] * 255).to(torch.uint8), labels[:n])
     batches = Batches(images, batch_size=n, condition="class" if model.conditional else "none")
-    fixed = {"epochs": steps, "batch_size": n, "warmup": 0, "ema": 0, "keep": "last", "validate_every": steps}
+    fixed = {"epochs": steps, "batch_size": n, "warmup": warmup, "ema": 0, "keep": "last"}
+    fixed["validate_every"] = max(steps, 1)
     config = TrainConfig.model_validate(entry.train | recipe | fixed)
     Trainer(model, batches, batches, config, choose("cpu")).fit()
     return model
