@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo import noise
+from zoo import noise, processes
 from zoo.precision import full_precision
 from zoo.settings import Frozen, ReadBy
 
@@ -171,9 +170,9 @@ class VectorQuantiser(Quantiser):
             return
         counts, sums, candidates = self._observed
         self._observed = None
-        if dist.is_available() and dist.is_initialized():
+        if processes.several():
             for part in (counts, sums, candidates):
-                dist.all_reduce(part)
+                processes.add(part)
         # The first batches count for more: at the start the encoder moves faster than a long average can follow.
         decay = ((1 + self.updates) / (10 + self.updates)).clamp_max(self.settings.decay)
         share = self.codes / counts.sum()

@@ -8,7 +8,6 @@ never see. Whoever is alone pays nothing: without `torchrun` there is a world of
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from zoo import processes
 from zoo.errors import UsageError, one_line
-
-# What gloo's two threads may still hold. One that is the last to let go of a tensor needs Python's lock, which PyTorch
-# 2.6 does not give away while it waits for those threads to end: a run that was finished could hang there.
-_latest: deque[Tensor] = deque(maxlen=2)
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,7 @@ class World:
 
     def add(self, tensor: Tensor) -> Tensor:
         """Sum over the processes, in place; the same bits on each."""
-        if self.size > 1:
-            _sum(tensor)
-        return tensor
+        return processes.add(tensor) if self.size > 1 else tensor
 
     def average(self, gradients: Iterable[Tensor]) -> None:
         """Replace gradients by their mean over the processes. One that is not finite anywhere is so everywhere."""
@@ -53,7 +47,7 @@ class World:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-        _sum(flat)
+        processes.add(flat)
         flat /= self.size
         for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(piece.view_as(tensor))
@@ -69,11 +63,6 @@ class World:
         if self.size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
-
-
-def _sum(tensor: Tensor) -> None:
-    _latest.append(tensor)
-    dist.all_reduce(tensor)
 
 
 ALONE = World()
@@ -110,4 +99,4 @@ def joined(device: torch.device) -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
-        _latest.clear()
+        processes.parted()
