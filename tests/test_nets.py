@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,8 +14,11 @@ from zoo import create_model, load_run
 from zoo.config import resolve
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
+from zoo.models.vae import VanillaVAE
 from zoo.nets import EncoderSettings, make_encoder
 from zoo.nets.aside import aside
+from zoo.nets.backbone import fetches
+from zoo.registry import VariantEntry, registry
 from zoo.runs import train_run
 from zoo.training.precision import choose
 
@@ -85,6 +88,34 @@ def test_a_run_that_began_with_fetched_weights_is_loaded_without_fetching_them(
     asked.clear()
     loaded, x = load_run(tmp_path), torch.rand(2, *trained.spec.shape)
     assert asked and not any(asked)
+    assert torch.equal(loaded.infer(x).centre, trained.infer(x).centre)
+
+
+class Begun(VanillaVAE):
+    """Where it begins with weights of its own kind it has a layer more."""
+
+    class Settings(VanillaVAE.Settings):
+        pretrained: bool = False
+
+    fetched: ClassVar[list[bool]] = []
+
+    def __init__(self, spec: DataSpec, settings: Any) -> None:
+        super().__init__(spec, settings)
+        self.scale = nn.Linear(1, 1) if settings.pretrained else None
+        self.fetched.append(fetches())
+
+
+def test_a_variant_with_fetched_weights_of_its_own_is_loaded_as_it_was_made_and_told_not_to_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = VariantEntry(target="tests.test_nets:Begun", title="Begun", origin="an author")
+    monkeypatch.setitem(registry().variants, "begun", entry)
+    config = resolve("begun", "synthetic", settings=["pretrained=yes", "train.epochs=0"])
+    trained = train_run(config, tmp_path, choose("cpu")).model.eval()
+    assert all(Begun.fetched)
+    Begun.fetched.clear()
+    loaded, x = load_run(tmp_path), torch.rand(2, *trained.spec.shape)
+    assert Begun.fetched and not any(Begun.fetched)
     assert torch.equal(loaded.infer(x).centre, trained.infer(x).centre)
 
 

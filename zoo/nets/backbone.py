@@ -20,6 +20,12 @@ def unfetched() -> AbstractContextManager[bool]:
     return holding(_fetches, False)
 
 
+def fetches() -> bool:
+    """Whether a network that begins with published weights is to fetch them, and is not `unfetched`; for a plugin's own
+    too, which is made with the settings that it was trained with."""
+    return _fetches.get()
+
+
 class TimmEncoder(nn.Module):
     """A timm model without its classifier, pooled to (B, features).
 
@@ -40,7 +46,7 @@ class TimmEncoder(nn.Module):
             listing = "python -c 'import timm; print(timm.list_models())'"
             raise unknown("timm model", str(settings.timm), timm.list_models(), listing)
         options = dict(in_chans=shape[0] + condition, num_classes=0)
-        options["pretrained"] = settings.pretrained and _fetches.get()
+        options["pretrained"] = settings.pretrained and fetches()
         try:
             self.backbone = timm.create_model(settings.timm, img_size=shape[1:], **options)
         except TypeError:

@@ -192,7 +192,6 @@ def _loaded(folder: Path, device: str) -> tuple[VAE, Result]:
         raise UsageError(f"{folder} is of the variant '{config.variant}': install the package that has it.")
     if not finished(folder):
         raise ZooError(f"{folder} is not finished: the command that started it goes on from where it stopped.")
-    config = config.model_copy(update={"model": _without_downloads(config.model)})
     with unfetched():
         _check_fit(config, spec, folder / MODEL)
         try:
@@ -213,14 +212,6 @@ def build_model(config: RunConfig, spec: DataSpec) -> VAE:
     """A fresh model of the configuration for data like ``spec``."""
     _, entry = registry().variant(config.variant)
     return build(entry, spec, config.model)
-
-
-def _without_downloads(settings: Any) -> Any:
-    # The weights come from the run: nothing that it names is fetched. A backbone of timm has more of its weights than
-    # themselves, and `unfetched`.
-    if not isinstance(settings, dict) or settings.get("timm"):
-        return settings
-    return {name: False if name == "pretrained" else _without_downloads(value) for name, value in settings.items()}
 
 
 def _check_fit(config: RunConfig, spec: DataSpec, path: Path) -> None:
