@@ -120,11 +120,11 @@ def train(
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Fetch data sets or weights (inception, efficientnet_lite0) ahead of time, so that a run can be offline."""
+    from benchmarks.metrics import weights
     from zoo.data import fetch as assets
     from zoo.registry import registry
 
-    weights = ("inception", "efficientnet_lite0")
-    known = {fold(key): key for key in (*assets.ASSETS, *weights, *registry().datasets)}
+    known = {fold(key): key for key in (*assets.ASSETS, *weights.WEIGHTS, *registry().datasets)}
     for name in names:
         if fold(name) not in known:
             raise unknown("asset", name, known.values(), "zoo list datasets")
@@ -133,10 +133,8 @@ def fetch(names: tuple[str, ...]) -> None:
         asset = entry.asset if entry and entry.asset else name
         if asset in assets.ASSETS:
             click.echo(f"{name}: {assets.fetch(asset)}")
-        elif name in weights:
-            from benchmarks.metrics.weights import efficientnet_weights, inception_weights
-
-            click.echo(f"{name}: {(inception_weights if name == 'inception' else efficientnet_weights)()}")
+        elif name in weights.WEIGHTS:
+            click.echo(f"{name}: {weights.fetched(name)}")
         else:
             click.echo(f"{name}: nothing to fetch")
 

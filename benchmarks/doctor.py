@@ -50,12 +50,11 @@ def _device() -> dict[str, Any]:
 
 
 def _assets() -> dict[str, str]:
-    from benchmarks.metrics.weights import EFFICIENTNET_LITE0, INCEPTION
+    from benchmarks.metrics.weights import WEIGHTS
     from zoo.data.fetch import ASSETS, problem
 
     found = {"cache": str(cache_dir())}
-    # As `zoo fetch` calls them.
-    for name, asset in (ASSETS | {"inception": INCEPTION, "efficientnet_lite0": EFFICIENTNET_LITE0}).items():
+    for name, asset in (ASSETS | WEIGHTS).items():
         missing = problem(asset, cache_dir() / asset.name)
         found[name] = f"not here ({missing}); `zoo fetch {name}` gets it" if missing else "here, bytes verified"
     return found

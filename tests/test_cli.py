@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from benchmarks import cli, per_example, record
 from benchmarks.catalogue import listed
 from benchmarks.running import amend
 from tests.conftest import ROOT
+from zoo.data.fetch import Asset
 from zoo.errors import ZooError
 from zoo.models.beta_vae import BetaVAE
 from zoo.registry import VariantEntry, registry
@@ -447,6 +449,22 @@ def test_the_doctor_looks_for_all_that_can_be_fetched(zoo, monkeypatch: pytest.M
     assert found.pop("cache") == str(tmp_path)
     assert found.keys() == {"mnist", "fashion_mnist", "cifar10", "inception", "efficientnet_lite0"}
     assert all(f"`zoo fetch {name}` gets it" in said for name, said in found.items())
+
+
+def test_weights_are_listed_once_for_whoever_fetches_or_looks_for_them(
+    zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.metrics import weights
+
+    assert all(name in cli.fetch.help for name in weights.WEIGHTS)
+    monkeypatch.setenv("VAE_ZOO_CACHE", str(tmp_path))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "net.bin").write_bytes(b"1")
+    sha256 = hashlib.sha256(b"1").hexdigest()
+    monkeypatch.setitem(weights.WEIGHTS, "net", Asset("new", {"net.bin": f"sha256:{sha256}"}, ()))
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: (_ for _ in ()).throw(OSError))
+    assert zoo("fetch", "NET")[:2] == (0, f"net: {tmp_path / 'new' / 'net.bin'}\n")
+    assert json.loads(zoo("doctor", "--json")[1])["assets"]["net"] == "here, bytes verified"
 
 
 def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:

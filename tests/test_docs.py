@@ -69,7 +69,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     import zoo.models
 
     monkeypatch.setattr(zoo.models, "__path__", [*zoo.models.__path__, str(tmp_path / "zoo" / "models")])
-    for module, name in ((fetch, "fetch"), (weights, "inception_weights"), (weights, "efficientnet_weights")):
+    for module, name in ((fetch, "fetch"), (weights, "fetched")):
         monkeypatch.setattr(module, name, lambda *_: Path("fetched"))
     # Worker processes would not see this registry.
     monkeypatch.setattr(workers, "how_many", lambda *_: 1)

