@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,11 @@ def test_the_top_level_is_what_it_says() -> None:
 def test_names_are_the_field_s() -> None:
     vague = {"utils", "helpers", "common", "manager", "misc"}
     assert not [path for path in SOURCES if path.stem in vague]
+
+
+def test_what_makes_one_line_of_a_text_is_in_one_place() -> None:
+    spelt = [path.name for path in SOURCES if re.search(r'" "\.join\(.*\.split\(\)\)', path.read_text())]
+    assert spelt == ["errors.py"]
 
 
 def tracked() -> list[Path]:

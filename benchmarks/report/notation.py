@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from benchmarks.report.compare import Estimate
 from benchmarks.report.terminal import plain
+from zoo.errors import one_line
 
 MAX_DECIMALS = 6
 MAX_WHOLE = 1e16  # from here on not every whole number has a float
@@ -87,7 +88,7 @@ def count(value: int) -> str:
 
 def shorten(text: str, width: int) -> str:
     """One line of at most ``width`` characters, with … where something was cut."""
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
@@ -102,7 +103,7 @@ def escape(text: object) -> str:
 
 def code(text: str) -> str:
     """Text as a code span that no backtick inside can end. Not for tables, where a | ends the cell."""
-    line = " ".join(text.split())
+    line = one_line(text)
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmarks.report.markdown import grid
+from zoo.errors import one_line
 
 HEAD = ["setting", "default", "type", "what it does"]
 _SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -112,7 +113,7 @@ def _limits(metadata: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    text = re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split()))
+    text = re.sub(r"``(.+?)``", r"`\1`", one_line(text))
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -6,6 +6,8 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from zoo.errors import one_line
+
 GAP = "  "
 NARROWEST = 3
 
@@ -57,7 +59,7 @@ def screen_width() -> int:
 
 def plain(cell: object) -> str:
     """Anything as one line that a terminal shows as it is."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(cell)).split())
+    return one_line("".join(c if c.isprintable() else " " for c in str(cell)))
 
 
 def _cut(text: str, width: int) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import SplitResult, urlsplit
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 OLDER = {"dryrun": "offline", "run": "online"}  # words of $WANDB_MODE that wandb still takes
@@ -234,7 +234,7 @@ def _in_netrc() -> bool:
 
 def _without_keys(text: str) -> str:
     """One line without this user's key or anything that looks like one."""
-    line = " ".join(text.split())
+    line = one_line(text)
     if key := os.environ.get("WANDB_API_KEY"):
         line = line.replace(key, "(key)")
     return re.sub(r"\b[0-9A-Za-z_-]{36,}\b", "(key)", line)[:300].rstrip(".")

@@ -12,7 +12,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, one_line
 from zoo.files import cache_dir
 
 VERSION = "0.1.2"
@@ -35,7 +35,7 @@ def python() -> Path:
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(own), f"pythae=={VERSION}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not _works(interpreter):
-        said = " ".join((done.stderr or "it does not import with these versions").split())[-300:]
+        said = one_line(done.stderr or "it does not import with these versions")[-300:]
         raise ZooError(f"pythae {VERSION} could not be installed for the comparison: {said}")
     return interpreter
 
