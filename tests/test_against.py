@@ -131,6 +131,7 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
 
     assert found(tmp_path).paired and found(tmp_path).better == "vae"
     assert not found(None).paired and found(None).better == "tie"
+    assert found(tmp_path).error == half_width(found(None).a, found(None).b, error) < 0.1 * found(None).error
     # One of another run of the cell, of other examples, broken or lost: all are compared as without any.
     path = per_example.path_of(records[3].cell, tmp_path)
     for values in (images + 1, images[:49]):
@@ -147,6 +148,29 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
     assert per_example.paired_errors(records[:2], moved, tmp_path) == {}
 
 
+@pytest.mark.parametrize("other", ["vae", "flow_vae"])
+def test_a_mean_over_some_of_the_runs_is_not_paired(other: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(5).normal(-90.0, 5.0, 50)
+    records = []
+    for name in ("vae", "flow_vae"):
+        for seed in range(2):
+            one = kept(name, seed, images + seed + 0.1 * np.arange(50) * (name == "vae"), tmp_path)
+            if (name, seed) == (other, 1):  # measured in another way, and so in a column of its own
+                told = one.metrics["elbo"].model_copy(update={"identity": {"split": "test", "of": "another kind"}})
+                one = one.model_copy(update={"metrics": one.metrics | {"elbo": told}})
+            records.append(one)
+    assert "elbo" in per_example.paired_errors(records[:2], records[2:], tmp_path)
+    (one,) = (one for one in against(records, "vae", "flow_vae", None, tmp_path) if one.column.metric == "elbo")
+    assert {one.a.seeds, one.b.seeds} == {1, 2} and not one.paired
+
+
+def test_a_run_that_failed_leaves_the_others_paired(tmp_path: Path) -> None:
+    images = np.random.default_rng(6).normal(-90.0, 5.0, 50)
+    records = [kept(name, seed, images + seed, tmp_path) for name in ("vae", "flow_vae") for seed in range(2)]
+    found = against([*records, failed("vae", 2)], "vae", "flow_vae", None, tmp_path)
+    assert {one.column.metric: one.paired for one in found}["elbo"]
+
+
 def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:
     (table,) = tables(ZOO)
     pairs = [(a, b) for a in table.rows for b in table.rows if a is not b]
@@ -160,6 +184,36 @@ def test_it_says_of_two_rows_what_the_board_says_of_them() -> None:
                 assert one.better == a.label
             if a.marked(one.column) or b.marked(one.column):
                 assert one.better == "not ranked †"
+
+
+def test_all_that_is_ranked_is_compared_in_the_order_of_the_board_and_nothing_else() -> None:
+    numbers = {"psnr": (20.0, 0.1), "elbo": (-90.0, 0.1), "ssim": (0.9, 0.01), "fd_digits": (30.0, 1.0, FD)}
+    unranked = {"rate": (12.0, 0.1)}
+    records = [make(name, numbers=numbers | unranked) for name in ("vae", "flow_vae")]
+    (table,) = tables(records)
+    assert {column.metric for column in table.further if column.better is None} == {"rate"}
+    found = [one.column for one in against(records, "vae", "flow_vae")]
+    assert found == [column for column in (*table.head, *table.further) if column.better]
+    assert {column.metric for column in found} == numbers.keys()
+    assert {"psnr", "ssim"} <= {column.metric for column in table.further}
+
+
+def test_a_tie_is_inside_of_nothing() -> None:
+    records = [make(name, numbers={"elbo": (value, 1.0)}) for name, value in (("vae", -90.0), ("flow_vae", -90.5))]
+    (one,) = against(records, "vae", "flow_vae")
+    assert one.better == "tie" and abs(one.value) < one.error and not one.inside
+
+
+def test_a_suite_is_told_by_its_name_with_or_without_its_version() -> None:
+    other = [make(name, cell__version="2", numbers={"elbo": (-1.0, 0.1)}) for name in ("vae", "flow_vae")]
+    for suite, wanted in (("quick@2", {"quick@2"}), ("quick", {"quick@1", "quick@2"}), (None, {"quick@1", "quick@2"})):
+        assert {one.table.group for one in against([*THREE, *other], "vae", "flow_vae", suite)} == wanted
+
+
+def test_either_name_that_is_on_no_board_is_refused_with_the_nearest() -> None:
+    for names in (("vae", "flow_vea"), ("flow_vea", "vae")):
+        with pytest.raises(UsageError, match="Did you mean 'flow_vae'"):
+            against(THREE, *names)
 
 
 def test_a_mean_over_the_runs_that_survived_wins_nothing() -> None:
