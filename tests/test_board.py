@@ -276,10 +276,6 @@ def test_a_sweep_is_told_by_its_setting_where_some_records_are_older_than_others
     asked = new | {"model": {"k": 1}, "evaluate": new["evaluate"] | {"cas": 100}}
     pair = [make("a", settings=one, numbers={"elbo": -1.0}) for one in (old, asked)]
     assert set(shown(pair)) == {"a (evaluate.cas=0)", "a (evaluate.cas=100)"}
-    # A setting of the model that is as its class has it is not named either.
-    both = [new | {"model": model} for model in ({"k": 5, "j": 1}, {"j": 1})]
-    pair = [make("a", settings=one, numbers={"elbo": -1.0}) for one in both]
-    assert set(shown(pair)) == {"a (k=5)", "a (k=default)"}
 
 
 def test_a_skipped_family_explains_each_of_its_columns() -> None:

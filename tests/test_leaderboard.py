@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 
 import pytest
 
 from benchmarks import record
-from benchmarks.matrix import Places, plan, write_board
+from benchmarks.matrix import Places, write_board
 from benchmarks.report import short
 from benchmarks.report.compare import differ, estimate
-from benchmarks.suite import suites
 from tests.conftest import ROOT
 from zoo.registry import registry
 
@@ -35,16 +33,6 @@ def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(reco
         assert one.cell.dataset in registry().datasets
         assert one.environment.git_commit and one.environment.git_dirty is False, one.cell.stem
         assert one.cell.key == record.cell_key(_identity(one.config))
-
-
-def test_what_is_asked_for_as_a_record_was_has_its_key(records: list[record.Record]) -> None:
-    known = suites()
-    for one in records:
-        if (suite := known.get(one.cell.suite)) and suite.version == one.cell.version:
-            sweep = shlex.split(one.command)
-            sweep = sweep[sweep.index("--sweep") + 1 :] if "--sweep" in sweep else ()
-            (planned,) = plan(suite, (one.cell.variant,), (one.cell.dataset,), (one.cell.seed,), tuple(sweep))
-            assert planned.cell == one.cell, one.command
 
 
 def test_what_is_neither_training_nor_evaluation_is_less_than_a_tenth(records: list[record.Record]) -> None:

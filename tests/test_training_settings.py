@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from benchmarks.metrics.likelihood import bound
 from zoo.config import NEUTRAL, TrainConfig, resolve
 from zoo.errors import UsageError
-from zoo.models import settings_of
-from zoo.registry import registry
 from zoo.runs import fresh_model, make_trainer
 from zoo.runs.images import load_images
 from zoo.settings import validate
@@ -118,36 +113,6 @@ def test_what_a_suite_sets_and_the_command_line_makes_idle_makes_no_other_run() 
     assert plain.betas == other.betas != resolve("vae_gan").train.betas
     plain, other = (resolve(name, settings=STAGED).train for name in ("vae", "vae_gan"))
     assert plain.learning_rate == other.learning_rate != resolve("vae_gan").train.learning_rate
-
-
-@pytest.mark.parametrize("variant", ["vae", "vq_vae", "flow_vae", "cvae"])
-def test_a_default_that_is_given_by_hand_makes_no_other_run(variant: str) -> None:
-    """At any depth, alone and all together, beside a setting that is another."""
-    _, entry = registry().variant(variant)
-    plain, other = resolve(variant), resolve(variant, settings=["encoder.hidden=[7]"] * (variant != "vq_vae"))
-    every = [f"{name}={value}" for name, value in defaults_of(settings_of(entry, entry.settings))]
-    assert len(every) >= 10
-    for given in ([each] for each in every):
-        assert resolve(variant, settings=given) == plain, given
-    assert resolve(variant, settings=every) == plain
-    assert resolve(variant, settings=[*every, *["encoder.hidden=[7]"] * (other != plain)]) == other
-
-
-def defaults_of(settings: BaseModel, above: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in settings:
-        if isinstance(value, BaseModel):
-            yield from defaults_of(value, f"{above}{name}.")
-        else:
-            plain = settings.model_dump(mode="json")[name]
-            yield f"{above}{name}", "null" if plain is None else json.dumps(plain)
-
-
-def test_what_another_setting_gives_meaning_to_is_no_default_of_its_own() -> None:
-    made = resolve("vae", settings=["prior.name=vamp", "prior.components=7", "encoder.activation=tanh"])
-    assert made.model["prior"] == {"name": "vamp", "components": 7} and made.model["encoder"] == {"activation": "tanh"}
-    assert resolve("vae", settings=["prior.name=vamp", "prior.name=standard"]) == resolve("vae")
-    in_a_suite = resolve("vae", defaults=[{"model": {"prior": {"name": "standard"}}}])
-    assert in_a_suite.model["prior"] == {"name": "standard"}, "as records that are made have it in their keys"
 
 
 # ---- the optimisers --------------------------------------------------------------------------------------------------

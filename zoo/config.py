@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 from zoo.registry import registry
-from zoo.settings import Config, does_nothing, merge, parse_setting, unsaid, validate
+from zoo.settings import Config, does_nothing, merge, parse_setting, validate
 
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -199,9 +199,6 @@ def resolve(
 
     Raises:
         UsageError: an unknown name, key, a value of the wrong kind, or a setting that would do nothing.
-
-    A setting of the model that ``settings`` alone name, and as the class has it by itself, is left out: it is the same
-    run as without it.
     """
     name, entry = registry().variant(variant)
     data, colon, root = data.partition(":")
@@ -213,15 +210,10 @@ def resolve(
         tree["data"] = {"options": {"root": str(Path(root).expanduser().resolve())}}
     for layer in defaults:
         tree = merge(tree, layer)
-    before, asked = tree, {}
+    asked: dict[str, Any] = {}
     for text in settings:
         setting = parse_setting(text)
         tree, asked = merge(tree, setting), merge(asked, setting)
-    model = asked.get("model")
-    if isinstance(model, Mapping) and (new := [*unsaid(model, before["model"])]):
-        from zoo.models import less_defaults
-
-        tree = {**tree, "model": less_defaults(name, tree["model"], new)}
     tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
     config = validate(RunConfig, tree)
     config = config.model_copy(update={"train": _used(config.train, asked.get("train", {}))})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -40,23 +40,6 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def unsaid(over: Mapping[str, Any], base: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Where ``over`` has leaves that ``base`` has not, each as the keys on the way to it."""
-    for key, value in over.items():
-        old = base.get(key, {})
-        if isinstance(value, Mapping) and value and isinstance(old, Mapping):
-            yield from ((key, *rest) for rest in unsaid(value, old))
-        elif key not in base:
-            yield (key,)
-
-
-def without(tree: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """``tree`` less the leaf at ``path``, and less what is empty without it."""
-    left = {key: value for key, value in tree.items() if key != path[0]}
-    below = without(tree[path[0]], path[1:]) if path[1:] else {}
-    return {key: below if key == path[0] else value for key, value in tree.items()} if below else left
 
 
 def parse_setting(text: str) -> dict[str, Any]:

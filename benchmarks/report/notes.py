@@ -58,5 +58,5 @@ def recipes(table: Table) -> str:
         rows = [row for row in table.rows if row.variant == variant]
         names, settings = apart([row.records[0].config for row in rows])
         for row, one in sorted(zip(rows, settings, strict=True), key=lambda pair: pair[0].label):
-            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name, 'default')}" for name in names) + "."
+            text += f" {row.label} " + ", ".join(f"{name} = {one.get(name)}" for name in names) + "."
     return text.strip()

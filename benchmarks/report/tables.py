@@ -291,7 +291,7 @@ def _what_differs(key: str, recipes: dict[str, Record]) -> str:
     if len(names) != 1:
         return key[:6]
     (name,), ours = names, settings[[*recipes].index(key)]
-    return f"{name.removeprefix('model.')}={ours.get(name, 'default')}"
+    return f"{name.removeprefix('model.')}={ours.get(name)}"
 
 
 def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from zoo.registry import VariantEntry, registry
-from zoo.settings import does_nothing, merge, setting_error, without
+from zoo.settings import does_nothing, merge, setting_error
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -46,20 +46,6 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     except (Exception, SystemExit):
         return
     settings_of(entry, settings)
-
-
-def less_defaults(name: str, settings: Mapping[str, Any], paths: Iterable[tuple[str, ...]]) -> Mapping[str, Any]:
-    """``settings`` less those at ``paths`` that the registered variant has by itself; `check_settings` says what is
-    wrong with them."""
-    entry = registry().variant(name)[1]
-    for path in paths:
-        less = without(settings, path)
-        try:
-            same = settings_of(entry, less).model_dump() == settings_of(entry, settings).model_dump()
-        except (Exception, SystemExit):
-            return settings
-        settings = less if same else settings
-    return settings
 
 
 def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any], support: str | None) -> None:
