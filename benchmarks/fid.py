@@ -14,7 +14,7 @@ from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.quality import image_quality
 from zoo.data.folder import SUFFIXES, eight_bits
 from zoo.errors import UsageError
-from zoo.files import BROKEN_NPZ
+from zoo.files import BROKEN_NPZ, expanded
 
 
 def score_folders(
@@ -58,7 +58,7 @@ def load_images(path: str | Path) -> Tensor:
     npz holds one array, or one named ``images`` or ``arr_0``, (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.
     Raises UsageError for anything else.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return _load_folder(path)
     if path.suffix == ".npz" and path.is_file():

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zoo.errors import UsageError
-from zoo.files import canonical_json
+from zoo.files import canonical_json, expanded
 from zoo.registry import registry
 from zoo.settings import Config, does_nothing, merge, parse_setting, validate
 
@@ -207,7 +207,7 @@ def resolve(
     if colon and not root:
         raise UsageError(f"'{data}:' names no folder: give it as {data_name}:PATH.")
     if colon:
-        tree["data"] = {"options": {"root": str(Path(root).expanduser().resolve())}}
+        tree["data"] = {"options": {"root": str(expanded(root).resolve())}}
     for layer in defaults:
         tree = merge(tree, layer)
     asked: dict[str, Any] = {}

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.errors import UsageError
+
 #: What numpy raises of a file that is no whole npz of plain numbers.
 BROKEN_NPZ = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -104,10 +106,18 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def expanded(path: str | Path) -> Path:
+    """``path`` with the folder of a user in place of ``~`` or ``~name``; `UsageError` where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"'{path}' is in the folder of a user that is not known here.") from None
+
+
 def cache_dir() -> Path:
     """Where assets live: ``$VAE_ZOO_CACHE``, else ``$XDG_CACHE_HOME/vae-zoo``, else ``~/.cache/vae-zoo``."""
     if chosen := os.environ.get("VAE_ZOO_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vae-zoo"
 

@@ -156,7 +156,7 @@ def _places() -> list[tuple[str, str]]:
     variables name for data and the cache, and Python's environment; what lies within another first."""
     found = {sys.prefix: "$VIRTUAL_ENV"} if sys.prefix != sys.base_prefix else {}
     for variable, value in os.environ.items():
-        path = Path(value).expanduser() if variable.startswith(_DATA) and value else Path()
+        path = Path(os.path.expanduser(value)) if variable.startswith(_DATA) and value else Path()
         if path.is_absolute() and path != Path(path.anchor):
             found |= dict.fromkeys((str(path), str(path.resolve())), f"${variable}")
     return sorted(found.items(), key=lambda place: -len(place[0]))

@@ -470,6 +470,12 @@ def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> N
                 patch.chdir(ROOT)
 
 
+@pytest.mark.parametrize("words", [("fid", "~no-one", "~"), ("train", "vae", "--data", "folder:~no-one")])
+def test_the_home_of_nobody_is_no_place(words: tuple[str, ...]) -> None:
+    code, _, said = call(*words)
+    assert code == 2 and "'~no-one' is in the folder of a user that is not known here" in said
+
+
 def test_a_sample_of_it_through_a_real_process(tmp_path: Path) -> None:
     (tmp_path / "faulty.yaml").write_bytes(SUITE.encode()[:200] + b"\xff\x00{" + SUITE.encode()[200:])
     cases: list[tuple[tuple[str, ...], int]] = [

@@ -23,7 +23,7 @@ from PIL import Image
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.files import fingerprint
+from zoo.files import expanded, fingerprint
 
 ALIGNED = (178, 218)  # width, height of every official aligned image
 CROPS = {  # top, bottom, left, right in pixels of the aligned image
@@ -71,7 +71,7 @@ def load_celeba(
         raise UsageError(
             "CelebA is read from your own copy: give its folder as option root or as VAE_ZOO_CELEBA."
         )
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     partition = read_partition(_annotation(folder, PARTITION_FILE))
     annotation = _annotation(folder, ATTRIBUTES_FILE)
     source = find_source(folder)

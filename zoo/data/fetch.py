@@ -20,7 +20,7 @@ from pathlib import Path
 from zoo.data.idx import IDX_FILES, mnist_from_pickle
 from zoo.data.mirrors import Mirror, address, archive, debian, wheel
 from zoo.errors import ZooError, one_line, unknown
-from zoo.files import atomic_path, cache_dir
+from zoo.files import atomic_path, cache_dir, expanded
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def official(name: str, root: str | Path | None = None) -> Path:
     """
     if root is None:
         return fetch(name)
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     wrong = problem(ASSETS[name], folder)
     if wrong is not None:
         raise ZooError(f"{folder} does not hold {name}: {wrong}.")

@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
-from zoo.files import fingerprint, sha256_file
+from zoo.files import expanded, fingerprint, sha256_file
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FACTORS_FILE = "factors.csv"
@@ -61,7 +61,7 @@ def load_folder(
     """
     if not root:
         raise UsageError("which folder? Give it as --data folder:PATH.")
-    folder = Path(root).expanduser()
+    folder = expanded(root)
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder of images.")
     if not 1 <= size <= 4096 or channels not in (1, 3) or resize not in FILTERS:

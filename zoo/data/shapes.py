@@ -23,7 +23,7 @@ from zoo.data import sprites
 from zoo.data.grids import every_nth, grid_set
 from zoo.data.images import DataSpec, ImageSet
 from zoo.errors import UsageError, ZooError
-from zoo.files import sha256_file
+from zoo.files import expanded, sha256_file
 
 NAMES = ("shape", "scale", "orientation", "position_x", "position_y")
 GRIDS = {"full": (3, 6, 40, 32, 32), "mini": (3, 3, 10, 16, 16)}
@@ -56,7 +56,7 @@ def load_shapes(
         raise UsageError(f"the grids of shapes are {', '.join(GRIDS)}, not '{grid}'.")
     npz = npz or os.environ.get("VAE_ZOO_DSPRITES")
     if npz:
-        name, draw, source = "dsprites", *_original(Path(npz).expanduser())
+        name, draw, source = "dsprites", *_original(expanded(npz))
     else:
         name, draw, source = "shapes", sprites.render, f"renderer {RENDERER}"
     sizes, full = GRIDS[grid], GRIDS["full"]

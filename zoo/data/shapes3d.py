@@ -20,7 +20,7 @@ from zoo.data import room
 from zoo.data.grids import every_nth, grid_set
 from zoo.data.images import DataSpec, ImageSet
 from zoo.errors import UsageError, ZooError
-from zoo.files import sha256_file
+from zoo.files import expanded, sha256_file
 
 NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
 GRIDS = {"full": (10, 10, 10, 8, 4, 15), "mini": (5, 5, 5, 4, 4, 5)}
@@ -53,7 +53,7 @@ def load_shapes3d(
         raise UsageError(f"the grids of shapes3d are {', '.join(GRIDS)}, not '{grid}'.")
     h5 = h5 or os.environ.get("VAE_ZOO_SHAPES3D")
     if h5:
-        name, draw, source = "3dshapes", *_original(Path(h5).expanduser())
+        name, draw, source = "3dshapes", *_original(expanded(h5))
     else:
         name, draw, source = "shapes3d", room.render, f"renderer {RENDERER}"
     sizes, full = GRIDS[grid], GRIDS["full"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import ZooError
+from zoo.files import expanded
 
 ADDRESS = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 FILES = {"train": "binarized_mnist_train.amat", "validation": "binarized_mnist_valid.amat",
@@ -36,7 +37,7 @@ def load_static_mnist(root: str | Path | None = None) -> ImageSet:
         raise ZooError(
             f"static MNIST is read from $VAE_ZOO_STATIC_MNIST, which is not set; its files are at {ADDRESS}"
         )
-    folder = Path(given).expanduser()
+    folder = expanded(given)
     splits = {split: Images(read_bits(folder / FILES[split], SIZES[split])) for split in SPLITS}
     return ImageSet("mnist_static", splits, DataSpec((1, 28, 28), "binary"))
 
