@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, record
-from benchmarks.record import Cell, Record
+from benchmarks.record import KEPT, Cell, Record
 from benchmarks.running import attempts
 from benchmarks.suite import Suite, suites
 from zoo.config import RunConfig
@@ -25,7 +25,6 @@ from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
-KEPT = "evaluation"  # the folder of a run that `benchmarks.partial` keeps an evaluation in
 # What an evaluation imports where it needs it.
 EVALUATION = (
     *("per_example", "partial", "evaluation.ex_post", "evaluation.quality", "report.figures", "digits.train"),

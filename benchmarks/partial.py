@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import environment
-from benchmarks.matrix import KEPT
+from benchmarks.record import KEPT
 from zoo.errors import ZooError
 from zoo.files import fingerprint, sha256_file
 from zoo.runs import Run

@@ -51,6 +51,7 @@ def _sizes_of_scores(content: dict[str, Any]) -> dict[str, Any]:
 #: schema n -> a function that turns the JSON of schema n into that of schema n + 1.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _sizes_of_scores}
 
+KEPT = "evaluation"  # in the folder of a run: what an evaluation keeps until there is a record
 LARGEST = 1e300  # what a board adds up and draws stays finite
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,99}")
 

@@ -324,7 +324,7 @@ def test_what_whoever_wrote_a_record_left_of_the_evaluation_goes_when_the_finish
     }[command] + ["--device", "cpu", "--wandb", "disabled"]
     assert zoo(*words)[0] == exit_codes.DONE
     (model,) = (tmp_path / "runs").rglob(MODEL)
-    kept = model.parent / matrix.KEPT
+    kept = model.parent / record.KEPT
     assert not kept.exists()
     kept.mkdir()  # as it is between the record and its removal, where a process may be killed
     (kept / "values.safetensors").write_bytes(b"of a bound")
