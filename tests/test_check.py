@@ -165,3 +165,10 @@ def test_the_command_checks_a_variant_with_other_settings(zoo) -> None:  # noqa:
     ):
         code, out, err = zoo("check", variant, *(word for text in texts for word in ("--set", text)))
         assert code == 2 and said in err and err.count("\n") == 1 and not out
+
+
+def test_a_batch_normalisation_is_not_taken_for_shared_noise() -> None:
+    entry = registry().variant("ladder_vae")[1]
+    settings = {**entry.settings, "likelihood": {"name": "laplace"}}
+    subject = Subject("ladder_vae", entry.model_copy(update={"settings": settings}))
+    assert [finding.status for finding in examine(subject, ("noise_of_each",))] == ["holds"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.check.subject import Subject, ids
 from benchmarks.check.verdict import Inapplicable, Wrong, hold
@@ -141,6 +142,10 @@ def loss_is_a_mean(subject: Subject) -> None:
 def noise_of_each(subject: Subject) -> None:
     """In training every image of a batch has noise of its own: 64 copies of one spread less than two do."""
     model, (image, label) = subject.trainable(), subject.shown(1)
+    for part in model.modules():
+        # Over copies of one image there is nothing to normalise by but their noise.
+        if isinstance(part, _BatchNorm):
+            part.eval()
 
     def spread(copies: int) -> dict[str, float]:
         torch.manual_seed(5)
@@ -153,7 +158,7 @@ def noise_of_each(subject: Subject) -> None:
         raise Inapplicable("its losses draw no noise")
     for group, of_two in few.items():
         hold(
-            # Independent draws are sqrt(32) apart; a normalisation over the batch leaves half of that.
+            # Independent draws are sqrt(32) apart; a normalisation of the variant's own leaves less of that.
             many[group] * LEAST <= of_two or not many[group],
             f"the loss '{group}' of 64 copies of an image varies by {many[group]:.3g} from draw to draw, and of two by "
             f"{of_two:.3g}, so that a batch shares its noise",
