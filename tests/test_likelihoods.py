@@ -337,19 +337,15 @@ def test_a_continuous_bernoulli_of_bits_has_no_bound() -> None:
 # ---- Gaussian and Laplace ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
-def test_gaussian_equals_the_normal_density(sigma: float) -> None:
-    mean, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
-    expected = torch.distributions.Normal(mean, sigma).log_prob(x).flatten(1).sum(1)
-    log_prob = build("gaussian", sigma=sigma).double().log_prob(mean, x)
-    torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
-
-
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1.0])
-def test_laplace_equals_its_density(scale: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "setting", "known"),
+    [("gaussian", "sigma", torch.distributions.Normal), ("laplace", "scale", torch.distributions.Laplace)],
+)
+def test_a_location_and_a_scale_give_the_known_density(name: str, setting: str, known: type, scale: float) -> None:
     location, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
-    expected = torch.distributions.Laplace(location, scale).log_prob(x).flatten(1).sum(1)
-    log_prob = build("laplace", scale=scale).double().log_prob(location, x)
+    expected = known(location, scale).log_prob(x).flatten(1).sum(1)
+    log_prob = build(name, **{setting: scale}).double().log_prob(location, x)
     torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -172,6 +172,15 @@ def write_npz(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def assert_alike_but_for_a_corner(real: ImageSet, drawn: ImageSet, corner: torch.Tensor) -> None:
+    for split in ("train", "test"):
+        assert torch.equal(real[split].factors, drawn[split].factors)
+        pixels = drawn[split].pixels.clone()
+        pixels[..., 0, 0] = corner
+        assert torch.equal(real[split].pixels, pixels)
+        assert torch.equal(real.observe(real[split].factors), pixels)
+
+
 @pytest.mark.parametrize("grid", ["full", "mini"])
 def test_the_original_file_is_read_where_it_is(small_grid, tmp_path: Path, monkeypatch, grid: str) -> None:
     path = tmp_path / "dsprites.npz"
@@ -182,12 +191,7 @@ def test_the_original_file_is_read_where_it_is(small_grid, tmp_path: Path, monke
     assert (
         real.name.startswith("dsprites") and drawn.name.startswith("shapes") and real.sha256 != drawn.sha256
     )
-    for split in ("train", "test"):
-        assert torch.equal(real[split].factors, drawn[split].factors)
-        pixels = drawn[split].pixels.clone()
-        pixels[..., 0, 0] = 255
-        assert torch.equal(real[split].pixels, pixels)
-        assert torch.equal(real.observe(real[split].factors), pixels)
+    assert_alike_but_for_a_corner(real, drawn, torch.tensor(255, dtype=torch.uint8))
     assert load_shapes(grid=grid).sha256 == real.sha256
 
 
@@ -294,12 +298,7 @@ def test_the_original_room_is_read_where_it_is(small_room, tmp_path: Path, monke
     monkeypatch.setenv("VAE_ZOO_SHAPES3D", str(path))
     real = load_shapes3d(grid=grid)
     assert real.name.startswith("3dshapes") and drawn.name.startswith("shapes3d") and real.sha256 != drawn.sha256
-    for split in ("train", "test"):
-        assert torch.equal(real[split].factors, drawn[split].factors)
-        pixels = drawn[split].pixels.clone()
-        pixels[..., 0, 0] = torch.tensor([1, 2, 3], dtype=torch.uint8)
-        assert torch.equal(real[split].pixels, pixels)
-        assert torch.equal(real.observe(real[split].factors), pixels)
+    assert_alike_but_for_a_corner(real, drawn, torch.tensor([1, 2, 3], dtype=torch.uint8))
     assert load_shapes3d(grid=grid).sha256 == real.sha256
 
 

@@ -27,7 +27,6 @@ def grid_set(
     n_validation: int,
     n_test: int,
     seed: int,
-    in_order: bool = False,
     keep: bool = False,
 ) -> ImageSet:
     """The `ImageSet` of a whole grid.
@@ -42,8 +41,8 @@ def grid_set(
         n_validation, n_test: sizes of these splits, each at most a tenth of the grid; the rest is for
             training.
         seed: of the permutation.
-        in_order: draw them in the order of the grid, for a ``draw`` that reads a file.
-        keep: observe pictures among those of the splits, for a ``draw`` that is dear.
+        keep: for a ``draw`` that reads a file: it is asked for pictures in the order of the grid, once, and whoever
+            observes some later gets those of the splits.
     """
     names, sizes = tuple(factors), tuple(factors.values())
     total = int(np.prod(sizes))
@@ -51,9 +50,10 @@ def grid_set(
     # The legacy generator: numpy promises that its stream never changes.
     order = np.random.RandomState(seed).permutation(total)
     index = np.stack(np.unravel_index(order, sizes), axis=1).astype(np.int64)
+    place = np.argsort(order) if keep else None  # in the order of the grid, where each picture lies
 
     def fill(out: np.ndarray) -> None:
-        rows = np.argsort(order) if in_order else np.arange(total)
+        rows = np.arange(total) if place is None else place
         for start in stoppable(range(0, total, CHUNK), WHERE):
             part = rows[start : start + CHUNK]
             out[part] = draw(index[part])
@@ -79,7 +79,7 @@ def grid_set(
         )
         for split, part in parts.items()
     }
-    render = _among(pixels, order, sizes) if keep else draw
+    render = draw if place is None else _among(pixels, place, sizes)
     return ImageSet(name, splits, spec, classes=classes, render=render, known_sha256=known)
 
 
@@ -88,7 +88,5 @@ def every_nth(index: np.ndarray, sizes: tuple[int, ...], full: tuple[int, ...]) 
     return index * (np.array(full) // np.array(sizes))
 
 
-def _among(pixels: np.ndarray, order: np.ndarray, sizes: tuple[int, ...]) -> Draw:
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+def _among(pixels: np.ndarray, place: np.ndarray, sizes: tuple[int, ...]) -> Draw:
     return lambda index: np.ascontiguousarray(pixels[place[np.ravel_multi_index(index.T, sizes)]])

@@ -67,7 +67,6 @@ def load_shapes3d(
         n_validation=n_validation,
         n_test=n_test,
         seed=seed,
-        in_order=bool(h5),
         keep=bool(h5),
     )
 
