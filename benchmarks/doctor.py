@@ -31,8 +31,8 @@ def examine() -> dict[str, dict[str, Any]]:
 def _device() -> dict[str, Any]:
     import torch
 
+    from zoo.nets.products import quick
     from zoo.processor import multiplies_bf16
-    from zoo.products import quick
     from zoo.training.compiled import has_compiler
     from zoo.training.precision import choose
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.pictures import CHANNELS, to_bytes
-from zoo.categorical import one_hot
 from zoo.data.batches import Batches
+from zoo.distributions.categorical import one_hot
+from zoo.distributions.gaussians import DiagonalGaussian, standard_normal
 from zoo.errors import UsageError
-from zoo.gaussians import DiagonalGaussian, standard_normal
 from zoo.models.base import VAE, condition_vector
 from zoo.models.categorical_vae import CategoricalVAE
 from zoo.models.hierarchy import Hierarchy, Layer, centre

@@ -25,9 +25,9 @@ import torch
 from benchmarks import environment
 from benchmarks.performance.peers.contest import against_malloc, against_pythae, ratio
 from benchmarks.report import terminal
-from zoo import products
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
+from zoo.nets import products
 from zoo.runs import build_model, make_trainer
 from zoo.runs.images import load_images
 from zoo.training import subnormal
@@ -155,8 +155,8 @@ def against_uncompiled(
 def against_mkl(
     variant: str, images: int, rounds: tuple[int, int], device: str, settings: list[str], clock: Clock
 ) -> dict[str, Any]:
-    """One row: the trainer on MNIST with dense layers that multiply by oneDNN (`zoo.products`), whatever this processor
-    is, beside itself with PyTorch's own."""
+    """One row: the trainer on MNIST with dense layers that multiply by oneDNN (`zoo.nets.products`), whatever this
+    processor is, beside itself with PyTorch's own."""
     config, compute, data = _ready(variant, images, rounds, device, ["train.compile=false", *settings])
     loops = {}
     for name, quick in (("oneDNN", True), ("MKL", False)):
@@ -196,7 +196,7 @@ def _alternately(
 
 def at_once(variant: str, seeds: int, device: str, settings: list[str], clock: Clock) -> dict[str, Any]:
     """One row: what ``seeds`` at once cost in times of one run alone, on MNIST; one after the other is ``seeds``."""
-    from zoo.together import gain, gain_beside
+    from zoo.runs.together import gain, gain_beside
 
     configs = [resolve(variant, "mnist", seed, settings=settings) for seed in range(seeds)]
     compute = choose(device, configs[0].train.precision)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Terms, repeat
 from zoo.models.beta_vae import BetaVAE
 from zoo.models.cvae import ConditionalVAE

@@ -17,11 +17,12 @@ from torch.utils._pytree import tree_leaves
 
 from tests import tape
 from tests.in_pieces import in_pieces
-from zoo import list_models, runs, together
+from zoo import list_models, runs
 from zoo.config import TrainConfig, resolve
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LIKELIHOODS, LikelihoodSettings, make_likelihood
 from zoo.models.base import Progress, moving
+from zoo.runs import together
 from zoo.training.average import Average
 from zoo.training.capture import WARM_UP, CannotCapture, Captured, Table, rehearsal
 from zoo.training.optimise import Group

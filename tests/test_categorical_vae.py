@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from zoo import create_model, noise
-from zoo.categorical import draw, gumbel, one_hot
 from zoo.data.images import DataSpec
+from zoo.distributions.categorical import draw, gumbel, one_hot
 from zoo.models.categorical_vae import CategoricalVAE
 
 SPEC = DataSpec((1, 4, 4), "binary")

@@ -14,7 +14,7 @@ from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.runs import load_run, train_run
-from zoo.together import train_beside, train_together
+from zoo.runs.together import train_beside, train_together
 from zoo.training.capture import WARM_UP, CannotCapture, Captured
 from zoo.training.precision import choose
 

@@ -20,9 +20,9 @@ from benchmarks.latents import Latents
 from benchmarks.pictures import generate
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models
-from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
 from zoo.data.mnist import partly_labelled
+from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.runs import Run, train_run
 from zoo.training.precision import choose
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo import create_model
-from zoo.aggregate import aggregate, log_weights
 from zoo.data.images import DataSpec
+from zoo.distributions.aggregate import aggregate, log_weights
+from zoo.distributions.gaussians import DiagonalGaussian, log_normal
 from zoo.errors import UsageError
-from zoo.gaussians import DiagonalGaussian, log_normal
 from zoo.models.base import Terms
 from zoo.models.dip_vae import covariance, departure
 from zoo.models.factor_vae import FactorVAE, shuffle

@@ -16,8 +16,8 @@ from tests.test_oracles import batches, data, solved
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import ppca_log_prob
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.errors import UsageError
-from zoo.gaussians import DiagonalGaussian
 from zoo.models.hamiltonian_vae import HamiltonianVAE
 from zoo.models.vae import VanillaVAE
 from zoo.registry import registry

@@ -134,7 +134,7 @@ def test_what_fails_ahead_of_the_cells_is_left_to_them(
 ) -> None:
     from benchmarks.commands import reproduce
     from benchmarks.running.ahead import train_ahead
-    from zoo import together
+    from zoo.runs import together
     from zoo.training import precision
 
     def fails(*_):
@@ -162,7 +162,7 @@ def test_what_fails_ahead_of_the_cells_is_left_to_them(
 def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.commands import reproduce
     from benchmarks.running import ahead, workers
-    from zoo import together
+    from zoo.runs import together
     from zoo.training import precision
 
     def fails(*_):

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian, kl_diagonal
+from zoo.distributions.gaussians import DiagonalGaussian, kl_diagonal
 from zoo.models.hierarchy import Layer, draw
 from zoo.models.ladder_vae import LadderSettings, LadderVAE, _moments, merge, normalised
 from zoo.models.nvae_lite import NVAELite, NVAESettings, moments, relative

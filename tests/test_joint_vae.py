@@ -16,8 +16,8 @@ from benchmarks.metrics.codes import Codes
 from benchmarks.metrics.disentanglement import score_codes
 from benchmarks.pictures import to_bytes
 from zoo import create_model, noise
-from zoo.categorical import one_hot
 from zoo.data.images import DataSpec
+from zoo.distributions.categorical import one_hot
 from zoo.errors import UsageError
 from zoo.models.joint_vae import JointVAE
 

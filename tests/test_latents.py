@@ -13,8 +13,8 @@ from benchmarks.pictures import to_bytes
 from zoo import list_models
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
+from zoo.distributions.gaussians import kl_diagonal
 from zoo.errors import UsageError
-from zoo.gaussians import kl_diagonal
 
 NO_SCALE = {"vq_vae", "categorical_vae"}
 COMPLETES = {"quadrant_cvae"}

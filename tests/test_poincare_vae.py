@@ -10,8 +10,8 @@ from torch import Tensor
 
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import log_normal
-from zoo.hyperbolic import Gyroplanes, WrappedNormal, length, log_sinhc, shift
+from zoo.distributions.gaussians import log_normal
+from zoo.distributions.hyperbolic import Gyroplanes, WrappedNormal, length, log_sinhc, shift
 
 DIMENSIONS = pytest.mark.parametrize("d", [1, 2, 3, 16])
 

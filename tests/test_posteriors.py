@@ -12,8 +12,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.distributions.gaussians import DiagonalGaussian, bound_log_variance, kl_diagonal
 from zoo.errors import UsageError
-from zoo.gaussians import DiagonalGaussian, bound_log_variance, kl_diagonal
 from zoo.posteriors import POSTERIORS, PosteriorSettings, make_posterior
 from zoo.priors import PRIORS, PriorSettings, make_prior
 

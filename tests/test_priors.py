@@ -13,8 +13,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from zoo import noise, priors
 from zoo.data.images import DataSpec
+from zoo.distributions.gaussians import DiagonalGaussian, kl_diagonal, log_normal
 from zoo.errors import UsageError
-from zoo.gaussians import DiagonalGaussian, kl_diagonal, log_normal
 from zoo.posteriors import PosteriorSettings, make_posterior
 from zoo.priors import PRIORS, EnergyPrior, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.test_variants import batch, every_variant, trainable
-from zoo import processor, products
+from zoo import processor
 from zoo.config import resolve
+from zoo.nets import products
 from zoo.runs import load_run, train_run
 from zoo.training.precision import choose
 

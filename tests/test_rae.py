@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from benchmarks.evaluate import evaluate
 from tests.in_pieces import in_pieces
 from zoo import create_model, load_run, noise
-from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec
+from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.errors import UsageError
 from zoo.models.rae import RAE
 from zoo.runs import Run, train_run

@@ -11,13 +11,13 @@ import torch
 
 from tests.conftest import ROOT
 from tests.test_training import make_dropping
-from zoo import create_model, runs, together
+from zoo import create_model, runs
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
 from zoo.registry import registry
-from zoo.runs import load_run, train_run
+from zoo.runs import load_run, together, train_run
 from zoo.runs.folder import finished
-from zoo.together import gain, gain_beside, train_beside, train_together
+from zoo.runs.together import gain, gain_beside, train_beside, train_together
 from zoo.training.capture import CannotCapture
 from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas, why_not

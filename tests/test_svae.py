@@ -13,8 +13,8 @@ from torch import Tensor
 from benchmarks.metrics.likelihood import active_units
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
+from zoo.distributions.von_mises_fisher import TRIES, Bessel, VonMisesFisher, log_area, proposals
 from zoo.models.svae import on_sphere
-from zoo.von_mises_fisher import TRIES, Bessel, VonMisesFisher, log_area, proposals
 
 CONCENTRATIONS = torch.tensor([1e-2, 1.0, 3.0, 10.0, 40.0, 200.0, 1000.0], dtype=torch.float64)
 

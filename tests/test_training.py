@@ -37,7 +37,7 @@ from zoo.models.vae import VanillaVAE
 from zoo.runs import fresh_model, load_run, make_trainer, train_run
 from zoo.runs.folder import Busy, claimed, describe_run, locked
 from zoo.runs.images import load_images
-from zoo.together import train_together
+from zoo.runs.together import train_together
 from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.choice import VALIDATION_SEED

@@ -13,8 +13,8 @@ from zoo import create_model, noise
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
+from zoo.distributions.gaussians import LOG_VARIANCE_BOUND
 from zoo.errors import UsageError
-from zoo.gaussians import LOG_VARIANCE_BOUND
 from zoo.models.base import Progress
 from zoo.models.two_stage_vae import SecondStage, SecondStageSettings, TwoStageVAE
 from zoo.models.vae import VanillaVAE

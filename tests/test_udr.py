@@ -28,8 +28,8 @@ from zoo import list_models, load_run, noise
 from zoo.config import RunConfig, resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
+from zoo.distributions.gaussians import kl_diagonal
 from zoo.errors import UsageError
-from zoo.gaussians import kl_diagonal
 from zoo.models.vae import VanillaVAE
 from zoo.noise import seed_for
 from zoo.runs import train_run

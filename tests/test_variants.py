@@ -20,17 +20,17 @@ from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import COLOUR, DIGITS, digits, fit, ids, subject
 from benchmarks.report.settings import settings_class
 from zoo import create_model, list_models, noise
-from zoo.code_prior import CodePrior
 from zoo.config import TrainConfig, resolve
 from zoo.data.images import DataSpec
 from zoo.data.synthetic import load_synthetic
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.errors import UsageError
 from zoo.flows import Flow
-from zoo.gaussians import DiagonalGaussian
 from zoo.likelihoods import LIKELIHOODS
 from zoo.models import check_settings, settings_of
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
+from zoo.nets.code_prior import CodePrior
 from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
 from zoo.registry import DatasetEntry, registry
 from zoo.runs import train_run

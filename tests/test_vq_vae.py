@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from zoo import noise
-from zoo.code_prior import CodePrior, CodePriorSettings
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
@@ -18,6 +17,7 @@ from zoo.errors import UsageError
 from zoo.models import create_model
 from zoo.models.base import Progress
 from zoo.models.vq_vae import VQVAE
+from zoo.nets.code_prior import CodePrior, CodePriorSettings
 from zoo.quantisers import (
     FiniteScalarQuantiser,
     QuantiserSettings,
@@ -341,7 +341,7 @@ def test_looking_up_and_multiplying_are_the_same_prior(monkeypatch: pytest.Monke
     prior, codes = code_prior(3, 4, 5), torch.randint(5, (6, 3, 4))
     results = []
     for limit in (0, 10**6):
-        monkeypatch.setattr("zoo.code_prior.ONE_HOT", limit)
+        monkeypatch.setattr("zoo.nets.code_prior.ONE_HOT", limit)
         log_prob = prior.log_prob(codes)
         results.append((log_prob, *torch.autograd.grad(log_prob.sum(), list(prior.parameters()))))
     for looked_up, multiplied in zip(*results):

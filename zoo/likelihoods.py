@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.context import holding
-from zoo.gaussians import LOG_2PI
+from zoo.distributions.gaussians import LOG_2PI
 from zoo.precision import full, full_precision
 from zoo.settings import Frozen, ReadBy
 

@@ -13,9 +13,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
+from zoo.distributions.gaussians import DiagonalGaussian, gaussian
 from zoo.errors import UsageError
 from zoo.flows import IAF, Flow, Householder, Planar, Radial, Spline, Sylvester
-from zoo.gaussians import DiagonalGaussian, gaussian
 from zoo.precision import full, full_precision
 from zoo.settings import Frozen, ReadBy
 

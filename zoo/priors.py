@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.context import holding
+from zoo.distributions.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.errors import UsageError
 from zoo.flows import Coupling
-from zoo.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.nets.mlp import dense
 from zoo.precision import full, full_precision
 from zoo.settings import Frozen, ReadBy

@@ -87,7 +87,7 @@ def rate_not_negative(subject: Subject) -> None:
     hold(
         all(bool(torch.isfinite(rate).all()) for rate in drawn),
         "the rate is not finite after a few steps of training",
-        "bound the log-variance, as zoo.gaussians.DiagonalGaussian does",
+        "bound the log-variance, as zoo.distributions.gaussians.DiagonalGaussian does",
     )
     rates = torch.stack([rate.sum(1) for rate in drawn])
     mean, error = mean_and_error(rates)

@@ -80,7 +80,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks.running import attempts
     from benchmarks.running.ahead import left_to_cells
     from benchmarks.running.watch import watching
-    from zoo.together import train_beside
+    from zoo.runs.together import train_beside
 
     def tell(planned: Any, made: Any) -> None:
         if made is None:

@@ -21,8 +21,8 @@ from benchmarks.evaluation.representation import batches_of, once
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
 from benchmarks.pictures import generate
-from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.data.batches import Batches
+from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.runs import Run

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import Estimate, mean_and_error
-from zoo.gaussians import LOG_2PI
+from zoo.distributions.gaussians import LOG_2PI
 
 ELEMENTS = 1 << 19  # of a block of log-densities: small enough for a processor's cache
 

@@ -1,7 +1,7 @@
 """Training the cells of a suite that differ only in the seed, or in the weight of the rate, at once, before the suite
 runs cell by cell.
 
-They are trained as one stack, or on a stream each where they cannot be stacked or that is slower (`zoo.together`).
+They are trained as one stack, or on a stream each where they cannot be stacked or that is slower (`zoo.runs.together`).
 Either leaves finished runs in the cells' folders, and each cell then evaluates and records its own. A few steps of each
 way are timed first, and cells are left to run one by one where that is faster. On a GPU only: on a CPU the seeds are
 processes, a core each (`benchmarks.running.workers`), which stacking does not beat.
@@ -48,15 +48,15 @@ def train_ahead(
     """Train each of `groups` in the way that wins, and say of each which that is.
 
     ``compute`` is as for `benchmarks.matrix.run_all`; the cells of a lot have the same number format.
-    ``stacked`` and ``beside`` stand for `zoo.together.gain` and `gain_beside` in tests. Whatever fails here is said and
-    left to the cells, which run alone.
+    ``stacked`` and ``beside`` stand for `zoo.runs.together.gain` and `gain_beside` in tests. Whatever fails here is
+    said and left to the cells, which run alone.
 
     Raises:
         Stopped: ``should_stop`` said so.
         DeviceLost: what failed left a GPU that only another process can use.
         OSError: the disk is full or cannot be written.
     """
-    from zoo import together
+    from zoo.runs import together
     from zoo.runs.folder import Busy
 
     begin()
@@ -80,7 +80,7 @@ def _train(
     say: Callable[[str], None],
     measures: Mapping[str, Callable[..., float]],
 ) -> None:
-    from zoo import together
+    from zoo.runs import together
     from zoo.training.capture import CannotCapture
 
     configs, folders = [planned.config for planned in lot], [places.run(planned.cell) for planned in lot]

@@ -3,10 +3,10 @@
 Paper: Chen, Li, Grosse and Duvenaud, Isolating Sources of Disentanglement in Variational Autoencoders, NeurIPS 2018,
 https://arxiv.org/abs/1802.04942.
 Official code: https://github.com/rtqichen/beta-tcvae.
-Where we differ: the estimators of q(z) are those of `zoo.aggregate`: stratified sampling is exact where a batch is the
-data, and weighted sampling is without its constant, which is 9 log N for ten dimensions and in the printed
-numbers of the official code. beta weighs in training only; the total correlation that the board shows is measured on
-the evaluated split, for every variant alike.
+Where we differ: the estimators of q(z) are those of `zoo.distributions.aggregate`: stratified sampling is exact where
+a batch is the data, and weighted sampling is without its constant, which is 9 log N for ten dimensions and in the
+printed numbers of the official code. beta weighs in training only; the total correlation that the board shows is
+measured on the evaluated split, for every variant alike.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from zoo.aggregate import Estimator, aggregate
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.aggregate import Estimator, aggregate
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require

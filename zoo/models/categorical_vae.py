@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo.categorical import draw, kl_categorical, one_hot, relaxed
 from zoo.data.images import DataSpec
+from zoo.distributions.categorical import draw, kl_categorical, one_hot, relaxed
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder

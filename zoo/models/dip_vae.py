@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require

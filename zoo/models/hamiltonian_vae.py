@@ -26,7 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.models.base import Settings, repeat
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require

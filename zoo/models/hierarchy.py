@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.likelihoods import make_likelihood
 from zoo.models.base import VAE, Terms, repeat
 from zoo.nets import batch_norm

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian, gaussian, standard_normal
+from zoo.distributions.gaussians import DiagonalGaussian, gaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.models.iwae import glorot, k_sample_bound, k_sample_loss

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.likelihoods import LikelihoodSettings, start_at_mean
 from zoo.models.base import Settings
 from zoo.models.hierarchy import Hierarchy

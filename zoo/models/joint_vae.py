@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo.categorical import draw, kl_categorical, one_hot, relaxed
 from zoo.data.images import DataSpec
+from zoo.distributions.categorical import draw, kl_categorical, one_hot, relaxed
 from zoo.models.annealed_vae import AnnealedSettings, AnnealedVAE, distance
 from zoo.models.base import Settings, Terms, repeat
 from zoo.precision import full

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian, gaussian, standard_normal
+from zoo.distributions.gaussians import DiagonalGaussian, gaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
 from zoo.nets import ACTIVATIONS, Activation, Width, require

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian, standard_normal
+from zoo.distributions.gaussians import DiagonalGaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings
 from zoo.models.base import Losses, Settings
 from zoo.models.hierarchy import Hierarchy

@@ -5,11 +5,11 @@ Auto-Encoders, NeurIPS 2019, https://arxiv.org/abs/1901.06033.
 Official code: https://github.com/emilemathieu/pvae (read: the wrapped normal, the networks and the model of MNIST).
 Where we differ: prior and posterior are wrapped normals, the paper has Riemannian normals beside them. A code is
 written in the coordinates of the exponential map at the origin, the paper's in those of the Poincaré ball, so that
-the prior is N(0, I) and the wrapped posterior a density over R^D (`zoo.hyperbolic`): the same bound. The encoder
-gives the log-variance, theirs the deviation through a softplus. A gyroplane's distance from the origin is a parameter
-of its own, theirs a multiple of its weight's norm, which is our gain and no part of theirs otherwise. The default of
-the curvature is as strong in 16 dimensions as the 0.7 of their example is in two: c times d is 1.6 here and 1.4
-there.
+the prior is N(0, I) and the wrapped posterior a density over R^D (`zoo.distributions.hyperbolic`): the same bound.
+The encoder gives the log-variance, theirs the deviation through a softplus. A gyroplane's distance from the origin is
+a parameter of its own, theirs a multiple of its weight's norm, which is our gain and no part of theirs otherwise. The
+default of the curvature is as strong in 16 dimensions as the 0.7 of their example is in two: c times d is 1.6 here
+and 1.4 there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.hyperbolic import Gyroplanes, WrappedNormal
+from zoo.distributions.hyperbolic import Gyroplanes, WrappedNormal
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings
 from zoo.models.vae import VanillaVAE

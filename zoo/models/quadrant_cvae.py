@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian, gaussian
+from zoo.distributions.gaussians import DiagonalGaussian, gaussian
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of, repeat
 from zoo.nets import Width

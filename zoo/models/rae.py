@@ -29,8 +29,8 @@ codes. `terms` has the squared error as its distortion and no rate at all, `log_
 a ``reconstruction_loss``, and says of every bound why it is absent. The weights that are kept are those of the smallest
 squared error of validation images (the official code keeps those of the smallest loss, the penalties included).
 
-Codes are drawn from a mixture of Gaussians (`zoo.code_density`), which is fitted to the codes of all training images
-when training is over and is part of the model from then on; until then it is the standard normal.
+Codes are drawn from a mixture of Gaussians (`zoo.distributions.code_density`), which is fitted to the codes of all
+training images when training is over and is part of the model from then on; until then it is the standard normal.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.code_density import CodeDensity, CodeDensitySettings
 from zoo.data.images import DataSpec
+from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.errors import UsageError
 from zoo.likelihoods import Likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
+from zoo.distributions.von_mises_fisher import VonMisesFisher, log_area
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.nets.mlp import start_at_mean_image
 from zoo.precision import full
-from zoo.von_mises_fisher import VonMisesFisher, log_area
 
 
 class SphericalSettings(Settings):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.gaussians import LOG_VARIANCE_BOUND, DiagonalGaussian
+from zoo.distributions.gaussians import LOG_VARIANCE_BOUND, DiagonalGaussian
 from zoo.likelihoods import Gaussian, LikelihoodSettings
 from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
 from zoo.models.vae import VanillaVAE

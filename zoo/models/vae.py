@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.gaussians import DiagonalGaussian
+from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require

@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from zoo.code_prior import CodePrior, CodePriorSettings
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms, parameters_of
 from zoo.nets import Width
+from zoo.nets.code_prior import CodePrior, CodePriorSettings
 from zoo.quantisers import Quantised, QuantiserSettings, code_counts, make_quantiser, perplexity
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
 from zoo.models.base import VAE
+from zoo.nets.products import quicken
 from zoo.processor import multiplies_bf16
-from zoo.products import quicken
 from zoo.training import memory, subnormal
 from zoo.training.compiled import has_compiler
 

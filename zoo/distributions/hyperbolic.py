@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.gaussians import LOG_2PI, LOG_VARIANCE_BOUND
+from zoo.distributions.gaussians import LOG_2PI, LOG_VARIANCE_BOUND
 from zoo.precision import full, full_precision
 
 # In units of the radius of curvature, 1 / sqrt(c): how far a mean may lie, where nothing overflows (a step leading back

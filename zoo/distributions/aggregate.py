@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.gaussians import DiagonalGaussian, log_normal
+from zoo.distributions.gaussians import DiagonalGaussian, log_normal
 from zoo.precision import full_precision
 
 Estimator = Literal["mss", "mws"]
