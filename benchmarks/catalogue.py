@@ -26,6 +26,7 @@ class Listed:
         return re.fullmatch(pattern, name) is not None
 
 
+STARTS = ("nll", "iwae_loss", "auroc")  # of names that end in a number or in a data set's name
 DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
 ALL = "_all"  # of a bound of all images that was measured on the first ones, see `benchmarks.per_example.of_all`
 EX_POST = "_ex_post"  # of a distance whose samples' codes come from a density fitted after training
@@ -37,6 +38,7 @@ METRICS = (
     Listed("nll_iwae_K_all", "nats", "lower", "", "of all images, by the gap to the ELBO on the first ones"),
     Listed("bits_per_dim", "bits/dim", "lower", "8-bit data and a likelihood of it", "nll over dimensions, in bits"),
     Listed("reconstruction_loss", "", "lower", "", "distortion where the likelihood is not one of the data: not nats"),
+    Listed("iwae_loss_K", "", "lower", "--set evaluate.loss_samples=K", "the K-sample bound of such a loss: not nats"),
     Listed("classification_error", "", "lower", "a model with q(y | x)", "share of images given a wrong class"),
     Listed("completion_loss", "", "lower", "a model that completes", "loss of the unseen quadrants given the others"),
     Listed("guess_loss", "", "lower", "a model that completes", "the same of its deterministic first guess"),
@@ -135,7 +137,7 @@ def listed(name: str) -> Listed | None:
 def taken(name: str) -> bool:
     """Whether the harness measures something under this name, or says under it why it did not."""
     known = listed(fold(name))
-    return fold(name) in (*COSTS, "nll", "auroc") or (known is not None and known.name not in OF_VARIANTS)
+    return fold(name) in (*COSTS, *STARTS) or (known is not None and known.name not in OF_VARIANTS)
 
 
 def explains(skipped: str, metric: str) -> bool:
@@ -161,7 +163,7 @@ def family(name: str) -> str:
         return "disentanglement"
     if metric.needs.startswith("as "):
         return metric.needs.removeprefix("as ")
-    for start in ("nll", "auroc"):
+    for start in STARTS:
         if metric.name.startswith(start):
             return start
     return metric.name

@@ -112,9 +112,10 @@ def test_nothing_overflows_and_every_gradient_is_finite() -> None:
         assert all(torch.isfinite(tensor).all() for tensor in (u, log_q, *grads)), (mean, log_variance)
 
 
-def test_the_model_s_bound_is_of_hyperbolic_space() -> None:
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_the_model_s_bound_is_of_hyperbolic_space(isotropic: bool) -> None:
     torch.manual_seed(0)
-    small = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16, 16]}, "curvature": 2.0}
+    small = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16, 16]}, "curvature": 2.0, "isotropic": isotropic}
     model = create_model("poincare_vae", data=DataSpec((1, 4, 4), "binary"), latent=2, **small).eval()
     x = (torch.rand(3, 1, 4, 4) < 0.5).float()
     with torch.no_grad():
@@ -124,3 +125,5 @@ def test_the_model_s_bound_is_of_hyperbolic_space() -> None:
         weights = model.log_weights(x, k=20_000).double()
     torch.testing.assert_close(weights.logsumexp(0) - math.log(20_000), expected, rtol=0, atol=0.02)
     assert (weights.mean(0) < expected).all()
+    spread = model.infer(x).log_variance
+    assert bool((spread == spread[:, :1]).all()) is isotropic

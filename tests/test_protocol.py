@@ -158,6 +158,29 @@ def test_only_what_is_a_likelihood_of_the_data_is_reported_in_nats(name: str, su
         assert said.skipped[metric] == f"a {name} is not a likelihood of {support} data"
 
 
+@pytest.mark.parametrize("support", ["binary", "8-bit"])
+def test_the_k_sample_bound_of_a_loss_is_asked_for_by_name_and_has_no_unit(support: str) -> None:
+    sizes = {"latent": 2, "encoder": {"hidden": [4]}, "decoder": {"hidden": [4]}, "likelihood": {"name": "bernoulli"}}
+    model = create_model("vae", data=DataSpec((1, 4, 4), support), **sizes).eval()
+    with torch.no_grad():  # the posterior is the prior and the decoder does not look: every weight is the likelihood
+        for layer in (model.head, model.decoder.output):
+            layer.weight.zero_()
+        model.head.bias.zero_()
+    pixels = torch.randint(0, 256, (6, 1, 4, 4), dtype=torch.uint8)
+    pixels = 255 * (pixels > 127).byte() if support == "binary" else pixels
+    said, asked = Evaluation(), EvaluateConfig(nll_samples=3, loss_samples=5)
+    _bounds(said, model, Batches(Images(pixels), batch_size=6), asked, Partial())
+    if support == "binary":
+        assert "in nats" in said.skipped["iwae_loss"]
+        assert "nll_iwae_3" in said.metrics and "iwae_loss_5" not in said.metrics
+        return
+    x, p = pixels.double().flatten(1) / 255, torch.sigmoid(model.decoder.output.bias.double())
+    expected = -(x * p.log() + (1 - x) * (1 - p).log()).sum(1).mean().item()
+    found = said.metrics["iwae_loss_5"]
+    assert found["value"] == pytest.approx(expected, rel=1e-6) and found["unit"] == "" and found["n"] == 6
+    assert found["identity"] | {"k": 5, "likelihood": "bernoulli"} == found["identity"]
+
+
 def test_every_committed_bound_has_its_k_in_its_name_and_is_of_test_images_with_bits_of_a_stated_seed() -> None:
     board = ROOT / "leaderboard"
     records = [*record.read_all(board / "records"), *record.read_all(board / "reproductions" / "records")]

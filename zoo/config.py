@@ -29,7 +29,7 @@ NEUTRAL = frozenset(
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": []},
-    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0},
+    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "loss_samples": 0},
 }
 
 
@@ -121,6 +121,10 @@ class EvaluateConfig(Config):
     seed: int = Field(0, ge=0, lt=SEEDS)
     nll_samples: int = Field(64, ge=0, description="k of the importance-weighted bound; 0 leaves it out")
     nll_images: int | None = Field(None, ge=1, description="only the first so many images for the k-sample bound")
+    loss_samples: int = Field(
+        0, ge=0, description="k of the same of a loss that is no likelihood of the data, such as grey pixels under "
+        "a Bernoulli, for papers that print it; 0 leaves it out",
+    )
     quality_samples: int = Field(10_000, ge=0, description="samples for the Frechet distances; 0 leaves them out")
     inception: Literal["auto", "yes", "no", "bf16"] = Field(
         "auto", description="Inception FID; auto: when there is a GPU; bf16: with the network in bfloat16"

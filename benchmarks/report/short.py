@@ -21,7 +21,8 @@ def board(records: Iterable[Record], width: int = 80) -> str:
 
 
 def _board(one: Table, width: int) -> str:
-    columns = [_first(one, starts) for starts in (("elbo", "reconstruction_loss"), ("nll",), ("fd", "fid", "mig"))]
+    wanted = (("elbo", "reconstruction_loss"), ("nll", "iwae_loss"), ("fd", "fid", "mig"))
+    columns = [_first(one, starts) for starts in wanted]
     measured = [column for column in columns if column is not None]
     costs = [_first(one, (name,)) for name in ("images_per_second", "seconds")]
     rows = [

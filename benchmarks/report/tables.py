@@ -29,10 +29,11 @@ TITLES = {
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 # The head table; what matches none of these goes to the second table.
-_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", rf"(fd|fid)(?!.*{EX_POST}).*", r"(fd|fid).*",
-         r"active_units", r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip
+_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"iwae_loss.*",
+         rf"(fd|fid)(?!.*{EX_POST}).*", r"(fd|fid).*", r"active_units",
+         r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip
 # Nats of a model that is told y are of log p(x | y): another quantity than log p(x).
-_OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|distortion|rate")
+_OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|iwae_loss.*|distortion|rate")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from zoo.priors import PriorSettings, StandardPrior
 
 class PoincareSettings(Settings):
     curvature: float = Field(0.1, gt=0, le=10, description="c: minus the curvature of the space")
+    isotropic: bool = Field(False, description="one variance for all dimensions of a posterior, not one each")
     encoder: EncoderSettings = EncoderSettings()
     decoder: DecoderSettings = DecoderSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
@@ -43,7 +44,7 @@ class PoincareVAE(VanillaVAE):
     def __init__(self, spec: DataSpec, settings: PoincareSettings) -> None:
         VAE.__init__(self, spec, settings)
         self.encoder = make_encoder(settings.encoder, spec)
-        self.head = nn.Linear(self.encoder.features, 2 * settings.latent)
+        self.head = nn.Linear(self.encoder.features, settings.latent + (1 if settings.isotropic else settings.latent))
         self.likelihood = make_likelihood(settings.likelihood, spec)
         require(
             bool(settings.decoder.hidden) and "gated" not in (settings.decoder.name, settings.decoder.activation),
@@ -58,7 +59,8 @@ class PoincareVAE(VanillaVAE):
 
     def infer(self, x: Tensor, y: Tensor | None = None) -> WrappedNormal:
         """q(z | x)."""
-        return WrappedNormal(*self.head(self.encoder(x)).chunk(2, -1), self.settings.curvature)
+        mean, log_variance = self.head(self.encoder(x)).tensor_split([self.settings.latent], -1)
+        return WrappedNormal(mean, log_variance.expand_as(mean), self.settings.curvature)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, D) to the likelihood's parameters (B, C', H, W)."""
