@@ -28,6 +28,9 @@ from zoo.stopping import stopping_when
 
 GRID = 64
 FAST = "@hist-gbt"
+BYTES = ("8-bit", "dequantised")
+#: identity of what is measured of dequantised bytes: their nats are a bound in the mean over the noise, drawn once
+NOISY = {"dequantised": "uniform"}
 
 
 @dataclass
@@ -100,10 +103,10 @@ def _bounds(
     out: Evaluation, model: VAE, batches: Batches, config: EvaluateConfig, partial: Partial
 ) -> tuple[Tensor | None, Tensor | None]:
     """(N,) ELBOs and (n,) k-sample bounds, each None where it is skipped."""
-    split = {"split": config.split}
+    support = model.spec.support
+    split = {"split": config.split} | (NOISY if support == "dequantised" else {})
     terms = likelihood.bound(model, batches, config.seed)
     kind = getattr(model, "likelihood", None)
-    support = model.spec.support
     unit = "nats"
     reason = None
     if not model.bounds:
@@ -143,10 +146,10 @@ def _bounds(
     else:
         few = "needs the bound of at least 2 images"
         out.skipped[f"nll_iwae_{k}{ALL}"] = "the bound is one of all images" if len(bound) == batches.n else few
-    if support == "8-bit" and kind is not None:
+    if support in BYTES and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
         _ranked(out, "bits_per_dim", bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
-    elif support == "8-bit":
+    elif support in BYTES:
         out.skipped["bits_per_dim"] = "the model has no `likelihood` that says whether its nats are of bytes"
     else:
         out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"

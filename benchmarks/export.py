@@ -67,6 +67,10 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
     return [folder / name for name in (MODEL, EXPORTED, CARD)]
 
 
+def _prepared(data: dict[str, Any]) -> str:
+    return "dequantised" if data["dequantise"] != "none" else f"binarise {data['binarise']}"
+
+
 def _is_path(option: str, value: Any) -> bool:
     if isinstance(value, dict):
         return any(_is_path(name, part) for name, part in value.items())
@@ -98,7 +102,7 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     lines += ["## What it is", "", f"- {parameters:,} parameters; images {shape}, {content['spec']['support']}"]
     lines += [f"- settings: `{json.dumps(config['model'])}`", f"- training: `{json.dumps(_told(config['train']))}`"]
     lines += [f"- seed {config['seed']}, trained with {content['library']}", "", "## Data", ""]
-    lines += [f"- {data}, binarise {config['data']['binarise']}, options `{json.dumps(config['data']['options'])}`"]
+    lines += [f"- {data}, {_prepared(config['data'])}, options `{json.dumps(config['data']['options'])}`"]
     lines += [f"- SHA-256 of its content: `{content['data_sha256']}`"]
     lines += [f"- licence of the data: {terms or 'see its source'}"]
     lines += [f"- {datasets[data].url}"] if data in datasets and datasets[data].url else []

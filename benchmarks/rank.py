@@ -19,7 +19,7 @@ from benchmarks.finished import Finished
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics import udr
 from benchmarks.record import Metric
-from zoo.config import RunConfig
+from zoo.config import DataConfig, RunConfig
 from zoo.errors import UsageError
 from zoo.files import canonical_json
 from zoo.runs.folder import Described, describe_run
@@ -99,13 +99,16 @@ def _check_data(described: dict[Path, Described]) -> None:
     (first, ours), *others = described.items()
     for folder, theirs in others:
         if _data(ours) != _data(theirs):
-            names = " and ".join(f"{one.data.name}, {one.data.binarise}" for one in (ours.config, theirs.config))
+            names = " and ".join(_named(one.config.data) for one in (ours, theirs))
             raise UsageError(f"{first} and {folder} are on different data ({names}): their codes are of other images.")
 
 
-def _data(described: Described) -> tuple[str, str, int]:
-    data = described.config.data
-    return described.data_sha256, data.binarise, data.test_bits_seed
+def _named(data: DataConfig) -> str:
+    return f"{data.name}, {data.binarise}" + (", dequantised" if data.dequantise != "none" else "")
+
+
+def _data(described: Described) -> tuple[str, dict[str, Any]]:
+    return described.data_sha256, described.config.data.preparation
 
 
 @torch.no_grad()

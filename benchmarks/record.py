@@ -171,7 +171,7 @@ class Data(_Part):
     sha256: str
     binarise: str | StrictBool | None = None
     test_bits_seed: StrictInt | None = None
-    support: Literal["binary", "8-bit", "real"]
+    support: Literal["binary", "8-bit", "dequantised", "real"]
     n: Sizes
 
 

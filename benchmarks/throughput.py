@@ -63,6 +63,7 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
     labels = labels.to(compute.device) if model.conditional and labels is not None else None
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate, fused=True, capturable=captured)
     size, dynamic = config.train.batch_size, images.binarise == "dynamic"
+    noisy = images.dequantise == "uniform"
 
     def update(x: torch.Tensor, y: torch.Tensor | None) -> None:
         with compute.autocast():
@@ -79,7 +80,8 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
         order = torch.randperm(len(pixels)).to(compute.device)
         for low in range(0, len(order) - size + 1, size):
             index = order[low : low + size]
-            x = pixels[index].float() / 255
+            x = pixels[index].float()
+            x = (x + torch.rand_like(x)) / 256 if noisy else x / 255
             if dynamic:
                 x = (torch.rand_like(x) < x).float()  # a third of what torch.bernoulli takes on a CPU
             update(x, None if labels is None else labels[index])

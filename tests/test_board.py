@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.record import Metric, Record, cell_key, parse
-from benchmarks.report import notation, short, terminal
+from benchmarks.report import notation, provenance, short, terminal
+from benchmarks.report.against import against
 from benchmarks.report.compare import _T90, _T95, Estimate, best, differ, estimate, ranks
 from benchmarks.report.figures import grid
 from benchmarks.report.markdown import board
 from benchmarks.report.tables import recipe, tables
 from zoo.config import LATER, NEUTRAL, RunConfig
+from zoo.errors import UsageError
 from zoo.registry import Paper, Published, VariantEntry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -222,6 +224,25 @@ def test_other_data_is_another_table() -> None:
     )  # fmt: skip
     assert len(re.findall(r"^### mnist \(set \d\)$", board(pair, {}), re.M)) == 3
     assert board(pair, {}).count(notation.SETS) == 3 and notation.SETS not in board(pair[:1], {})
+
+
+def test_dequantised_plain_and_binarised_bytes_are_three_tables_and_cannot_be_compared() -> None:
+    grey = {"data__binarise": "none", "data__test_bits_seed": None, "data__support": "8-bit"}
+    noisy = {"data__binarise": "none", "data__support": "dequantised"}
+    identity = {"identity": {"split": "test", "dequantised": "uniform"}}
+    made = [
+        make("a", numbers={"elbo": (-90.0, 0.1)}), make("b", numbers={"elbo": (-1500.0, 0.1)}, **grey),
+        make("c", numbers={"elbo": (-1900.0, 0.1, identity)}, **noisy),
+    ]  # fmt: skip
+    found = {table.data.support: table for table in tables(made)}
+    assert {name: [row.variant for row in table.rows] for name, table in found.items()} == {
+        "binary": ["a"], "8-bit": ["b"], "dequantised": ["c"]
+    }  # fmt: skip
+    assert "dequantised (noise on test bytes of seed 777)" in provenance.data(found["dequantised"])
+    assert "binary, dynamic binarisation (test bits of seed 777)" in provenance.data(found["binary"])
+    for pair in ("ab", "ac", "bc"):
+        with pytest.raises(UsageError, match="no number that both"):
+            against(made, *pair)
 
 
 def test_speeds_of_two_machines_do_not_share_a_column() -> None:

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.data.batches import AHEAD, Batches
+from zoo import noise
+from zoo.data.batches import AHEAD, Batches, dequantised
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum, ppca_truth
 from zoo.errors import UsageError
@@ -218,6 +219,30 @@ def test_only_grey_bytes_are_binarised(support: str, synthetic: ImageSet) -> Non
         synthetic.prepare("dinamic")
 
 
+@pytest.mark.parametrize("support", ["binary", "real"])
+def test_only_bytes_are_dequantised_and_not_those_that_are_bits(support: str, synthetic: ImageSet) -> None:
+    with pytest.raises(UsageError, match=f"{support} data cannot be dequantised"):
+        DataSpec((1, 2, 2), support).prepared("none", "uniform")
+    with pytest.raises(UsageError, match="binary data cannot be dequantised"):
+        synthetic.prepare("dynamic", dequantise="uniform")
+    with pytest.raises(UsageError, match="uniformly"):
+        synthetic.prepare("none", dequantise="uniformly")
+    with pytest.raises(UsageError, match="dequantised data cannot be"):  # twice
+        synthetic.prepare("none", dequantise="uniform").prepare("none", dequantise="uniform")
+    with pytest.raises(ValueError, match="only bytes"):
+        Images(torch.zeros(4, 1, 2, 2), noise_seed=1)
+
+
+def test_dequantised_images_are_the_same_bytes_with_a_seed_for_each_split(synthetic: ImageSet) -> None:
+    ready = synthetic.prepare("none", 5, "uniform")
+    assert ready.spec == replace(synthetic.spec, support="dequantised")
+    assert (ready.dequantise, ready.test_bits_seed, ready.sha256) == ("uniform", 5, synthetic.sha256)
+    assert all(ready[split].pixels is synthetic[split].pixels for split in SPLITS)
+    assert len({ready[split].noise_seed for split in SPLITS}) == 3 and ready["test"].noise_seed == 5
+    assert ready.subset(3)["test"].noise_seed == 5
+    ready.check_pixels()
+
+
 # -- batches
 
 
@@ -291,6 +316,81 @@ def test_bits_for_evaluation_do_not_depend_on_the_batch_size() -> None:
     whole = [torch.cat([x for _, x, _ in batches.sequential(size)]) for size in (1, 7, 30)]
     assert torch.equal(whole[0], whole[1]) and torch.equal(whole[0], whole[2])
     assert 0 < whole[0].mean() < 1
+
+
+def noisy(n: int = 64, seed: int = 3) -> Images:
+    """All bytes, four a picture, with the noise of a seed."""
+    pixels = torch.arange(4 * n, dtype=torch.int64).remainder(256).to(torch.uint8).view(n, 1, 2, 2)
+    return Images(pixels, noise_seed=seed)
+
+
+def shown(images: Images, size: int = 64) -> torch.Tensor:
+    return torch.cat([x for _, x, _ in Batches(images, batch_size=size, drop_last=False).sequential()])
+
+
+def test_a_dequantised_byte_is_uniform_in_its_256th_of_the_unit_interval() -> None:
+    images = noisy(4096)
+    batches = Batches(images, batch_size=4096)
+    for x in (next(batches.epoch(0))[0], batches.take(torch.arange(4096))[0], shown(images)):
+        assert x.dtype == torch.float32 and x.min() >= 0 and x.max() < 1
+        assert torch.equal((256 * x).floor(), images.pixels.float())
+        u = (256 * x - images.pixels).flatten().double().sort().values
+        # The largest distance between the distribution functions, at its 0.1 % point.
+        steps = torch.arange(1, len(u) + 1, dtype=torch.float64) / len(u)
+        assert (steps - u).abs().max() < 1.95 / math.sqrt(len(u))
+
+
+def test_the_noise_of_a_byte_never_reaches_the_next_one() -> None:
+    values = torch.arange(256, dtype=torch.float32)
+    assert torch.equal((256 * dequantised(values, torch.ones(256) - 2.0**-24)).floor(), values)
+    assert torch.equal(dequantised(values, torch.zeros(256)) * 256, values)
+
+
+def test_dequantisation_noise_is_new_at_each_visit_in_training_and_comes_from_the_generator() -> None:
+    batches = Batches(noisy(), batch_size=64)
+    batches.generator = torch.Generator().manual_seed(1)
+    first, second = (next(batches.epoch(0))[0] for _ in range(2))
+    batches.generator.manual_seed(1)
+    assert torch.equal(next(batches.epoch(0))[0], first) and not torch.equal(first, second)
+    # As each of several models that are trained at once draws its own.
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    both, _ = batches.take(torch.arange(64).expand(2, 64), generators)
+    assert torch.equal(both[0], first) and not torch.equal(both[1], first)
+
+
+def test_processes_that_share_a_batch_dequantise_it_as_one_does() -> None:
+    def batch(rank: int, world: int) -> torch.Tensor:
+        made = Batches(noisy(), batch_size=64 // world, rank=rank, world=world)
+        made.generator = torch.Generator().manual_seed(1)
+        return next(made.epoch(0))[0]
+
+    assert torch.equal(torch.cat([batch(rank, 4) for rank in range(4)]), batch(0, 1))
+
+
+def test_dequantisation_noise_in_evaluation_is_of_the_seed_and_the_image_alone() -> None:
+    whole = shown(noisy())
+    assert all(torch.equal(shown(noisy(), size), whole) for size in (1, 7, 64))
+    assert torch.equal(shown(noisy().subset(5)), whole[:5])
+    assert not torch.equal(shown(noisy(seed=4)), whole)
+    # It is no draw of a posterior, which is keyed by a seed of its own.
+    u = 256 * whole - noisy().pixels
+    for seed in (0, 3):
+        with noise.keyed(seed, torch.arange(64)):
+            assert not torch.allclose(noise.uniform(u), u, atol=0.01)
+
+
+def test_streamed_bytes_are_dequantised_alike(monkeypatch) -> None:
+    monkeypatch.setattr("zoo.data.batches._room", lambda device, limit: limit)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # needs a GPU
+    kept, streamed = (Batches(noisy(), batch_size=8, resident_bytes=size) for size in (10_000, 10))
+    assert kept.resident and not streamed.resident
+    for draw in ("epoch", "sequential"):
+        found = []
+        for batches in (kept, streamed):
+            batches.generator = torch.Generator().manual_seed(1)
+            some = batches.epoch(0) if draw == "epoch" else ((x, y) for _, x, y in batches.sequential())
+            found.append(torch.cat([x for x, _ in some]))
+        assert torch.equal(*found)
 
 
 def test_pictures_lie_on_a_device_once_for_all_who_train_on_them() -> None:

@@ -74,6 +74,8 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
         ("ladder_vae", "synthetic", ["data.binarise=none", "evaluate.nll_samples=0"]),
         ("vae", "synthetic", ["data.options.shape=[3,16,16]", "data.binarise=none", "likelihood.name=bernoulli"]),
         ("vae", "synthetic", ["data.binarise=none", "likelihood.name=continuous_bernoulli"]),
+        ("vae", "synthetic", ["data.dequantise=uniform", "evaluate.quality_samples=32"]),
+        ("vae", "synthetic", ["data.dequantise=uniform", "likelihood.name=logistic"]),
         ("vae", "ppca", ["data.options.n_train=256", "likelihood.name=laplace"]),
         ("vae", "synthetic", ["data.options.shape=[4,16,16]", "data.binarise=none", "evaluate.quality_samples=32"]),
         ("vae", "synthetic", ["data.options.n_test=1", "evaluate.quality_samples=32"]),
@@ -379,6 +381,54 @@ def test_bits_are_of_the_numbers_that_are_predicted(tmp_path: Path, variant: str
     bits, nll = found.metrics["bits_per_dim"], found.metrics["nll_iwae_2"]
     assert bits["value"] == pytest.approx(nll["value"] / (numbers * math.log(2))) and bits["unit"] == "bits/dim"
     assert bits["stderr"] == pytest.approx(nll["stderr"] / (numbers * math.log(2)))
+
+
+@pytest.mark.parametrize("name", ["auto", "laplace", "continuous_bernoulli"])
+def test_of_dequantised_bytes_a_density_is_reported_in_nats_and_bits_of_the_bytes(tmp_path: Path, name: str) -> None:
+    noisy = ["data.dequantise=uniform", f"likelihood.name={name}", "evaluate.factor_images=0"]
+    made = run(tmp_path, "vae", "synthetic", *noisy)
+    found = evaluate(made).metrics
+    assert found["bits_per_dim"]["value"] == pytest.approx(found["nll_iwae_2"]["value"] / (784 * math.log(2)))
+    for metric in ("elbo", "distortion", "rate", "nll_iwae_2", "bits_per_dim"):
+        assert found[metric]["identity"]["dequantised"] == "uniform" and found[metric]["identity"]["split"] == "test"
+    assert "reconstruction_loss" not in found
+    # The same weights on the same noise, as numbers in [0, 1] that nobody says were bytes.
+    x, (first, *_) = made.model.likelihood, batches_of(made, made.images["test"]).sequential(8)
+    with torch.no_grad(), noise.keyed(0, first[0]):
+        terms = made.model.terms(first[1])
+    x.log_unit = 0.0
+    with torch.no_grad(), noise.keyed(0, first[0]):
+        torch.testing.assert_close(terms.elbo, made.model.terms(first[1]).elbo - 784 * math.log(256))
+
+
+def test_a_decoder_that_knows_nothing_needs_eight_bits_for_a_dequantised_byte(tmp_path: Path) -> None:
+    made = run(tmp_path, "vae", "synthetic", "data.dequantise=uniform", "likelihood.name=continuous_bernoulli")
+    for part in (made.model.decoder, made.model.head):
+        for parameter in part.parameters():
+            parameter.data.zero_()
+    found = evaluate(made).metrics
+    assert found["bits_per_dim"]["value"] == pytest.approx(8.0, rel=1e-6)
+    assert found["elbo"]["value"] == pytest.approx(-784 * math.log(256), rel=1e-6)
+    assert found["rate"]["value"] == 0.0 and found["elbo"]["stderr"] < 1e-3
+
+
+def test_dequantised_bytes_under_what_is_no_density_have_a_loss_of_their_own(tmp_path: Path) -> None:
+    found = evaluate(run(tmp_path, "vae", "synthetic", "data.dequantise=uniform", "likelihood.name=bernoulli"))
+    assert found.metrics["reconstruction_loss"]["identity"] == {
+        "split": "test", "dequantised": "uniform", "likelihood": "bernoulli"
+    }  # fmt: skip
+    assert found.skipped["elbo"] == "a bernoulli is not a likelihood of dequantised data"
+
+
+def test_codes_that_are_scored_are_of_the_middle_of_a_dequantised_byte(tmp_path: Path) -> None:
+    made = planted(tmp_path, 300, 90, False)
+    of_bytes, _ = disentanglement(made)
+    seen, represent = [], made.model.represent
+    made.model.represent = lambda x, y=None: seen.append(x) or represent(x, y)
+    made.images = made.images.prepare("none", dequantise="uniform")
+    metrics, _ = disentanglement(made)
+    assert all(torch.equal((256 * x - 0.5).round(), 256 * x - 0.5) for x in seen)
+    assert metrics["mig"]["value"] == pytest.approx(of_bytes["mig"]["value"], abs=0.02)
 
 
 def test_bytes_without_a_likelihood_have_no_bits(tmp_path: Path) -> None:

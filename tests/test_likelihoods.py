@@ -414,6 +414,62 @@ def test_a_density_adds_eight_bits() -> None:
     assert not build("bernoulli").is_density and not build("logistic").is_density
 
 
+# ---- dequantised bytes -----------------------------------------------------------------------------------------------
+
+
+def of_bytes(name: str, dims: int = 1, **settings: object) -> Likelihood:
+    """The likelihood for ``dims`` dequantised pixels."""
+    return make_likelihood(LikelihoodSettings(name=name, **settings), DataSpec((1, 1, dims), "dequantised"))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_only_a_density_that_is_one_of_bytes_bounds_their_likelihood(name: str) -> None:
+    assert of_bytes(name).is_nll_of("dequantised") == (name in DENSITIES)
+    # One that nobody told is in units of [0, 1].
+    assert not build(name).is_nll_of("dequantised")
+    assert of_bytes(name).is_nll_of("8-bit") == build(name).is_nll_of("8-bit")
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_of_dequantised_bytes_a_density_is_less_by_log_256_a_pixel_and_nothing_else_is(name: str) -> None:
+    mine, plain = of_bytes(name, 12), build(name)
+    params, x = torch.randn(5, 1, 1, 12), torch.rand(5, 1, 1, 12)
+    torch.testing.assert_close(mine.log_prob(params, x), plain.log_prob(params, x) - 12 * math.log(256))
+    assert torch.equal(mine.mean(params), plain.mean(params))
+
+
+def test_the_uniform_density_needs_eight_bits_a_pixel() -> None:
+    likelihood, x = of_bytes("continuous_bernoulli", 784), torch.rand(3, 1, 1, 784)
+    nats = -likelihood.log_prob(torch.zeros(3, 1, 1, 784), x)
+    assert likelihood.bits_per_dim(nats, 784).tolist() == pytest.approx([8.0] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("spread", [0.001, 0.01, 0.3])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_a_density_of_dequantised_bytes_bounds_the_logarithm_of_their_probability(name: str, spread: float) -> None:
+    settings = {"gaussian": {"sigma": spread}, "laplace": {"scale": spread}}.get(name, {})
+    likelihood = of_bytes(name, **settings).double()
+    param = {"continuous_bernoulli": 1 / spread}.get(name, 0.4)
+    # Every byte at 2,000 values of the noise: the density's mean is its probability, the logarithm's the bound.
+    u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    x = ((torch.arange(256, dtype=torch.float64).unsqueeze(1) + u) / 256).view(-1, 1, 1, 1)
+    log_density = likelihood.log_prob(torch.full_like(x, param), x).view(256, 2000)
+    probability, bound = torch.logsumexp(log_density, 1) - math.log(2000), log_density.mean(1)
+    assert (bound <= probability + 1e-9).all()
+    inside = 1.0  # what of the density lies in [0, 1]
+    if name != "continuous_bernoulli":
+        kind = {"gaussian": torch.distributions.Normal, "laplace": torch.distributions.Laplace}[name]
+        known = kind(torch.tensor(0.4, dtype=torch.float64), spread)
+        edges = known.cdf(torch.arange(257, dtype=torch.float64) / 256)
+        inside = (edges[-1] - edges[0]).item()
+        several = edges.diff() > 1e-12
+        torch.testing.assert_close(probability.exp()[several], edges.diff()[several], rtol=1e-3, atol=0)
+    assert probability.exp().sum().item() == pytest.approx(inside, abs=1e-4)
+    # The wider the density, the less is lost.
+    lost = (probability.exp() * (probability - bound)).sum().item()
+    assert lost > 0 and (lost < 1e-4 or spread < 0.3)
+
+
 # ---- discretised logistic mixture --------------------------------------------------------------------------
 
 

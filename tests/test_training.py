@@ -85,6 +85,17 @@ def test_a_run_that_is_stopped_at_every_step_ends_in_the_same_weights(tmp_path: 
     assert pieces.result.best_epoch == whole.result.best_epoch
 
 
+def test_a_run_on_dequantised_bytes_that_is_stopped_ends_in_the_same_weights(tmp_path: Path) -> None:
+    options = [*FULL, "train.epochs=2", "data.dequantise=uniform"]
+    whole = run(tmp_path / "whole", *options)
+    pieces, stops = in_pieces(lambda stop: run(tmp_path / "pieces", *options, should_stop=stop))
+    assert stops >= 10 and same(weights(tmp_path / "whole"), weights(tmp_path / "pieces"))
+    assert pieces.result.curves == whole.result.curves
+    assert load_run(tmp_path / "whole").spec.support == "dequantised"
+    with pytest.raises(UsageError, match="holds another run"):
+        run(tmp_path / "whole", *FULL, "train.epochs=2", "data.binarise=none", "likelihood.name=gaussian")
+
+
 def make_dropping(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the encoder of every run drops units and whole rows, with numbers that are not of `zoo.noise`."""
     original = runs.build_model

@@ -105,6 +105,21 @@ def test_a_setting_that_would_do_nothing_is_refused_unless_it_has_its_default(
     assert resolve("vae", settings=[*needed, usual]) == resolve("vae", settings=needed)
 
 
+def test_dequantisation_is_of_bytes_and_leaves_the_identity_of_runs_without_it_alone() -> None:
+    plain, noisy = resolve("vae"), resolve("vae", settings=["data.dequantise=uniform", "data.test_bits_seed=5"])
+    assert plain.identity()["data"].keys() == {"name", "binarise", "test_bits_seed", "options"}
+    assert noisy.data.preparation == {"binarise": "none", "dequantise": "uniform", "test_bits_seed": 5}
+    assert noisy.identity()["data"]["dequantise"] == "uniform"
+    assert resolve("vae", settings=["data.dequantise=none"]) == plain
+    with pytest.raises(UsageError, match="data.binarise=dynamic makes bits of them: add data.binarise=none"):
+        resolve("vae", settings=["data.dequantise=uniform", "data.binarise=dynamic"])
+    # A density of bytes has a scale, and their own likelihood components.
+    for settings, said in ((["data.dequantise=uniform"], "components=3"), (["data.binarise=none"], "sigma=0.1")):
+        with pytest.raises(UsageError, match=f"likelihood.{said[:5]}.* would do nothing"):
+            resolve("vae", settings=[*settings, f"likelihood.{said}"])
+    resolve("vae", settings=["data.dequantise=uniform", "likelihood.sigma=0.1"])
+
+
 def test_what_a_suite_sets_and_the_command_line_makes_idle_makes_no_other_run() -> None:
     layer = {"train": {"schedule": "cosine", "final_learning_rate": 1e-4}}
     made = [resolve("vae", defaults=defaults, settings=["train.schedule=constant"]) for defaults in ((), [layer])]

@@ -267,6 +267,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vamp = [*SMALL, "prior.name=vamp", "prior.components=4"]
         train_run(config(seed=seed, words=vamp), folder / f"vamp-{seed}", compute)
     train_run(config(words=[*SMALL, "data.binarise=threshold"]), folder / "other", compute)
+    train_run(config(words=[*SMALL, "data.dequantise=uniform"]), folder / "noisy", compute)
     return folder
 
 
@@ -357,6 +358,7 @@ def test_what_cannot_be_ranked_is_refused_in_a_sentence(zoo, runs: Path) -> None
         (("vae-0", "vae-0"), "are the same run: vae, seed 0."),
         (("vae-0", "vae-1", "wide-1"), "wide-1 (vae, seed 1) is the only run of its settings here"),
         (("vae-0", "other"), "are on different data (synthetic, dynamic and synthetic, threshold)"),
+        (("vae-0", "noisy"), "are on different data (synthetic, dynamic and synthetic, none, dequantised)"),
         (("cvae-0", "cvae-1"), "cvae-0 has no code of the image alone: cvae is conditional."),
         (("vamp-0", "vamp-1"), "vamp-0 has no KL by dimension"),
         (("vae-0", "none"), "none is not a run"),

@@ -28,6 +28,7 @@ NEUTRAL = frozenset(
 #: Settings that came after the first records, with their defaults as JSON has them: left out of a run's identity at
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
+    "data": {"dequantise": "none"},
     "train": {"stages": []},
     "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "loss_samples": 0},
 }
@@ -38,8 +39,11 @@ class DataConfig(Config):
 
     name: str = "mnist"
     binarise: Literal["auto", "dynamic", "threshold", "none"] = "auto"
+    dequantise: Literal["none", "uniform"] = Field(
+        "none", description="uniform: x = (byte + u) / 256, u uniform, so that a density of x bounds the bytes' nats"
+    )
     test_bits_seed: int = Field(
-        777, ge=0, lt=SEEDS, description="validation and test bits are drawn once from this seed"
+        777, ge=0, lt=SEEDS, description="validation and test bits, or noise on bytes, are drawn once from this seed"
     )
     options: dict[str, Any] = Field({}, description="given to the data set's loading function")
 
@@ -55,6 +59,17 @@ class DataConfig(Config):
         except UnicodeEncodeError:  # the path of a folder that is named in another encoding
             raise ValueError("a record is UTF-8, and a text in the options has none") from None
         return value
+
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """What is done to the images once they are loaded, by setting."""
+        return self.model_dump(include={"binarise", "dequantise", "test_bits_seed"})
+
+    def support_of(self, loaded: str | None) -> str | None:
+        """The support of data that has the support ``loaded`` before this is done to it; None is not known."""
+        if self.dequantise != "none":
+            return "dequantised"
+        return loaded if self.binarise == "none" else "binary"
 
     @property
     def asked(self) -> str:
@@ -222,9 +237,8 @@ def resolve(
     config = validate(RunConfig, tree)
     config = config.model_copy(update={"train": _used(config.train, asked.get("train", {}))})
     if config.data.binarise == "auto":
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"binarise": dataset.binarise})}
-        )
+        rule = dataset.binarise if config.data.dequantise == "none" else "none"
+        config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
     _check_bits(config.data, asked.get("data", {}))
     parts = {key: given for key, given in asked.get("model", {}).items() if isinstance(given, Mapping)}
     if parts:
@@ -232,7 +246,7 @@ def resolve(
 
         # Where an entry says neither, its own loader knows both.
         known = dataset.support if dataset.shape or "support" in dataset.model_fields_set else None
-        check_used(name, config.model, parts, known if config.data.binarise == "none" else "binary")
+        check_used(name, config.model, parts, config.data.support_of(known))
     return _with_outliers(config)
 
 
@@ -256,9 +270,14 @@ def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:
 
 
 def _check_bits(data: DataConfig, asked: Mapping[str, Any]) -> None:
-    """Raise `UsageError` where a seed was ``asked`` for bits that nobody draws: it would only make another identity."""
+    """Raise `UsageError` where bits are to be dequantised, or a seed was ``asked`` for what nobody draws: it would only
+    make another identity."""
+    if data.dequantise != "none" and data.binarise != "none":
+        said = f"data.dequantise={data.dequantise} is for bytes, and data.binarise={data.binarise} makes bits of them"
+        raise UsageError(f"{said}: add data.binarise=none.")
     name, usual = "test_bits_seed", DataConfig().test_bits_seed
-    if data.binarise != "dynamic" and name in asked and data.test_bits_seed != usual:
+    drawn = data.binarise == "dynamic" or data.dequantise == "uniform"
+    if not drawn and name in asked and data.test_bits_seed != usual:
         raise does_nothing(f"data.{name}", f"data.binarise={data.binarise} draws no bits")
 
 

@@ -27,6 +27,7 @@ from zoo.settings import Frozen, ReadBy
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
 
+LOG_256 = math.log(256.0)
 _stacked: ContextVar[bool] = ContextVar("zoo_likelihoods_stacked", default=False)
 
 
@@ -41,7 +42,7 @@ class LikelihoodSettings(Frozen):
 
     Attributes:
         name: ``auto`` takes the one that is a likelihood of the data: binary -> bernoulli, 8-bit -> logistic,
-            real -> gaussian.
+            dequantised and real -> gaussian.
         sigma: ``gaussian`` only. A number (in units of the pixels, which lie in [0, 1]), or ``learned``: one
             parameter shared by all pixels.
         scale: ``laplace`` only, its mean absolute deviation b. A number or ``learned``, as ``sigma`` is.
@@ -65,6 +66,8 @@ class Likelihood(nn.Module):
         supports: the kinds of data (`DataSpec.support`) whose negative log-likelihood this is.
         is_density: a density over the reals, not a probability: it depends on the units of x, may exceed 1.
         bounded: that density is 0 outside of [0, 1].
+        log_unit: nats that its logarithm is less by for each pixel: log 256 for dequantised bytes, where it is that of
+            a density of byte + u, whose mean over u in [0, 1) bounds the log-probability of the byte; else 0.
         confined: what is drawn and shown lies in [0, 1], as x does; real data may lie anywhere.
     """
 
@@ -72,6 +75,7 @@ class Likelihood(nn.Module):
     supports: ClassVar[frozenset[str]]
     is_density: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
+    log_unit: float = 0.0
 
     def __init__(self, settings: LikelihoodSettings | None = None, confined: bool = True) -> None:
         super().__init__()
@@ -79,7 +83,10 @@ class Likelihood(nn.Module):
         self.confined = confined
 
     def is_nll_of(self, support: str) -> bool:
-        """Whether minus `log_prob` is a negative log-likelihood of data with that support."""
+        """Whether minus `log_prob` is a negative log-likelihood of data with that support, or a bound on that of the
+        bytes that were dequantised."""
+        if support == "dequantised":
+            return self.is_density and self.log_unit == LOG_256
         return support in self.supports
 
     def channels(self, image_channels: int) -> int:
@@ -109,12 +116,12 @@ class Likelihood(nn.Module):
     def bits_per_dim(self, nats: Tensor | float, dims: int) -> Tensor | float:
         """Bits per dimension of a negative log-likelihood (``nats`` per example, ``dims`` = C * H * W).
 
-        For a density 8 = log2(256) is added: the density of x in [0, 1] becomes that of the byte. What
-        results bounds the discrete code length of 8-bit data only if the density was evaluated on uniformly
-        dequantised data, x = (byte + u) / 256; on plain byte / 255 it bounds nothing.
+        For a density 8 = log2(256) is added, unless its nats have them already (`log_unit`): the density of x in [0, 1]
+        becomes that of the byte. What results bounds the discrete code length of 8-bit data only if the density was
+        evaluated on uniformly dequantised data, x = (byte + u) / 256; on plain byte / 255 it bounds nothing.
         """
         bits = nats / (dims * math.log(2.0))
-        return bits + 8.0 if self.is_density else bits
+        return bits + 8.0 if self.is_density and not self.log_unit else bits
 
 
 class Bernoulli(Likelihood):
@@ -156,7 +163,7 @@ class ContinuousBernoulli(Likelihood):
     is -logit / 2 - log(sinh(logit / 2) / (logit / 2)).
 
     A density of real data in [0, 1]. Of byte / 255 it is no probability of the byte; where many bytes are 0 or 255 it
-    has no upper bound, but grows with the logarithm of the logits.
+    has no upper bound, but grows with the logarithm of the logits. Dequantised bytes have one.
     """
 
     name = "continuous_bernoulli"
@@ -187,7 +194,7 @@ class ContinuousBernoulli(Likelihood):
         log_prob = torch.where(near, middle, -size * away - torch.log(torch.expm1(-size) / -size))
         if not self.confined:
             log_prob = log_prob.masked_fill((x < 0.0) | (x > 1.0), -math.inf)
-        return log_prob.flatten(1).sum(1)
+        return log_prob.flatten(1).sum(1) - params[0].numel() * self.log_unit
 
     @full_precision
     def mean(self, params: Tensor) -> Tensor:
@@ -276,7 +283,8 @@ class Gaussian(LocationScale):
         log_sigma = self._log.to(params.dtype)
         # Squares are added first: sigma and the constants then cost a number an example instead of one a pixel.
         squares = F.mse_loss(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
-        return -0.5 * torch.exp(-2.0 * log_sigma) * squares - params[0].numel() * (0.5 * LOG_2PI + log_sigma)
+        constant = 0.5 * LOG_2PI + log_sigma + self.log_unit
+        return -0.5 * torch.exp(-2.0 * log_sigma) * squares - params[0].numel() * constant
 
 
 class Laplace(LocationScale):
@@ -297,7 +305,8 @@ class Laplace(LocationScale):
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         log_scale = self._log.to(params.dtype)
         errors = F.l1_loss(params, x.to(params.dtype), reduction="none").flatten(1).sum(1)
-        return -torch.exp(-log_scale) * errors - params[0].numel() * (math.log(2.0) + log_scale)
+        constant = math.log(2.0) + log_scale + self.log_unit
+        return -torch.exp(-log_scale) * errors - params[0].numel() * constant
 
 
 class DiscretisedLogistic(Likelihood):
@@ -370,10 +379,13 @@ def _open_uniform(like: Tensor) -> Tensor:
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     kind.name: kind for kind in (Bernoulli, ContinuousBernoulli, Gaussian, Laplace, DiscretisedLogistic)
 }
-AUTO = {"binary": "bernoulli", "8-bit": "logistic", "real": "gaussian"}
+AUTO = {"binary": "bernoulli", "8-bit": "logistic", "dequantised": "gaussian", "real": "gaussian"}
 
 
 def make_likelihood(settings: LikelihoodSettings, spec: DataSpec) -> Likelihood:
     """The likelihood of those settings; ``auto`` takes the one that is a likelihood of ``spec.support``."""
     name = AUTO[spec.support] if settings.name == "auto" else settings.name
-    return LIKELIHOODS[name](settings, confined=spec.support != "real")
+    made = LIKELIHOODS[name](settings, confined=spec.support != "real")
+    if made.is_density and spec.support == "dequantised":
+        made.log_unit = LOG_256
+    return made

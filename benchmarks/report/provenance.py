@@ -36,8 +36,10 @@ def data(table: Table) -> str:
     """What was learnt from and measured on; "" where no record got so far."""
     if (data := table.data) is None:
         return ""
-    bits = f", {data.binarise} binarisation" if isinstance(data.binarise, str) else ""
-    seed = f" (test bits of seed {data.test_bits_seed})" if data.test_bits_seed is not None else ""
+    noisy = data.support == "dequantised"
+    bits = f", {data.binarise} binarisation" if isinstance(data.binarise, str) and not noisy else ""
+    drawn = "noise on test bytes" if noisy else "test bits"
+    seed = f" ({drawn} of seed {data.test_bits_seed})" if data.test_bits_seed is not None else ""
     sizes = f"{data.n.train:,} / {data.n.validation:,} / {data.n.test:,} images"
     return f"{data.name}, sha256 {data.sha256[:12]}, {data.support}{bits}{seed}, {sizes}"
 

@@ -27,6 +27,7 @@ RESIDENT_BYTES = 8 * 2**30
 # Batches that are collected ahead of the one in use, where pictures stay in host memory.
 AHEAD = 2
 SEQUENTIAL_SEED = 0
+LARGEST_NOISE = 1 - 2.0**-16  # what float32 has of a byte of 128 or more, and a part of one
 # What lies on a device already, by the pictures it is a copy of.
 _copies: weakref.WeakValueDictionary[tuple[int, torch.device], Tensor] = weakref.WeakValueDictionary()
 
@@ -39,7 +40,8 @@ class Batches:
         batch_size: examples a batch (on this process).
         device: where ``x`` and ``y`` are wanted.
         binarise_on_the_fly: a pixel is 1 with probability byte/255, drawn anew at each visit from the
-            ``generator`` attribute; for the training split of a set prepared with ``"dynamic"``.
+            ``generator`` attribute; for the training split of a set prepared with ``"dynamic"``. The noise of
+            dequantised bytes (`Images.noise_seed`) is drawn from it likewise.
         condition: what ``y`` is: None, int64 (B,) classes, or float32 (B, A) attributes.
         shuffle_seed: the order of epoch i is a function of (seed, i) alone; None keeps the order of the
             split.
@@ -77,6 +79,7 @@ class Batches:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.binarise_on_the_fly = binarise_on_the_fly
+        self.noise_seed = None if images.noise_seed is None else noise.seed_for(images.noise_seed, "dequantisation")
         self.shuffle_seed = shuffle_seed
         self.drop_last = drop_last
         self.generator: torch.Generator | None = None  # what is drawn from; None is the device's own
@@ -116,7 +119,7 @@ class Batches:
         With ``generators`` there is a batch for each, ``index`` (R, B) and x (R, B, C, H, W), and each draws its own.
         """
         flat = index.flatten()
-        x = floats(self._pixels.index_select(0, flat))
+        x = self._floats(self._pixels.index_select(0, flat))
         y = None if self._y is None else self._y.index_select(0, flat)
         if generators:
             x = x.view(*index.shape, *x.shape[1:])
@@ -125,9 +128,15 @@ class Batches:
 
     def _shown(self, x: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
         # rows: of the whole batch, of which x may be the part of this process.
-        if self.binarise_on_the_fly:
+        if self.noise_seed is not None:
+            x = dequantised(x, self._chances(rows, x, generators))
+        elif self.binarise_on_the_fly:
             x = (self._chances(rows, x, generators) < x).to(x.dtype)
         return x
+
+    def _floats(self, pixels: Tensor) -> Tensor:
+        # As `floats`; bytes that are yet to be dequantised from 0 to 255.
+        return floats(pixels) if self.noise_seed is None else pixels.to(torch.float32)
 
     def whole(self, drop_last: bool | None = None) -> Batches:
         """The batches of all processes together, on each of them: over the same pictures, in the same order.
@@ -142,7 +151,8 @@ class Batches:
     def sequential(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Every example once, in order, for evaluation: (ids int64 (B,), x, y). Each process gets its share of them.
 
-        Bits drawn on the fly are a function of the example's id here, so that they depend on no batch size.
+        Bits drawn on the fly, and the noise of dequantised bytes, are a function of the example's id here, so that they
+        depend on no batch size.
         """
         size = batch_size or self.batch_size
         ids = torch.arange(self.n)
@@ -151,7 +161,10 @@ class Batches:
         supply = self._supply([(ids if not self.resident else placed)[low : low + size] for low in lows])
         for low, x in zip(lows, supply, strict=True):
             index = placed[low : low + size]
-            if self.binarise_on_the_fly:
+            if self.noise_seed is not None:
+                with noise.keyed(self.noise_seed, index):
+                    x = dequantised(x, noise.uniform(x))
+            elif self.binarise_on_the_fly:
                 with noise.keyed(SEQUENTIAL_SEED, index):
                     x = (noise.uniform(x) < x).to(x.dtype)
             yield index, x, None if self._y is None else self._y.index_select(0, index)
@@ -178,7 +191,7 @@ class Batches:
     def _supply(self, indices: Sequence[Tensor]) -> Iterator[Tensor]:
         """The pictures at each of ``indices`` as float32, on the device."""
         if self.resident:
-            yield from (floats(self._pixels.index_select(0, index)) for index in indices)
+            yield from (self._floats(self._pixels.index_select(0, index)) for index in indices)
             return
         # A thread collects the next batches in pinned memory, and reads them from disk where they are mapped from
         # there, while the device works on this one.
@@ -190,7 +203,7 @@ class Batches:
                 while ahead:
                     collected = ahead.popleft().result()
                     ahead.extend(pool.submit(self._collected, index) for index in itertools.islice(waiting, 1))
-                    yield floats(collected.to(self.device, non_blocking=True))
+                    yield self._floats(collected.to(self.device, non_blocking=True))
             finally:  # whoever stops in the middle of an epoch does not wait for the rest
                 for future in ahead:
                     future.cancel()
@@ -202,6 +215,13 @@ class Batches:
 def floats(pixels: Tensor) -> Tensor:
     """Pixels of `Images` as a model takes them, float32: bytes over 255, real data as it is."""
     return pixels.to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def dequantised(values: Tensor, u: Tensor | float) -> Tensor:
+    """(byte + u) / 256 in [0, 1) for bytes as floats, 0 to 255, and u in [0, 1): 256 times it, rounded down, is the
+    byte again, as u ends before the sum would round up to the next one."""
+    u = u.clamp_max(LARGEST_NOISE) if isinstance(u, Tensor) else u
+    return (values + u) / 256
 
 
 def _conditions(images: Images, condition: Condition, device: torch.device) -> Tensor | None:

@@ -18,10 +18,12 @@ from torch import Tensor
 from zoo.errors import UsageError
 from zoo.files import canonical_json, fingerprint
 
-Support = Literal["binary", "8-bit", "real"]
+Support = Literal["binary", "8-bit", "dequantised", "real"]
 Binarise = Literal["none", "threshold", "dynamic"]
+Dequantise = Literal["none", "uniform"]
 FactorKind = Literal["exact", "attributes", "measured"]
 SPLITS = ("train", "validation", "test")
+SUPPORTS = ("binary", "8-bit", "dequantised", "real")
 TEST_BITS_SEED = 777
 
 
@@ -31,7 +33,8 @@ class DataSpec:
 
     Attributes:
         shape: (C, H, W).
-        support: ``"binary"`` (x is 0 or 1), ``"8-bit"`` (x is byte/255) or ``"real"`` (x is any float).
+        support: ``"binary"`` (x is 0 or 1), ``"8-bit"`` (x is byte/255), ``"dequantised"`` (x is (byte + u)/256 for u
+            uniform in [0, 1)) or ``"real"`` (x is any float).
         classes: number of classes of the label, 0 without labels.
         attributes: number of named yes/no attributes.
     """
@@ -48,18 +51,25 @@ class DataSpec:
             object.__setattr__(self, name, operator.index(getattr(self, name)))
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape is (C, H, W), not {self.shape}")
-        if self.support not in ("binary", "8-bit", "real"):
-            raise ValueError(f"support is 'binary', '8-bit' or 'real', not {self.support!r}")
+        if self.support not in SUPPORTS:
+            raise ValueError(f"support is {', '.join(map(repr, SUPPORTS))}, not {self.support!r}")
 
     @property
     def dims(self) -> int:
         """Numbers per example, C*H*W."""
         return self.shape[0] * self.shape[1] * self.shape[2]
 
-    def prepared(self, binarise: Binarise) -> DataSpec:
-        """The spec after `ImageSet.prepare`; ``UsageError`` where that binarisation makes no sense."""
+    def prepared(self, binarise: Binarise, dequantise: Dequantise = "none") -> DataSpec:
+        """The spec after `ImageSet.prepare`; ``UsageError`` where that makes no sense."""
         if binarise not in ("none", "threshold", "dynamic"):
             raise UsageError(f"binarise is 'none', 'threshold' or 'dynamic', not {binarise!r}.")
+        if dequantise not in ("none", "uniform"):
+            raise UsageError(f"dequantise is 'none' or 'uniform', not {dequantise!r}.")
+        if dequantise == "uniform":
+            if self.support != "8-bit" or binarise != "none":
+                support = "binary" if self.support == "8-bit" else self.support
+                raise UsageError(f"{support} data cannot be dequantised: dequantise 'uniform' needs 8-bit pixels.")
+            return replace(self, support="dequantised")
         if binarise == "none":
             return self
         if self.support != "8-bit":
@@ -82,6 +92,7 @@ class Images:
             pixels).
         attributes: uint8 (N, A) of 0 and 1, or None.
         attribute_names: A names.
+        noise_seed: of dequantised bytes the seed of what `Batches` adds to them, else None.
 
     numpy arrays are accepted for any of them and become tensors over the same memory.
     """
@@ -94,6 +105,7 @@ class Images:
     factor_kind: FactorKind | None = None
     attributes: Tensor | None = None
     attribute_names: tuple[str, ...] = ()
+    noise_seed: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("pixels", "labels", "factors", "attributes"):
@@ -107,6 +119,8 @@ class Images:
             raise ValueError(
                 f"pixels are uint8 or float32 (N, C, H, W), not {self.pixels.dtype} {(*self.pixels.shape,)}"
             )
+        if self.noise_seed is not None and self.pixels.dtype != torch.uint8:
+            raise ValueError("only bytes are dequantised")
         self._check("labels", torch.int64, ())
         self._check("factors", torch.int64, (len(self.factor_names),))
         self._check("attributes", torch.uint8, (len(self.attribute_names),))
@@ -173,8 +187,9 @@ class ImageSet:
         splits: ``"train"``, ``"validation"``, ``"test"`` -> `Images` of one shape.
         spec: shape, support and number of classes and attributes.
         classes: names of the classes.
-        binarise: how it was prepared; with ``"dynamic"`` the training split holds grey bytes still.
-        test_bits_seed: the seed of the validation and test bits, when they were drawn.
+        binarise, dequantise: how it was prepared; with ``"dynamic"`` the training split holds grey bytes still, and
+            with ``"uniform"`` all of them do.
+        test_bits_seed: the seed of the validation and test bits, or of the noise on those bytes, when they were drawn.
         render: factor indices (N, F) -> uint8 pixels (N, C, H, W), for sets that are generated.
         known_sha256: the content hash, when whoever built the set knows it already.
     """
@@ -184,6 +199,7 @@ class ImageSet:
     spec: DataSpec
     classes: tuple[str, ...] = ()
     binarise: Binarise = "none"
+    dequantise: Dequantise = "none"
     test_bits_seed: int | None = None
     render: Callable[[np.ndarray], np.ndarray] | None = None
     known_sha256: str | None = field(default=None, repr=False)
@@ -239,7 +255,7 @@ class ImageSet:
             UsageError: binary data holds a byte between 0 and 255 (unless it is still to be drawn, as the training
                 split of ``"dynamic"`` is), or real data NaN or infinity.
         """
-        if self.spec.support == "8-bit":
+        if self.spec.support in ("8-bit", "dequantised"):
             return
         holds = "NaN or infinity" if self.spec.support == "real" else "bytes other than 0 and 255"
         for split, images in self.splits.items():
@@ -267,7 +283,9 @@ class ImageSet:
         mark = fingerprint({"of": self.sha256, "first": sizes})
         return replace(self, splits=splits, known_sha256=mark)
 
-    def prepare(self, binarise: Binarise, test_bits_seed: int = TEST_BITS_SEED) -> ImageSet:
+    def prepare(
+        self, binarise: Binarise, test_bits_seed: int = TEST_BITS_SEED, dequantise: Dequantise = "none"
+    ) -> ImageSet:
         """The set as a run uses it.
 
         ``"none"``: bytes as they are. ``"threshold"``: 255 where the byte is over 127, else 0. ``"dynamic"``:
@@ -275,10 +293,18 @@ class ImageSet:
         validation and test are drawn once, here, on the CPU from ``test_bits_seed`` (the test split;
         validation takes the next number), the same on every device and for every subset.
 
+        With ``dequantise="uniform"`` x is (byte + u) / 256 for u uniform in [0, 1). `Batches` draws u where the model
+        lives: in training anew at each visit, in evaluation by the same seeds and the number of the image in its split.
+
         Raises:
-            UsageError: the set is binary or real by nature, or was binarised already.
+            UsageError: the set is binary or real by nature, or was prepared already.
         """
-        spec = self.spec.prepared(binarise)
+        spec = self.spec.prepared(binarise, dequantise)
+        if dequantise == "uniform":
+            seeds = {"train": test_bits_seed + 2, "validation": test_bits_seed + 1, "test": test_bits_seed}
+            noisy = {split: replace(images, noise_seed=seeds[split]) for split, images in self.splits.items()}
+            changed = dict(splits=noisy, spec=spec, dequantise=dequantise, test_bits_seed=test_bits_seed)
+            return replace(self, known_sha256=self.sha256, **changed)
         if binarise == "none":
             return self
         if binarise == "threshold":

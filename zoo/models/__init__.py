@@ -84,14 +84,16 @@ def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
         raise setting_error(error, kind) from None
 
 
-def data_spec(name: str, binarise: str = "auto") -> DataSpec:
-    """What a model must know of a registered data set: shape, support after binarisation, classes, attributes."""
+def data_spec(name: str, binarise: str = "auto", dequantise: str = "none") -> DataSpec:
+    """What a model must know of a registered data set: shape, support as it is prepared, classes, attributes."""
     from zoo.data.images import DataSpec
 
     _, entry = registry().dataset(name)
-    rule = entry.binarise if binarise == "auto" else binarise
+    rule = binarise
+    if binarise == "auto":
+        rule = entry.binarise if dequantise == "none" else "none"
     if entry.shape is None:
         # A folder or a plugin's: only its images tell.
-        return entry.load()(**entry.options).spec.prepared(rule)
-    support = entry.support if rule == "none" else "binary"
+        return entry.load()(**entry.options).spec.prepared(rule, dequantise)
+    support = "dequantised" if dequantise != "none" else entry.support if rule == "none" else "binary"
     return DataSpec(shape=entry.shape, support=support, classes=entry.classes, attributes=entry.attributes)

@@ -230,8 +230,6 @@ def _spec(folder: Path, described: dict[str, Any]) -> DataSpec:
             raise ValueError
         if math.prod(spec.shape) < 1 or math.prod(spec.shape) > MAX_PIXELS:
             raise ValueError
-        if spec.support not in ("binary", "8-bit", "real"):
-            raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError):
         raise UsageError(f"{folder / 'run.json'} does not say what its images are like.") from None
     return spec

@@ -1,4 +1,4 @@
-"""The images of a run: loaded once, binarised as its configuration says, with what its model is told of them."""
+"""The images of a run: loaded once, prepared as its configuration says, with what its model is told of them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ log = logging.getLogger(__name__)
 
 
 def load_images(config: RunConfig) -> ImageSet:
-    """The configuration's data set, binarised as it says; kept in memory for the next run of this process, which does
+    """The configuration's data set, prepared as it says; kept in memory for the next run of this process, which does
     not look again at files of one's own: what a run trains on and what it is measured on are the same."""
-    return _images(
-        config.data.name, config.data.binarise, config.data.test_bits_seed, canonical_json(config.data.options)
-    )
+    data = config.data
+    return _images(data.name, data.binarise, data.test_bits_seed, data.dequantise, canonical_json(data.options))
 
 
 def load_grey(config: RunConfig) -> ImageSet:
-    """The configuration's data set before binarisation: what samples, which are means, are compared with."""
+    """The configuration's data set as it was loaded: what samples, which are means, are compared with."""
     return _loaded(config.data.name, canonical_json(config.data.options))
 
 
 def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
     """The outliers ``name`` of `EvaluateConfig.anomaly`, and what to call them: the evaluated split of another set, or
-    of the class that ``data.options.exclude_class`` holds out, binarised as the run's own.
+    of the class that ``data.options.exclude_class`` holds out, prepared as the run's own.
 
     Raises:
         UsageError: they are not of the kind that the model knows (another shape or support).
@@ -45,7 +44,7 @@ def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
         number = options.pop(EXCLUDE)
         data = config.data.model_copy(update={"options": options})
     else:
-        data = DataConfig(name=name, binarise=config.data.binarise, test_bits_seed=config.data.test_bits_seed)
+        data = DataConfig(name=name, **config.data.preparation)
     images = load_images(config.model_copy(update={"data": data}))
     ours = load_images(config).spec
     for what, here, there in (("shape", ours.shape, images.spec.shape), ("support", ours.support, images.spec.support)):
@@ -92,8 +91,8 @@ def check_range(model: VAE, images: ImageSet) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _images(name: str, binarise: Any, test_bits_seed: int, options: str) -> ImageSet:
-    return _loaded(name, options).prepare(binarise, test_bits_seed)
+def _images(name: str, binarise: Any, test_bits_seed: int, dequantise: Any, options: str) -> ImageSet:
+    return _loaded(name, options).prepare(binarise, test_bits_seed, dequantise)
 
 
 @functools.lru_cache(maxsize=2)
