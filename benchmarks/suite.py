@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from benchmarks.report.tables import flat
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError, find, unknown
 from zoo.plain_yaml import read_yaml
@@ -22,7 +23,8 @@ class Suite(Config):
     """What `zoo bench NAME` runs.
 
     ``defaults``, then the variant's own recipe in the registry, then ``overrides[variant]`` are laid over each other;
-    all are nested mappings with the sections ``model``, ``train``, ``data`` and ``evaluate``.
+    all are nested mappings with the sections ``model``, ``train``, ``data`` and ``evaluate``. A recipe is how to train:
+    ``defaults`` lie over the settings of the model that the registry has. `contested` says where this matters.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -62,6 +64,27 @@ class Suite(Config):
         name, entry = registry().variant(variant)
         layers = [self.defaults, {"train": entry.train}, self.overrides.get(name, {})]
         return resolve(name, dataset, seed, layers, settings)
+
+    def contested(self) -> dict[str, dict[str, str]]:
+        """Of each variant the settings for which its entry in the registry and this suite have different values, with
+        the one that holds, whose it is, and the others."""
+        found = {}
+        for variant in self.variants:
+            name, entry = registry().variant(variant)
+            own, over = dict(flat({"train": entry.train, "model": entry.settings})), self.overrides.get(name, {})
+            usual, over = dict(flat(self.defaults)), dict(flat(over))
+            told = {}
+            for path, value in own.items():
+                # The last one holds.
+                first = [("its own", own), ("the suite's default", usual)]
+                layers = [*(first[::-1] if path.startswith("train.") else first), ("the suite's override", over)]
+                said = [(who, layer[path]) for who, layer in layers if path in layer]
+                if any(another != value for _, another in said):
+                    (who, holds), *others = reversed(said)
+                    told[path] = f"{holds}, {who}; " + ", ".join(f"{who} is {one}" for who, one in others)
+            if told:
+                found[name] = told
+        return found
 
 
 @functools.cache

@@ -17,17 +17,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from benchmarks import cli, environment, matrix, record
 from benchmarks.commands import bench, exit_codes
 from benchmarks.finished import Finished
 from benchmarks.matrix import Places
-from benchmarks.suite import suite_named
+from benchmarks.report.tables import flat
+from benchmarks.suite import suite_named, suites
 from tests.conftest import ROOT
 from tests.faults.test_failing_cells import small_suite
 from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from tests.test_record import plain
 from zoo.errors import UsageError, ZooError
+from zoo.registry import registry
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Stopped
 
@@ -231,6 +234,55 @@ def test_an_override_is_of_a_variant_however_its_name_is_written(tmp_path: Path)
     path.write_text(f"{head}  beta_vae: {{}}\n  beta-vae: {{}}\n")
     with pytest.raises(UsageError, match="overrides has beta_vae more than once"):
         suite_named(str(path))
+
+
+@pytest.mark.parametrize("name", suites())
+def test_what_a_suite_says_of_contested_settings_is_what_its_cells_have(name: str) -> None:
+    suite, told = suites()[name], suites()[name].contested()
+    for variant in suite.variants:
+        entry = registry().variants[variant]
+        config = suite.config(variant, suite.datasets[0], 0).model_dump(mode="json")
+        has = {f"{part}.{key}": value for part in ("train", "model") for key, value in flat(config[part])}
+        own = dict(flat({"train": entry.train, "model": entry.settings}))
+        for path, text in told.get(variant, {}).items():
+            holds = re.match(r"(.+?), (its own|the suite's)", text)
+            assert has[path] == yaml.safe_load(holds[1]), (path, text)
+            own.pop(path)
+        assert all(has[path] == value for path, value in own.items() if value != {}), "what nobody contests is its own"
+
+
+def test_a_variant_s_own_training_lies_over_a_suite_s_defaults_and_its_model_below(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "schema: 1\nname: mine\nversion: '1'\ntitle: mine\ndatasets: [synthetic]\n"
+        "variants: [joint_vae, ladder_vae, vae]\noverrides: {ladder_vae: {train: {warmup: 4}}}\n"
+        "defaults: {train: {warmup: 1, batch_size: 8}, model: {latent: 3}}\n"
+    )
+    suite = suite_named(str(path))
+    joint, ladder, vae = (suite.config(variant, "synthetic", 0) for variant in suite.variants)
+    assert (joint.train.warmup, joint.train.batch_size, joint.model["latent"]) == (10, 8, 3)
+    assert (ladder.train.warmup, ladder.train.batch_size, vae.train.warmup) == (4, 256, 1)
+    assert suite.contested() == {
+        "joint_vae": {
+            "train.warmup": "10, its own; the suite's default is 1",
+            "model.latent": "3, the suite's default; its own is 10",
+        },
+        "ladder_vae": {
+            "train.batch_size": "256, its own; the suite's default is 8",
+            "train.warmup": "4, the suite's override; its own is 2, the suite's default is 1",
+            "model.latent": "3, the suite's default; its own is 64",
+        },
+        "vae": {"model.latent": "3, the suite's default; its own is 32"},
+    }
+
+
+def test_a_suite_and_its_plan_say_which_value_holds(zoo) -> None:  # noqa: F811
+    told = json.loads(zoo("show", "family", "--json")[1])["which_value_holds"]
+    assert told["joint_vae"] == {"train.warmup": "10, its own; the suite's default is 2"}
+    assert "which_value_holds" in zoo("show", "quick")[1]
+    (cell,) = json.loads(zoo("bench", "family", "--variants", "joint_vae", "--seed", "1", "--plan", "--json")[1])
+    assert cell["config"] == suites()["family"].config("joint_vae", "mnist", 1).model_dump(mode="json")
+    assert cell["config"]["train"]["warmup"] == 10
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from zoo.errors import UsageError, ZooError, unknown
 @click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
 @options.seeds
 @options.sweep
-@click.option("--plan", is_flag=True, help="Print each cell as one shell command and run nothing.")
+@click.option("--plan", is_flag=True, help="Print each cell as a command, and run none; --json: with its settings.")
 @click.option("--missing", is_flag=True, help="With --plan: only cells without a finished record.")
 @click.option("--jobs", default="auto", show_default=True, help="Processes; auto: one on a GPU, a core each else.")
 @click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where cells run.")
@@ -243,6 +243,7 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     return planned.cell.model_dump() | {
         "command": planned.command + more,
         "done": matrix.done(planned, places) is not None,
+        "config": planned.config.model_dump(mode="json"),
     }
 
 

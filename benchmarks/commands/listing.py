@@ -38,9 +38,13 @@ def show(name: str, as_json: bool) -> None:
     """Show everything known of a variant, data set, suite or metric."""
     import yaml
 
+    from benchmarks.suite import suites
+
     described = _described(name)
     if described["kind"] == "variant":
         described["what_settings_do"] = _what_settings_do(described["name"])
+    if described["kind"] == "suite" and (contested := suites()[described["name"]].contested()):
+        described["which_value_holds"] = contested
     if as_json:
         click.echo(json.dumps(described, indent=2))
     else:
