@@ -245,6 +245,25 @@ def test_dequantised_plain_and_binarised_bytes_are_three_tables_and_cannot_be_co
             against(made, *pair)
 
 
+def test_a_density_that_a_variant_s_codes_have_none_of_is_missing_for_that_reason_in_every_column() -> None:
+    # As records have it that were asked for the digits' features alone.
+    gpu, discrete = "no GPU; ask for it", "its codes are discrete"
+    fid = {"fid": gpu, "fid_ex_post": gpu, "fd_efficientnet_lite0_ex_post": "needs colour images"}
+    both = {"fd_digits_ex_post": (3.0, 0.1, FD), "fid_bf16_ex_post": (20.0, 0.1)}
+    made = [
+        make("a", numbers={"fd_digits": (5.0, 0.1, FD), **both}, skipped=fid),
+        make("b", numbers={"fd_digits": (6.0, 0.1, FD)}, skipped=fid | {"fd_digits_ex_post": discrete}),
+        make("c", numbers={"fd_digits": (7.0, 0.1, FD), "fd_digits_ex_post": (4.0, 0.1, FD)}, skipped=fid),
+    ]
+    (table,) = tables(made)
+    gaps = {
+        (row.variant, column.metric): cell.reason
+        for row in table.rows for column, cell in row.cells.items() if hasattr(cell, "reason")
+    }  # fmt: skip
+    assert gaps[("b", "fd_digits_ex_post")] == gaps[("b", "fid_bf16_ex_post")] == discrete
+    assert gaps[("c", "fid_bf16_ex_post")] == gpu
+
+
 def test_speeds_of_two_machines_do_not_share_a_column() -> None:
     rows = shown([make("a"), make("b", environment__device="another GPU")])
     assert all(len(cells(row, "images/s")) == 2 for row in rows.values())

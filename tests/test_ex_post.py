@@ -44,7 +44,9 @@ def test_every_variant_has_a_distance_or_a_reason(variant: str, tmp_path: Path) 
     metrics, skipped = ex_post(run(tmp_path, variant))
     assert metrics.keys() == (set() if variant in WITHOUT else {NAME})
     assert skipped.keys() | metrics.keys() == {NAME, "fid_ex_post", "fd_efficientnet_lite0_ex_post"}
-    assert variant not in WITHOUT or WITHOUT[variant] in skipped[NAME]
+    # What keeps a density from its codes is no matter of a network that there is none of here.
+    assert variant not in WITHOUT or all(WITHOUT[variant] in reason for reason in skipped.values())
+    assert variant in WITHOUT or "GPU" in skipped["fid_ex_post"]
     for metric in metrics.values():
         assert metric["value"] > 0 and metric["identity"]["components"] == 2 and metric["identity"]["codes"] == 64
 

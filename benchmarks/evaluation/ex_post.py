@@ -39,14 +39,22 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
         return {}, {}
     left, others = wanted(config, run.images.spec, run.compute.device)
     skipped = {name + EX_POST: reason for name, reason in others.items()}
+    every = [name + EX_POST for name in (*left.values(), *others)]
+    try:
+        vectors(run.model)
+    except UsageError as error:
+        return {}, dict.fromkeys(every, str(error).rstrip("."))
     if not left:
         return {}, skipped
     try:
         real = reference(run)
-        batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
-        samples = fitted(run.model, batches, config.ex_post)
     except UsageError as error:
         return {}, skipped | {name + EX_POST: str(error).rstrip(".") for name in left.values()}
+    try:
+        batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
+        samples = fitted(run.model, batches, config.ex_post)
+    except UsageError as error:  # of no extractor: nothing else is missing
+        return {}, dict.fromkeys(every, str(error).rstrip("."))
     from benchmarks.metrics.extractors import make_extractor
     from benchmarks.metrics.quality import frechet_distance
 

@@ -364,15 +364,28 @@ def _cell(
             own = next(twin for twin in columns if twin.holds(column.metric, metric))
             return Gap("column", f"column {superscript(own.number)}" if own.number else "the other column")
     for record in row.done:
-        # Its own reason before that of its family.
-        for metric in sorted(record.skipped, key=lambda name: not begins_with(column.metric, name)):
-            if explains(metric, column.metric):
-                return Gap("skip", record.skipped[metric])
+        if reason := _reason(record, column.metric):
+            return Gap("skip", reason)
     if not row.done:
         return Gap(row.records[0].status, row.records[0].reason or "")
     if column.metric == "peak_memory" and row.done[0].environment.device_kind == "cpu":
         return Gap("skip", "not known on a CPU")
     return Gap("absent")
+
+
+def _reason(record: Record, metric: str) -> str | None:
+    """Why a record says that it lacks a metric: its own reason before that of its family."""
+    if metric in record.skipped:
+        return record.skipped[metric]
+    if metric.endswith(EX_POST):
+        # What has the distance in some features and no density for it has none for others either.
+        for name, reason in record.skipped.items():
+            if name.endswith(EX_POST) and name.removesuffix(EX_POST) in record.metrics:
+                return reason
+    for name in sorted(record.skipped, key=lambda name: not begins_with(metric, name)):
+        if explains(name, metric):
+            return record.skipped[name]
+    return None
 
 
 def _standing(row: Row, order: list[Column]) -> tuple[Any, ...]:
