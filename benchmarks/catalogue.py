@@ -57,6 +57,8 @@ METRICS = (
     Listed("cas_augmented", "", "higher", "--set evaluate.cas=N, a class", "the same with samples beside those few"),
     Listed("codebook_perplexity", "", None, "a codebook", "exp of the entropy of code use over the split"),
     Listed("codebook_use", "", "higher", "a codebook", "share of codes that the split uses"),
+    Listed("choice_entropy", "nats", None, "categorical variables", "entropy of a variable's choice over all images"),
+    Listed("choice_information", "nats", None, "categorical variables", "what a variable's choice says of the image"),
     Listed("fd_digits", "", "lower", "1x28x28 images", "Frechet distance in the features of our digit classifier"),
     Listed("fd_efficientnet_lite0", "", "lower", "colour images", "Frechet distance in EfficientNet-Lite0 features"),
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),

@@ -16,6 +16,7 @@ from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
+from benchmarks.metrics.choices import choices
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
 from benchmarks.partial import Partial
 from benchmarks.per_example import of_all
@@ -172,6 +173,11 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         identity = {"split": config.split, "codes": run.model.quantiser.codes}
         out.metrics["codebook_perplexity"] = entry(Estimate(used, None, n), None, identity)
         out.metrics["codebook_use"] = entry(Estimate(share, None, n), "higher", identity)
+    if found := choices(run.model, batches):
+        used, classes = found
+        identity = {"split": config.split, "variables": used.entropy.shape[1], "classes": classes}
+        for name, values in used._asdict().items():
+            out.metrics[f"choice_{name}"] = entry(_of_variables(values), None, identity, "nats")
     metrics, skipped, pictures = represented(run, batches, representation)
     out.add(metrics, skipped)
     out.pictures |= pictures
@@ -194,6 +200,13 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
     out.add(*reconstruction(run, batches))
     out.add(*sample_quality(run, parts=parts))
     out.add(*ex_post(run, parts))
+
+
+def _of_variables(values: Tensor) -> Estimate:
+    # (B, N): the mean over N variables, with its error over B images.
+    found, each = mean_and_error(values.mean(1)), values.mean(0)
+    apart = f"mean over the variables, of {each.min():.3f} to {each.max():.3f}" if len(each) > 1 else None
+    return found._replace(note=apart)
 
 
 def _ranked(out: Evaluation, name: str, values: Tensor, unit: str, better: str, identity: dict[str, Any]) -> None:

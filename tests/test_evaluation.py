@@ -68,6 +68,7 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
     [
         ("vae", "synthetic", ["evaluate.latent=yes", "evaluate.quality_samples=32"]),
         ("cvae", "synthetic", []),
+        ("joint_vae", "synthetic", ["variables=2"]),
         ("vq_vae", "synthetic", ["evaluate.latent=no"]),
         ("rae", "synthetic", ["evaluate.anomaly=fashion_mnist"]),
         ("flow_vae", "ppca", ["data.options.n_train=256"]),
@@ -298,6 +299,21 @@ def test_a_code_that_is_the_factors_gets_the_scores_of_one(tmp_path: Path, inter
     assert set(skipped) == set(expected.skipped) and metrics["mig"]["value"] > 0.9
     sizes = (metrics["mig"]["n"], metrics["informativeness_test@hist-gbt"]["n"], metrics["explicitness_train"]["n"])
     assert sizes == (200, 100 if intervenes else 90, 200)
+
+
+def test_the_use_of_choices_is_of_each_variable_and_says_of_how_many(tmp_path: Path) -> None:
+    made = run(tmp_path, "joint_vae", "synthetic", "variables=3", "classes=4")
+    with torch.no_grad():
+        made.model.choices.weight.mul_(30.0)
+        made.model.choices.weight[:4] = 0.0
+        made.model.choices.bias[:4] = torch.tensor([200.0, 0.0, 0.0, 0.0])  # of the first variable one class for all
+    found = evaluate(made)
+    entropy, information = (found.metrics[f"choice_{name}"] for name in ("entropy", "information"))
+    assert information["identity"] == {"split": "test", "variables": 3, "classes": 4} and information["n"] == 256
+    assert 0 < information["value"] < entropy["value"] < math.log(4) and 0 < information["stderr"] < 0.05
+    assert entropy["note"].startswith("mean over the variables, of 0.000 to ") and entropy["unit"] == "nats"
+    other = evaluate(run(tmp_path / "other"))
+    assert other.skipped["choice_information"] == "needs categorical variables"
 
 
 def test_what_a_model_measures_without_having_named_it_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,15 +13,20 @@ from PIL import Image
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.check.subject import subject
 from benchmarks.digits.model import load_digit_classifier
 from benchmarks.evaluation import classification
 from benchmarks.evaluation.representation import chosen
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.auroc import auroc
+from benchmarks.metrics.choices import Choices, choices
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.probes import knn, linear_probe
 from benchmarks.metrics.projections import pca, tsne
 from benchmarks.report.figures import png, scatter
+from zoo import list_models
+from zoo.data.batches import Batches
+from zoo.data.images import Images
 from zoo.data.synthetic import load_synthetic
 
 PROBES = pytest.mark.parametrize("probe", [linear_probe, knn])
@@ -32,6 +38,75 @@ def separable(n: int, seed: int = 0, scale: float = 1.0) -> tuple[np.ndarray, np
     y = random.integers(0, 4, n)
     z = np.array([[0, 0], [0, 9], [9, 0], [9, 9]])[y] + random.normal(size=(n, 2))
     return np.column_stack([z * [1, scale], np.full(n, 3.0)]).astype(np.float32), 3 * y + 1
+
+
+# ---- choices ---------------------------------------------------------------------------------------------------------
+
+
+def chosen_by(q: torch.Tensor, batch_size: int = 7) -> tuple[Choices, int]:
+    """Of a model that gives image i the probabilities q (B, N, K) of row i."""
+    numbers = torch.arange(len(q), dtype=torch.float32).view(-1, 1, 1, 1)
+    model = SimpleNamespace(categorical_posterior=lambda x, y: q[x.flatten().long()].log())
+    return choices(model, Batches(Images(numbers), batch_size=batch_size, drop_last=False), batch_size)
+
+
+def test_choices_that_are_known_have_the_closed_form() -> None:
+    k, n, wrong = 5, 200, 0.2
+    evenly = torch.eye(k, dtype=torch.float64)[torch.arange(n) % k]
+    # Told apart; one class for all; anything each time; told apart but for a share of noise.
+    noisy = (1 - wrong) * evenly + wrong / k
+    q = torch.stack([evenly, evenly[:1].expand(n, -1), torch.full((n, k), 1 / k, dtype=torch.float64), noisy], 1)
+    found, classes = chosen_by(q)
+    right = 1 - wrong + wrong / k
+    left = -right * math.log(right) - (k - 1) * wrong / k * math.log(wrong / k)
+    assert classes == k and found.entropy.shape == found.information.shape == (n, 4)
+    assert found.entropy.mean(0).tolist() == pytest.approx([math.log(k), 0, math.log(k), math.log(k)], abs=1e-12)
+    assert found.information.mean(0).tolist() == pytest.approx([math.log(k), 0, 0, math.log(k) - left], abs=1e-12)
+
+
+def test_the_information_of_choices_is_that_of_the_table_of_images_and_classes() -> None:
+    q = torch.softmax(3 * torch.randn(60, 3, 4, dtype=torch.float64), -1)
+    found, _ = chosen_by(q)
+    assert all(torch.allclose(a, b) for a, b in zip(found, chosen_by(q, 60)[0], strict=True)), "no batch matters"
+    joint = q / len(q)
+    of_image, of_class = joint.sum(-1, keepdim=True), joint.sum(0, keepdim=True)
+    expected = (joint * (joint / (of_image * of_class)).log()).sum((0, 2))
+    assert torch.allclose(found.information.mean(0), expected)
+    assert torch.allclose(found.entropy.mean(0), torch.special.entr(q.mean(0)).sum(-1))
+    assert (found.information.mean(0) <= found.entropy.mean(0)).all()
+
+
+def test_the_error_of_the_information_is_its_spread_over_draws_of_the_images() -> None:
+    draw = torch.distributions.Dirichlet(torch.tensor([0.3, 0.2, 0.1], dtype=torch.float64))
+    runs = [chosen_by(draw.sample((400, 1)), 400)[0] for _ in range(300)]
+    for part in ("entropy", "information"):
+        values = torch.stack([getattr(run, part).mean() for run in runs])
+        said = torch.stack([getattr(run, part).std() / 20 for run in runs]).mean()
+        # The deviation of 300 has an error of 4 %.
+        assert said.item() == pytest.approx(values.std().item(), rel=0.2)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_classes_that_a_variant_says_it_has_are_a_part_of_its_code(name: str) -> None:
+    kind = subject(name)
+    model, (x, y) = kind.known(), kind.batch(6)
+    log_q = model.categorical_posterior(x, y)
+    assert (log_q is not None) == (name in ("categorical_vae", "joint_vae", "m2"))
+    if log_q is not None:
+        assert torch.allclose(log_q.exp().sum(-1), torch.ones(()))
+        flat = log_q.exp().flatten(1)
+        code = model.represent(x, y)
+        part = code[:, : flat.shape[1]] if name == "m2" else code[:, -flat.shape[1] :]
+        assert torch.allclose(flat, part)
+
+
+def test_the_rate_of_choices_is_their_information_and_what_they_leave_unused() -> None:
+    kind = subject("joint_vae")
+    model, (x, _) = kind.known().eval(), kind.batch(40)
+    found, classes = choices(model, Batches(Images(x.float()), batch_size=16, drop_last=False))
+    unused = math.log(classes) - found.entropy.mean(0)
+    rate = model.terms(x).rate[:, 1].mean().item()
+    assert (found.information.mean(0) + unused).sum().item() == pytest.approx(rate, rel=1e-5)
 
 
 # ---- probes ----------------------------------------------------------------------------------------------------------

@@ -197,6 +197,11 @@ class VAE(nn.Module):
         density is summed from."""
         return None
 
+    def categorical_posterior(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """log q(c_n = k | x), (B, N, K) nats, of N latent variables of K classes each; None where none is such: what
+        the use of its choices is measured from."""
+        return None
+
     def stage(self, progress: float | Tensor) -> Hashable:
         """Which of several losses training minimises at ``progress``, for a variant that trains one part after another
         and decides by it in `losses`. A stage with the name of a parameter group trains that group alone, unless

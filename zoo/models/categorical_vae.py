@@ -99,6 +99,9 @@ class CategoricalVAE(VAE):
         log_ratio = (z * (self.log_prior() - log_q)).sum((1, 2))
         return (self.likelihood.log_prob(self.decode(z), repeat(x, k)) + log_ratio).view(k, len(x))
 
+    def categorical_posterior(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.log_posterior(x)
+
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, N K): the probabilities of the classes."""
         return self.log_posterior(x).exp().flatten(1)

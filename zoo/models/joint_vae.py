@@ -126,3 +126,6 @@ class JointVAE(AnnealedVAE):
     def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> None:
         """None: the code has choices beside the Gaussian."""
         return None
+
+    def categorical_posterior(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.both(x)[1]

@@ -153,6 +153,10 @@ class M2(VAE):
         log_likelihood = self.likelihood.log_prob(self.decode(z, one_hot), rows)
         return (log_likelihood + standard_normal(z).log_prob(z) - log_q_z - log_q_y).view(k, len(x))
 
+    def categorical_posterior(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """As `VAE.categorical_posterior`, of the class: (B, 1, K), whatever ``y`` is."""
+        return self.log_classes(x).unsqueeze(1)
+
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """(B, K + D): q(y | x), and the mean of z at its most likely class."""
         log_q = self.log_classes(x)
