@@ -71,6 +71,19 @@ def test_the_density_is_one_over_all_of_space(c: float) -> None:
     assert ratio.std() < 5
 
 
+def test_a_draw_is_the_step_of_its_noise_in_double_precision_on_the_way_back_to_the_origin_too() -> None:
+    ids = torch.arange(256)
+    mean, log_variance = torch.full((256, 2), 5.0), torch.full((256, 2), 3.5)
+    with noise.keyed(0, ids):
+        u, log_q = WrappedNormal(mean, log_variance, 1.0).rsample()
+    with noise.keyed(0, ids):
+        eps = noise.normal(mean).double()
+    point, log_det = shift(mean.double(), torch.exp(0.5 * log_variance).double() * eps)
+    torch.testing.assert_close(u.double(), point, rtol=1e-5, atol=1e-5)
+    expected = log_normal(eps, torch.zeros(2), log_variance * 0).sum(-1) - log_variance.sum(1) / 2 - log_det
+    torch.testing.assert_close(log_q.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_on_a_line_there_is_no_curvature() -> None:
     mean, log_variance = torch.randn(64, 1), torch.randn(64, 1)
     with noise.keyed(0, torch.arange(64)):
@@ -110,6 +123,10 @@ def test_nothing_overflows_and_every_gradient_is_finite() -> None:
         (planes(u).sum() + log_q.sum()).backward()
         grads = [tensor.grad for tensor in (*features, planes.weight, planes.offset)]
         assert all(torch.isfinite(tensor).all() for tensor in (u, log_q, *grads)), (mean, log_variance)
+    planes, far = Gyroplanes(2, 5, 4.0), torch.tensor([[100.0, 0.0], [-1e3, 1e4]], requires_grad=True)
+    planes(far).sum().backward()
+    grads = [far.grad, planes.weight.grad, planes.offset.grad]
+    assert all(torch.isfinite(tensor).all() for tensor in (planes(far), *grads))
 
 
 @pytest.mark.parametrize("isotropic", [False, True])

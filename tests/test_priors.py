@@ -135,6 +135,15 @@ def test_temperature_zero_is_without_noise_and_one_half_is_narrower(name: str) -
         torch.testing.assert_close(ratio, torch.full_like(ratio, 0.5), rtol=0.06, atol=0)
 
 
+@pytest.mark.parametrize("name", ["diagonal", "mixture", "vamp"])
+def test_a_temperature_leaves_the_mean_of_a_component_where_it_is(name: str) -> None:
+    prior = build(name, components=1)
+    with torch.no_grad():
+        mean = prior.moments()[0] if name == "diagonal" else prior.components()[0].mean[0]
+        assert mean.abs().max() > 0.1
+        torch.testing.assert_close(prior.sample(3, temperature=0.0), mean.expand(3, -1))
+
+
 def test_the_temperature_of_a_flow_is_that_of_the_noise_that_it_carries() -> None:
     prior, ids = build("flow"), torch.arange(50)
     with torch.no_grad(), noise.keyed(0, ids):

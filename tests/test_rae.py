@@ -220,6 +220,25 @@ def test_a_fit_recovers_the_mixture_that_the_codes_are_of() -> None:
     assert made.log_prob(held_out).mean().item() == pytest.approx(truth.mean().item(), abs=0.01)
 
 
+def test_a_fit_is_where_another_round_of_expectation_and_maximisation_gains_nothing() -> None:
+    torch.manual_seed(0)
+    far = (torch.rand(4000) < 0.2).double().unsqueeze(1)
+    codes = torch.randn(4000, 2).double() * (1 + 2 * far) + torch.tensor([1.0, 0.0]).double() * far
+    made = density(2)
+    made.fit(codes)
+    covariances = made.scales @ made.scales.mT
+    parts = [
+        torch.from_numpy(multivariate_normal(m.numpy(), c.numpy()).logpdf(codes.numpy()))
+        for m, c in zip(made.means, covariances, strict=True)
+    ]
+    shares = torch.softmax(torch.stack(parts, 1) + made.weights.log(), 1)
+    weights, means = shares.mean(0), (shares.T @ codes) / shares.sum(0).unsqueeze(1)
+    apart = codes.unsqueeze(1) - means
+    again = torch.einsum("nk,nki,nkj->kij", shares, apart, apart) / shares.sum(0).view(-1, 1, 1)
+    gain = log_mixture(codes, weights, means, again).mean() - made.log_prob(codes).mean()
+    assert -1e-4 < gain.item() < 1e-3
+
+
 def test_one_component_is_the_gaussian_of_the_codes() -> None:
     codes = known_codes(500)
     made = density(1)
