@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from benchmarks import matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
-from benchmarks.evaluation import classification
+from benchmarks.evaluation import classification, representation
 from benchmarks.evaluation.factors import _codes, disentanglement
 from benchmarks.evaluation.quality import sample_quality
 from benchmarks.evaluation.representation import _probes, batches_of
@@ -42,7 +47,7 @@ from zoo.models.m2 import M2
 from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.registry import registry
 from zoo.runs import Run, train_run
-from zoo.runs.images import _images, _loaded, load_grey, load_images
+from zoo.runs.images import _images, _loaded, load_grey, load_images, load_outliers
 from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=0"]
@@ -206,6 +211,34 @@ def test_what_a_code_holds_is_measured_with_its_error(tmp_path: Path) -> None:
     assert found.metrics["total_correlation"]["unit"] == "nats"
     for name in ("pca", "tsne"):
         assert found.pictures[name].dtype == torch.uint8 and found.pictures[name].shape == (1, 3, 420, 480)
+
+
+@pytest.mark.parametrize("most", [10_000, 40])
+def test_probes_learn_from_training_codes_and_are_scored_on_those_of_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(representation, "TRAIN_CODES", 2 * most)
+    monkeypatch.setattr(representation, "TEST_CODES", most)
+    sizes = ["data.options.n_train=200", "data.options.n_test=100"]
+    made = run(tmp_path, "vae", "synthetic", "data.binarise=none", "evaluate.seed=3", *sizes)
+    # A tenth of the classes are wrong, so that no probe is right of all.
+    splits = {
+        name: replace(images, labels=torch.where(torch.arange(len(images)) % 10 == 0, 9 - images.labels, images.labels))
+        for name, images in made.images.splits.items()
+    }
+    made.images = replace(made.images, splits=splits, known_sha256=None)
+    found = evaluate(made).metrics
+    (train, y_train), (test, y_test) = (
+        (made.model.represent(part.pixels[kept] / 255).detach(), part.labels[kept])
+        for part, size in ((splits["train"], 2 * most), (splits["test"], most))
+        for kept in [representation.chosen(len(part), size, 3)]
+    )
+    linear = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(train.double(), y_train)
+    near = KNeighborsClassifier(10).fit(train, y_train)
+    assert found["linear_probe"]["value"] == pytest.approx(linear.score(test.double(), y_test), abs=1 / len(test))
+    assert found["knn_accuracy"]["value"] == pytest.approx(near.score(test, y_test), abs=1 / len(test))
+    assert found["linear_probe"]["n"] == found["knn_accuracy"]["n"] == len(test) == min(most, 100)
+    assert found["knn_accuracy"]["value"] < 1
 
 
 def test_codes_that_are_all_the_same_are_left_out_in_a_sentence(tmp_path: Path) -> None:
@@ -513,6 +546,27 @@ def test_images_of_another_set_are_outliers(tmp_path: Path, monkeypatch: pytest.
     assert found.metrics["auroc_nll_other"]["n"] == 16
 
 
+def test_an_auroc_is_of_the_bounds_of_the_images_and_of_as_many_outliers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_data(monkeypatch, seed=5, n_test=100)
+    settings = ["evaluate.anomaly=other", "evaluate.seed=3", "data.options.n_test=60", "data.binarise=none"]
+    made = run(tmp_path, "vae", "synthetic", "likelihood.name=logistic", *settings)
+    found, (_, outliers) = evaluate(made), load_outliers(made.config, "other")
+    batches = batches_of(made, outliers)
+    ours, theirs = found.per_example["elbo"], bound(made.model, batches, 3).elbo[:60]
+    tight = importance_weighted(made.model, batches, 2, 3, 1000, 8)
+    inside = torch.arange(60 + 60) < 60
+    expected = {
+        "auroc_other": roc_auc_score(inside, torch.cat([ours, theirs])),
+        "auroc_nll_other": roc_auc_score(inside[52:68], torch.cat([-found.per_example["nll_iwae_2"], tight])),
+    }
+    assert scores(found) == pytest.approx(expected) and 0.5 not in expected.values()
+    sizes = {name: (made["identity"]["images"], made["identity"]["outliers"]) for name, made in found.metrics.items()
+             if name.startswith("auroc")}  # fmt: skip
+    assert sizes == {"auroc_other": (60, 60), "auroc_nll_other": (8, 8)}
+
+
 def test_bounds_that_are_kept_of_outliers_are_of_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Partial()
     for seed in (5, 6):
@@ -674,6 +728,44 @@ def test_what_the_samples_add_is_the_difference_from_the_same_real_images_alone(
     assert metrics["cas_few"]["value"] == 0.5 and metrics["cas_augmented"]["value"] == 0.75
     # A quarter of 256 images: the error is that of their differences, sqrt(3 / 16 / 255).
     assert metrics["cas_augmented"]["note"].startswith("+0.2500 ± 0.0271 over")
+
+
+def test_each_classifier_is_taught_what_its_name_says_and_tested_on_grey_images_of_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classification, "FEW", 40)
+    taught: list[tuple[torch.Tensor, ...]] = []
+
+    def learnt(pixels, labels, test, seed) -> torch.Tensor:
+        taught.append((pixels, labels, test.pixels))
+        return (torch.arange(len(test)) < 10 * len(taught)).double()
+
+    def samples(model, n, seed, device, y) -> torch.Tensor:
+        assert seed == 3
+        return torch.full((n, 1, 28, 28), 7, dtype=torch.uint8) + y.view(-1, 1, 1, 1).to(torch.uint8)
+
+    monkeypatch.setattr(classification, "learnt", learnt)
+    monkeypatch.setattr(classification, "generate", samples)
+    made = run(tmp_path, "cvae", "synthetic", "evaluate.cas=90", "evaluate.seed=3")
+    metrics, _ = classification.classification(made)
+    grey = load_grey(made.config)
+    known = {
+        picture.numpy().tobytes(): label
+        for picture, label in zip(grey["train"].pixels, grey["train"].labels.tolist(), strict=True)
+    }
+    of_samples, of_real, of_few, of_both = taught
+    assert (of_samples[0][:, 0, 0, 0] == 7 + of_samples[1]).all()
+    for pixels, labels, _ in (of_real, of_few):
+        assert [known[picture.numpy().tobytes()] for picture in pixels] == labels.tolist()
+    assert (len(of_real[0]), len(of_few[0]), len(of_both[0])) == (90, 40, 180)
+    assert torch.equal(of_both[0][90:], of_samples[0]) and torch.equal(of_both[1][90:], of_samples[1])
+    assert torch.equal(of_both[0][:90], torch.cat([of_few[0]] * 3)[:90])
+    assert torch.equal(of_both[1][:90], torch.cat([of_few[1]] * 3)[:90])
+    assert all(torch.equal(one[2], grey["test"].pixels) for one in taught)
+    values = {name: round(256 * metric["value"]) for name, metric in metrics.items()}
+    assert values == {"cas": 10, "cas_real": 20, "cas_few": 30, "cas_augmented": 40}
+    assert metrics["cas_augmented"]["note"].startswith("+0.0391")
+    assert {name for name, metric in metrics.items() if metric["better"]} == {"cas", "cas_augmented"}
 
 
 def test_real_data_has_no_bytes_for_the_classifier(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from zoo import likelihoods
+from zoo import likelihoods, noise
 from zoo.data.images import DataSpec
 from zoo.likelihoods import (
     LIKELIHOODS,
@@ -395,6 +395,17 @@ def test_laplace_samples_have_the_stated_spread(scale: float) -> None:
     assert abs(drawn.mean().item()) < 4 * math.sqrt(2 / n) * scale
     assert abs(drawn.square().mean().item() / scale**2 - 2) < 4 * math.sqrt(20 / n)
     assert abs(drawn.abs().mean().item() / scale - 1) < 4 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("end", [0.0, 1 - 2.0**-24])
+def test_samples_are_finite_where_a_uniform_number_is_at_its_ends(end: float) -> None:
+    params, wide = torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2)
+    with noise.given([torch.full_like(params, end)]):
+        drawn = Laplace(LikelihoodSettings(scale=1.0), confined=False).sample(params)
+    assert torch.isfinite(drawn).all() and (drawn.sign() == (1 if end else -1)).all() and (drawn.abs() > 10).all()
+    with noise.given([torch.full_like(params, end)] * 2):
+        drawn = DiscretisedLogistic(LikelihoodSettings(components=1)).sample(wide)
+    assert (drawn == (1.0 if end else 0.0)).all()
 
 
 def test_gaussian_samples_have_the_entropy_of_the_density() -> None:
