@@ -137,6 +137,15 @@ def test_planar_corrects_along_w_only() -> None:
 # ---- radial ------------------------------------------------------------------------------------------------
 
 
+def test_a_radial_step_is_finite_at_its_centre_however_narrow_it_is() -> None:
+    flow, z = Radial(3, 1), torch.randn(5, 3, requires_grad=True)
+    narrow = torch.cat([z.detach(), torch.full((5, 1), -1e3), torch.ones(5, 1)], 1).requires_grad_()
+    output, log_det = flow(z, narrow)
+    assert torch.equal(output, z) and log_det.isfinite().all()
+    for gradient in torch.autograd.grad(output.sum() + log_det.sum(), (z, narrow)):
+        assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
 def test_radial_keeps_the_order_along_every_ray(scale: float) -> None:
     flow = Radial(8, 1)
