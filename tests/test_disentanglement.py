@@ -333,6 +333,14 @@ def test_trees_predict_what_their_model_predicts(factors: slice, binary: bool) -
     trees = dci.Trees([[tree.nodes for tree in stage] for stage in model._predictors], model._baseline_prediction)
     assert (trees.predict(codes.z_test) == model.predict(codes.z_test)).all()
     assert len(np.unique(model.predict(codes.z_test))) > 1
+    # A code that lies on a threshold goes where the model sends it.
+    nodes = np.concatenate([tree.nodes for stage in model._predictors for tree in stage])
+    on, random = codes.z_test.astype(np.float64), np.random.RandomState(0)
+    for latent in range(on.shape[1]):
+        edges = nodes["num_threshold"][(nodes["is_leaf"] == 0) & (nodes["feature_idx"] == latent)]
+        if len(edges):
+            on[:, latent] = random.choice(edges, len(on))
+    assert (trees.predict(on) == model.predict(on)).all()
 
 
 def test_trees_that_scikit_learn_moved_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
