@@ -40,6 +40,14 @@ def test_kid_standard_error_is_the_spread_over_fresh_samples() -> None:
     assert np.mean([e.stderr for e in found]) == pytest.approx(spread, rel=0.2)
 
 
+def test_few_subsets_of_a_large_set_are_in_the_error_of_kid() -> None:
+    fake, real = torch.randn(3000, 8) + 0.4, torch.randn(3000, 8)
+    found = [kernel_distance(fake, real, 4, size=40, seed=seed)[0] for seed in range(150)]
+    spread = np.std([e.value for e in found], ddof=1)
+    # Nearly all of what it moves by is which images the subsets have.
+    assert np.mean([e.stderr for e in found]) == pytest.approx(spread, rel=0.2)
+
+
 def test_kid_sees_a_shift_and_repeats_itself() -> None:
     fake, real = torch.randn(300, 8), torch.randn(400, 8)
     same, std = kernel_distance(fake, real)
