@@ -28,29 +28,16 @@ IMAGES, SEED = 10_000, 0  # at most, and by which seed they are chosen
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """A run: ``scores`` has its UDR by similarity, ``pairs`` what that is the median of, by the other run's folder;
-    ``informative`` of its ``latents`` codes count; ``mig`` as its record has it."""
+class Ranked(udr.Agreement):
+    """A run beside the others of its settings, by their folders; ``mig`` as its record has it."""
 
     folder: Path
     config: RunConfig
-    scores: dict[str, float]
-    pairs: dict[str, dict[str, float]]
-    informative: int
-    latents: int
-    images: int
     mig: Metric | None
-
-    @property
-    def others(self) -> int:
-        return len(self.pairs["lasso"])
 
     def identity(self) -> dict[str, Any]:
         """What its scores must be read with."""
-        return {
-            "split": "test", "n": self.images, "seed": SEED, "latents": self.latents, "others": self.others,
-            "informative_above": udr.INFORMATIVE, "alpha": udr.ALPHA,
-        }  # fmt: skip
+        return {"split": "test", "seed": SEED} | super().identity()
 
 
 def rank(folders: Sequence[Path], n: int = IMAGES, device: str = "auto", board: Path | None = None) -> list[Ranked]:
@@ -138,23 +125,10 @@ def _scored(
     board: Path | None,
 ) -> list[Ranked]:
     codes, kl = zip(*(coded[folder] for folder in group), strict=True)
-    names = list(map(str, group))
-    matrices = {name: udr.pairwise(codes, kl, name, names) for name in udr.SIMILARITIES}
     found = []
-    for i, folder in enumerate(group):
-        config, rest = described[folder].config, [j for j in range(len(group)) if j != i]
-        found.append(
-            Ranked(
-                folder,
-                config,
-                scores={name: float(udr.udr(matrix)[i]) for name, matrix in matrices.items()},
-                pairs={name: {names[j]: float(matrix[i, j]) for j in rest} for name, matrix in matrices.items()},
-                informative=int(udr.informative(kl[i]).sum()),
-                latents=len(kl[i]),
-                images=len(codes[i]),
-                mig=_mig(folder, board, config),
-            )
-        )
+    for folder, agreement in zip(group, udr.agreements(codes, kl, list(map(str, group))), strict=True):
+        config = described[folder].config
+        found.append(Ranked(**vars(agreement), folder=folder, config=config, mig=_mig(folder, board, config)))
     return found
 
 

@@ -2,23 +2,28 @@
 
 The file holds ``z_train`` (N, D), ``factors_train`` (N, F), ``z_test`` (M, D), ``factors_test`` (M, F), and
 if wanted ``factor_names`` (F,) and ``metrics`` (names, used where none are given).
+
+Several files are of one model each, trained with other seeds, and have a UDR, which needs no factors: ``z_test`` of the
+same images in the same order, and ``kl`` (D,), the mean over them of the KL of each code to its prior, in nats.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.metrics import disentanglement
+from benchmarks.metrics import disentanglement, udr
 from benchmarks.metrics.codes import Codes
 from benchmarks.metrics.disentanglement import Scores, score_codes
 from zoo.errors import UsageError
 from zoo.files import BROKEN_NPZ
 
 ARRAYS = ("z_train", "factors_train", "z_test", "factors_test")
+MORE = ("factor_names", "metrics")
+AGREEING = ("z_test", "kl")  # what several files need
 
 # Every score that a file can have. A metric's name (dci@hist-gbt) asks for all of its scores.
 METRICS: tuple[str, ...] = tuple(
@@ -52,17 +57,39 @@ def score_file(path: str | Path, metrics: Iterable[str] | None = None) -> Scores
     return scores
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def compare_files(paths: Sequence[str | Path]) -> list[udr.Agreement]:
+    """The UDR of the codes in each of several npz files beside those in the others, in the order of ``paths``.
+
+    Raises:
+        UsageError: a file alone or twice, codes of other images (or factors of others), or as `score_file` and
+            `benchmarks.metrics.udr.pairwise`.
+    """
+    names = list(map(str, paths))
+    if twice := [name for i, name in enumerate(names) if Path(name).resolve() in map(_resolved, names[:i])]:
+        raise UsageError(f"{twice[0]} is given twice: the UDR is that of a model beside others.")
+    files = [_read(Path(path), AGREEING, ("factors_test",)) for path in paths]
+    factors = [file.get("factors_test") for file in files]
+    for name, other in zip(names, factors, strict=True):
+        if factors[0] is not None and other is not None and not np.array_equal(factors[0], other):
+            raise UsageError(f"{names[0]} and {name} are of other images: their factors_test differ.")
+    return udr.agreements([file["z_test"] for file in files], [file["kl"] for file in files], names)
+
+
+def _resolved(name: str) -> Path:
+    return Path(name).resolve()
+
+
+def _read(path: Path, needed: Sequence[str] = ARRAYS, more: Sequence[str] = MORE) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UsageError(f"no file {path}")
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
-            raise UsageError(f"{path} is a single array; `zoo score` reads an npz with {', '.join(ARRAYS)}")
+            raise UsageError(f"{path} is a single array; `zoo score` reads an npz with {', '.join(needed)}")
         with file:
-            missing = [name for name in ARRAYS if name not in file]
+            missing = [name for name in needed if name not in file]
             if missing:
-                raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(ARRAYS)}")
-            return {name: file[name] for name in (*ARRAYS, "factor_names", "metrics") if name in file}
+                raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(needed)}")
+            return {name: file[name] for name in (*needed, *more) if name in file}
     except BROKEN_NPZ as problem:
         raise UsageError(f"{path} is not an npz of plain numbers: {str(problem).splitlines()[0]}") from problem

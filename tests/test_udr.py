@@ -19,6 +19,7 @@ from sklearn.linear_model import Lasso
 
 from benchmarks import record
 from benchmarks.check.subject import subject
+from benchmarks.finished import Finished
 from benchmarks.metrics import udr
 from benchmarks.metrics.codes import Undefined
 from benchmarks.rank import _codes, rank
@@ -367,6 +368,78 @@ def test_what_cannot_be_ranked_is_refused_in_a_sentence(zoo, runs: Path) -> None
         assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1, err
     assert zoo("rank", str(runs / "vae-0"), str(runs / "vae-1"), "--n", "1")[0] == 2
     assert zoo("rank")[0] == 2
+
+
+def written(runs: Path, folder: Path, names: list[str], **more: np.ndarray) -> list[str]:
+    """Files of the codes and rates of runs, as somebody would write them who has no runs of ours."""
+    for name in names:
+        z, kl = _codes(Finished(runs / name, "cpu"), 256)
+        np.savez(folder / f"{name}.npz", z_test=z, kl=kl, **more)
+    return [str(folder / f"{name}.npz") for name in names]
+
+
+def test_files_of_codes_have_the_udr_of_their_runs(zoo, runs: Path, tmp_path: Path) -> None:  # noqa: F811
+    names = [f"vae-{seed}" for seed in range(3)]
+    files = written(runs, tmp_path, names)
+    code, out, err = zoo("score", *files, "--json")
+    assert code == 0, err
+    expected = {one.folder.name: one for one in rank([runs / name for name in names], 256, "cpu")}
+    found = json.loads(out)
+    assert [Path(row["file"]).stem for row in found] == list(expected)
+    for row, one in zip(found, expected.values(), strict=True):
+        assert {name: row[f"udr_{name}"] for name in udr.SIMILARITIES} == one.scores
+        assert row["identity"] == {key: value for key, value in one.identity().items() if key not in ("split", "seed")}
+        assert (row["informative"], row["identity"]["others"], row["scores"]) == (one.informative, 2, {})
+        assert {Path(file).stem: value for file, value in row["pairs"]["lasso"].items()} == {
+            Path(folder).name: value for folder, value in one.pairs["lasso"].items()
+        }
+    code, out, _ = zoo("score", *(Path(file).name for file in files))
+    assert code == 0 and out.startswith("256 images\nfile") and "UDR (Lasso)" in out and "vae-2.npz" in out
+
+
+def test_files_of_codes_with_factors_have_the_scores_that_are_asked_for_beside_it(
+    zoo, tmp_path: Path  # noqa: F811
+) -> None:
+    random = np.random.RandomState(0)
+    factors = random.randint(0, 4, (600, 2))
+    codes = factors + 0.01 * random.randn(600, 2)
+    for seed in range(2):  # the other has them in another order, and with other signs
+        z = np.column_stack([(1 - 2 * seed) * codes[:, :: 1 - 2 * seed], random.randn(600)])
+        arrays = {"z_train": z[:400], "factors_train": factors[:400], "z_test": z[400:], "factors_test": factors[400:]}
+        np.savez(tmp_path / f"{seed}.npz", **arrays, kl=[1.0, 1.0, 0.0])
+    np.savez(tmp_path / "other.npz", **arrays | {"factors_test": factors[400:, ::-1]}, kl=[1.0, 1.0, 0.0])
+    files = [str(tmp_path / f"{seed}.npz") for seed in range(2)]
+    found = json.loads(zoo("score", *files, "--metrics", "mig,sap_continuous", "--json")[1])
+    by_chance = abs(spearmanr(*codes[400:].T).statistic)
+    for row in found:
+        assert row["udr_spearman"] == pytest.approx(1 / (1 + by_chance)) and row["informative"] == 2
+        (alone,) = [json.loads(zoo("score", row["file"], "--metrics", "mig,sap_continuous", "--json")[1])]
+        assert row["scores"] == alone and alone["mig"] > 0.9
+    code, out, _ = zoo("score", "0.npz", "1.npz", "--metrics", "mig,sap_continuous")
+    assert code == 0 and "others" in out and "mig  sap_continuous" in out
+    assert json.loads(zoo("score", files[0], "--metrics", "mig", "--json")[1]).keys() == {"mig"}
+    code, out, err = zoo("score", files[0], str(tmp_path / "other.npz"))
+    assert (code, out) == (2, "") and "are of other images: their factors_test differ" in err
+
+
+def test_files_that_have_no_udr_are_refused_in_a_sentence(zoo, runs: Path, tmp_path: Path) -> None:  # noqa: F811
+    a, b = written(runs, tmp_path, ["vae-0", "vae-1"])
+    z, kl = normals(20, 3), np.ones(3)
+    np.savez(tmp_path / "fewer.npz", z_test=z, kl=kl)
+    np.savez(tmp_path / "rateless.npz", z_test=z)
+    np.savez(tmp_path / "wrong.npz", z_test=normals(256, 3), kl=np.ones(2))
+    for words, said in (
+        ((a, a), "is given twice"),
+        ((a, str(tmp_path / "vae-1.npz"), str(tmp_path / "." / "vae-1.npz")), "is given twice"),
+        ((a, str(tmp_path / "fewer.npz")), "UDR needs those of the same images"),
+        ((a, str(tmp_path / "rateless.npz")), "has no array kl; it needs z_test, kl"),
+        ((a, str(tmp_path / "wrong.npz")), "it must be (3,) and finite"),
+        ((a, b, "--metrics", "mig"), "has no array z_train, factors_train, factors_test"),
+        ((a, "none.npz"), "no file none.npz"),
+        ((), "FILES"),
+    ):
+        code, out, err = zoo("score", *words)
+        assert (code, out) == (2, "") and said in err, err
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -8,6 +8,8 @@ needed. Source: Duan et al. 2020 (arXiv:1905.12614); docs/metrics.md says where 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -110,6 +112,47 @@ def pairwise(
 def udr(pairs: np.ndarray) -> np.ndarray:
     """(M,): the median of each row of `pairwise` over the other models, the higher the better."""
     return np.nanmedian(pairs, axis=1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A model beside others: ``scores`` has its UDR by similarity, ``pairs`` what that is the median of, by the other
+    model's name; ``informative`` of its ``latents`` codes count."""
+
+    scores: dict[str, float]
+    pairs: dict[str, dict[str, float]]
+    informative: int
+    latents: int
+    images: int
+
+    @property
+    def others(self) -> int:
+        return len(self.pairs["lasso"])
+
+    def identity(self) -> dict[str, Any]:
+        """What its scores must be read with, beside which images they are of."""
+        return {
+            "n": self.images, "latents": self.latents, "others": self.others,
+            "informative_above": INFORMATIVE, "alpha": ALPHA,
+        }  # fmt: skip
+
+
+def agreements(codes: Sequence[np.ndarray], kl: Sequence[np.ndarray], names: Sequence[str]) -> list[Agreement]:
+    """Of each model its agreement with all others by both similarities; arguments and errors as `pairwise` has them."""
+    matrices = {name: pairwise(codes, kl, name, names) for name in SIMILARITIES}
+    found = []
+    for i in range(len(names)):
+        rest = [j for j in range(len(names)) if j != i]
+        found.append(
+            Agreement(
+                scores={name: float(udr(matrix)[i]) for name, matrix in matrices.items()},
+                pairs={name: {names[j]: float(matrix[i, j]) for j in rest} for name, matrix in matrices.items()},
+                informative=int(informative(kl[i]).sum()),
+                latents=len(kl[i]),
+                images=len(codes[i]),
+            )
+        )
+    return found
 
 
 def _informative_codes(
