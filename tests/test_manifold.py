@@ -93,6 +93,12 @@ def test_equal_sets_are_perfect_and_far_sets_are_nothing() -> None:
     assert [estimate.value for estimate in far.values()] == [0, 0, 0, 0]
 
 
+def test_images_that_are_all_one_and_the_same_are_each_other_s_neighbours() -> None:
+    quality = manifold_quality(torch.ones(20, 4), torch.ones(30, 4))
+    assert [quality[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert quality["density"].value == 30 / 5
+
+
 def test_same_distribution_has_the_expected_density_and_coverage() -> None:
     real, fake = torch.randn(2, 1500, 16)
     quality = manifold_quality(fake, real, coverage_k=5)
