@@ -99,6 +99,12 @@ def test_images_that_are_all_one_and_the_same_are_each_other_s_neighbours() -> N
     assert quality["density"].value == 30 / 5
 
 
+def test_an_offset_that_all_features_share_changes_no_neighbour() -> None:
+    fake, real = torch.randn(2, 80, 4, dtype=torch.float64)
+    here, there = manifold_quality(fake, real), manifold_quality(fake + 1e7, real + 1e7)
+    assert {name: one.value for name, one in there.items()} == {name: one.value for name, one in here.items()}
+
+
 def test_same_distribution_has_the_expected_density_and_coverage() -> None:
     real, fake = torch.randn(2, 1500, 16)
     quality = manifold_quality(fake, real, coverage_k=5)
