@@ -7,11 +7,12 @@ after it is queued on the device.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from zoo import noise
 from zoo.data.images import Images
+from zoo.data.partners import NUMBERS, Partners
 from zoo.errors import UsageError
 
 Condition = Literal["none", "class", "attributes"]
@@ -51,9 +53,12 @@ class Batches:
         resident_bytes: pictures up to this size are moved to the device whole; larger ones (or larger than
             half of a GPU's free memory) stay in host memory, and a thread collects each batch in pinned memory
             ahead of its use.
+        partners: of the split; ``y`` is then, where batches are for training, a partner of each example as ``x`` shows
+            it, float32 (B, C, H, W), drawn at each visit from the ``generator`` attribute.
 
     Raises:
-        UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
+        UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for; or there
+            are partners, and pictures that stay in host memory.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         resident_bytes: int = RESIDENT_BYTES,
+        partners: Partners | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is at least 1, not {batch_size}.")
@@ -94,6 +100,9 @@ class Batches:
             there = _moved(images.pixels, self.device) if self.resident else images.pixels
         self._pixels = there
         self._y = _conditions(images, condition, self.device)
+        if partners and not self.resident:
+            raise UsageError("pairs are drawn where the images lie, and these are too many for the device.")
+        self._partners = partners.to(self.device) if partners else None
 
     def __len__(self) -> int:
         """Batches an epoch, on each process."""
@@ -110,33 +119,37 @@ class Batches:
         supply = self._supply([(order if not self.resident else placed)[piece] for piece in pieces])
         for batch, piece, x in zip(range(start, len(self)), pieces, supply, strict=True):
             rows = min(step, self.n - batch * step)
-            index = placed[piece]
-            yield self._shown(x, rows), None if self._y is None else self._y.index_select(0, index)
+            yield self._shown(x, rows), self._told(placed[piece], rows)
 
     def take(self, index: Tensor, generators: Sequence[torch.Generator] = ()) -> tuple[Tensor, Tensor | None]:
         """(x, y) of the examples ``index`` (B,), as `epoch` gives them where the pictures lie on the device.
 
         With ``generators`` there is a batch for each, ``index`` (R, B) and x (R, B, C, H, W), and each draws its own.
         """
-        flat = index.flatten()
-        x = self._floats(self._pixels.index_select(0, flat))
-        y = None if self._y is None else self._y.index_select(0, flat)
-        if generators:
-            x = x.view(*index.shape, *x.shape[1:])
-            y = None if y is None else y.view(*index.shape, *y.shape[1:])
-        return self._shown(x, index.shape[-1], generators), y
+        rows = index.shape[-1]
+        return self._shown(self._at(index), rows, generators), self._told(index, rows, generators)
 
-    def _shown(self, x: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
-        # rows: of the whole batch, of which x may be the part of this process.
-        if self.noise_seed is not None:
-            x = dequantised(x, self._chances(rows, x, generators))
-        elif self.binarise_on_the_fly:
-            x = (self._chances(rows, x, generators) < x).to(x.dtype)
-        return x
+    def _at(self, index: Tensor) -> Tensor:
+        # The pictures at ``index`` (..., B), (..., B, C, H, W).
+        return self._floats(_selected(self._pixels, index))
 
     def _floats(self, pixels: Tensor) -> Tensor:
         # As `floats`; bytes that are yet to be dequantised from 0 to 255.
         return floats(pixels) if self.noise_seed is None else pixels.to(torch.float32)
+
+    def _shown(self, x: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
+        # rows: of the whole batch, of which x may be the part of this process.
+        if self.noise_seed is None and not self.binarise_on_the_fly:
+            return x
+        chances = self._drawn(Tensor.uniform_, x, rows, x.shape[-3:], generators)
+        return (chances < x).to(x.dtype) if self.noise_seed is None else dequantised(x, chances)
+
+    def _told(self, index: Tensor, rows: int, generators: Sequence[torch.Generator] = ()) -> Tensor | None:
+        # What goes with the pictures at ``index``.
+        if self._partners:
+            numbers = self._drawn(_whole_numbers, index, rows, (2,), generators)
+            return self._shown(self._at(self._partners.of(index, numbers)), rows, generators)
+        return None if self._y is None else _selected(self._y, index)
 
     def whole(self, drop_last: bool | None = None) -> Batches:
         """The batches of all processes together, on each of them: over the same pictures, in the same order.
@@ -169,17 +182,24 @@ class Batches:
                     x = (noise.uniform(x) < x).to(x.dtype)
             yield index, x, None if self._y is None else self._y.index_select(0, index)
 
-    def _chances(self, rows: int, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        # Every process draws for the whole batch and takes its rows: all stay in the same random state, and a batch
-        # is the same however many share it.
-        shape = x.shape[-3:]
+    def _drawn(
+        self,
+        fill: Callable[..., Tensor],
+        like: Tensor,
+        rows: int,
+        shape: Sequence[int],
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        # Numbers of the type of ``like``, (B, *shape) or (R, B, *shape). Every process draws for the whole batch and
+        # takes its rows: all stay in the same random state, and a batch is the same however many share it.
+        made = functools.partial(torch.empty, dtype=like.dtype, device=self.device)
         if generators:
-            drawn = torch.empty(len(generators), rows, *shape, device=self.device)
+            drawn = made(len(generators), rows, *shape)
             for part, generator in zip(drawn, generators, strict=True):
-                part.uniform_(generator=generator)
+                fill(part, generator=generator)
             return drawn
         low = self.rank * self.batch_size
-        return torch.rand(rows, *shape, device=self.device, generator=self.generator)[low : low + len(x)]
+        return fill(made(rows, *shape), generator=self.generator)[low : low + len(like)]
 
     def order(self, i: int) -> Tensor:
         """int64 (n,) on the CPU: the examples in the order of epoch ``i``."""
@@ -222,6 +242,15 @@ def dequantised(values: Tensor, u: Tensor | float) -> Tensor:
     byte again, as u ends before the sum would round up to the next one."""
     u = u.clamp_max(LARGEST_NOISE) if isinstance(u, Tensor) else u
     return (values + u) / 256
+
+
+def _selected(values: Tensor, index: Tensor) -> Tensor:
+    found = values.index_select(0, index.flatten())
+    return found.view(*index.shape, *found.shape[1:])
+
+
+def _whole_numbers(empty: Tensor, generator: torch.Generator | None) -> Tensor:
+    return empty.random_(0, NUMBERS, generator=generator)
 
 
 def _conditions(images: Images, condition: Condition, device: torch.device) -> Tensor | None:

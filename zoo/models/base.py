@@ -83,6 +83,9 @@ class VAE(nn.Module):
         conditional: it is given y, and its nats are of log p(x | y).
         supervised: its training is given the classes (-1 where nobody knows one), but its nats are of log p(x): what
             it reports never looks at y.
+        paired: its training is given, as y, a partner of each image, (B, C, H, W), which shares some of its factors
+            (`zoo.data.partners`); what it reports is of images alone.
+        changed: of a variant that is paired, how many factors of a partner are drawn anew; None is 1 to all but one.
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
@@ -106,11 +109,13 @@ class VAE(nn.Module):
     Settings: ClassVar[type[Settings]] = Settings
     conditional: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     completes: ClassVar[bool] = False
     bounds: ClassVar[bool] = True
     seeks_bound: ClassVar[bool] = True
     couples_examples: ClassVar[bool] = False
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
+    changed: int | None = None
     train_size: int | None = None
     centres: int = 1
     decodings: int = 1
