@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.check.subject import subject
 from tests import tape
 from tests.in_pieces import in_pieces
 from zoo import list_models, runs
@@ -78,8 +79,7 @@ def test_a_step_on_a_device_has_nothing_from_the_host(variant: str) -> None:
     config = resolve(variant, "synthetic", settings=["train.batch_size=64"])
     model = runs.build_model(config, runs.load_images(config).spec).train().to("meta")
     model.train_size = 512
-    x = torch.zeros(64, 1, 28, 28, device="meta")
-    y = torch.zeros(64, dtype=torch.int64, device="meta") if model.conditional or model.supervised else None
+    x, y = (None if part is None else part.to("meta") for part in subject(variant).shown(64))
     for progress in (Progress(0.0, 0.0), Progress(1.0, 0.9)):
         numbers = torch.zeros(2, device="meta").unbind(0)
         groups = model.parameter_groups()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.check.subject import subject
 from tests.test_variants import batch, every_variant, trainable
 from zoo import processor
 from zoo.config import resolve
@@ -174,7 +175,7 @@ def test_a_variant_loses_what_it_lost_and_keeps_its_state(name: str, quick: None
     assert [type(module) for module in placed.modules()].count(products.Linear) == len(dense)
     assert list(placed.state_dict()) == list(model.state_dict())
     assert repr(placed) == repr(model)
-    x, y = batch(model)
+    x, y = subject(name).shown(16)
     found = []
     for one in (model, placed):
         torch.manual_seed(1)

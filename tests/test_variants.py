@@ -137,12 +137,11 @@ def test_a_variant_that_has_a_likelihood_takes_any(name: str) -> None:
     for likelihood in LIKELIHOODS:
         torch.manual_seed(0)
         model = make(name, likelihood={"name": likelihood})
-        x, y = digits()
-        losses = model.losses(x[:8], y[:8] if model.conditional or model.supervised else None)
+        losses = model.losses(*subject(name).shown(8))
         sum(losses.values()).backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         assert gradients and all(gradient.isfinite().all() for gradient in gradients), likelihood
-        shown = model.eval().sample(3, y[:3] if model.conditional else None)
+        shown = model.eval().sample(3, batch(model, 3)[1])
         assert shown.shape == (3, *DIGITS.shape) and 0.0 <= shown.min() and shown.max() <= 1.0, likelihood
 
 
@@ -248,7 +247,7 @@ def test_a_vamp_prior_is_refused_when_it_is_asked_for_or_can_be_trained(name: st
 @every_variant
 def test_each_loss_reaches_its_whole_group_and_nothing_else(name: str) -> None:
     model = trainable(name)
-    x, y = batch(model, 32)
+    x, y = subject(name).shown(32)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
 
     def losses(model: VAE) -> dict[str, Tensor]:
@@ -336,6 +335,7 @@ def test_a_warm_up_weighs_the_rate_from_nothing_on(name: str) -> None:
 
 # What training minimises beside the criterion, by variant.
 BESIDE = {
+    "ada_vae": "partners, with whose posteriors it averages",
     "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
     "vae_gan": "an adversary's opinion",
     "factor_vae": "an adversary's opinion",
@@ -395,7 +395,7 @@ def test_a_step_decodes_as_often_as_it_says(name: str) -> None:
         pytest.skip("nobody asks how often one of several losses decodes")
     decode = model.decode
     model.decode = lambda z, *rest: rows.append(len(z)) or decode(z, *rest)
-    model.losses(*batch(model, 4))
+    model.losses(*subject(name).shown(4))
     assert sum(rows) == 4 * model.decodings
 
 
@@ -404,8 +404,7 @@ def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
     # With the compiler's front alone: that is what the code of a variant can stop.
     plain, traced = (make(name).train() for _ in range(2))
     traced.load_state_dict(plain.state_dict())
-    x, y = digits()
-    x, y = x[:16], y[:16] if plain.conditional or plain.supervised else None
+    x, y = subject(name).shown(16)
     backend = CompileCounter()
     compiled = Compiled(lambda model, *args: dict(model.losses(*args)), backend=backend)
     compilations: dict[Hashable, int] = {}
@@ -430,7 +429,7 @@ def test_losses_can_be_compiled_and_stay_the_losses(name: str) -> None:
 @every_variant
 def test_what_a_stage_says_that_it_trains_is_what_has_a_loss_in_it(name: str) -> None:
     model = make(name).train()
-    x, y = batch(model, 4)
+    x, y = subject(name).shown(4)
     found = set()
     for progress in (Progress(0.0, 0.0), Progress(0.5, 0.3), Progress(1.0, 0.99), Progress(1.0)):
         groups = set(model.losses(x, y, progress))
@@ -498,7 +497,7 @@ def test_samples_differ_and_at_temperature_zero_are_the_prior_s_centres(name: st
 @every_variant
 def test_the_largest_and_smallest_variances_stay_finite(name: str, half: bool, monkeypatch) -> None:
     model = trainable(name)
-    x, y = batch(model)
+    x, y = subject(name).shown(16)
     seen = []
     original = DiagonalGaussian.__init__
 
@@ -528,7 +527,7 @@ FULL = (CodePrior, EnergyPrior, FlowPrior, Flow)
 @every_variant
 def test_in_half_precision_every_layer_of_its_networks_multiplies_in_it(name: str) -> None:
     model = trainable(name)
-    x, y = batch(model)
+    x, y = subject(name).shown(16)
     exempt = {layer for part in model.modules() if isinstance(part, FULL) for layer in part.modules()}
     found: dict[str, set[torch.dtype]] = {}
     for key, layer in model.named_modules():

@@ -149,7 +149,7 @@ def noise_of_each(subject: Subject) -> None:
 
     def spread(copies: int) -> dict[str, float]:
         torch.manual_seed(5)
-        x, y = image.expand(copies, -1, -1, -1), None if label is None else label.expand(copies)
+        x, y = image.expand(copies, -1, -1, -1), None if label is None else label.expand(copies, *label.shape[1:])
         drawn = [{group: loss.item() for group, loss in model.losses(x, y, 1.0).items()} for _ in range(DRAWS)]
         return {group: torch.tensor([losses[group] for losses in drawn]).double().std().item() for group in drawn[0]}
 

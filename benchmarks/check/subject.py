@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
+from zoo.data.partners import Partners
 from zoo.data.synthetic import load_synthetic
 from zoo.models import build, settings_of
 from zoo.models.base import VAE
@@ -115,9 +116,11 @@ class Subject:
         return x[:n], y[:n] if self.conditional else None
 
     def shown(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """`batch` as training has it: with the classes for a variant that learns from them, too."""
+        """`batch` as training has it: with the classes for a variant that learns from them, too, and with other images
+        for one that is trained on pairs."""
         x, y = digits()
-        return x[:n], y[:n] if self.conditional or self.entry.load().supervised else None
+        kind = self.entry.load()
+        return x[:n], x[n : 2 * n] if kind.paired else y[:n] if kind.conditional or kind.supervised else None
 
     def tiny(self) -> tuple[Tensor, Tensor | None]:
         """x (8, 1, 8, 8) of bits and, for a conditional variant, the classes (8,)."""
@@ -211,7 +214,8 @@ def fit(model: VAE, entry: VariantEntry, n: int, steps: int, warmup: int = 0, **
     variant's own recipe."""
     pixels, labels = digits()
     images = Images((pixels[:n] * 255).to(torch.uint8), labels[:n])
-    batches = Batches(images, batch_size=n, condition="class" if model.conditional else "none")
+    partners = Partners(images, model.changed) if model.paired else None
+    batches = Batches(images, batch_size=n, condition="class" if model.conditional else "none", partners=partners)
     fixed = {"epochs": steps, "batch_size": n, "warmup": warmup, "ema": 0, "keep": "last"}
     fixed["validate_every"] = max(steps, 1)
     config = TrainConfig.model_validate(entry.train | recipe | fixed)

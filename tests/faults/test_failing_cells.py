@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from benchmarks import matrix, record
+from benchmarks.check.subject import subject
 from benchmarks.commands import bench
 from benchmarks.matrix import Places
 from benchmarks.running import ahead, attempts, workers
@@ -138,8 +139,7 @@ def test_a_batch_in_parts_has_the_gradient_and_the_state_of_the_whole(variant: s
     model = create_model(variant, data="synthetic", **config.model)
     if model.couples_batch:
         pytest.skip("its objective looks at the batch as a whole, and it says so")
-    x = (torch.rand(12, 1, 28, 28) < 0.3).float()
-    y = torch.arange(12) % 10 if model.conditional or model.supervised else None
+    x, y = subject(variant).shown(12)
     model.initialise(x, y)
 
     def trained(*bounds: int) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
