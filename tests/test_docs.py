@@ -421,6 +421,8 @@ def test_what_is_written_by_hand_is_kept_and_without_records_pages_say_so(tmp_pa
     made = pages.pages(registry(), [], tmp_path)
     assert made[page].startswith("# VAE\n\nBefore.\n") and made[page].endswith("\nAfter.\n") and "old" not in made[page]
     assert "No record of this variant" in made[page]
+    for name, suite in (("iwae", "family"), ("ada_vae", "disentanglement")):
+        assert f"`zoo bench {suite} --variants {name}` makes one" in made[tmp_path / "variants" / f"{name}.md"]
     assert "There are no records with a rate yet" in made[tmp_path / "theory" / "rate-distortion.md"]
     page.write_text(made[page])
     assert pages.pages(registry(), [], tmp_path)[page] == made[page]
