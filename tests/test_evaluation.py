@@ -349,6 +349,19 @@ def test_the_use_of_choices_is_of_each_variable_and_says_of_how_many(tmp_path: P
     assert other.skipped["choice_information"] == "needs categorical variables"
 
 
+def test_scores_of_codes_say_of_which_split_they_are_where_that_is_not_the_test_split(tmp_path: Path) -> None:
+    of = {}
+    for split in ("test", "validation"):
+        made = planted(tmp_path / split, 300, 8, False, f"evaluate.split={split}")
+        of[split] = {name: one["identity"] for name, one in disentanglement(made)[0].items()}
+    assert of["test"] and all("split" not in identity for identity in of["test"].values())
+    both = of["test"].keys() & of["validation"].keys()  # few codes may lack a value that a score needs
+    assert "mig" in both
+    assert all(of["validation"][name] == of["test"][name] | {"split": "validation"} for name in both)
+    drawn = disentanglement(planted(tmp_path / "drawn", 300, 8, True, "evaluate.split=validation"))[0]
+    assert drawn and all("split" not in one["identity"] for one in drawn.values()), "they are of codes of neither"
+
+
 def test_what_a_model_measures_without_having_named_it_is_refused_by_its_name(tmp_path: Path) -> None:
     made = run(tmp_path)
     made.model.measure = lambda x, y=None: {"code_norm": x.flatten(1).norm(dim=1)}

@@ -43,6 +43,7 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
     if not n_train:
         return {}, {"disentanglement": "evaluate.factor_images is 0"}
     n_test = max(2, n_train // 2)
+    of: dict[str, Any] = {"factor_kind": shown.factor_kind}
     try:
         if images.render is not None:
             space = FactorSpace(shown.factor_sizes, shown.factor_names, lambda factors: _drawn(run, factors))
@@ -56,13 +57,13 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
             factors = [part.factors[:, varying].numpy() for part in (train, test)]
             codes = Codes(_codes(run, train), factors[0], _codes(run, test), factors[1], names)
             scores = score_codes(codes, strict=False)
+            of |= {} if config.split == "test" else {"split": config.split}  # as the first records have it
     except Undefined as reason:
         return {}, {"disentanglement": str(reason)}
-    kind = {"factor_kind": shown.factor_kind}
     metrics = {}
     for name, value in scores.items():
         known, identity = listed(name), scores.identity[name]
-        metrics[name] = entry(Estimate(value, None, identity[known.over]), known.better, identity | kind)
+        metrics[name] = entry(Estimate(value, None, identity[known.over]), known.better, identity | of)
     return metrics, scores.skipped
 
 
