@@ -18,6 +18,7 @@ from benchmarks.commands.bench import bench, leaderboard, measure
 from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
+from benchmarks.commands.evaluate import evaluate
 from benchmarks.commands.exit_codes import CLOSED, FAILED, INTERRUPTED, WRONG_USE
 from benchmarks.commands.export import export
 from benchmarks.commands.listing import list_, show
@@ -66,6 +67,7 @@ def zoo(context: click.Context) -> None:
     \b
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
+    zoo evaluate DIR           a finished run again, on other images or with more samples
     zoo compare A B            which of two is better, and by how much
     zoo rank RUN RUN ...       how far seeds agree on their codes: disentanglement without labels
     zoo list                   what there is
@@ -154,7 +156,7 @@ def doctor(as_json: bool) -> None:
 
 
 for command in (
-    *(bench, measure, leaderboard, reproduce, compare, rank, list_, show, new, check),
+    *(bench, evaluate, measure, leaderboard, reproduce, compare, rank, list_, show, new, check),
     *(sample, reconstruct, traverse, interpolate, export, score, fid),
 ):
     zoo.add_command(command)

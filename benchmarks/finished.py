@@ -16,7 +16,7 @@ from zoo.data.images import ImageSet
 from zoo.errors import UsageError, fold
 from zoo.noise import seed_for
 from zoo.runs import load_run
-from zoo.runs.folder import describe_run
+from zoo.runs.folder import Described, describe_run
 from zoo.runs.images import condition_of, load_images
 from zoo.training.precision import choose
 
@@ -53,13 +53,8 @@ class Finished:
     def _compare(self, images: ImageSet) -> None:
         """Warn that the data changed after training; `UsageError` where the model cannot take them, or a condition
         would mean something else to it."""
-        ours, theirs = self.described.spec, images.spec
-        names = (tuple(map(str, images.classes)), images["train"].attribute_names)
-        other = ours.shape != theirs.shape
-        if self.model.conditional:
-            other |= (ours.classes, ours.attributes) != (theirs.classes, theirs.attributes)
-            # An older version wrote no names.
-            other |= any(a and a != b for a, b in zip((self.described.classes, self.described.attributes), names))
+        other = self.described.spec.shape != images.spec.shape
+        other |= self.model.conditional and conditions_differ(self.described, images)
         said = f"{self.folder} was trained on other data than '{self.described.config.data.name}' is now"
         if other:
             raise UsageError(f"{said}, of another shape or with other classes or attributes.")
@@ -137,6 +132,15 @@ class Finished:
 
     def _attribute(self, asked: str) -> int:
         return _index("attribute", asked, self.described.attributes or self._data["train"].attribute_names)
+
+
+def conditions_differ(described: Described, images: ImageSet) -> bool:
+    """Whether a class or an attribute of ``images`` is not the one of that number in the data that a run knows."""
+    ours, theirs = described.spec, images.spec
+    names = (tuple(map(str, images.classes)), images["train"].attribute_names)
+    # An older version wrote no names.
+    renamed = any(a and a != b for a, b in zip((described.classes, described.attributes), names))
+    return renamed or (ours.classes, ours.attributes) != (theirs.classes, theirs.attributes)
 
 
 def _index(kind: str, asked: str, names: tuple[str, ...]) -> int:

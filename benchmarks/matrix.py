@@ -25,6 +25,7 @@ from zoo.files import one_at_a_time, sweep, write_if_changed
 from zoo.registry import registry
 
 LOG_LINES = 20
+RECORDS = "records"  # in the folder of a board
 # What an evaluation imports where it needs it.
 EVALUATION = (
     *("per_example", "partial", "evaluation.ex_post", "evaluation.quality", "report.figures", "digits.train"),
@@ -51,7 +52,7 @@ class Places:
 
     @property
     def records(self) -> Path:
-        return self.board / "records"
+        return self.board / RECORDS
 
     @property
     def page(self) -> Path:
@@ -326,7 +327,7 @@ def measure(
         seconds = partial.seconds
     result = asdict(run.result)
     curves, training = result.pop("curves"), result.pop("seconds")
-    content = _described(run) | {
+    content = described(run) | {
         "metrics": found.metrics,
         "skipped": found.skipped,
         "train": result,
@@ -341,7 +342,7 @@ def measure(
     return content, found
 
 
-def _described(run: Any) -> dict[str, Any]:
+def described(run: Any) -> dict[str, Any]:
     """The parts of a record that say what was learnt from, and what learnt."""
     images, kind = run.images, type(run.model)
     return {

@@ -83,10 +83,10 @@ class Partial:
 
 
 @contextlib.contextmanager
-def keeping(run: Run, folder: Path) -> Iterator[Partial]:
+def keeping(run: Run, folder: Path, kept: Path | None = None) -> Iterator[Partial]:
     """The `Partial` of the evaluation of the run in ``folder``, written also where the block is stopped. It stays until
-    `forget`: what comes after an evaluation may be killed as well."""
-    partial = Partial(folder / KEPT, _depends_on(run, folder))
+    `forget`: what comes after an evaluation may be killed as well. ``kept`` is where, if not in that folder."""
+    partial = Partial(kept or folder / KEPT, _depends_on(run, folder))
     try:
         yield partial
     except BaseException:

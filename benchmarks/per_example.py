@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,22 +23,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def path_of(cell: Cell, records: Path) -> Path:
+#: The folder of records, or what says of each cell where its record is.
+Records = Path | Callable[[Cell], Path]
+
+
+def path_of(cell: Cell, records: Records) -> Path:
     """Beside the record of a cell in the folder ``records``, with the ending npz."""
-    return record.path_of(cell, records).with_suffix(".npz")
+    place = record.path_of(cell, records) if isinstance(records, Path) else records(cell)
+    return place.with_suffix(".npz")
 
 
-def write(values: Mapping[str, Tensor], cell: Cell, records: Path) -> None:
+def write(values: Mapping[str, Tensor], cell: Cell, records: Records) -> None:
     """Keep ``values``, (n,) each by the name of the metric that is their mean, as float32, in the order of the split;
     nothing where there are none. Those of `of_all` follow from others, and are not kept."""
+    keep(values, path_of(cell, records))
+
+
+def keep(values: Mapping[str, Tensor], path: Path) -> None:
+    """As `write`, in the file ``path``."""
     kept = {name: each.float().numpy() for name, each in values.items() if not name.endswith(ALL)}
     if kept:
         buffer = io.BytesIO()
         np.savez(buffer, **kept)
-        atomic_write(path_of(cell, records), buffer.getvalue())
+        atomic_write(path, buffer.getvalue())
 
 
-def read(of: Record, records: Path) -> dict[str, np.ndarray]:
+def read(of: Record, records: Records) -> dict[str, np.ndarray]:
     """(n,) float64 by metric, of a record in ``records``. Without what has not the mean and the n that the record says
     (it is then of another run of the cell), and empty where there is no file or a broken one."""
     path = path_of(of.cell, records)
@@ -86,7 +96,7 @@ def _is_of(values: np.ndarray, of: Record, name: str) -> bool:
     return values.shape == (metric.n,) and math.isclose(values.mean(), metric.value, rel_tol=1e-9, abs_tol=error)
 
 
-def paired_errors(a: list[Record], b: list[Record], records: Path) -> dict[str, float]:
+def paired_errors(a: list[Record], b: list[Record], records: Records) -> dict[str, float]:
     """The standard error of the mean difference of two rows (records of one seed each) over the examples that both
     were measured on: of the differences of the means over seeds. By metric, of those that every record of both has an
     example; none where they were measured on other examples."""

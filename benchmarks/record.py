@@ -109,16 +109,20 @@ Name = Annotated[str, AfterValidator(_name)]
 RelativePath = Annotated[str, AfterValidator(_relative)]
 Unit = Literal["nats", "bits/dim", "dB", ""]
 Better = Literal["lower", "higher"] | None
+Plain = Annotated[dict[str, Any], AfterValidator(_plain)]
+Moment = Annotated[str, AfterValidator(_moment)]
 MEASURES = TypeAdapter(dict[Name, tuple[Unit, Better]])
 Scalar = str | StrictBool | StrictInt | Annotated[float, Field(allow_inf_nan=False)] | None
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Fields that are checked and stay as they are."""
+
     # protected_namespaces: `model` is a word of this schema, not of pydantic.
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Cell(_Part):
+class Cell(Part):
     """``suite@version`` x ``variant`` x ``dataset`` x ``seed``; ``key`` is `cell_key` of the config."""
 
     suite: Name
@@ -139,7 +143,7 @@ class Cell(_Part):
         return f"{self.variant}-{self.dataset}-s{self.seed}-{self.key}"
 
 
-class Metric(_Part):
+class Metric(Part):
     """One number with all that is needed to compare it.
 
     ``value`` is a mean over ``n`` items and ``stderr`` its standard error over them (None: it has none, or it
@@ -156,7 +160,7 @@ class Metric(_Part):
     note: str | None = None
 
 
-class Sizes(_Part):
+class Sizes(Part):
     """Examples in each split."""
 
     train: Count
@@ -164,7 +168,7 @@ class Sizes(_Part):
     test: Count
 
 
-class Data(_Part):
+class Data(Part):
     """What was learnt from, and what it was measured on: ``sha256`` is the hash of the dataset's content."""
 
     name: Name
@@ -175,7 +179,7 @@ class Data(_Part):
     n: Sizes
 
 
-class Model(_Part):
+class Model(Part):
     """``conditional``: its nats are of log p(x | y), and are not ranked with those of log p(x)."""
 
     parameters: Count
@@ -185,7 +189,7 @@ class Model(_Part):
     model_config = ConfigDict(populate_by_name=True)
 
 
-class Train(_Part):
+class Train(Part):
     """How training went. ``peak_memory_bytes`` is None where the device cannot tell."""
 
     steps: Count
@@ -200,7 +204,7 @@ class Train(_Part):
     captured: bool = False
 
 
-class Seconds(_Part):
+class Seconds(Part):
     """Wall time of each stage, in seconds; None for a stage that was not reached."""
 
     setup: NonNegative | None = None
@@ -210,7 +214,7 @@ class Seconds(_Part):
     total: NonNegative | None = None
 
 
-class Environment(_Part):
+class Environment(Part):
     """Code, machine and versions. Further plain fields, such as another package's version, are welcome."""
 
     git_commit: str | None
@@ -227,7 +231,7 @@ class Environment(_Part):
     __pydantic_extra__: dict[str, Scalar]
 
 
-class Record(_Part):
+class Record(Part):
     """One cell. If it is not ``done`` it says why in ``reason``, and may lack any part it never reached."""
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
@@ -236,8 +240,8 @@ class Record(_Part):
     log_tail: list[str] = []
     cell: Cell
     command: str
-    config: Annotated[dict[str, Any], AfterValidator(_plain)]
-    when: Annotated[str, AfterValidator(_moment)]
+    config: Plain
+    when: Moment
     data: Data | None = None
     model: Model | None = None
     metrics: dict[Name, Metric] = {}
@@ -284,7 +288,7 @@ def check_measures(measures: Any) -> None:
     try:
         declared = MEASURES.validate_python(measures)
     except ValidationError as error:
-        raise UsageError(f"`measures` is no dict of names to (unit, better): {_first(error)}.") from None
+        raise UsageError(f"`measures` is no dict of names to (unit, better): {first_of(error)}.") from None
     for name, (unit, better) in declared.items():
         known = listed(name)
         if taken(name):
@@ -335,7 +339,7 @@ def parse(content: Mapping[str, Any], name: str = "the record") -> Record:
             content["schema"] = schema
         return Record.model_validate(content)
     except ValidationError as error:
-        raise ZooError(f"{name} is not a record: {_first(error)}.") from None
+        raise ZooError(f"{name} is not a record: {first_of(error)}.") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ZooError(f"{name} cannot be brought from schema {schema} to {SCHEMA}: {error!r}.") from None
 
@@ -355,7 +359,7 @@ def dump(record: Record) -> str:
     """The JSON text of a record: a field a line, a list of numbers a line. Raises ZooError on NaN."""
     content = record.model_dump(by_alias=True)  # mode="json" would turn NaN into null
     try:
-        return _pretty(content) + "\n"
+        return pretty(content) + "\n"
     except (TypeError, ValueError) as error:
         raise ZooError(f"the record of {record.cell.stem} cannot be written: {error}.") from None
 
@@ -375,22 +379,26 @@ def write(record: Record, folder: str | Path) -> Path:
 
 def read(path: str | Path) -> Record:
     """The record in a file of at most 5 MB. Anything else is a ZooError that names the file."""
+    return parse(content_of(path, "record"), str(path))
+
+
+def content_of(path: str | Path, kind: str) -> Any:
+    """The JSON in a file of at most 5 MB that is to hold a ``kind``; a ZooError names the file if it has none."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise ZooError(f"there is no record {path}.")
+            raise ZooError(f"there is no {kind} {path}.")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ZooError(f"{path} is not a record: it has more than {MAX_BYTES} bytes.")
-        content = json.loads(data.decode(), parse_constant=_refuse_constant)
+            raise ZooError(f"{path} is not a {kind}: it has more than {MAX_BYTES} bytes.")
+        return json.loads(data.decode(), parse_constant=_refuse_constant)
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error.strerror or error}.") from None
     except RecursionError:
-        raise ZooError(f"{path} is not a record: it is nested too deeply.") from None
+        raise ZooError(f"{path} is not a {kind}: it is nested too deeply.") from None
     except ValueError as error:
-        raise ZooError(f"{path} is not a record: {one_line(error).rstrip('.')}.") from None
-    return parse(content, str(path))
+        raise ZooError(f"{path} is not a {kind}: {one_line(error).rstrip('.')}.") from None
 
 
 def read_all(folder: str | Path, on_error: Callable[[ZooError], None] | None = None) -> list[Record]:
@@ -431,7 +439,7 @@ def _refuse_constant(constant: str) -> float:
     raise ValueError(f"it holds {constant}, and a record holds finite numbers only")
 
 
-def _first(error: ValidationError) -> str:
+def first_of(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"])
@@ -440,12 +448,13 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {what}{more}" if where else f"{what}{more}"
 
 
-def _pretty(value: Any, indent: str = "") -> str:
-    # json.dumps(indent=...) gives every number of a curve its own line; here a list of them stays on one.
+def pretty(value: Any, indent: str = "") -> str:
+    """Plain values as JSON, a field a line, and so is a list of numbers, such as a curve: json.dumps(indent=...) gives
+    each number its own."""
     inner = indent + "  "
     if isinstance(value, dict) and value:
-        rows = [f"{inner}{json.dumps(key)}: {_pretty(part, inner)}" for key, part in value.items()]
+        rows = [f"{inner}{json.dumps(key)}: {pretty(part, inner)}" for key, part in value.items()]
         return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
     if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
-        return "[\n" + ",\n".join(inner + _pretty(part, inner) for part in value) + f"\n{indent}]"
+        return "[\n" + ",\n".join(inner + pretty(part, inner) for part in value) + f"\n{indent}]"
     return json.dumps(value, allow_nan=False, ensure_ascii=False)

@@ -132,7 +132,7 @@ class TrainConfig(Config):
 class EvaluateConfig(Config):
     """How the numbers are measured. ``seed`` fixes the posterior noise, example by example."""
 
-    split: Literal["validation", "test"] = "test"
+    split: Literal["validation", "test", "train"] = Field("test", description="train: by `zoo evaluate` alone")
     seed: int = Field(0, ge=0, lt=SEEDS)
     nll_samples: int = Field(64, ge=0, description="k of the importance-weighted bound; 0 leaves it out")
     nll_images: int | None = Field(None, ge=1, description="only the first so many images for the k-sample bound")
@@ -156,6 +156,13 @@ class EvaluateConfig(Config):
         "are measured as well; 0 leaves it out",
     )
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
+
+    @field_validator("split")
+    @classmethod
+    def _unseen(cls, value: Any) -> Any:
+        if value == "train":  # `measured_otherwise` does not come through here
+            raise ValueError("a run is measured on images that it does not learn from, `zoo evaluate` on these as well")
+        return value
 
     @field_validator("inception", "latent", mode="before")
     @classmethod
@@ -220,13 +227,9 @@ def resolve(
         UsageError: an unknown name, key, a value of the wrong kind, or a setting that would do nothing.
     """
     name, entry = registry().variant(variant)
-    data, colon, root = data.partition(":")
-    data_name, dataset = registry().dataset(data)
-    tree: dict[str, Any] = {"model": entry.settings, "train": entry.train}
-    if colon and not root:
-        raise UsageError(f"'{data}:' names no folder: give it as {data_name}:PATH.")
-    if colon:
-        tree["data"] = {"options": {"root": str(expanded(root).resolve())}}
+    data_name, root = named_data(data)
+    dataset = registry().datasets[data_name]
+    tree: dict[str, Any] = {"model": entry.settings, "train": entry.train, "data": {"options": root}}
     for layer in defaults:
         tree = merge(tree, layer)
     asked: dict[str, Any] = {}
@@ -248,6 +251,55 @@ def resolve(
         known = dataset.support if dataset.shape or "support" in dataset.model_fields_set else None
         check_used(name, config.model, parts, config.data.support_of(known))
     return _with_outliers(config)
+
+
+def named_data(data: str) -> tuple[str, dict[str, Any]]:
+    """``name`` or ``name:path`` as the registered name of a data set and the options that it is read with.
+
+    Raises:
+        UsageError: there is no such data set, or no path after the colon.
+    """
+    given, colon, root = data.partition(":")
+    name, _ = registry().dataset(given)
+    if colon and not root:
+        raise UsageError(f"'{given}:' names no folder: give it as {name}:PATH.")
+    return name, {"root": str(expanded(root).resolve())} if colon else {}
+
+
+def measured_otherwise(
+    config: RunConfig, split: str | None, data: DataConfig | None, settings: Iterable[str] = ()
+) -> RunConfig:
+    """The configuration of a finished run with another way to measure it.
+
+    Args:
+        split: any of the three; None is the run's own.
+        data: what it is measured on; None is the run's own.
+        settings: ``evaluate.a=value`` texts; with ``data`` also ``data.a=value``.
+
+    Raises:
+        UsageError: as `resolve`, or a setting of what is over, such as the training.
+    """
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    if data is not None:
+        # What the run was told of outliers may be this very set, or need an option that it has not.
+        tree["data"], old = data.model_dump(mode="json"), tree["evaluate"]["anomaly"]
+        gone = {data.name} | ({HELD_OUT} if EXCLUDE not in data.options else set())
+        tree["evaluate"]["anomaly"] = [name for name in old if name not in gone]
+    for text in settings:
+        setting = parse_setting(text)
+        (section,), path = setting, text.partition("=")[0].strip()
+        if section == "data" and data is None:
+            raise UsageError(f"'{path}' is of the data: it comes with --data NAME, which may be the run's own.")
+        if section not in ("evaluate", "data"):
+            raise UsageError(f"'{path}' is of a training that is over: settings here are those of `evaluate`, as in "
+                             "evaluate.nll_samples=5000.")  # fmt: skip
+        if isinstance(setting[section], Mapping) and section == "evaluate" and "split" in setting[section]:
+            raise UsageError("'evaluate.split' is given as --split.")
+        tree = merge(tree, setting)
+    found = _with_outliers(validate(RunConfig, tree))
+    if split is None:
+        return found
+    return found.model_copy(update={"evaluate": found.evaluate.model_copy(update={"split": split})})
 
 
 def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:

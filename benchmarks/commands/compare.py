@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from benchmarks.commands import options
+from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
+    from benchmarks.report.against import Difference
     from benchmarks.report.compare import Estimate
 
+ENDING = ".json"
 SHARED = "±: half of a 95 % interval, over test images and, from two seeds on, training."
 SAMPLES = "fd, FID, KID and the like: over other samples, or others of both."
 PAIRED = "paired: of differences image by image, so without the error that both share."
@@ -30,13 +33,17 @@ ONE_SEED = "1, 1: over test images alone; another seed of either may turn it rou
 @options.board("Folder of the records.")
 @options.as_json
 def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> None:
-    """Say by how much A is apart from B, two rows of the board, and which is better beyond the errors."""
+    """Say by how much A is apart from B, two rows of the board, and which is better beyond the errors. Or two files of
+    `zoo evaluate` (that end in .json): of two runs on the same images."""
     from benchmarks import record
     from benchmarks.report import notation, terminal
     from benchmarks.report.against import against
 
     records, width = board / "records", terminal.screen_width()
-    found = against(record.read_all(records), a, b, only, records)
+    if a.endswith(ENDING) or b.endswith(ENDING):
+        found, a, b = _of_files(a, b, only)
+    else:
+        found = against(record.read_all(records), a, b, only, records)
     if as_json:
         rows = [
             {
@@ -76,6 +83,27 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
         click.echo(INSIDE)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):
         click.echo(ONE_SEED)
+
+
+def _of_files(a: str, b: str, only: str | None) -> tuple[list[Difference], str, str]:
+    """The differences between two evaluations, and what they are called."""
+    from benchmarks import evaluated
+    from benchmarks.report.against import against
+
+    if only is not None:
+        raise UsageError("a file of `zoo evaluate` is of no suite: leave out --suite.")
+    try:
+        one, two = (evaluated.read(Path(name)) for name in (a, b))
+    except ZooError as error:
+        raise UsageError(str(error)) from None
+    on = [f"the {each.split} split of '{each.data.name}'" for each in (one, two)]
+    if (one.split, one.data) != (two.split, two.data):
+        raise UsageError(f"{a} is of {on[0]}, {b} of {on[1] if on[0] != on[1] else 'another set of that name'}: no two "
+                         "of their numbers are of the same images.")  # fmt: skip
+    names = evaluated.labels(one, two)
+    records = [each.as_record(name) for each, name in zip((one, two), names, strict=True)]
+    places = {each.cell: Path(file) for each, file in zip(records, (a, b), strict=True)}
+    return against(records, *names, folder=places.__getitem__), *names
 
 
 def _mean(one: Estimate) -> str:

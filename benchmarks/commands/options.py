@@ -50,15 +50,30 @@ class Folder(Place):
         return path
 
 
-class Picture(Folder):
-    """The path of a PNG that can be written."""
+class Written(Folder):
+    """The path of a file that can be written, of the kind that its ``ending`` says."""
+
+    ending = ""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
         path = Place.convert(self, value, param, context)
-        if path.suffix.lower() != ".png" or os.path.isdir(path):
-            self.fail(f"{path} is no PNG: give a name that ends in .png.", param, context)
+        if path.suffix.lower() != self.ending or os.path.isdir(path):
+            kind = self.ending[1:].upper()
+            self.fail(f"{path} is no {kind}: give a name that ends in {self.ending}.", param, context)
         super().convert(path.parent, param, context)
         return path
+
+
+class Picture(Written):
+    """The path of a PNG that can be written."""
+
+    ending = ".png"
+
+
+class Json(Written):
+    """The path of a JSON file that can be written."""
+
+    ending = ".json"
 
 
 class Finite(click.FloatRange):

@@ -31,6 +31,8 @@ def anomaly(
     reason = None
     if not config.anomaly:
         reason = "evaluate.anomaly names no outliers"
+    elif config.split == "train":
+        reason = "inliers are images that it was not trained on"
     elif model.conditional:
         reason = "an outlier has no class to tell the model"
     elif elbo is None:

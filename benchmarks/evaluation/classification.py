@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.evaluation.representation import labelled, some, to_learn_from
+from benchmarks.evaluation.representation import LEARNT_FROM, labelled, some, to_learn_from
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.pictures import generate
 from zoo.data.images import Images
@@ -36,6 +36,8 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
     reason = None
     if not config.cas:
         reason = "evaluate.cas is 0"
+    elif config.split == "train":
+        reason = LEARNT_FROM
     elif not (run.model.conditional or run.model.supervised) or not spec.classes:
         reason = "needs a model that is told the class"
     elif spec.support == "real":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import listed
+from benchmarks.evaluation.representation import LEARNT_FROM
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
 from zoo.data.batches import dequantised, floats
@@ -49,6 +50,8 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
             space = FactorSpace(shown.factor_sizes, shown.factor_names, lambda factors: _drawn(run, factors))
             scores = score_space(space, seed=config.seed, n_train=n_train, n_test=n_test, strict=False)
         else:
+            if config.split == "train":
+                raise Undefined(LEARNT_FROM)
             train, test = images["train"].subset(n_train), shown.subset(n_test)
             varying = (train.factors != train.factors[0]).any(0)
             if not varying.any():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import distance_of
+from benchmarks.evaluation.representation import once
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import in_range
@@ -57,7 +58,8 @@ def reference(run: Run) -> Tensor:
     from benchmarks.metrics.quality import FEWEST
 
     config = run.config.evaluate
-    real = load_grey(run.config)[config.split].pixels[: config.quality_samples]
+    shown = load_grey(run.config)[config.split]
+    real = (once(shown) if config.split == "train" else shown).pixels[: config.quality_samples]
     if len(real) < FEWEST:
         raise Undefined(f"needs at least {FEWEST} images, and there are {len(real)}")
     if real.is_floating_point() and not in_range(real):

@@ -20,6 +20,7 @@ from zoo.runs.images import condition_of
 TRAIN_CODES, TEST_CODES = 10_000, 10_000
 COMPONENTS, DRAWS = 10_000, 1_000
 PLOTTED = 2_000  # codes in a picture
+LEARNT_FROM = "it is learnt from the training split, and says nothing of the same images"
 METRICS = ("linear_probe", "knn_accuracy", "total_correlation", "index_code_information", "pca", "tsne")
 
 Found = tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]
@@ -44,6 +45,8 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
     reason = None
     if shown.labels is None:
         reason = "needs classes"
+    elif run.config.evaluate.split == "train":
+        reason = LEARNT_FROM
     elif run.model.conditional:
         reason = "needs a code of the image alone, and this model is told the condition"
     else:

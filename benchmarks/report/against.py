@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.per_example import paired_errors
+from benchmarks.per_example import Records, paired_errors
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import DAGGER
@@ -42,7 +41,7 @@ class Difference:
 
 
 def against(
-    records: Iterable[Record], a: str, b: str, suite: str | None = None, folder: Path | None = None
+    records: Iterable[Record], a: str, b: str, suite: str | None = None, folder: Records | None = None
 ) -> list[Difference]:
     """Every difference between rows ``a`` and ``b`` (labels as on the board), in the order of the board.
 
@@ -69,7 +68,7 @@ def against(
     return differences
 
 
-def _of_table(table: Table, a: str, b: str, folder: Path | None) -> Iterator[Difference]:
+def _of_table(table: Table, a: str, b: str, folder: Records | None) -> Iterator[Difference]:
     found = [_rows(table, name) for name in (a, b)]
     if not all(found):
         return

@@ -323,6 +323,21 @@ class ImageSet:
             known_sha256=self.sha256,
         )
 
+    def with_training_bits(self) -> ImageSet:
+        """The set with the bits of its training split drawn once as well, as those of the others are, from the number
+        after that of validation; the set itself where no bits are drawn anew."""
+        if self.binarise != "dynamic":
+            return self
+        train = self["train"]
+        bits = replace(train, pixels=_draw_bits(train.pixels, self.bits_seed("train")))
+        return replace(self, splits={**self.splits, "train": bits}, known_sha256=self.sha256)
+
+    def bits_seed(self, split: str) -> int | None:
+        """The seed of the bits of a split, of training in `with_training_bits`; None where no bits are drawn."""
+        if self.test_bits_seed is None:
+            return None
+        return self.test_bits_seed + {"test": 0, "validation": 1, "train": 2}[split]
+
     def observe(self, factors: np.ndarray | Tensor) -> Tensor:
         """Pictures of chosen factor values: indices (N, F) -> uint8 (N, C, H, W).
 

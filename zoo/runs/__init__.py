@@ -171,6 +171,15 @@ def exported_run(folder: Path, config: RunConfig, compute: Compute) -> Run:
     images = load_images(config)
     if described.data_sha256 != images.sha256:
         raise UsageError(f"{folder} was trained on other data than '{config.data.name}' is now.")
+    return finished_run(folder, config, images, compute)
+
+
+def finished_run(folder: Path, config: RunConfig, images: ImageSet, compute: Compute) -> Run:
+    """The trained model of a run folder with images that are to be measured, and a configuration that says how.
+
+    Raises:
+        UsageError, ZooError: as `load_run`.
+    """
     model, result = _loaded(folder, str(compute.device))
     return Run(config, model, images, compute, result)
 

@@ -46,12 +46,16 @@ def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
     else:
         data = DataConfig(name=name, **config.data.preparation)
     images = load_images(config.model_copy(update={"data": data}))
-    ours = load_images(config).spec
-    for what, here, there in (("shape", ours.shape, images.spec.shape), ("support", ours.support, images.spec.support)):
-        if here != there:
-            raise UsageError(f"images of '{name}' have the {what} {there}, and those of the run {here}.")
+    check_kind(name, load_images(config).spec, images.spec)
     shown = images[config.evaluate.split]
     return (f"class_{number}", only_class(shown, number)) if name == HELD_OUT else (name, shown)
+
+
+def check_kind(name: str, ours: DataSpec, theirs: DataSpec) -> None:
+    """Raise `UsageError` where images of the set ``name`` are of another kind than those that a run knows."""
+    for what, here, there in (("shape", ours.shape, theirs.shape), ("support", ours.support, theirs.support)):
+        if here != there:
+            raise UsageError(f"images of '{name}' have the {what} {there}, and those of the run {here}.")
 
 
 def condition_of(model: VAE, spec: DataSpec) -> str:
