@@ -22,10 +22,12 @@ import click
 import pytest
 import yaml
 
-from benchmarks import catalogue, cli, matrix, skeleton
+from benchmarks import catalogue, cli, evaluated, matrix, skeleton
 from benchmarks.recipe import recipe_named
 from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
+from benchmarks.report.against import against
+from benchmarks.report.notation import plus_minus
 from benchmarks.report.tables import tables
 from benchmarks.running import workers
 from benchmarks.suite import suite_named
@@ -33,6 +35,7 @@ from tests.conftest import ROOT
 from tests.test_board import failed, make
 from zoo import registry as registry_module
 from zoo.config import RunConfig, resolve
+from zoo.files import sha256_file
 from zoo.registry import registry
 
 DOCS = ROOT / "docs"
@@ -383,6 +386,29 @@ def test_where_the_time_of_a_suite_goes_is_what_its_records_say(records: list) -
         total, train, measured = (sum(getattr(one, part) for one in took) for part in ("total", "train", "evaluate"))
         found = (train, measured, total - train - measured)
         assert (len(took), *shares) == (int(cells), *(f"{100 * part / total:.1f}" for part in found)), group
+
+
+def test_what_a_page_says_of_training_images_is_what_the_evaluations_say() -> None:
+    text = " ".join((DOCS / "howto" / "evaluate.md").read_text().split())
+    splits, folder = ("train", "validation", "test"), ROOT / "leaderboard" / "evaluations"
+    rows = re.findall(r"\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|", text)
+    found = {path.stem: evaluated.read(path) for path in folder.glob("*.json")}
+    assert found.keys() == {f"{name}-{split}" for name, *_ in rows for split in splits}
+    for name, *shown, gap in rows:
+        runs = [found[f"{name}-{split}"] for split in splits]
+        weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
+        assert {(one.run.weights_sha256, one.own) for one in runs} == {(weights, True)}, name
+        command = f"zoo evaluate leaderboard/weights/{name} --split train"
+        assert runs[0].command.startswith(command) and runs[0].command.replace(name, "vae") in text
+        elbos = [one.metrics["elbo"] for one in runs]
+        assert shown == [plus_minus(one.value, one.stderr) for one in elbos]
+        assert gap == f"{elbos[0].value - elbos[2].value:+.2f}"
+    for split in ("train", "test"):
+        places = [folder / f"{name}-{split}.json" for name in ("ladder_vae", "vae")]
+        a, b = (one.as_record(name) for one, name in zip(map(evaluated.read, places), ("ladder_vae", "vae")))
+        beside = dict(zip((a.cell, b.cell), places)).__getitem__
+        (one,) = (one for one in against([a, b], "ladder_vae", "vae", folder=beside) if one.column.metric == "elbo")
+        assert one.paired and f"{one.value:.2f} ± {one.error:.2f} nats better on {split}" in text
 
 
 def test_a_rank_is_out_of_all_that_it_counts() -> None:

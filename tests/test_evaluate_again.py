@@ -209,6 +209,15 @@ def load_partly(n_train: int = 96, n_validation: int = 48, n_test: int = 40) -> 
     return partly_labelled(load_synthetic(n_train, n_validation, n_test), 20, 0.4)
 
 
+def test_a_model_that_has_its_images_by_heart_is_told_by_its_bound(tmp_path: Path) -> None:
+    few = ["data.options.n_train=32", "data.options.n_test=200", "data.options.shape=[1,12,12]", "train.batch_size=4"]
+    long = ["train.epochs=60", "train.keep=last", "train.validate_every=60", "train.learning_rate=0.003", "latent=8"]
+    small = ["encoder.hidden=[64]", "decoder.hidden=[64]", "evaluate.nll_samples=0", "evaluate.latent=no"]
+    trained(tmp_path / "run", "vae", "synthetic", *few, *long, *small)
+    seen, unseen = (again(tmp_path / "run", split).metrics["elbo"] for split in ("train", "test"))
+    assert seen.value - unseen.value > 4 * (seen.stderr**2 + unseen.stderr**2) ** 0.5
+
+
 def test_no_run_is_measured_on_what_it_learns_from_while_it_is_trained(zoo) -> None:  # noqa: F811
     code, _, err = zoo("train", "vae", "--data", "synthetic", "--set", "evaluate.split=train", "--out", "run")
     assert code == 2 and "zoo evaluate" in err and not Path("run").exists()

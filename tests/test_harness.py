@@ -413,6 +413,8 @@ def test_measure_leaves_a_cell_to_whoever_holds_it(zoo, monkeypatch: pytest.Monk
         ("train", "vae", "--out", "FILE/run"),
         ("export", "run", "FILE"),
         ("sample", "run", "--out", "FILE/a.png"),
+        ("evaluate", "run", "--out", "FILE/a.json"),
+        ("evaluate", "run", "--out", "a.png"),
         ("sample", "run", "--temperature", "nan"),
         ("traverse", "run", "--out", "a.png"),
         ("interpolate", "run", "--out", "a.jpg"),
@@ -423,7 +425,8 @@ def test_where_things_cannot_go_is_said_first(zoo, tmp_path: Path, words: tuple[
     (tmp_path / "a.png").mkdir()
     code, _, err = zoo(*words)
     assert code == 2 and len(err.splitlines()) == 1
-    assert any(said in err for said in ("FILE is no folder", "is no finite number", "is no PNG", "--jobs is auto"))
+    known = ("FILE is no folder", "is no finite number", "is no PNG", "is no JSON", "--jobs is auto")
+    assert any(said in err for said in known)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["FILE", "a.png"]
 
 
@@ -438,6 +441,8 @@ def test_where_things_cannot_go_is_said_first(zoo, tmp_path: Path, words: tuple[
         ("new", "half_vae", "--plugin", ""),
         ("sample", ""),
         ("sample", "run", "--out", ""),
+        ("evaluate", ""),
+        ("evaluate", "run", "--out", ""),
         ("export", "", "given"),
         ("export", "run", ""),
         ("score", ""),
