@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -161,9 +162,10 @@ def test_processes_share_the_pairs_of_a_batch() -> None:
     assert len({batches.generator.get_state().numpy().tobytes() for batches in (whole, *parts)}) == 1
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_what_is_taken_by_number_has_the_partners_of_an_epoch(dynamic: bool) -> None:
-    images = a_part_of_a_grid()
+@pytest.mark.parametrize("drawn", ["nothing", "bits", "noise"])
+def test_what_is_taken_by_number_has_the_partners_of_an_epoch(drawn: str) -> None:
+    images = dataclasses.replace(a_part_of_a_grid(), noise_seed=3 if drawn == "noise" else None)
+    dynamic = drawn == "bits"
     batches = Batches(images, batch_size=6, shuffle_seed=0, partners=Partners(images), binarise_on_the_fly=dynamic)
     index = batches.order(0)[:6]
     taken = []
@@ -183,6 +185,13 @@ def test_bits_of_an_image_and_of_its_partner_are_drawn_apart() -> None:
     x, y = next(Batches(grey, batch_size=8, binarise_on_the_fly=True, partners=Partners(grey)).epoch(0))
     assert set(x.unique().tolist()) == set(y.unique().tolist()) == {0.0, 1.0}
     assert 0.4 < (x == y).float().mean() < 0.6
+
+
+def test_noise_on_an_image_and_on_its_partner_is_drawn_apart() -> None:
+    grey = Images(torch.full((8, 1, 20, 20), 128, dtype=torch.uint8), labels=torch.zeros(8).long(), noise_seed=0)
+    x, y = next(Batches(grey, batch_size=8, partners=Partners(grey)).epoch(0))
+    assert all(torch.equal((256 * one).floor(), torch.full_like(one, 128.0)) for one in (x, y))
+    assert torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1].abs() < 0.1 and (x != y).float().mean() > 0.99
 
 
 def test_in_evaluation_nobody_has_a_partner() -> None:
