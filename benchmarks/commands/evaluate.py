@@ -81,7 +81,7 @@ def _told(made: Evaluated, width: int) -> Iterator[str]:
         yield notation.NO_LIKELIHOOD
     for reason, names in groupby(sorted(made.skipped, key=made.skipped.__getitem__), made.skipped.__getitem__):
         if not reason.startswith(UNASKED):
-            yield notation.shorten(f"no {', '.join(names)}: {reason}", width)
+            yield notation.shorten(f"{reason}: no {', '.join(names)}", width)
 
 
 def _measured_with(identity: tuple[tuple[str, object], ...]) -> str:

@@ -20,7 +20,7 @@ from zoo.runs.images import condition_of
 TRAIN_CODES, TEST_CODES = 10_000, 10_000
 COMPONENTS, DRAWS = 10_000, 1_000
 PLOTTED = 2_000  # codes in a picture
-LEARNT_FROM = "it is learnt from the training split, and says nothing of the same images"
+LEARNT_FROM = "it is learnt from the training split"
 METRICS = ("linear_probe", "knn_accuracy", "total_correlation", "index_code_information", "pca", "tsne")
 
 Found = tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]
