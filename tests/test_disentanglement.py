@@ -299,6 +299,12 @@ def test_a_constant_latent_gets_no_factor_vae_vote() -> None:
         assert scores["factor_vae_score"] == 1 and scores["factor_vae_active"] == 9
 
 
+def test_a_latent_is_active_from_the_threshold_of_its_deviation_on() -> None:
+    deviations = np.array([0.0, 0.0625, 0.25, 0.5, 2.0])
+    assert interventions.active_latents(deviations**2, 0.25).tolist() == [False, False, True, True, True]
+    assert interventions.active_latents(deviations**2, 0.0).tolist() == [False, True, True, True, True]
+
+
 def test_no_active_latent_scores_zero() -> None:
     flat = FactorSpace((3, 4), ("a", "b"), lambda factors: 1e-3 * factors.astype(np.float64))
     assert interventions.factor_vae_score(flat, train=20, evaluation=10)["factor_vae_score"] == 0

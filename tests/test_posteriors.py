@@ -240,6 +240,18 @@ def test_identity_parameters_give_the_diagonal_posterior(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FLOW_POSTERIORS)
+def test_a_posterior_has_as_many_steps_and_vectors_as_it_is_told(name: str) -> None:
+    flow = {n: make_posterior(PosteriorSettings(name=name, flows=n, hidden=8, vectors=2), 4).flow for n in (1, 3)}
+    if name in ("iaf", "spline"):
+        assert [len(getattr(one.steps, "transforms", one.steps)) for one in flow.values()] == [1, 3]
+    else:
+        assert flow[3].context == 3 * flow[1].context
+    if name == "sylvester":
+        wide = make_posterior(PosteriorSettings(name=name, vectors=9), 4).flow
+        assert (flow[1].vectors, wide.vectors) == (2, 4)
+
+
+@pytest.mark.parametrize("name", FLOW_POSTERIORS)
 def test_a_flow_reaches_a_correlated_posterior(name: str) -> None:
     """Fitted to a correlated Gaussian a flow beats the best diagonal q, and its KL stays above zero."""
     target = MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.9], [0.9, 1.0]]))

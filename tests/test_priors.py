@@ -183,6 +183,16 @@ def test_a_learned_prior_fits_what_it_is_shown(name: str) -> None:
     assert entropy - 4 * error < nll < entropy + 0.05 + 4 * error
 
 
+@pytest.mark.parametrize(("learned", "bounded"), [(100.0, 20.0), (-100.0, -20.0)])
+def test_a_learned_variance_is_bounded_wherever_it_is_asked_for(learned: float, bounded: float) -> None:
+    prior = build("diagonal").float()
+    torch.nn.init.constant_(prior.log_variance, learned)
+    assert (prior.moments()[1] == bounded).all()
+    z = prior.sample(1000)
+    assert z.isfinite().all() and prior.log_prob(z).isfinite().all()
+    assert (z - prior.mean).std().log().item() == pytest.approx(bounded / 2, abs=0.1)
+
+
 def test_standard_has_no_parameters_and_the_diagonal_begins_as_it() -> None:
     standard, diagonal = (make_prior(PriorSettings(name=name), 4) for name in ("standard", "diagonal"))
     assert not list(standard.parameters()) and not standard.state_dict()
@@ -306,6 +316,23 @@ def test_initialised_from_data_every_pixel_can_move(n: int) -> None:
         assert len(images.flatten(1).round().unique(dim=0)) > 10
     (gradient,) = torch.autograd.grad(images.sum(), model.prior.free_inputs)
     assert (gradient == 1.0).all()
+
+
+def test_pseudo_inputs_begin_at_different_random_images_with_noise_about_them() -> None:
+    x = torch.linspace(0.3, 0.7, 400).view(-1, 1, 1, 1).expand(-1, *SPEC.shape)
+    begun = []
+    for _ in range(2):
+        prior = Model(2, 200).prior
+        prior.initialise(x)
+        begun.append(prior.free_inputs.detach().clone())
+        prior.initialise(x, spread=0.0)
+        levels = prior.free_inputs.detach().flatten(1)
+        assert (levels == levels[:, :1]).all() and len(levels[:, 0].unique()) == 200
+        assert levels.max() > 0.65 and (levels[:, 0].diff() < 0).any()
+    assert not torch.equal(*begun)
+    apart = torch.stack([one - one.flatten(1).mean(1).view(-1, 1, 1, 1) for one in begun])
+    assert apart.std().item() == pytest.approx(0.02, rel=0.2)
+    assert torch.cat(begun).mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_pseudo_inputs_of_real_data_are_not_confined() -> None:

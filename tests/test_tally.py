@@ -33,6 +33,15 @@ def test_a_skipped_or_non_finite_step_is_left_out() -> None:
     assert totals.tolist() == [8.0, -8.0, 3.0, 5.0, 2.0]
 
 
+def test_what_is_logged_goes_by_its_name() -> None:
+    made = Tally(torch.device("cpu"))
+    for loss, rate, distortion in ((10.0, 3.0, 4.0), (30.0, 5.0, 8.0)):
+        made.note(torch.tensor([loss, rate, distortion]), torch.tensor(0.0))
+    made.count()
+    assert made.means(LOGGED) == {"loss": 20.0, "elbo": -10.0, "rate": 4.0, "distortion": 6.0}
+    assert made.means(tally.UNBOUNDED) == {"loss": 20.0, "reconstruction_loss": 6.0}
+
+
 @pytest.mark.parametrize("cut", range(6))
 @pytest.mark.parametrize(
     ("skips", "last", "longest"), [("000111", 3, 3), ("111111", 6, 6), ("111110", 0, 5), ("101011", 2, 2)]

@@ -668,6 +668,29 @@ def test_each_loss_moves_its_own_group_only() -> None:
     assert (a.grad.item(), b.grad.item()) == (3.0, 4.0)
 
 
+def test_gradients_of_several_groups_are_scaled_and_added_up_and_no_old_one_is_left() -> None:
+    a, b, c = (torch.nn.Parameter(torch.tensor(value)) for value in (2.0, 3.0, 5.0))
+    groups = {"one": Group("one", [a, c], TrainConfig()), "two": Group("two", [b], TrainConfig())}
+    for add, times in ((False, 8), (True, 16), (False, 8)):
+        backward({"one": a * b, "two": a * a * b}, groups, 8.0, add=add)
+        assert (a.grad.item(), b.grad.item(), c.grad) == (3 * times, 4 * times, None)
+    backward({"one": c * b, "two": a * b}, groups, 8.0, add=True)
+    assert (a.grad.item(), b.grad.item(), c.grad.item()) == (24, 32 + 16, 24)
+    backward({"one": c * b, "two": a * b}, groups)
+    assert (a.grad, b.grad.item(), c.grad.item()) == (None, 2, 3)
+
+
+def test_the_loss_scale_stays_between_one_and_where_pytorch_s_begins() -> None:
+    scale = LossScale(True, torch.device("cpu"))
+    for _ in range(20):
+        scale.update(torch.tensor(1.0))
+    assert scale.scale == 1
+    for _ in range(20):
+        scale.good += scale.GROWTH_INTERVAL - 1
+        scale.update(torch.tensor(0.0))
+    assert scale.scale == 2.0**16
+
+
 def test_the_loss_scale_halves_on_overflow_and_doubles_after_many_good_steps() -> None:
     scale = LossScale(True, torch.device("cpu"))
     scale.update(torch.tensor(1.0))
@@ -724,6 +747,18 @@ def test_the_average_follows_and_is_put_back() -> None:
         assert model.weight.item() == pytest.approx(1.0, abs=1e-6)
         torch.nn.init.zeros_(average.tensors["weight"])
     assert model.weight.item() == 1.0
+
+
+def test_the_average_follows_ever_slower_until_its_decay_is_reached() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = Average(model, decay=0.9)
+    # The first update, the last one whose decay is below 0.9, the one that reaches it, and any later one.
+    assert [average.weight(n) for n in (0, 79, 80, 10_000)] == pytest.approx([0.9, 9 / 89, 0.1, 0.1])
+    torch.nn.init.zeros_(average.tensors["weight"])
+    torch.nn.init.ones_(model.weight)
+    for weight, expected in ((0.9, 0.9), (torch.tensor(0.5), 0.95), (0.5, 0.975)):
+        average.blend(weight)
+        assert average.tensors["weight"].item() == pytest.approx(expected)
 
 
 def test_the_average_has_the_statistics_of_batch_normalisation_too() -> None:

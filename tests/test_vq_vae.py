@@ -202,6 +202,27 @@ def test_restarts_are_a_function_of_the_generator() -> None:
     assert torch.equal(first.codebook, second.codebook)
 
 
+def test_a_restart_is_drawn_from_the_run_s_own_generator() -> None:
+    z, found = grid(batch=20), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(7)
+        quantiser = vq(restart_below=0.9)
+        torch.manual_seed(len(found))
+        with noise.source(torch.Generator().manual_seed(seed)):
+            train_step(quantiser, z)
+        found.append(quantiser.codebook)
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_what_was_observed_before_other_weights_were_read_moves_nothing() -> None:
+    quantiser = vq()
+    state = {name: value.clone() for name, value in quantiser.state_dict().items()}
+    quantiser.observe(grid(), quantiser(grid()).codes)
+    quantiser.load_state_dict(state)
+    quantiser.after_step()
+    assert all(torch.equal(quantiser.state_dict()[name], value) for name, value in state.items())
+
+
 def test_a_batch_that_is_not_finite_leaves_the_codebook_alone() -> None:
     quantiser, z = vq(), grid()
     before = {name: value.clone() for name, value in quantiser.state_dict().items()}
