@@ -17,13 +17,16 @@ from benchmarks.evaluate import evaluate
 from benchmarks.evaluation.ex_post import WIDEST, FromDensity, ex_post, fitted
 from benchmarks.evaluation.representation import batches_of
 from benchmarks.latents import Latents
+from benchmarks.metrics.extractors import make_extractor
+from benchmarks.metrics.frechet import frechet_from_features
 from benchmarks.pictures import generate
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
-from zoo import list_models
+from zoo import list_models, noise
 from zoo.config import resolve
 from zoo.data.mnist import partly_labelled
 from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.runs import Run, train_run
+from zoo.runs.images import load_grey
 from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.quality_samples=32", "evaluate.ex_post=2", "evaluate.nll_samples=0",
@@ -49,6 +52,26 @@ def test_every_variant_has_a_distance_or_a_reason(variant: str, tmp_path: Path) 
     assert variant in WITHOUT or "GPU" in skipped["fid_ex_post"]
     for metric in metrics.values():
         assert metric["value"] > 0 and metric["identity"]["components"] == 2 and metric["identity"]["codes"] == 64
+
+
+def test_it_is_of_as_many_samples_as_there_are_images_from_a_mixture_of_the_codes_of_bits(tmp_path: Path) -> None:
+    sizes = ["data.options.n_train=200", "data.options.n_test=40", "evaluate.quality_samples=50"]
+    made = run(tmp_path, "vae", "evaluate.ex_post=3", "evaluate.seed=5", *sizes)
+    with torch.no_grad():  # so that codes and pictures differ, as those of a trained model do
+        for layer in (made.model.head.weight, *(one for one in made.model.decoder.parameters() if one.dim() == 2)):
+            layer.mul_(3)
+    metric = ex_post(made)[0][NAME]
+    ((_, bits, _),) = batches_of(made, made.images["train"], grey=True).sequential()
+    assert set(bits.unique().tolist()) == {0.0, 1.0}
+    density = CodeDensity(CodeDensitySettings(components=3), made.model.settings.latent)
+    density.fit(made.model.represent(bits).detach())
+    with torch.no_grad(), noise.keyed(5, torch.arange(40)):
+        means = made.model.likelihood.mean(made.model.decode(density.sample(40)))
+    features = make_extractor("digits", CPU)
+    real = features(load_grey(made.config)["test"].pixels)
+    expected = frechet_from_features(features((255 * means).round().to(torch.uint8)), real)
+    assert metric["value"] == pytest.approx(expected, rel=1e-4)
+    assert metric["identity"]["n"] == metric["identity"]["reference_n"] == 40
 
 
 def test_a_labelled_image_that_training_sees_again_and_again_is_one_code(tmp_path: Path) -> None:
@@ -120,6 +143,14 @@ def test_samples_have_the_distribution_of_the_codes_and_sample_i_is_of_the_seed_
     assert np.allclose(np.cov(pixels.T.numpy()), np.cov(codes.T), atol=0.006)
     assert torch.equal(generate(FromDensity(Identity(), density), 1100, 3, CPU), images[:1100])
     assert not torch.equal(generate(FromDensity(Identity(), density), 1100, 4, CPU), images[:1100])
+
+
+def test_a_temperature_scales_the_deviations_of_the_density_that_samples_are_drawn_from() -> None:
+    density = CodeDensity(CodeDensitySettings(components=1), 4)
+    density.means.fill_(0.5)
+    drawn = [FromDensity(Identity(), density).sample(4000, temperature=t).flatten(1) for t in (0.0, 0.1)]
+    assert (drawn[0] == 0.5).all()
+    assert torch.allclose(drawn[1].std(0), torch.full((4,), 0.1), rtol=0.1)
 
 
 def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(zoo, tmp_path: Path) -> None:  # noqa: F811

@@ -144,3 +144,25 @@ def test_the_model_s_bound_is_of_hyperbolic_space(isotropic: bool) -> None:
     assert (weights.mean(0) < expected).all()
     spread = model.infer(x).log_variance
     assert bool((spread == spread[:, :1]).all()) is isotropic
+
+
+def test_the_curvature_that_is_set_is_that_of_the_posterior_and_of_the_decoder() -> None:
+    small = {"encoder": {"hidden": [16]}, "decoder": {"hidden": [16, 8]}, "curvature": 2.0}
+    model = create_model("poincare_vae", data=DataSpec((1, 4, 4), "binary"), latent=2, **small).eval()
+    x, z, ids = torch.rand(7, 1, 4, 4).round(), 3 * torch.randn(7, 2), torch.arange(7)
+    planes = Gyroplanes(2, 16, 2.0)
+    planes.load_state_dict(model.planes.state_dict())
+    with torch.no_grad():
+        model.head.weight.mul_(200)  # means as far as they may lie
+        assert torch.equal(model.decode(z), model.decoder(torch.relu(planes(z))))
+        mean, log_variance = model.head(model.encoder(x)).chunk(2, -1)
+        found = model.infer(x)
+        with noise.keyed(0, ids):
+            expected = WrappedNormal(mean, log_variance, 2.0).rsample()
+        with noise.keyed(0, ids):
+            drawn = found.rsample()
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+    assert found.centre.norm(dim=1).max().item() == pytest.approx(50 / math.sqrt(2.0), rel=1e-5)
+    assert [tuple(layer.weight.shape) for layer in model.decoder.modules() if isinstance(layer, torch.nn.Linear)] == [
+        (8, 16), (16, 8),
+    ]  # fmt: skip

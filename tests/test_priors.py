@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from zoo import noise, priors
+from zoo import create_model, noise, priors
 from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import DiagonalGaussian, kl_diagonal, log_normal
 from zoo.errors import UsageError
@@ -453,6 +454,23 @@ def test_the_normaliser_is_the_integral_and_its_error_is_told(monkeypatch: pytes
             value, error = prior.counted()
             far.append((value - exact) / error)
         assert 0.75 < torch.stack(far).square().mean().sqrt() < 1.25
+
+
+def test_a_model_measures_the_share_of_draws_that_its_prior_accepts_and_the_error_of_its_logarithm() -> None:
+    model = create_model("energy_vae", data=SPEC, latent=2).eval()
+    with torch.no_grad():
+        for parameter in model.prior.parameters():
+            parameter.mul_(3)
+        found = model.measure(torch.zeros(1, 1, 3, 3))
+        z = torch.randn(200_000, 2)
+        accepted = (torch.rand(200_000) < torch.exp(-model.prior.energy(z))).double()
+    share, error = found["acceptance"].item(), found["log_normaliser_error"].item()
+    assert share == pytest.approx(accepted.mean().item(), abs=4 * accepted.std().item() / math.sqrt(200_000))
+    assert abs(share - 0.5) > 0.02
+    weights = torch.exp(-model.prior.energy(z)).detach().double()
+    counts = [part.mean().log().item() for part in weights.split(1000)]
+    # Of a mean over so many times more draws the deviation is smaller by the root of that number.
+    assert error == pytest.approx(np.std(counts, ddof=1) * math.sqrt(1000 / priors.COUNTED), rel=0.25)
 
 
 def test_the_normaliser_is_counted_again_when_a_weight_moves_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:

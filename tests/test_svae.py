@@ -167,6 +167,12 @@ def test_the_gradient_through_a_draw_is_that_of_the_expectation(m: int, kappa: f
         assert (wanted.abs() > 20 * error).any(), "an estimate so coarse shows nothing"
 
 
+def test_each_example_has_its_own_density_in_every_sample() -> None:
+    q = VonMisesFisher(on_sphere(torch.randn(3, 5, dtype=torch.float64)), torch.tensor([1.0, 20.0, 300.0]).double())
+    z = on_sphere(torch.randn(3, 5, dtype=torch.float64))
+    torch.testing.assert_close(q.repeat(2).log_prob(z.repeat(2, 1)).view(2, 3), q.log_prob(z).expand(2, 3))
+
+
 def test_the_density_follows_the_concentration_where_the_draw_is_held() -> None:
     z = on_sphere(torch.randn(5, 7, dtype=torch.float64))
 
