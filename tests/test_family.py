@@ -254,3 +254,12 @@ def test_info_vae_weighs_the_distance_and_its_gradient_reaches_the_encoder(kerne
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
     given, wanted = (torch.autograd.grad(loss, model.head.weight)[0] for loss in (found, expected))
     torch.testing.assert_close(given, wanted)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq", "sliced"])
+def test_info_vae_s_distance_is_from_its_own_prior(kernel: str) -> None:
+    model = make("info_vae", kernel=kernel, prior={"name": "diagonal"})
+    with torch.no_grad():
+        model.prior.mean.fill_(2.0)
+        z = model.prior.sample(300)
+        assert abs(model.distance(z).item()) < 0.1 * model.distance(z - 2.0).item()

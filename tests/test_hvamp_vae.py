@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -79,6 +80,20 @@ def test_pseudo_inputs_begin_at_training_images() -> None:
     model.initialise(x)
     distance = (model.prior.pseudo_inputs().unsqueeze(1) - x).abs().amax((2, 3, 4))
     assert (distance.amin(1) < 0.1).all()
+
+
+def test_the_decoder_begins_at_the_mean_image_and_variances_keep_to_the_official_bounds() -> None:
+    model, x = small(), bits(400)
+    x[:, :, 0] = 1.0
+    model.initialise(x)
+    bias = model.decoder.both[-1].bias.view(x.shape[1:])
+    torch.testing.assert_close(bias.sigmoid(), x.mean(0).clamp(0.001, 0.999).to(bias.dtype))
+    for level, (sign, bound) in itertools.product((0, 1), ((50.0, 2.0), (-50.0, -6.0))):
+        network = model.lower_prior if level else model.upper_posterior
+        torch.nn.init.constant_(network[-1].bias, sign)
+        state = torch.zeros(3, model.settings.latent, dtype=bias.dtype)
+        q = model.generate(1, state)[1] if level else model.infer_upper(x[:3])
+        assert (q.log_variance == bound).all()
 
 
 def test_gradients_reach_pseudo_inputs_and_encoder_through_the_upper_rate_alone() -> None:

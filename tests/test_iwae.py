@@ -209,6 +209,26 @@ def test_between_the_two_bounds_are_those_of_groups_and_of_a_share() -> None:
         assert found["vae"].item() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"bound": "miwae", "groups": 2}, {"bound": "miwae", "groups": 3}, {"bound": "piwae", "groups": 2},
+     {"bound": "ciwae", "share": 0.25}],
+    ids=str,
+)  # fmt: skip
+def test_what_is_kept_goes_by_the_bound_that_is_trained_and_what_is_logged_is_the_elbo(settings: dict) -> None:
+    model, x = iwae(k=6, **settings), bits()
+    with torch.no_grad():
+        model.head.bias.add_(1.0)  # a rate of some nats
+        terms, found = model.terms(x), []
+        for ask in (model.losses, lambda x: model.criterion(x, None, terms), lambda x: model.log_weights(x, k=6)):
+            torch.manual_seed(3)
+            found.append(ask(x))
+    losses, criterion, log_w = found
+    assert criterion.mean().item() == pytest.approx(-losses["vae"].item(), rel=1e-9)
+    assert losses.terms.elbo.mean().item() == pytest.approx(log_w.mean().item(), rel=1e-9)
+    assert losses.terms.rate.mean() > 0.5
+
+
 @pytest.mark.parametrize("bound", ["iwae", "vae"])
 @pytest.mark.parametrize("name", ["iwae", "hvae"])
 def test_a_warm_up_weighs_the_rate_inside_of_every_sample_s_weight(name: str, bound: str) -> None:

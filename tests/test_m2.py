@@ -104,6 +104,19 @@ def test_classes_are_drawn_from_q() -> None:
         assert torch.allclose(shares.double(), log_q[image].exp(), atol=0.04)
 
 
+def test_samples_are_of_every_class_equally_often_or_of_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = still(), []
+    monkeypatch.setattr(model, "decode", lambda z, y: given.append((z, y)) or torch.zeros(len(z), 1, 4, 4))
+    model.sample(3000)
+    model.sample(3000, temperature=0.5)
+    model.sample(3, torch.tensor([2, 0, 2]), temperature=0.0)
+    for (z, y), deviation in zip(given, (1.0, 0.5), strict=False):
+        assert (y.sum(1) == 1).all() and (y.sum(0) - 1000).abs().max() < 4.5 * math.sqrt(3000 * 2 / 9)
+        torch.testing.assert_close(z.std(0), torch.full((2,), deviation).double(), rtol=0.06, atol=0)
+    z, y = given[2]
+    assert (z == 0).all() and y.argmax(1).tolist() == [2, 0, 2]
+
+
 def test_labels_teach_the_classifier_and_errors_are_counted() -> None:
     images = load_synthetic().prepare("threshold")["train"].subset(300)
     x, y = images.pixels.float() / 255, images.labels

@@ -221,6 +221,18 @@ def test_the_concentration_is_one_more_than_a_softplus() -> None:
 
 
 @torch.no_grad()
+def test_samples_are_of_uniform_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, codes = create_model("svae", data=DataSpec((1, 4, 4), "binary"), latent=3), []
+    monkeypatch.setattr(model, "decode", lambda z: codes.append(z) or torch.zeros(len(z), 1, 4, 4))
+    model.sample(20_000)
+    (z,) = codes
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(20_000))
+    # On the sphere in three dimensions each coordinate is uniform (Archimedes), whatever the direction.
+    turned, _ = torch.linalg.qr(torch.randn(3, 3))
+    for axis in (*torch.eye(3), *turned):
+        assert stats.kstest((z @ axis).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
+
+
 def test_the_model_s_bound_is_of_the_sphere() -> None:
     torch.manual_seed(3)
     spec = DataSpec((1, 4, 4), "binary")

@@ -78,6 +78,25 @@ def test_the_decoder_feels_both_and_the_encoder_no_verdict() -> None:
     assert same(given["encoder"], list(torch.autograd.grad(wanted, members["encoder"])))
 
 
+@pytest.mark.parametrize("made", ["rebuilt", "sampled"])
+def test_the_decoder_feels_the_verdict_of_reconstructions_and_of_samples(
+    made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make(gamma=0.0)
+    monkeypatch.setattr(model, "verdicts", lambda real, rebuilt, sampled: (
+        {"rebuilt": rebuilt, "sampled": sampled}[made].mean(), real.mean()
+    ))  # fmt: skip
+    found = torch.autograd.grad(model.losses(images())["decoder"], list(model.decoder.parameters()))
+    assert all(bool((gradient != 0).any()) for gradient in found)
+
+
+def test_a_prior_that_learns_and_every_other_parameter_is_in_one_group() -> None:
+    model = make(prior={"name": "diagonal"}, likelihood={"name": "gaussian"}, spec=DataSpec((1, 8, 8), "real"))
+    members = [id(parameter) for group in model.parameter_groups().values() for parameter in group]
+    assert sorted(members) == sorted(map(id, model.parameters()))
+    assert id(model.prior.mean) in map(id, model.parameter_groups()["encoder"])
+
+
 def test_the_discriminator_feels_verdicts_alone() -> None:
     model = make(margin=None)
     members = model.parameter_groups()["discriminator"]
@@ -117,6 +136,14 @@ def test_a_side_that_is_far_ahead_waits(real: float, made: float, moving: set[st
         assert any(g is not None and g.abs().max() > 0 for g in found) == (name in moving), name
     deceive, discern = make(margin=None).verdicts(*logits)
     assert deceive > 0 and discern > 0
+
+
+def test_verdicts_are_the_logarithms_of_what_is_believed_of_each_image() -> None:
+    real, rebuilt, sampled = (torch.randn(9, dtype=torch.float64) + shift for shift in (1.0, -1.0, -2.0))
+    deceive, discern = make(margin=None).verdicts(real, rebuilt, sampled)
+    p, q, r = (logits.sigmoid() for logits in (real, rebuilt, sampled))
+    assert deceive.item() == pytest.approx(-(q.log() + r.log()).mean().item())
+    assert discern.item() == pytest.approx(-(p.log() + (1 - q).log() + (1 - r).log()).mean().item())
 
 
 def test_a_discriminator_that_cannot_tell_pays_log_2_a_verdict() -> None:
@@ -198,3 +225,16 @@ def test_after_training_the_bound_is_calibrated_and_nothing_else_has_changed() -
     assert torch.equal(model.reconstruct(x), pictures)
     assert all(torch.equal(weights[name], value) for name, value in model.named_parameters())
     assert not model.training
+
+
+def test_the_calibration_sees_as_many_images_as_it_says_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.models.vae_gan.CALIBRATION_IMAGES", 80)
+    seen = []
+
+    def batches():
+        for _ in range(10):
+            seen.append(32)
+            yield images(), None
+
+    make().recollect(batches())
+    assert sum(seen) == 96

@@ -551,6 +551,23 @@ def test_the_codebook_moves_in_training_of_the_autoencoder_only() -> None:
     assert torch.equal(model.quantiser.codebook, before), "terms only measure"
 
 
+def test_without_memory_a_step_of_the_model_leaves_each_code_at_the_mean_of_what_was_encoded_to_it() -> None:
+    model, x = tiny(quantiser={"codes": 3, "decay": 0.0, "restart_below": 0.0}).train(), every_image()
+    rows = model.encode(x).movedim(1, -1).flatten(0, -2).detach()
+    codes = model.codes(x).flatten()
+    model.losses(x, None, Progress(1.0, 0.0))
+    model.after_step()
+    for code in codes.unique():
+        torch.testing.assert_close(model.quantiser.codebook[code], rows[codes == code].mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_that_the_halvings_do_not_divide_is_padded_below_and_to_the_right() -> None:
+    model, x = create_model("vq_vae", data=DataSpec((1, 5, 7), "binary")), torch.rand(2, 1, 5, 7)
+    padded = torch.zeros(2, 1, 8, 8)
+    padded[:, :, :5, :7] = x
+    torch.testing.assert_close(model.encode(x), model.encoder(padded))
+
+
 class Interrupted:
     """Asks for a stop after so many steps."""
 
