@@ -37,6 +37,13 @@ def test_the_difference_its_interval_and_the_better_one() -> None:
     assert (back.value, back.error, back.better) == (-one.value, one.error, "flow_vae")
 
 
+def test_a_mean_over_seeds_is_of_as_many_images_as_the_fewest_and_its_spread_is_that_of_a_sample() -> None:
+    values = (90.0, 93.0, 99.0)
+    found = estimate([Metric(value=value, stderr=0.5, n=n) for value, n in zip(values, (100, 60, 80), strict=True)])
+    assert (found.value, found.stderr, found.n, found.seeds, found.runs) == (94.0, 0.5, 60, 3, values)
+    assert found.spread == pytest.approx(np.std(values, ddof=1))
+
+
 @pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (1, 3), (5, 2), (1, 2)])
 @pytest.mark.parametrize("image", [0.05, 0.3, 1.0])
 def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple[int, int], image: float) -> None:

@@ -98,6 +98,16 @@ def test_the_best_sum_is_first_and_what_is_conditional_is_not_there() -> None:
     assert [one.label for one in plane.points(table)] == ["m2", "vae", "iwae"]
 
 
+def test_a_rate_and_a_distortion_of_other_images_are_no_point() -> None:
+    def of(variant: str, first: str, second: str) -> object:
+        splits = [{"identity": {"split": split}} for split in (first, second)]
+        return make(variant, numbers={"rate": (20.0, 0.1, splits[0]), "distortion": (70.0, 0.4, splits[1])})
+
+    splits = {"vae": ("test", "test"), "iwae": ("validation", "validation"), "m2": ("test", "validation")}
+    (table,) = tables([of(name, *ends) for name, ends in splits.items()])
+    assert [one.label for one in plane.points(table)] == ["iwae", "vae"]
+
+
 def test_a_beta_is_that_of_a_beta_vae_and_its_curve_looks_at_what_decides_a_number() -> None:
     def beta(variant: str, **changes: object) -> object:
         return run(variant, 10.0, 90.0, settings={"model": {"beta": 4.0}, **changes})
