@@ -68,7 +68,7 @@ def export(run: Path, folder: Path, board: Path | None = None) -> list[Path]:
 
 
 def _prepared(data: dict[str, Any]) -> str:
-    return "dequantised" if data["dequantise"] != "none" else f"binarise {data['binarise']}"
+    return "dequantised" if data.get("dequantise", "none") != "none" else f"binarise {data['binarise']}"
 
 
 def _is_path(option: str, value: Any) -> bool:

@@ -9,7 +9,7 @@ from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notation import CONDITIONAL, DAGGER, NO_LIKELIHOOD, SETS, code, escape, link, superscript
-from benchmarks.report.notes import notes, recipes
+from benchmarks.report.notes import notes, recipes, taught
 from benchmarks.report.published import MARK_LEGEND, comparisons, part
 from benchmarks.report.summary import summary
 from benchmarks.report.tables import COSTS, Column, Gap, Identity, Row, Table, tables
@@ -94,7 +94,7 @@ def _section(table: Table, entries: Mapping[str, Any], command: str, first: bool
     if not first:
         yield " ".join(_summary(table))
     yield _measured(table, [*table.head, *table.costs], entries, seeds=True)
-    yield from _remarks(table)
+    yield from _remarks(table, entries)
     yield from _footnotes(table)
     yield from _unfinished(table)
     yield from _published(table, entries)
@@ -146,10 +146,11 @@ def _cell(table: Table, row: Row, column: Column, cell: Estimate | Gap, told: bo
     return f"{text} {DAGGER}" if row.marked(column) else text
 
 
-def _remarks(table: Table) -> Iterator[str]:
+def _remarks(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
     said = []
     if any(row.conditional for row in table.rows):
         said.append(CONDITIONAL)
+    said += map(escape, taught(table, entries))
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(NO_LIKELIHOOD)
     if told := recipes(table):

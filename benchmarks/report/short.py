@@ -8,8 +8,10 @@ from collections.abc import Iterable
 from benchmarks.record import Record
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
+from benchmarks.report.notes import taught
 from benchmarks.report.tables import Column, Gap, Row, Table, tables
 from benchmarks.report.terminal import plain, table
+from zoo.registry import registry
 
 
 def board(records: Iterable[Record], width: int = 80) -> str:
@@ -43,6 +45,7 @@ def _board(one: Table, width: int) -> str:
                 lines.append(notation.shorten(said, width))
     if any(row.conditional for row in one.rows):
         lines.append("† conditional (on class, attributes or pixels): not ranked with the others")
+    lines += [notation.shorten(said, width) for said in taught(one, registry().variants)]
     return "\n".join(lines)
 
 

@@ -237,6 +237,7 @@ def _remarks(table: Json) -> Markup | None:
     said = []
     if table["conditional"]:
         said.append(CONDITIONAL)
+    said += table["taught"]
     if table["no_likelihood"]:
         said.append(NO_LIKELIHOOD[0].upper() + NO_LIKELIHOOD[1:])
     if table["recipes"]:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.record import Record
 from benchmarks.report import notation, provenance
 from benchmarks.report.html.pictures import Picture, pictures, usual_first
-from benchmarks.report.notes import notes, recipes
+from benchmarks.report.notes import notes, recipes, taught
 from benchmarks.report.published import MARKS, comparisons, part
 from benchmarks.report.summary import extent, leaders
 from benchmarks.report.tables import COSTS, Column, Gap, Row, Table, flat, tables
@@ -93,6 +93,7 @@ def _table(
         "skipped": {metric: reasons for metric, reasons in table.skipped.items()},
         "recipes": recipes(table),
         "conditional": any(row.conditional for row in table.rows),
+        "taught": taught(table, entries),
         "no_likelihood": any(column.metric == "reconstruction_loss" for column in table.head),
         "superseded": [record.cell.stem for record in table.superseded],
         "data": provenance.data(table),
