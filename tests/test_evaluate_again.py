@@ -29,6 +29,7 @@ from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.mnist import partly_labelled
 from zoo.data.synthetic import load_synthetic
+from zoo.errors import UsageError, ZooError
 from zoo.models.vae import VanillaVAE
 from zoo.registry import registry
 from zoo.runs.images import _images, _loaded, load_images
@@ -301,7 +302,7 @@ def test_a_run_on_a_folder_is_measured_where_its_images_lie_now(tmp_path: Path) 
     _images.cache_clear()
     Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "moved" / "another.png")
     (tmp_path / "moved").rename(folder)
-    with pytest.raises(evaluated.ZooError, match="--data folder:.*/pictures evaluates it on what is there"):
+    with pytest.raises(ZooError, match="--data folder:.*/pictures evaluates it on what is there"):
         again(tmp_path / "run")
     found = again(tmp_path / "run", None, f"folder:{folder}")
     assert not found.own and "data_sha256" in found.metrics["elbo"].identity
@@ -381,25 +382,44 @@ def load_hidden(n_train: int = 96, n_validation: int = 48, n_test: int = 40) -> 
     return partly_labelled(load_synthetic(n_train, n_validation, n_test), 10, 0.3)
 
 
+def test_pixels_that_its_likelihood_is_no_density_of_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppca = registry().datasets["ppca"]
+    for name in ("inside", "ppca"):
+        entry = ppca if name == "ppca" else ppca.model_copy(update={"target": "tests.test_evaluate_again:load_inside"})
+        monkeypatch.setitem(registry().datasets, name, entry)
+    trained(tmp_path / "run", "vae", "inside", "likelihood.name=continuous_bernoulli")
+    with pytest.raises(UsageError, match="a density on \\[0, 1\\] alone"):
+        again(tmp_path / "run", None, "ppca")
+
+
+def load_inside(n_train: int = 96, n_validation: int = 48, n_test: int = 40) -> ImageSet:
+    rng = np.random.default_rng(0)
+    sizes = {"train": n_train, "validation": n_validation, "test": n_test}
+    splits = {split: Images(rng.random((n, 1, 1, 10), np.float32)) for split, n in sizes.items()}
+    return ImageSet("inside", splits, DataSpec((1, 1, 10), "real"))
+
+
 def test_another_evaluation_is_not_written_over(mine: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     made, _ = evaluate_again(Asked(mine, out=path), "cpu")
     assert evaluate_again(Asked(mine, out=path), "cpu")[0] == made == evaluated.read(path)
     text = path.read_bytes()
-    with pytest.raises(evaluated.ZooError, match="holds another evaluation"):
+    with pytest.raises(ZooError, match="holds another evaluation"):
         evaluate_again(Asked(mine, split="train", out=path), "cpu")
     # Nor those of weights that are gone.
     shutil.copytree(mine, tmp_path / "run")
     trained(tmp_path / "run2", "vae", "synthetic", "train.epochs=2")
     shutil.copy(tmp_path / "run2" / "model.safetensors", tmp_path / "run")
-    with pytest.raises(evaluated.ZooError, match="holds another evaluation"):
+    with pytest.raises(ZooError, match="holds another evaluation"):
         evaluate_again(Asked(tmp_path / "run", out=path), "cpu")
     assert path.read_bytes() == text
 
 
 def test_no_board_and_no_reader_of_records_takes_it_for_a_record(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
     _, path = evaluate_again(Asked(mine, split="train"), "cpu")
-    with pytest.raises(evaluated.ZooError, match="not a record"):
+    with pytest.raises(ZooError, match="not a record"):
         record.read(path)
     stolen = tmp_path / "leaderboard" / "records" / "quick@1" / path.name
     stolen.parent.mkdir(parents=True)
