@@ -67,7 +67,7 @@ class VariantEntry(Entry):
     settings: dict[str, Any] = {}
     train: dict[str, Any] = Field({}, description="what its recipe changes in the training defaults")
     provides: tuple[str, ...] = ()
-    taught: str = Field("", description="what its training is shown beside images, where its numbers are of images alone")
+    taught: str = Field("", description="what its training is shown beside images; its numbers are of images alone")
     published: tuple[Published, ...] = ()
     origin: str = BUILT_IN
 
