@@ -44,6 +44,15 @@ def test_a_mean_over_seeds_is_of_as_many_images_as_the_fewest_and_its_spread_is_
     assert found.spread == pytest.approx(np.std(values, ddof=1))
 
 
+def test_the_order_of_all_runs_says_nothing_of_fewer_than_three() -> None:
+    def of(*values: float) -> object:
+        return estimate([Metric(value=value, stderr=1e-3, n=10_000) for value in values])
+
+    # Apart by more than half of a 90 % interval and less than one of 95 %: by the order of runs alone.
+    assert not differ(of(0.0, 1.0), of(2.5, 3.5)) and differ(of(0.0, 1.0), of(3.5, 4.5))
+    assert differ(of(0.0, 0.5, 1.0), of(1.05, 1.55, 2.05)) and not differ(of(0.0, 0.5, 1.0), of(0.95, 1.45, 1.95))
+
+
 @pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (1, 3), (5, 2), (1, 2)])
 @pytest.mark.parametrize("image", [0.05, 0.3, 1.0])
 def test_the_interval_holds_the_true_difference_as_often_as_it_says(seeds: tuple[int, int], image: float) -> None:

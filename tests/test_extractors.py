@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch import nn
@@ -546,6 +547,28 @@ def test_psnr_and_ssim_of_known_errors() -> None:
     assert abs(reconstruction_quality(x, torch.rand_like(x))["ssim"]["value"]) < 0.2
     one = reconstruction_quality(x[:1], x[:1] + 0.1)
     assert one["psnr"]["value"] == pytest.approx(20, abs=1e-3) and one["psnr"]["stderr"] is None
+
+
+def test_ssim_is_that_of_wang_et_al_with_the_image_mirrored_at_its_border() -> None:
+    random = np.random.RandomState(0)
+    x = random.rand(2, 1, 17, 20)
+    y = np.clip(x + 0.2 * random.randn(*x.shape), 0, 1)
+    bell = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
+    window = np.outer(bell, bell) / bell.sum() ** 2
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return (sliding_window_view(np.pad(image, 5, mode="reflect"), (11, 11)) * window).sum((-2, -1))
+
+    found = []
+    for a, b in zip(x[:, 0], y[:, 0], strict=True):
+        means, squares, product = (mean(a), mean(b)), (mean(a * a), mean(b * b)), mean(a * b)
+        variances = [square - m**2 for square, m in zip(squares, means, strict=True)]
+        light = (2 * means[0] * means[1] + 0.01**2) / (means[0] ** 2 + means[1] ** 2 + 0.01**2)
+        rest = (2 * (product - means[0] * means[1]) + 0.03**2) / (sum(variances) + 0.03**2)
+        found.append((light * rest).mean())
+    made = reconstruction_quality(*(torch.from_numpy(images).float() for images in (x, y)))["ssim"]
+    assert made["value"] == pytest.approx(np.mean(found), abs=1e-4)
+    assert made["stderr"] == pytest.approx(np.std(found, ddof=1) / 2**0.5, abs=1e-4)
 
 
 def test_batches_do_not_change_reconstruction_quality() -> None:
