@@ -249,6 +249,29 @@ def test_no_number_depends_on_the_batch() -> None:
     assert not torch.allclose(bound(model, subset, seed=4, batch_size=64).elbo, elbo, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["joint_vae", "ladder_vae", "two_stage_vae"])
+def test_the_rate_is_the_sum_of_those_of_all_parts_of_the_code(name: str) -> None:
+    model, images = subject(name).known(), load_synthetic(64, 64, 8).prepare("threshold")["train"]
+    found = bound(model, Batches(images, batch_size=64), seed=3)
+    with torch.no_grad(), noise.keyed(3, torch.arange(64)):
+        terms = model.terms((images.pixels > 127).float())
+    parts = terms.rate.double().unbind(1)
+    assert len(parts) > 1
+    torch.testing.assert_close(found.rate, sum(parts))
+    torch.testing.assert_close(found.elbo, -terms.distortion.double() - sum(parts))
+
+
+def test_the_use_of_a_codebook_is_counted_over_the_whole_split() -> None:
+    model, images = subject("vq_vae").known(), load_synthetic(64, 64, 8).prepare("threshold")["train"]
+    # One image has code 1 once, and everything else is code 0.
+    first = (images.pixels[:1] > 127).float()
+    model.codes = lambda x: torch.stack([(x == first).flatten(1).all(1), x.new_zeros(len(x)).bool()], 1).long()
+    perplexity, use = codebook(model, Batches(images, batch_size=64), batch_size=7)
+    share = 1 / 128
+    assert perplexity == pytest.approx(share**-share * (1 - share) ** -(1 - share), rel=1e-5)
+    assert use == pytest.approx(2 / model.quantiser.codes)
+
+
 @pytest.mark.parametrize("name", ["vae", "vq_vae", "m2", "energy_vae"])
 def test_nothing_measured_of_a_split_depends_on_the_batch(name: str) -> None:
     # 64 is nine batches of seven and one image more.
