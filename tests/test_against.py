@@ -14,7 +14,7 @@ from benchmarks import per_example, record
 from benchmarks.metrics.features import mean_and_error
 from benchmarks.record import Metric
 from benchmarks.report.against import Difference, against
-from benchmarks.report.compare import differ, estimate, half_width
+from benchmarks.report.compare import best, differ, estimate, half_width, ranks
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
 from tests.test_board import FD, ZOO, failed, make
@@ -51,6 +51,18 @@ def test_the_order_of_all_runs_says_nothing_of_fewer_than_three() -> None:
     # Apart by more than half of a 90 % interval and less than one of 95 %: by the order of runs alone.
     assert not differ(of(0.0, 1.0), of(2.5, 3.5)) and differ(of(0.0, 1.0), of(3.5, 4.5))
     assert differ(of(0.0, 0.5, 1.0), of(1.05, 1.55, 2.05)) and not differ(of(0.0, 0.5, 1.0), of(0.95, 1.45, 1.95))
+
+
+def test_the_best_beats_all_others_and_no_width_puts_a_worse_number_before_a_better_one() -> None:
+    def of(value: float, stderr: float) -> object:
+        return estimate([Metric(value=value, stderr=stderr, n=10_000)])
+
+    far, near, wide = of(-9.0, 0.1), of(-0.1, 0.1), of(-1.5, 9.0)
+    first = of(0.0, 0.1)
+    assert best({"a": first, "b": far}, "higher") == "a" == best({"b": far, "a": first, "c": of(-3.0, 0.1)}, "higher")
+    for other in (near, wide):
+        assert best({"a": first, "b": far, "c": other}, "higher") is None
+    assert ranks({"a": first, "b": of(-1.0, 0.1), "c": wide}, "higher") == {"a": 1, "b": 2, "c": 2}
 
 
 @pytest.mark.parametrize("seeds", [(2, 2), (3, 3), (1, 3), (5, 2), (1, 2)])

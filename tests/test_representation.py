@@ -141,6 +141,16 @@ def test_random_labels_give_chance_within_the_error(probe) -> None:
     assert abs(right.mean() - 0.2) < 4 * error < 0.05
 
 
+@PROBES
+def test_what_a_probe_says_of_a_code_does_not_depend_on_the_others(probe) -> None:
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 120)
+    z = random.normal(size=(120, 4)) + 5.0 + y[:, None]
+    together = probe(z[:80], y[:80], z[80:], y[80:])
+    alone = [probe(z[:80], y[:80], z[i : i + 1], y[i : i + 1]).item() for i in range(80, 120)]
+    assert together.tolist() == alone and 0.4 < together.mean() < 1
+
+
 def test_neighbours_are_those_of_brute_force() -> None:
     random = np.random.default_rng(3)
     z, y = random.normal(size=(300, 4)).astype(np.float32), random.integers(0, 3, 300)
@@ -260,6 +270,13 @@ def test_auroc_is_scikit_learns_with_ties_and_without(levels: int | None) -> Non
     assert auroc(inside, outside).value == pytest.approx(expected, abs=1e-12)
     assert auroc(outside, inside).value == pytest.approx(1 - expected, abs=1e-12)
     assert auroc(np.exp(inside), np.exp(outside)).value == pytest.approx(expected, abs=1e-12)
+
+
+def test_its_error_is_delong_s_by_hand() -> None:
+    # Of the inliers a third and all of the outliers lie below; of the outliers all and half of the inliers above.
+    found = auroc([1.0, 4.0], [0.0, 2.0, 3.0])
+    assert found.value == pytest.approx(2 / 3)
+    assert found.stderr == pytest.approx(math.sqrt((2 / 3) ** 2 / 2 / 2 + (1 / 12) / 3))
 
 
 def test_its_error_is_the_spread_over_draws() -> None:
