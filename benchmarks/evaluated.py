@@ -52,7 +52,7 @@ class Evaluated(Part):
 
     ``config`` is the run's with `evaluate` as it was here. ``data`` is what was measured on: ``own`` says whether the
     run was trained on that set, ``options`` how it was read, ``images`` how many different ones ``split`` has,
-    ``bits_seed`` of which number their bits were drawn (None: none were).
+    ``bits_seed`` of which number their bits, or the noise on their bytes, were drawn (None: none were).
     """
 
     kind: Literal["evaluation"] = KIND

@@ -272,6 +272,18 @@ def test_other_pixels_become_bits_where_the_model_knows_bits_alone(
     assert _data(Asked(Path("run"), data=name), described).binarise == expected
 
 
+def test_a_run_on_dequantised_bytes_is_measured_on_such_bytes(tmp_path: Path) -> None:
+    made = trained(tmp_path / "run", "vae", "synthetic", "data.dequantise=uniform", "likelihood.name=gaussian")
+    assert again(tmp_path / "run").metrics == made.metrics
+    seen = again(tmp_path / "run", "train")
+    assert (seen.images, seen.bits_seed, seen.data.support) == (96, 779, "dequantised")
+    others = again(tmp_path / "run", None, f"folder:{pictures(tmp_path / 'pictures')}", "data.options.test=0.5")
+    assert (others.data.support, others.own) == ("dequantised", False)
+    for name in ("elbo", "bits_per_dim"):
+        identity = others.metrics[name].identity
+        assert (identity["dequantised"], identity["bits_seed"]) == ("uniform", 777)
+
+
 def pictures(folder: Path, n: int = 60, size: int = 20, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     folder.mkdir()

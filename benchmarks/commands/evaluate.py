@@ -61,7 +61,8 @@ def _told(made: Evaluated, width: int) -> Iterator[str]:
     from benchmarks.report.tables import tables
     from benchmarks.report.terminal import table
 
-    bits = "" if made.bits_seed is None else f", bits drawn once from seed {made.bits_seed}"
+    drawn = "noise on bytes" if made.data.support == "dequantised" else "bits"
+    bits = "" if made.bits_seed is None else f", {drawn} drawn once from seed {made.bits_seed}"
     yield f"{made.run.variant}  seed {made.run.seed}  trained on {made.run.data}"
     other = "" if made.own else "other data: "
     yield f"{other}{made.split} split of {made.data.name}, {made.images:,} images{bits}"

@@ -144,8 +144,7 @@ def _data(asked: Asked, described: Described) -> DataConfig | None:
     binarise = next((rule for rule in rules if rule != "none"), "none" if len(rules) == 1 else "dynamic")
     found = own.model_copy(update={"name": name, "binarise": binarise, "options": size | root})
     if entry.shape and not any(text.startswith("data.") for text in asked.settings):  # before it is fetched
-        support = entry.support if binarise == "none" else "binary"
-        check_kind(name, spec, DataSpec(entry.shape, support))
+        check_kind(name, spec, DataSpec(entry.shape, found.support_of(entry.support)))
     return found
 
 
