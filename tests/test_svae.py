@@ -233,6 +233,7 @@ def test_samples_are_of_uniform_directions(monkeypatch: pytest.MonkeyPatch) -> N
         assert stats.kstest((z @ axis).numpy(), "uniform", (-1, 2)).pvalue > 1e-4
 
 
+@torch.no_grad()
 def test_the_model_s_bound_is_of_the_sphere() -> None:
     torch.manual_seed(3)
     spec = DataSpec((1, 4, 4), "binary")

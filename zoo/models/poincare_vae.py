@@ -14,7 +14,7 @@ and 1.4 there.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,7 +30,9 @@ from zoo.priors import PriorSettings, StandardPrior
 
 class PoincareSettings(Settings):
     curvature: float = Field(0.1, gt=0, le=10, description="c: minus the curvature of the space")
-    isotropic: bool = Field(False, description="one variance for all dimensions of a posterior, not one each")
+    isotropic: Literal[True] | None = Field(
+        None, description="yes: one variance for all dimensions of a posterior; none: one each"
+    )
     encoder: EncoderSettings = EncoderSettings()
     decoder: DecoderSettings = DecoderSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
