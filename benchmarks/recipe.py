@@ -17,7 +17,7 @@ from benchmarks import record
 from benchmarks.matrix import Planned
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, estimate
-from zoo.config import RunConfig, resolve
+from zoo.config import RunConfig, decisive, resolve
 from zoo.errors import UsageError, find, fold
 from zoo.files import canonical_json
 from zoo.plain_yaml import read_yaml
@@ -255,7 +255,7 @@ def _incomparable(metric: str, done: list[Record]) -> str:
         return f"how {metric} was measured"
     contents: dict[str, set[str]] = {}
     for made in done:
-        contents.setdefault(canonical_json(made.config["data"]), set()).add(made.data.sha256)
+        contents.setdefault(canonical_json(decisive(made.config)["data"]), set()).add(made.data.sha256)
     return "their data" if any(len(some) > 1 for some in contents.values()) else ""
 
 

@@ -226,6 +226,19 @@ def test_other_data_is_another_table() -> None:
     assert board(pair, {}).count(notation.SETS) == 3 and notation.SETS not in board(pair[:1], {})
 
 
+@pytest.mark.parametrize("rule", ["dynamic", "none"])
+def test_a_cell_that_failed_stands_with_older_records_that_asked_for_the_same_data(rule: str) -> None:
+    # Those of before there was a setting of the data have not its default.
+    pair = [
+        make("a", settings={"data": {"binarise": "dynamic"}}),
+        make("b", settings={"data": {"binarise": "none"}}, data__binarise="none", data__support="8-bit"),
+    ]
+    asked = {"data": {"binarise": rule} | LATER["data"]}
+    lost = make("c", settings=asked, status="failed", reason="no", model=None, train=None, data=None)
+    (found,) = [table for table in tables([*pair, lost]) if "c" in {row.variant for row in table.rows}]
+    assert found.data.binarise == rule
+
+
 def test_dequantised_plain_and_binarised_bytes_are_three_tables_and_cannot_be_compared() -> None:
     grey = {"data__binarise": "none", "data__test_bits_seed": None, "data__support": "8-bit"}
     noisy = {"data__binarise": "none", "data__support": "dequantised"}

@@ -13,6 +13,7 @@ from benchmarks.recipe import Recipe, RecipeFile, Target, judge, judge_order, of
 from benchmarks.report.reproduction import page
 from tests.conftest import ROOT
 from tests.test_cli import call
+from zoo.config import LATER
 from zoo.data.images import SPLITS
 from zoo.errors import UsageError
 from zoo.plain_yaml import read_yaml
@@ -112,6 +113,10 @@ def test_seeds_that_were_measured_differently_come_to_no_number() -> None:
         found = judge(one, TARGET, [first, other])
         assert (found.word, found.ours, found.why) == ("not run", None, why)
     assert judge(one, TARGET, [first, asked]).word == "reproduced", "seeds may ask for data of their own"
+    # A record of before there was a setting of the data asked for its default.
+    older = {name: value for name, value in data.config["data"].items() if name not in LATER["data"]}
+    before = data.model_copy(update={"config": data.config | {"data": older}})
+    assert judge(one, TARGET, [first, before]).why == "its seeds differ in their data"
 
 
 def test_what_was_not_run_says_why() -> None:

@@ -199,10 +199,10 @@ def tables(records: Iterable[Record]) -> list[Table]:
         asked: dict[str, str] = {}
         for name, some in contents.items():
             for record in some:
-                asked.setdefault(canonical_json(record.config.get("data")), name)
+                asked.setdefault(_request(record), name)
         first = next(iter(contents), "")
         for record in lost:
-            place = asked.get(canonical_json(record.config.get("data")), first)
+            place = asked.get(_request(record), first)
             contents[place] = in_order([*contents.get(place, []), record])
         several = len(contents) > 1
         built += [_table(group, dataset, part, i * several) for i, part in enumerate(contents.values(), 1)]
@@ -244,6 +244,11 @@ def _content(record: Record) -> str:
     if record.data is None:
         return ""
     return record.data.model_dump_json(exclude={"name": True, "n": {"train": True, "validation": True}})
+
+
+def _request(record: Record) -> str:
+    # Records of before a setting of the data came asked for its default.
+    return canonical_json(decisive(record.config).get("data"))
 
 
 def _table(group: str, dataset: str, records: list[Record], part: int) -> Table:
