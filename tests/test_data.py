@@ -18,6 +18,7 @@ from zoo.data.batches import AHEAD, Batches, dequantised
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum, ppca_truth
 from zoo.errors import UsageError
+from zoo.models import data_spec
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,15 @@ def test_only_bytes_are_dequantised_and_not_those_that_are_bits(support: str, sy
         synthetic.prepare("none", dequantise="uniform").prepare("none", dequantise="uniform")
     with pytest.raises(ValueError, match="only bytes"):
         Images(torch.zeros(4, 1, 2, 2), noise_seed=1)
+
+
+@pytest.mark.parametrize("asked", [("shapes_mini", "auto", "uniform"), ("mnist", "dynamic", "uniform"),
+                                   ("mnist", "none", "uniformly"), ("mnist_static", "threshold", "none")])  # fmt: skip
+def test_the_spec_of_a_registered_set_is_refused_where_its_images_are(asked: tuple[str, str, str]) -> None:
+    assert data_spec("mnist", dequantise="uniform").support == "dequantised"
+    assert [data_spec("mnist").support, data_spec("mnist", "none").support] == ["binary", "8-bit"]
+    with pytest.raises(UsageError):
+        data_spec(*asked)
 
 
 def test_dequantised_images_are_the_same_bytes_with_a_seed_for_each_split(synthetic: ImageSet) -> None:

@@ -85,7 +85,11 @@ def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
 
 
 def data_spec(name: str, binarise: str = "auto", dequantise: str = "none") -> DataSpec:
-    """What a model must know of a registered data set: shape, support as it is prepared, classes, attributes."""
+    """What a model must know of a registered data set: shape, support as it is prepared, classes, attributes.
+
+    Raises:
+        UsageError: there is no such data set, or it cannot be prepared so.
+    """
     from zoo.data.images import DataSpec
 
     _, entry = registry().dataset(name)
@@ -95,5 +99,5 @@ def data_spec(name: str, binarise: str = "auto", dequantise: str = "none") -> Da
     if entry.shape is None:
         # A folder or a plugin's: only its images tell.
         return entry.load()(**entry.options).spec.prepared(rule, dequantise)
-    support = "dequantised" if dequantise != "none" else entry.support if rule == "none" else "binary"
-    return DataSpec(shape=entry.shape, support=support, classes=entry.classes, attributes=entry.attributes)
+    spec = DataSpec(shape=entry.shape, support=entry.support, classes=entry.classes, attributes=entry.attributes)
+    return spec.prepared(rule, dequantise)
