@@ -125,15 +125,14 @@ def _bounds(
             rest = (config.seed, config.rows, config.nll_images, "loss", partial)
             loss = -likelihood.importance_weighted(model, batches, k, *rest)
             _ranked(out, f"iwae_loss_{k}", loss, "", "lower", identity | {"k": k, "images": len(loss)})
-        elif config.loss_samples:
+        elif not model.bounds:
             out.skipped["iwae_loss"] = reason
         return None, None
     _ranked(out, "elbo", terms.elbo, unit, "higher", split)
     out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)
     out.metrics["rate"] = _metric(terms.rate, unit, None, split)
     out.skipped["reconstruction_loss"] = "its likelihood is one of the data: distortion is in nats"
-    if config.loss_samples:
-        out.skipped["iwae_loss"] = "its likelihood is one of the data: the bound of K samples is in nats"
+    out.skipped["iwae_loss"] = "its likelihood is one of the data: the bound of K samples is in nats"
     if not config.nll_samples:
         out.skipped |= dict.fromkeys(("nll", "bits_per_dim"), "evaluate.nll_samples is 0")
         return terms.elbo, None
