@@ -384,21 +384,21 @@ def read(path: str | Path) -> Record:
 
 def content_of(path: str | Path, kind: str) -> Any:
     """The JSON in a file of at most 5 MB that is to hold a ``kind``; a ZooError names the file if it has none."""
-    path = Path(path)
+    path, one = Path(path), f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     try:
         if not path.is_file():
             raise ZooError(f"there is no {kind} {path}.")
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
-            raise ZooError(f"{path} is not a {kind}: it has more than {MAX_BYTES} bytes.")
+            raise ZooError(f"{path} is not {one}: it has more than {MAX_BYTES} bytes.")
         return json.loads(data.decode(), parse_constant=_refuse_constant)
     except OSError as error:
         raise ZooError(f"{path} cannot be read: {error.strerror or error}.") from None
     except RecursionError:
-        raise ZooError(f"{path} is not a {kind}: it is nested too deeply.") from None
+        raise ZooError(f"{path} is not {one}: it is nested too deeply.") from None
     except ValueError as error:
-        raise ZooError(f"{path} is not a {kind}: {one_line(error).rstrip('.')}.") from None
+        raise ZooError(f"{path} is not {one}: {one_line(error).rstrip('.')}.") from None
 
 
 def read_all(folder: str | Path, on_error: Callable[[ZooError], None] | None = None) -> list[Record]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -429,6 +430,25 @@ def test_another_evaluation_is_not_written_over(mine: Path, tmp_path: Path) -> N
     assert path.read_bytes() == text
 
 
+def test_what_lies_beside_it_is_not_written_over(mine: Path, tmp_path: Path) -> None:
+    asked = Asked(mine, settings=("evaluate.latent=yes",), out=tmp_path / "made" / "codes.json")
+    _, path = evaluate_again(asked, "cpu")
+    beside = sorted(set(path.parent.iterdir()) - {path})
+    endings = {each.name.removeprefix("codes") for each in beside}
+    assert endings >= {".npz", "-reconstructions.png", "-samples.png", "-traversals.png", "-pca.png", "-tsne.png"}
+    for one in beside:
+        folder = tmp_path / one.name
+        folder.mkdir()
+        (folder / one.name).write_text("mine")
+        with pytest.raises(UsageError, match=f"{one.name} is there, .* give another --out"):
+            evaluate_again(replace(asked, out=folder / "codes.json"), "cpu")
+        assert [each.read_text() for each in folder.iterdir()] == ["mine"]
+    # Its own are: who was killed between them and the file goes on.
+    path.unlink()
+    (path.parent / ".codes.kept").mkdir()
+    assert evaluate_again(asked, "cpu")[1] == path and not (path.parent / ".codes.kept").exists()
+
+
 def test_no_board_and_no_reader_of_records_takes_it_for_a_record(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
     _, path = evaluate_again(Asked(mine, split="train"), "cpu")
     with pytest.raises(ZooError, match="not a record"):
@@ -474,11 +494,13 @@ def test_two_evaluations_are_compared_image_by_image(zoo, mine: Path, tmp_path: 
     code, out, _ = zoo("compare", str(one), str(two))
     assert code == 0 and "paired: ELBO" in out
     _, test = evaluate_again(Asked(mine), "cpu")
+    (tmp_path / "broken.json").write_text("[")
     for words, said in (
         ([str(one), str(test)], "no two of their numbers are of the same images"),
         ([str(one), "vae"], "there is no evaluation vae"),
         ([str(one), str(mine / "record.json")], "is not what `zoo evaluate` writes"),
         ([str(one), str(two), "--suite", "quick"], "of no suite"),
+        ([str(one), str(tmp_path / "broken.json")], "broken.json is not an evaluation: "),
     ):
         code, _, err = zoo("compare", *words)
         assert code == 2 and said in err, err

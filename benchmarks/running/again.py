@@ -30,6 +30,7 @@ from zoo.runs.folder import MODEL, Described, describe_run, finished, locked
 from zoo.runs.images import check_kind, check_range, condition_of, load_images
 
 FOLDER = "evaluations"
+PICTURES = ("reconstructions", "samples", "traversals", "interpolations", "pca", "tsne")  # that stand beside it
 OTHER = "it is of the data that the run was trained on"
 
 
@@ -78,8 +79,11 @@ def evaluate_again(
     if path.resolve().parent.parent.name == matrix.RECORDS:
         raise UsageError(f"{path.parent} is where a board has its records: give another --out.")
     kept = path.with_name(f".{path.stem}.kept")
-    if (made := _there(path, key)) is not None and not kept.exists():
+    begun = kept.exists()
+    if (made := _there(path, key)) is not None and not begun:
         return made, path
+    if asked.out and not begun:
+        _check_free(path)
     with locked(kept):
         sweep(path.parent)
         if (made := _there(path, key)) is None:
@@ -200,6 +204,13 @@ def _there(path: Path, key: str) -> Evaluated | None:
     return made
 
 
+def _check_free(path: Path) -> None:
+    """Raise `UsageError` where what is written beside ``path`` would take the place of a file."""
+    for beside in (path.with_suffix(".npz"), *(_picture(path, name) for name in PICTURES)):
+        if beside.exists():
+            raise UsageError(f"{beside} is there, is not of {path.name}, and is not written over: give another --out.")
+
+
 def _measured(run: Run, folder: Path, kept: Path, should_stop: Callable[[], bool]) -> tuple[Any, float]:
     """The `benchmarks.evaluate.Evaluation`, and what it took; with fewer rows at once where memory is short."""
     from benchmarks.evaluate import evaluate
@@ -250,4 +261,8 @@ def _draw(pictures: dict[str, Any], path: Path) -> None:
     from benchmarks.report.figures import grid
 
     for name, images in pictures.items():
-        grid(images, path.with_name(f"{path.stem}-{name}.png"), columns=8)
+        grid(images, _picture(path, name), columns=8)
+
+
+def _picture(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}-{name}.png")
