@@ -306,6 +306,18 @@ def test_a_dagger_has_its_footnote(
         assert max(map(len, out.splitlines())) <= 80
 
 
+def test_of_a_variant_that_was_told_more_than_images_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for name in ("vae", "beta_vae", "ada_vae"):
+        record.write(make(name, numbers={"elbo": (-90.0, 0.1)}), tmp_path / "records")
+    for other, told in (("ada_vae", 1), ("beta_vae", 0)):
+        for pair in (("vae", other), (other, "vae")):
+            _, out, _ = call(monkeypatch, capsys, "compare", *pair, "--board", str(tmp_path))
+            assert out.count("\nada_vae learns from more than images: pairs of images") == told
+            assert max(map(len, out.splitlines())) <= 80
+
+
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -38,6 +38,8 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     from benchmarks import record
     from benchmarks.report import notation, terminal
     from benchmarks.report.against import against
+    from benchmarks.report.notes import taught
+    from zoo.registry import registry
 
     records, width = board / "records", terminal.screen_width()
     if a.endswith(ENDING) or b.endswith(ENDING):
@@ -79,6 +81,9 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
     click.echo(APART)
     if any(notation.DAGGER in one.better for one in found):
         click.echo(GIVEN)
+    both = [row for one in found for row in one.table.rows if {a, b} & {row.label, row.variant}]
+    for said in taught(both, registry().variants):
+        click.echo(notation.shorten(said, width))
     if any(one.inside for one in found):
         click.echo(INSIDE)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):

@@ -150,7 +150,7 @@ def _remarks(table: Table, entries: Mapping[str, Any]) -> Iterator[str]:
     said = []
     if any(row.conditional for row in table.rows):
         said.append(CONDITIONAL)
-    said += map(escape, taught(table, entries))
+    said += map(escape, taught(table.rows, entries))
     if any(column.metric == "reconstruction_loss" for column in table.head):
         said.append(NO_LIKELIHOOD)
     if told := recipes(table):

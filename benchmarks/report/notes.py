@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.report.notation import listed
 from benchmarks.report.published import part
-from benchmarks.report.tables import Table, apart
+from benchmarks.report.tables import Row, Table, apart
 
 # What follows "at" is the commit that a measurement was added at, a name even where its digits are all decimal.
 _NUMBER = re.compile(r"(?<![\w.])(?<!\bat )-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.])")
@@ -53,10 +53,10 @@ def _filled(words: str, numbers: list[str]) -> str:
     return "".join(piece + number for piece, number in zip(pieces, [*numbers, ""], strict=True))
 
 
-def taught(table: Table, entries: Mapping[str, Any]) -> list[str]:
+def taught(rows: Iterable[Row], entries: Mapping[str, Any]) -> list[str]:
     """A sentence for each variant whose training saw more than images, though its numbers are of images alone: what it
     is better at than others may be what it was told."""
-    told = {variant: str(part(entries.get(variant), "taught") or "") for variant in {row.variant for row in table.rows}}
+    told = {variant: str(part(entries.get(variant), "taught") or "") for variant in {row.variant for row in rows}}
     return [f"{variant} learns from more than images: {what}." for variant, what in sorted(told.items()) if what]
 
 

@@ -45,7 +45,7 @@ def _board(one: Table, width: int) -> str:
                 lines.append(notation.shorten(said, width))
     if any(row.conditional for row in one.rows):
         lines.append("† conditional (on class, attributes or pixels): not ranked with the others")
-    lines += [notation.shorten(said, width) for said in taught(one, registry().variants)]
+    lines += [notation.shorten(said, width) for said in taught(one.rows, registry().variants)]
     return "\n".join(lines)
 
 

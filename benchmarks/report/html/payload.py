@@ -93,7 +93,7 @@ def _table(
         "skipped": {metric: reasons for metric, reasons in table.skipped.items()},
         "recipes": recipes(table),
         "conditional": any(row.conditional for row in table.rows),
-        "taught": taught(table, entries),
+        "taught": taught(table.rows, entries),
         "no_likelihood": any(column.metric == "reconstruction_loss" for column in table.head),
         "superseded": [record.cell.stem for record in table.superseded],
         "data": provenance.data(table),
