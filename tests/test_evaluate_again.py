@@ -306,6 +306,11 @@ def test_a_run_on_a_folder_is_measured_where_its_images_lie_now(tmp_path: Path) 
     size = ["data.options.size=12", "data.options.channels=1", "encoder.hidden=[8]", "decoder.hidden=[8]"]
     made = trained(tmp_path / "run", "vae", f"folder:{folder}", *size)
     export(tmp_path / "run", tmp_path / "given")
+    # Of other shares the test images would be some that it learnt from.
+    for share in ("test=0.8", "validation=0.5"):
+        with pytest.raises(UsageError, match="was trained on this folder with other shares"):
+            again(tmp_path / "run", None, f"folder:{folder}", f"data.options.{share}")
+    assert again(tmp_path / "run", None, f"folder:{folder}", "data.options.test=0.1").own
     folder.rename(tmp_path / "moved")
     for place in ("run", "given"):
         found = again(tmp_path / place, None, f"folder:{tmp_path / 'moved'}")

@@ -160,7 +160,17 @@ def _images(asked: Asked, described: Described, config: RunConfig) -> tuple[Imag
     if asked.data is None and not own:
         now = f"{asked.folder} was trained on other data than '{was.name}' is now"
         raise UsageError(f"{now}: --data {was.asked} evaluates it on what is there.")
+    if not own and _split_otherwise(was, config.data):
+        said = "images that it learnt from would be among those of another split"
+        raise UsageError(f"{asked.folder} was trained on this folder with other shares of its images: {said}.")
     return images, own
+
+
+def _split_otherwise(was: DataConfig, now: DataConfig) -> bool:
+    # Of an exported model nobody knows where the folder was.
+    roots = [one.options.get("root") for one in (was, now)]
+    shares = [[one.options.get(split) for split in ("validation", "test")] for one in (was, now)]
+    return all(roots) and len({Path(str(root)).resolve() for root in roots}) == 1 and shares[0] != shares[1]
 
 
 def _measurable(images: ImageSet, split: str) -> ImageSet:
