@@ -279,6 +279,10 @@ def test_a_variant_s_own_training_lies_over_a_suite_s_defaults_and_its_model_bel
 def test_a_suite_and_its_plan_say_which_value_holds(zoo) -> None:  # noqa: F811
     told = json.loads(zoo("show", "family", "--json")[1])["which_value_holds"]
     assert told["joint_vae"] == {"train.warmup": "10, its own; the suite's default is 2"}
+    for name, suite in suites().items():
+        shown = json.loads(zoo("show", name, "--json")[1])
+        (found,) = (one for one in (shown, *shown.get("also", ())) if one["kind"] == "suite")
+        assert found.get("which_value_holds", {}) == suite.contested(), name
     assert "which_value_holds" in zoo("show", "quick")[1]
     (cell,) = json.loads(zoo("bench", "family", "--variants", "joint_vae", "--seed", "1", "--plan", "--json")[1])
     assert cell["config"] == suites()["family"].config("joint_vae", "mnist", 1).model_dump(mode="json")

@@ -43,8 +43,9 @@ def show(name: str, as_json: bool) -> None:
     described = _described(name)
     if described["kind"] == "variant":
         described["what_settings_do"] = _what_settings_do(described["name"])
-    if described["kind"] == "suite" and (contested := suites()[described["name"]].contested()):
-        described["which_value_holds"] = contested
+    for one in (described, *described.get("also", ())):  # a data set may have the name of a suite
+        if one["kind"] == "suite" and (contested := suites()[one["name"]].contested()):
+            one["which_value_holds"] = contested
     if as_json:
         click.echo(json.dumps(described, indent=2))
     else:
