@@ -92,4 +92,5 @@ def _read(path: Path, needed: Sequence[str] = ARRAYS, more: Sequence[str] = MORE
                 raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(needed)}")
             return {name: file[name] for name in (*needed, *more) if name in file}
     except BROKEN_NPZ as problem:
-        raise UsageError(f"{path} is not an npz of plain numbers: {str(problem).splitlines()[0]}") from problem
+        why = str(problem).splitlines()[0].partition(". ")[0]  # numpy goes on with how to load it unsafely
+        raise UsageError(f"{path} is not an npz of plain numbers: {why}") from problem
