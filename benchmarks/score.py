@@ -65,7 +65,8 @@ def compare_files(paths: Sequence[str | Path]) -> list[udr.Agreement]:
             `benchmarks.metrics.udr.pairwise`.
     """
     names = list(map(str, paths))
-    if twice := [name for i, name in enumerate(names) if Path(name).resolve() in map(_resolved, names[:i])]:
+    places = [Path(name).resolve() for name in names]
+    if twice := [name for i, name in enumerate(names) if places[i] in places[:i]]:
         raise UsageError(f"{twice[0]} is given twice: the UDR is that of a model beside others.")
     files = [_read(Path(path), AGREEING, ("factors_test",)) for path in paths]
     factors = [file.get("factors_test") for file in files]
@@ -73,10 +74,6 @@ def compare_files(paths: Sequence[str | Path]) -> list[udr.Agreement]:
         if factors[0] is not None and other is not None and not np.array_equal(factors[0], other):
             raise UsageError(f"{names[0]} and {name} are of other images: their factors_test differ.")
     return udr.agreements([file["z_test"] for file in files], [file["kl"] for file in files], names)
-
-
-def _resolved(name: str) -> Path:
-    return Path(name).resolve()
 
 
 def _read(path: Path, needed: Sequence[str] = ARRAYS, more: Sequence[str] = MORE) -> dict[str, np.ndarray]:

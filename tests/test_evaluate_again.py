@@ -539,3 +539,28 @@ def test_an_evaluation_that_ends_early_goes_on_and_comes_to_the_same(
     assert (found.metrics, found.skipped, found.key) == (expected.metrics, expected.skipped, expected.key)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert (tmp_path / "run" / "record.json").read_bytes() == own and not os.path.exists(tmp_path / "run" / FOLDER)
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_where_memory_is_short_it_is_measured_in_smaller_parts_once(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    from benchmarks import evaluate as module
+
+    real, rows = module.evaluate, []
+
+    def short(run, *rest):
+        rows.append(run.config.evaluate.rows)
+        if len(rows) <= failures:
+            raise MemoryError
+        return real(run, *rest)
+
+    monkeypatch.setattr(module, "evaluate", short)
+    asked = Asked(mine, "validation", out=tmp_path / "a.json", command="zoo evaluate")
+    if failures == 2:
+        with pytest.raises(ZooError, match="out of memory, in parts too"):
+            evaluate_again(asked, "cpu")
+    else:
+        evaluate_again(asked, "cpu")
+        assert (tmp_path / "a.json").exists()
+    assert len(rows) == 2 and rows[1] < rows[0]

@@ -226,24 +226,16 @@ def _measured(run: Run, folder: Path, kept: Path, should_stop: Callable[[], bool
     from benchmarks.evaluate import evaluate
     from benchmarks.partial import keeping
 
-    def tried() -> tuple[Any, float]:
-        with keeping(run, folder, kept) as partial:
-            return evaluate(run, should_stop, partial), partial.seconds
-
-    try:
-        return tried()
-    except Exception as error:
-        if not attempts.is_about_memory(error):
-            raise
-    attempts.free_memory()
-    run.config = attempts.smaller(run.config)
-    try:
-        return tried()
-    except Exception as error:
-        if not attempts.is_about_memory(error):
-            raise
-        said = "out of memory, in parts too: evaluate.rows or evaluate.quality_samples has to be smaller."
-        raise ZooError(said) from None
+    for config in (run.config, attempts.smaller(run.config)):
+        run.config = config
+        try:
+            with keeping(run, folder, kept) as partial:
+                return evaluate(run, should_stop, partial), partial.seconds
+        except Exception as error:
+            if not attempts.is_about_memory(error):
+                raise
+        attempts.free_memory()
+    raise ZooError("out of memory, in parts too: evaluate.rows or evaluate.quality_samples has to be smaller.")
 
 
 def _evaluated(subject: _Subject, found: Any, how: dict[str, Any]) -> Evaluated:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ Binarise = Literal["none", "threshold", "dynamic"]
 Dequantise = Literal["none", "uniform"]
 FactorKind = Literal["exact", "attributes", "measured"]
 SPLITS = ("train", "validation", "test")
-SUPPORTS = ("binary", "8-bit", "dequantised", "real")
+SUPPORTS = get_args(Support)
 TEST_BITS_SEED = 777
 
 
@@ -301,7 +301,7 @@ class ImageSet:
         """
         spec = self.spec.prepared(binarise, dequantise)
         if dequantise == "uniform":
-            seeds = {"train": test_bits_seed + 2, "validation": test_bits_seed + 1, "test": test_bits_seed}
+            seeds = {split: _seed_of(split, test_bits_seed) for split in self.splits}
             noisy = {split: replace(images, noise_seed=seeds[split]) for split, images in self.splits.items()}
             changed = dict(splits=noisy, spec=spec, dequantise=dequantise, test_bits_seed=test_bits_seed)
             return replace(self, known_sha256=self.sha256, **changed)
@@ -310,8 +310,8 @@ class ImageSet:
         if binarise == "threshold":
             bits = {split: _bytes(images.pixels > 127) for split, images in self.splits.items()}
         else:
-            seeds = {"validation": test_bits_seed + 1, "test": test_bits_seed}
-            bits = {split: _draw_bits(self[split].pixels, seed) for split, seed in seeds.items()}
+            drawn = ("validation", "test")
+            bits = {split: _draw_bits(self[split].pixels, _seed_of(split, test_bits_seed)) for split in drawn}
         splits = {s: replace(i, pixels=bits[s]) if s in bits else i for s, i in self.splits.items()}
         return replace(
             self,
@@ -334,9 +334,7 @@ class ImageSet:
 
     def bits_seed(self, split: str) -> int | None:
         """The seed of the bits of a split, of training in `with_training_bits`; None where no bits are drawn."""
-        if self.test_bits_seed is None:
-            return None
-        return self.test_bits_seed + {"test": 0, "validation": 1, "train": 2}[split]
+        return None if self.test_bits_seed is None else _seed_of(split, self.test_bits_seed)
 
     def observe(self, factors: np.ndarray | Tensor) -> Tensor:
         """Pictures of chosen factor values: indices (N, F) -> uint8 (N, C, H, W).
@@ -363,6 +361,10 @@ def hash_into(digest: Any, values: Tensor) -> None:
     """Add the bytes of a tensor to a ``digest`` of hashlib, a piece at a time: they may be a memory map's."""
     for part in values.split(8192):
         digest.update(part.cpu().contiguous().numpy().data)
+
+
+def _seed_of(split: str, test_bits_seed: int) -> int:
+    return test_bits_seed + ("test", "validation", "train").index(split)
 
 
 def _draw_bits(pixels: Tensor, seed: int) -> Tensor:
