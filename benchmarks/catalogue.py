@@ -37,6 +37,7 @@ METRICS = (
     Listed("nll_iwae_K", "nats", "lower", "a likelihood of the data", "bound on -log p(x) from K importance samples"),
     Listed("nll_iwae_K_all", "nats", "lower", "", "of all images, by the gap to the ELBO on the first ones"),
     Listed("bits_per_dim", "bits/dim", "lower", "bytes and a likelihood of them", "nll over dimensions, in bits"),
+    Listed("code_length", "nats", "lower", "--set evaluate.coded=N", "what storing an image took; all were read back"),
     Listed("reconstruction_loss", "", "lower", "", "distortion where the likelihood is not one of the data: not nats"),
     Listed("iwae_loss_K", "", "lower", "--set evaluate.loss_samples=K", "the K-sample bound of such a loss: not nats"),
     Listed("classification_error", "", "lower", "a model with q(y | x)", "share of images given a wrong class"),

@@ -17,6 +17,7 @@ from benchmarks.commands import options
 from benchmarks.commands.bench import bench, leaderboard, measure
 from benchmarks.commands.check import check
 from benchmarks.commands.compare import compare
+from benchmarks.commands.compress import compress, decompress
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
 from benchmarks.commands.evaluate import evaluate
 from benchmarks.commands.exit_codes import CLOSED, FAILED, INTERRUPTED, WRONG_USE
@@ -69,6 +70,7 @@ def zoo(context: click.Context) -> None:
     zoo train vae --out DIR    one run
     zoo evaluate DIR           a finished run again, on other images or with more samples
     zoo compare A B            which of two is better, and by how much
+    zoo compress RUN FILE      images in as many bits as the bound says
     zoo rank RUN RUN ...       how far seeds agree on their codes: disentanglement without labels
     zoo list                   what there is
     zoo new, zoo check         a variant of your own
@@ -157,7 +159,7 @@ def doctor(as_json: bool) -> None:
 
 for command in (
     *(bench, evaluate, measure, leaderboard, reproduce, compare, rank, list_, show, new, check),
-    *(sample, reconstruct, traverse, interpolate, export, score, fid),
+    *(sample, reconstruct, traverse, interpolate, export, score, fid, compress, decompress),
 ):
     zoo.add_command(command)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.catalogue import ALL, METRICS, explains
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
+from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
@@ -79,6 +80,9 @@ def _evaluated(run: Run, partial: Partial) -> Evaluation:
     _quality(out, run, batches, partial)
     out.add(*anomaly(run, elbo, tight, partial))
     out.add(*classification(run))
+    metrics, skipped, taken = coded(run, batches)
+    out.add(metrics, skipped)
+    out.per_example |= taken
     _say_what_is_missing(out)
     return out
 

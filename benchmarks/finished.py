@@ -73,6 +73,12 @@ class Finished:
         split = split.take(torch.randperm(len(split), generator=generator)[:n])
         return Batches(split, batch_size=512, drop_last=False, device=self.device, condition=condition)
 
+    def first(self, n: int | None, split: str) -> Batches:
+        """The first n images of a split (None: all), in its order and without conditions."""
+        images = self._data[split]
+        images = images if n is None else images.subset(n)
+        return Batches(images, batch_size=512, drop_last=False, device=self.device)
+
     def train(self) -> Batches:
         """All training images in order, as `once` has them, with one drawing of the bits of those that are binarised
         anew at each visit."""

@@ -30,7 +30,7 @@ NEUTRAL = frozenset(
 LATER: dict[str, dict[str, Any]] = {
     "data": {"dequantise": "none"},
     "train": {"stages": []},
-    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "loss_samples": 0},
+    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "loss_samples": 0, "coded": 0},
 }
 
 
@@ -154,6 +154,10 @@ class EvaluateConfig(Config):
     ex_post: int = Field(
         0, ge=0, description="Gaussians of a density that is fitted to the codes of training images, and whose samples "
         "are measured as well; 0 leaves it out",
+    )
+    coded: int = Field(
+        0, ge=0, description="images that are stored as bits and read back, which shows the length that the bound "
+        "promises; 0 leaves it out",
     )
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
 

@@ -76,6 +76,12 @@ class Json(Written):
     ending = ".json"
 
 
+class Npz(Written):
+    """The path of an npz that can be written."""
+
+    ending = ".npz"
+
+
 class Finite(click.FloatRange):
     """A number from 0 that is finite."""
 

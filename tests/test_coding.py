@@ -1,0 +1,403 @@
+"""Images stored as bits: what is read back is what was stored, and it took as much as the bound says."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import storing
+from benchmarks.check.subject import DIGITS, digits, subject
+from benchmarks.evaluation import coding
+from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from tests.test_evaluate_again import again, mine, trained  # noqa: F401  (a fixture)
+from zoo import create_model, list_models, noise
+from zoo.coding import compress, decompress, why_not
+from zoo.coding.bits_back import BUCKET_BITS
+from zoo.coding.masses import GAUSSIAN_BITS, TABLE_BITS, Buckets, pop_symbols, push_symbols, tables
+from zoo.coding.stack import Stack, masks
+from zoo.config import resolve
+from zoo.data.batches import Batches
+from zoo.data.images import DataSpec, Images
+from zoo.errors import UsageError
+from zoo.models.base import VAE
+from zoo.models.vae import VanillaVAE
+
+#: The variants whose images can be stored; each other one says why not.
+CODED = {
+    "ada_vae", "adversarial_ae", "annealed_vae", "beta_tcvae", "beta_vae", "dip_vae", "factor_vae", "info_vae", "iwae",
+    "ladder_vae", "nvae_lite", "vae", "vae_gan", "vq_vae",
+}  # fmt: skip
+LN2 = math.log(2.0)
+
+
+def in_batches(x: Tensor, lanes: int) -> list[Tensor]:
+    return list(x.split(lanes))
+
+
+def round_trip(model: VAE, x: Tensor, lanes: int = 8, bucket_bits: int = BUCKET_BITS) -> tuple[np.ndarray, float]:
+    """What each image took in nats and what the stacks began with, after a look at what comes back."""
+    message = compress(model, in_batches(x, lanes), lanes, bucket_bits)
+    back = list(decompress(model, message))[::-1]
+    assert torch.equal(torch.cat(back), x)
+    return message.taken, message.began
+
+
+# ---- the stack ---------------------------------------------------------------------------------------------------
+
+
+def symbols_of(rng: np.random.Generator, rows: int, places: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols drawn from skewed probabilities, and these."""
+    probabilities = rng.dirichlet(np.full(5, 0.3), (rows, places))
+    below = probabilities.cumsum(-1)
+    return (rng.random((rows, places, 1)) > below[..., :-1]).sum(-1), probabilities
+
+
+def test_what_is_pushed_comes_back_and_the_stack_is_as_it_was() -> None:
+    rng, stack = np.random.default_rng(0), Stack(7)
+    pushed, before = [], stack.heads.copy()
+    for rows in (7, 3, 7, 1, 5):  # the first so many lanes each time
+        symbols, probabilities = symbols_of(rng, rows, 900)
+        push_symbols(stack, symbols, tables(probabilities))
+        pushed.append((symbols, tables(probabilities)))
+    assert (stack.used > 0).all() and stack.used[0] > stack.used[6]
+    for symbols, starts in reversed(pushed):
+        np.testing.assert_array_equal(pop_symbols(stack, starts), symbols)
+    np.testing.assert_array_equal(stack.heads, before)
+    assert (stack.used == 0).all() and (stack.begun < 32).all()
+
+
+def test_a_symbol_costs_minus_the_logarithm_of_its_probability() -> None:
+    rng, stack = np.random.default_rng(1), Stack(4)
+    symbols, probabilities = symbols_of(rng, 4, 3000)
+    push_symbols(stack, symbols, tables(probabilities))
+    wanted = -np.log2(np.take_along_axis(probabilities, symbols[..., None], -1)).sum((1, 2))
+    np.testing.assert_allclose(stack.bits(), wanted, rtol=1e-3)
+    # The words of four stacks are what is written, and a head each.
+    np.testing.assert_allclose(32 * stack.used + 63, wanted, atol=64 + 1e-3 * wanted.max())
+
+
+def test_an_empty_stack_begins_with_random_bits_that_count() -> None:
+    stack, rows = Stack(400, seed=3), 400
+    probabilities = np.broadcast_to([0.5, 0.2, 0.2, 0.1], (rows, 50, 4))
+    drawn = pop_symbols(stack, tables(probabilities))
+    counts = np.bincount(drawn.ravel(), minlength=4)
+    n = drawn.size
+    for count, p in zip(counts, probabilities[0, 0], strict=True):
+        assert abs(count - n * p) < 4.5 * math.sqrt(n * p * (1 - p))
+    assert stack.begun.min() > 60  # 50 symbols of 1.76 bits, and a head of 31
+    taken = -np.log2(probabilities[0, 0])[drawn].sum(1)
+    np.testing.assert_allclose(-stack.bits(), taken, atol=0.2)
+    assert not np.array_equal(Stack(2, seed=1).heads, Stack(2, seed=2).heads)
+
+
+def test_a_symbol_that_cannot_be_has_a_mass_and_all_masses_are_everything() -> None:
+    starts = tables(np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5]]))
+    masses = np.diff(starts.astype(np.int64))
+    assert masses.min() >= 1 and (masses.sum(1) == 1 << TABLE_BITS).all()
+    np.testing.assert_allclose(masses[1] / (1 << TABLE_BITS), [0.2, 0.3, 0.5], atol=4 / (1 << TABLE_BITS))
+
+
+# ---- Gaussians in buckets ----------------------------------------------------------------------------------------
+
+
+def test_popped_buckets_are_draws_of_the_gaussian_and_pushing_them_undoes_it() -> None:
+    rows, places, buckets = 300, 40, Buckets(12)
+    rng, stack = np.random.default_rng(0), Stack(rows)
+    mean, deviation = rng.normal(0, 2, (rows, places)), rng.uniform(0.05, 1.5, (rows, places))
+    before = stack.bits()
+    flips = masks(0, 0, places, rows)
+    drawn = buckets.pop(stack, mean, deviation, flips)
+    standard = (buckets.centres[drawn] - mean) / deviation
+    n = standard.size
+    assert abs(standard.mean()) < 4.5 / math.sqrt(n)
+    assert abs(standard.var() - 1) < 4.5 * math.sqrt(2 / n)
+    assert abs((standard < -1).mean() - 0.158655) < 4.5 * math.sqrt(0.1335 / n)
+    assert (stack.bits() < before - 100).all()
+    buckets.push(stack, drawn, mean, deviation, flips)
+    np.testing.assert_allclose(stack.bits(), before, atol=1e-9)
+    buckets.push_prior(stack, drawn)
+    np.testing.assert_array_equal(buckets.pop_prior(stack, rows, places), drawn)
+
+
+def test_a_bucket_costs_the_logarithm_of_its_density_times_its_width() -> None:
+    buckets = Buckets(12)
+    stack = Stack(1)
+    places = 4000
+    at = np.full((1, places), np.searchsorted(buckets.centres, 0.7))
+    width = buckets.edges[at[0, 0] + 1] - buckets.edges[at[0, 0]]
+    for mean, deviation in ((0.5, 0.2), (0.0, 1.0)):
+        before = stack.bits()
+        if (mean, deviation) == (0.0, 1.0):
+            buckets.push_prior(stack, at)
+        else:
+            even = np.zeros((places, 1), dtype=np.uint64)
+            buckets.push(stack, at, np.full((1, places), mean), np.full((1, places), deviation), even)
+        z = (buckets.centres[at[0, 0]] - mean) / deviation
+        density = math.exp(-0.5 * z * z) / (deviation * math.sqrt(2 * math.pi))
+        assert (stack.bits() - before)[0] / places == pytest.approx(-math.log2(density * width), abs=2e-3)
+
+
+def test_latents_far_from_the_prior_or_hardly_spread_are_stored_all_the_same() -> None:
+    buckets, stack = Buckets(12), Stack(3)
+    mean = np.array([[9.0, -30.0, 0.0]] * 3)
+    deviation = np.array([[0.5, 0.1, 1e-6]] * 3)
+    flips = masks(5, 1, 3, 3)
+    drawn = buckets.pop(stack, mean, deviation, flips)
+    assert abs(buckets.centres[drawn[0, 0]] - 9) < 3 and drawn[0, 1] == 0 and abs(buckets.centres[drawn[0, 2]]) < 0.01
+    buckets.push_prior(stack, drawn)
+    np.testing.assert_array_equal(buckets.pop_prior(stack, 3, 3), drawn)
+    buckets.push(stack, drawn, mean, deviation, flips)
+    np.testing.assert_allclose(stack.bits(), 0.0, atol=1e-9)
+    assert GAUSSIAN_BITS < 31  # else the heads are too small to draw well
+
+
+# ---- models ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_images_of_a_variant_come_back_or_it_says_why_not(name: str) -> None:
+    model = subject(name).known()
+    reason = why_not(model)
+    assert (reason is None) == (name in CODED), reason
+    x = digits()[0][:21]  # the last batch is smaller
+    if reason:
+        with pytest.raises(UsageError, match="cannot be stored: "):
+            compress(model, in_batches(x, 8), 8)
+        return
+    assert not model.training
+    taken, began = round_trip(model, x)
+    assert taken.shape == (21,) and began > 0 and np.isfinite(taken).all()
+
+
+@pytest.mark.parametrize("name", ["vae", "annealed_vae", "vae_gan", "ladder_vae", "nvae_lite"])
+def test_an_image_takes_minus_its_bound(name: str) -> None:
+    model, x = subject(name).known(), digits()[0][:96]
+    taken, _ = round_trip(model, x, lanes=32)
+    with torch.no_grad():
+        bound = -model.log_weights(x, k=30).double().numpy()
+    difference = taken - bound.mean(0)
+    error = math.sqrt((difference.var() + bound.var(0).mean() / 30) / len(x))
+    assert abs(difference.mean()) < 4 * error + 2e-3 * taken.mean()
+    # The bound has to be able to tell: it is far from that of other images.
+    assert 4 * error + 2e-3 * taken.mean() < 0.1 * taken.mean()
+
+
+def test_codes_of_a_grid_take_the_bound_to_a_fraction_of_a_bit() -> None:
+    model, x = subject("vq_vae").known(), digits()[0][:40]
+    with torch.no_grad():
+        bound = -model.terms(x).elbo.double().numpy()
+    np.testing.assert_allclose(round_trip(model, x, lanes=40)[0], bound, atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["vae", "ladder_vae", "vq_vae"])
+def test_bytes_are_stored_as_bits_are(name: str) -> None:
+    spec = DataSpec((1, 8, 8), "8-bit")
+    model = create_model(name, data=spec, **({"prior": {"hidden": 8}} if name == "vq_vae" else {})).eval()
+    x = torch.randint(0, 256, (12, 1, 8, 8)).float() / 255
+    x[0], x[1] = 0.0, 1.0
+    taken, _ = round_trip(model, x, lanes=6)
+    with torch.no_grad():
+        bound = -model.log_weights(x, k=200).double().mean(0).numpy()
+    assert taken.mean() == pytest.approx(bound.mean(), rel=0.05)
+
+
+def test_channels_of_bits_are_pixels_of_their_own_and_those_of_bytes_are_refused() -> None:
+    bits = create_model("vae", data=DataSpec((3, 8, 8), "binary")).eval()
+    round_trip(bits, torch.bernoulli(torch.full((10, 3, 8, 8), 0.3)))
+    assert "channels" in str(why_not(create_model("vae", data=DataSpec((3, 8, 8), "8-bit"))))
+    assert "real" in str(why_not(create_model("vae", data=DataSpec((1, 8, 8), "real"))))
+    grey = create_model("vae", data=DataSpec((1, 8, 8), "8-bit"), likelihood={"name": "bernoulli"})
+    assert "bernoulli" in str(why_not(grey))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prior": {"name": "vamp", "components": 4}}, {"prior": {"name": "flow"}},
+        {"posterior": {"name": "planar"}},
+    ],
+)  # fmt: skip
+def test_a_posterior_or_a_prior_that_is_no_gaussian_is_refused(settings: dict[str, Any]) -> None:
+    assert "not one of Gaussians" in str(why_not(create_model("vae", data=DataSpec((1, 8, 8), "binary"), **settings)))
+
+
+def test_a_learned_gaussian_prior_is_taken_into_account() -> None:
+    model: VanillaVAE = create_model("vae", data=DataSpec((1, 8, 8), "binary"), prior={"name": "diagonal"}).eval()
+    with torch.no_grad():
+        model.prior.mean.fill_(0.8)
+        model.prior.log_variance.fill_(-0.2)
+    x = torch.bernoulli(torch.full((64, 1, 8, 8), 0.3))
+    with torch.no_grad():
+        bound = -model.log_weights(x, k=100).double().mean().item()
+    assert round_trip(model, x, lanes=32)[0].mean() == pytest.approx(bound, rel=0.03)
+    with torch.no_grad():
+        assert model.terms(x).rate.mean() > 10  # the prior is far from the posterior, and that is dear
+
+
+class Boastful(VanillaVAE):
+    """Reports half of its rate, as a weight that was left in would."""
+
+    def terms(self, x: Tensor, y: Tensor | None = None):
+        found = super().terms(x, y)
+        found.rate = 0.5 * found.rate
+        return found
+
+
+def test_a_bound_that_promises_too_much_does_not_come_out_as_bits() -> None:
+    honest: VanillaVAE = create_model("vae", data=DIGITS, latent=20).eval()
+    with torch.no_grad():
+        honest.head.bias.copy_(torch.tensor([1.0, -2.0]).repeat_interleave(20))
+    boastful = Boastful(honest.spec, honest.settings).eval()
+    boastful.load_state_dict(honest.state_dict())
+    x = digits()[0]
+    taken, _ = round_trip(boastful, x, lanes=32)
+    with torch.no_grad(), noise.keyed(0, torch.arange(len(x))):
+        claimed, rate = -boastful.terms(x).elbo.double().numpy(), honest.terms(x).rate.double().sum(1).numpy()
+    assert taken.mean() - claimed.mean() == pytest.approx(0.5 * rate.mean(), rel=0.25)
+    assert rate.mean() > 15
+
+
+# ---- the metric --------------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_has_the_length_where_it_is_asked_for(mine: Path) -> None:  # noqa: F811
+    found = again(mine, None, None, "evaluate.coded=24")
+    one = found.metrics["code_length"]
+    assert (one.n, one.unit, one.better) == (24, "nats", "lower")
+    assert one.identity == {"split": "test", "images": 24, "bucket_bits": BUCKET_BITS}
+    assert one.value == pytest.approx(-found.metrics["elbo"].value, rel=0.1)
+    assert "nats an image more" in str(one.note)
+    assert again(mine).skipped["code_length"] == "evaluate.coded is 0"
+    assert again(mine, None, None, "evaluate.coded=1000").metrics["code_length"].n == 40  # all that there are
+
+
+def test_what_each_image_took_is_kept(mine: Path) -> None:  # noqa: F811
+    found = again(mine, "validation", None, "evaluate.coded=20")
+    (path,) = (file for file in (mine / "evaluations").glob("validation-*.npz") if found.key in file.name)
+    with np.load(path) as kept:
+        assert kept["code_length"].shape == (20,)
+        assert kept["code_length"].mean() == pytest.approx(found.metrics["code_length"].value, rel=1e-5)
+
+
+def test_where_other_images_come_back_there_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = subject("vae").known(), digits()[0][:30]
+    batches = Batches(Images((x * 255).byte()), batch_size=8, drop_last=False)
+    assert coding.stored(model, batches, 30) is not None
+
+    def other(*given):
+        for place, batch in enumerate(decompress(*given)):
+            batch[0, 0, 3, 3] = (1 - batch[0, 0, 3, 3]) if place == 0 else batch[0, 0, 3, 3]
+            yield batch
+
+    monkeypatch.setattr(coding, "decompress", other)
+    assert coding.stored(model, batches, 30) is None
+
+
+def test_asked_for_nothing_a_run_is_the_run_that_it_was() -> None:
+    assert "coded" not in json.dumps(resolve("vae", "synthetic").identity())
+    asked = resolve("vae", "synthetic", settings=["evaluate.coded=5"])
+    assert asked.identity() != resolve("vae", "synthetic").identity()
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_the_images_back_in_their_order(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
+    code, out, err = zoo("compress", str(mine), "images.zoo", "--lanes", "4")
+    assert code == 0, err
+    assert "40 images, read back the same" in out
+    code, out, err = zoo("decompress", str(mine), "images.zoo", "back.npz")
+    assert (code, out.strip()) == (0, "back.npz  40 images"), err
+    with np.load(tmp_path / "back.npz") as file:
+        images = file["images"]
+    from benchmarks.finished import Finished
+
+    _, x, _ = next(iter(Finished(mine).first(None, "test").sequential(40)))
+    np.testing.assert_array_equal(images, x.byte().numpy())
+
+
+def test_what_is_said_of_a_file_is_what_it_is(zoo, mine: Path) -> None:  # noqa: F811
+    code, out, _ = zoo("compress", str(mine), "a.zoo", "--images", "30", "--split", "validation", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["n"] == 30 and found["split"] == "validation"
+    assert found["sizes"]["file"] == os.path.getsize("a.zoo")
+    assert found["sizes"]["raw"] == math.ceil(30 * found["dims"] / 8)
+    assert found["elbo_bits_per_dim"] == pytest.approx(-found["elbo"] / LN2 / found["dims"])
+    assert found["net_bits_per_dim"] == pytest.approx(found["elbo_bits_per_dim"], rel=0.1)
+
+
+def test_nothing_is_written_over(zoo, mine: Path) -> None:  # noqa: F811
+    Path("there").write_text("somebody's")
+    code, _, err = zoo("compress", str(mine), "there")
+    assert code == 2 and "is there already, and is not written over" in err
+    assert Path("there").read_text() == "somebody's"
+    assert zoo("compress", str(mine), "a.zoo", "--images", "4")[0] == 0
+    Path("there.npz").write_text("somebody's")
+    assert zoo("decompress", str(mine), "a.zoo", "there.npz")[0] == 2
+    assert Path("there.npz").read_text() == "somebody's"
+
+
+def test_a_file_that_is_not_whole_is_refused_in_a_sentence(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("compress", str(mine), "a.zoo", "--images", "12")[0] == 0
+    whole = Path("a.zoo").read_bytes()
+    broken = {
+        "empty": b"", "other": b"PK\x03\x04" + whole, "magic": whole[:8], "head": whole[:60], "cut": whole[:-1],
+        "heads": whole[: len(whole) // 2], "more": whole + b"\0", "json": whole[:14] + b"\0\0\0" + whole[17:],
+    }  # fmt: skip
+    for name, content in broken.items():
+        Path(name).write_bytes(content)
+        code, out, err = zoo("decompress", str(mine), name, "out.npz")
+        assert (code, out) == (2, ""), name
+        assert err.startswith(f"zoo: {name} ") and err.count("\n") == 1, (name, err)
+        assert not Path("out.npz").exists()
+    code, _, err = zoo("decompress", str(mine), "nowhere", "out.npz")
+    assert code == 2 and "nowhere cannot be read" in err
+
+
+def test_bits_that_changed_or_another_machine_are_noticed(zoo, mine: Path) -> None:  # noqa: F811
+    assert zoo("compress", str(mine), "a.zoo", "--images", "12")[0] == 0
+    content = bytearray(Path("a.zoo").read_bytes())
+    content[-9] ^= 4
+    Path("a.zoo").write_bytes(content)
+    code, _, err = zoo("decompress", str(mine), "a.zoo", "out.npz")
+    assert code == 1 and "cannot be read here" in err and err.count("\n") == 1
+    assert not Path("out.npz").exists()
+
+
+def test_another_model_is_refused_before_anything_is_read(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("compress", str(mine), "a.zoo", "--images", "4")[0] == 0
+    trained(tmp_path / "other", "vae", "synthetic", "train.epochs=0")
+    code, _, err = zoo("decompress", str(tmp_path / "other"), "a.zoo", "out.npz")
+    assert code == 2 and "was written with another model" in err
+
+
+def test_a_model_that_cannot_store_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811
+    trained(tmp_path / "flow", "flow_vae", "synthetic", "train.epochs=0")
+    code, _, err = zoo("compress", str(tmp_path / "flow"), "a.zoo")
+    assert code == 2 and "this flow_vae cannot be stored" in err and not Path("a.zoo").exists()
+    code, _, err = zoo("compress", str(tmp_path / "nowhere"), "a.zoo")
+    assert code == 2 and err.count("\n") == 1
+
+
+def test_networks_that_compute_something_else_the_second_time_write_nothing(
+    zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    original = storing.decompress
+
+    def other(model: VAE, message: Any):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.5)
+        return original(model, message)
+
+    monkeypatch.setattr(storing, "decompress", other)
+    code, _, err = zoo("compress", str(mine), "a.zoo", "--images", "8")
+    assert code == 1 and "do not compute the same twice" in err and not Path("a.zoo").exists()
