@@ -21,8 +21,8 @@ from tests.test_evaluate_again import again, mine, trained  # noqa: F401  (a fix
 from zoo import create_model, list_models, noise
 from zoo.coding import compress, decompress, why_not
 from zoo.coding.bits_back import BUCKET_BITS
-from zoo.coding.masses import GAUSSIAN_BITS, TABLE_BITS, Buckets, pop_symbols, push_symbols, tables
-from zoo.coding.stack import Stack, masks
+from zoo.coding.masses import GAUSSIAN_BITS, TABLE_BITS, Buckets, masks, pop_symbols, push_symbols, tables
+from zoo.coding.stack import Stack
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
@@ -125,6 +125,17 @@ def test_popped_buckets_are_draws_of_the_gaussian_and_pushing_them_undoes_it() -
     np.testing.assert_allclose(stack.bits(), before, atol=1e-9)
     buckets.push_prior(stack, drawn)
     np.testing.assert_array_equal(buckets.pop_prior(stack, rows, places), drawn)
+
+
+def test_drawing_from_a_prior_and_storing_what_was_drawn_costs_next_to_nothing() -> None:
+    # As a latent variable does that says nothing of the image: hundreds of them must not add up.
+    rows, places, buckets, stack = 200, 300, Buckets(12), Stack(200)
+    before = stack.bits()
+    drawn = buckets.pop(stack, np.zeros((rows, places)), np.ones((rows, places)), masks(0, 0, places, rows))
+    buckets.push_prior(stack, drawn)
+    each = (stack.bits() - before) / places
+    assert abs(each.mean()) < 2.5e-4 + 4 * each.std() / math.sqrt(rows)
+    assert each.std() / math.sqrt(rows) < 2e-4
 
 
 def test_a_bucket_costs_the_logarithm_of_its_density_times_its_width() -> None:
@@ -370,6 +381,26 @@ def test_bits_that_changed_or_another_machine_are_noticed(zoo, mine: Path) -> No
     code, _, err = zoo("decompress", str(mine), "a.zoo", "out.npz")
     assert code == 1 and "cannot be read here" in err and err.count("\n") == 1
     assert not Path("out.npz").exists()
+
+
+def test_a_file_is_read_with_as_many_threads_as_it_was_written(
+    zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def noted(*given):
+        seen.append(torch.get_num_threads())
+        yield from decompress(*given)
+
+    try:
+        torch.set_num_threads(2)
+        assert zoo("compress", str(mine), "a.zoo", "--images", "4")[0] == 0
+        torch.set_num_threads(1)
+        monkeypatch.setattr(storing, "decompress", noted)
+        assert zoo("decompress", str(mine), "a.zoo", "a.npz")[0] == 0
+        assert (seen, torch.get_num_threads()) == ([2], 1)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_another_model_is_refused_before_anything_is_read(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.coding.masses import Buckets, pop_symbol, pop_symbols, push_symbols, tables
-from zoo.coding.stack import Stack, masks
+from zoo.coding.masses import Buckets, masks, pop_symbol, pop_symbols, push_symbols, tables
+from zoo.coding.stack import Stack
 from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.errors import UsageError
 from zoo.likelihoods import Likelihood

@@ -23,6 +23,12 @@ GAUSSIAN_BITS = 26
 WIDTH = 3.0
 
 
+def masks(batch: int, level: int, places: int, rows: int) -> Words:
+    """Random numbers (places, rows) of `GAUSSIAN_BITS` for `Stack.flip`, of a layer of latents of a batch of images."""
+    raw = np.random.Philox(key=[batch, level]).random_raw(places * rows)
+    return (raw >> np.uint64(64 - GAUSSIAN_BITS)).reshape(places, rows)
+
+
 def tables(probabilities: Floats) -> Words:
     """Where the mass of each of V symbols starts out of 2^`TABLE_BITS`, uint64 (..., V + 1), for probabilities
     (..., V), which add up to one but for rounding."""

@@ -20,12 +20,6 @@ MASK = np.uint64(0xFFFFFFFF)
 ROOM = 1024
 
 
-def masks(batch: int, level: int, places: int, rows: int) -> Words:
-    """Random numbers (places, rows) below 2^31 for `Stack.flip`, of a layer of latents of a batch of images."""
-    raw = np.random.Philox(key=[batch, level]).random_raw(places * rows)
-    return (raw >> np.uint64(64 - LOWEST)).reshape(places, rows)
-
-
 class Stack:
     """``lanes`` stacks; an operation on m values is of the first m of them.
 
@@ -97,7 +91,8 @@ class Stack:
             heads[low] = (heads[low] << WORD) | self.words[low, self.used[low]].astype(np.uint64)
 
     def flip(self, mask: Words) -> None:
-        """Flip bits of the first m heads, those of a mask (m,) below 2^31; once more, and they are as they were."""
+        """Flip bits of the first m heads, those of a mask (m,), which is less than 2^31; flipped again they are as they
+        were. It costs bits where the mask goes far up: heads are as often in [2^31, 2^32) as in [2^62, 2^63)."""
         self.heads[: len(mask)] ^= mask
 
     def _begin(self, lane: int) -> None:
