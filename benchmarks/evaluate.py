@@ -174,6 +174,8 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     if hasattr(run.model, "quantiser"):
         used, share = likelihood.codebook(run.model, batches)
         identity = {"split": config.split, "codes": run.model.quantiser.codes}
+        if depth := getattr(run.model.quantiser, "depth", None):
+            identity["depth"] = depth
         out.metrics["codebook_perplexity"] = entry(Estimate(used, None, n), None, identity)
         out.metrics["codebook_use"] = entry(Estimate(share, None, n), "higher", identity)
     if found := choices(run.model, batches):

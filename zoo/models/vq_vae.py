@@ -2,7 +2,9 @@
 
 Paper: van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017,
 https://arxiv.org/abs/1711.00937; quantiser ``fsq``: Mentzer et al., Finite Scalar Quantization, ICLR 2024,
-https://arxiv.org/abs/2309.15505.
+https://arxiv.org/abs/2309.15505; ``residual``: Lee et al., Autoregressive Image Generation using Residual Quantization,
+CVPR 2022, https://arxiv.org/abs/2203.01941; ``lfq``: Yu et al., Language Model Beats Diffusion - Tokenizer is Key to
+Visual Generation, ICLR 2024, https://arxiv.org/abs/2310.05737.
 Official code: https://github.com/google-deepmind/sonnet, examples/vqvae_example.ipynb.
 Where we differ: the codebook's moving averages count in shares of the batch, and codes that nobody uses are restarted
 (`zoo.quantisers`); distortion is minus the log-likelihood in nats and commitment a sum over the grid, not two means;
@@ -33,7 +35,7 @@ from zoo.quantisers import Quantised, QuantiserSettings, code_counts, make_quant
 
 
 class VQSettings(Settings):
-    latent: int = Field(16, ge=1, description="numbers in a code's vector (fsq: has one for each of its levels)")
+    latent: int = Field(16, ge=1, description="numbers in a code's vector (fsq has one a level, lfq one a bit)")
     channels: tuple[Width, ...] = Field(
         (16, 32), min_length=1, description="channels of each halving of the resolution"
     )
@@ -61,7 +63,7 @@ class VQVAE(VAE):
         self.encoder = _encoder(settings, channels, self.quantiser.size)
         self.likelihood = make_likelihood(settings.likelihood, spec)
         self.decoder = _decoder(settings, self.quantiser.size, self.likelihood.channels(channels))
-        self.prior = CodePrior(settings.prior, self.grid, self.quantiser.codes)
+        self.prior = CodePrior(settings.prior, self.grid, self.quantiser.codes, self.quantiser.depth)
         # A third faster on a CPU, and what tensor cores want.
         self.to(memory_format=torch.channels_last)
 
@@ -77,19 +79,23 @@ class VQVAE(VAE):
         return self.decoder(vectors)[:, :, : self.spec.shape[1], : self.spec.shape[2]]
 
     def codes(self, x: Tensor) -> Tensor:
-        """(B, h, w) int64: the codes of images."""
+        """(B, h, w) int64: the codes of images; (B, h, w, depth) of a residual quantiser."""
         return self.quantiser(self.encode(x)).codes
+
+    @property
+    def couples_examples(self) -> bool:
+        return self.quantiser.couples_examples
 
     # ---- the contract ----------------------------------------------------------------------------------------------
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
-        """As `VAE.terms`, with aux ``codes`` (B, h, w), ``commitment`` (B,) and the batch's ``perplexity`` ()."""
+        """As `VAE.terms`, with aux ``codes`` as of `codes`, ``commitment`` (B,) and the batch's ``perplexity`` ()."""
         q = self.quantiser(self.encode(x))
         return self._terms(x, q, -self.prior.log_prob(q.codes).unsqueeze(1))
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """Distortion and commitment for the autoencoder, then the rate for the prior; both where nobody says how far
-        the training is."""
+        """Distortion, commitment and what else the quantiser asks for of the autoencoder, then the rate of the prior;
+        both where nobody says how far the training is."""
         stage = self.stage_of(progress)
         fits_codes, fits_prior = stage != "prior", stage != "vae"
         with contextlib.nullcontext() if fits_codes else torch.no_grad():
@@ -102,6 +108,8 @@ class VQVAE(VAE):
         losses = {}
         if fits_codes:
             losses["vae"] = (terms.distortion + q.commitment).mean()
+            if (penalty := self.quantiser.penalty(z)) is not None:
+                losses["vae"] = losses["vae"] + penalty
         if fits_prior:
             terms.rate = -self.prior.log_prob(q.codes).unsqueeze(1)
             losses["prior"] = terms.rate.mean()

@@ -12,27 +12,40 @@ from zoo.settings import Frozen, ReadBy
 
 
 class QuantiserSettings(Frozen):
-    """``vq``: a codebook that follows the encoder; ``fsq``: fixed levels, nothing to learn and nothing to collapse.
+    """``vq``: a codebook that follows the encoder; ``fsq``: fixed levels, nothing to learn and nothing to collapse;
+    ``residual``: a codebook that is used several times at each place; ``lfq``: signs.
 
     Attributes:
-        codes: vq, the number of codes. Few are best for the ELBO of small black-and-white images: more of them store
-            the noise of the pixels, which costs more nats of rate than it saves of distortion. Colour wants hundreds.
-        decay: vq, of the moving averages that the codebook is made of.
-        commitment: vq, beta: the weight of |z - e|^2, which keeps the encoder near its codes.
-        restart_below: vq, a code used less than this times its fair share moves to a vector of the batch; 0 never.
+        codes: vq and residual, the number of codes. Few are best for the ELBO of small black-and-white images: more of
+            them store the noise of the pixels, which costs more nats of rate than it saves of distortion. Colour wants
+            hundreds.
+        decay: vq and residual, of the moving averages that the codebook is made of.
+        commitment: beta: the weight of |z - e|^2, which keeps the encoder near its codes.
+        restart_below: vq and residual, a code used less than this times its fair share moves to a vector of the batch;
+            0 never.
         levels: fsq, the number of levels of each dimension; there are prod(levels) codes.
+        depth: residual, the number of codes at each place; none is 2.
+        bits: lfq, the number of signs; there are 2 ** bits codes; none is 4.
+        entropy: lfq, of the penalty of codes that are unsure or not all used.
     """
 
     read_by: ClassVar[ReadBy] = {
-        **dict.fromkeys(("codes", "decay", "commitment", "restart_below"), ("vq",)), "levels": ("fsq",)
-    }
+        **dict.fromkeys(("codes", "decay", "restart_below"), ("vq", "residual")),
+        "commitment": ("vq", "residual", "lfq"), "levels": ("fsq",), "depth": ("residual",), "bits": ("lfq",),
+        "entropy": ("lfq",),
+    }  # fmt: skip
 
-    name: Literal["vq", "fsq"] = "vq"
+    name: Literal["vq", "fsq", "residual", "lfq"] = "vq"
     codes: int = Field(4, ge=1)
     decay: float = Field(0.97, ge=0, lt=1)
-    commitment: float = Field(0.25, ge=0, description="vq: weight of |z - e|^2 in training")
+    commitment: float = Field(0.25, ge=0, description="all but fsq: weight of |z - e|^2 in training")
     restart_below: float = Field(0.03, ge=0, lt=1)
     levels: tuple[Annotated[int, Field(ge=2)], ...] = Field((8, 6, 5), min_length=1)
+    depth: int | None = Field(None, ge=1)
+    bits: int | None = Field(None, ge=1, le=18)
+    entropy: float | None = Field(
+        None, ge=0, description="lfq: weight of the penalty of codes that are unsure or not all used; none is 0.1"
+    )
 
 
 @dataclass
@@ -41,7 +54,7 @@ class Quantised:
 
     Attributes:
         vectors: (B, D, h, w), the codes' vectors, whose gradient to z is that of z itself (of tanh(z) with fsq).
-        codes: (B, h, w) int64 in [0, K).
+        codes: (B, h, w) int64 in [0, K); (B, h, w, depth) where a place has several.
         commitment: (B,) the term that keeps z near its codes, summed over the grid; 0 without one.
     """
 
@@ -51,17 +64,28 @@ class Quantised:
 
 
 class Quantiser(nn.Module):
-    """Attributes: ``size``, the D of its vectors; ``codes``, their number K."""
+    """Attributes:
+    size: the D of its vectors.
+    codes: their number K.
+    depth: how many codes a place has, in a dimension of their own; None is one, without that dimension.
+    couples_examples: whether it has a `penalty`.
+    """
 
     size: int
     codes: int
+    depth: int | None = None
+    couples_examples: bool = False
 
     def forward(self, z: Tensor) -> Quantised:
         raise NotImplementedError
 
     def embed(self, codes: Tensor) -> Tensor:
-        """The vectors of codes: (B, h, w) int64 to (B, D, h, w)."""
+        """The vectors of codes: (B, h, w) or (B, h, w, depth) int64 to (B, D, h, w)."""
         raise NotImplementedError
+
+    def penalty(self, z: Tensor) -> Tensor | None:
+        """What training adds to the loss of a batch as a whole, 0-dim and weighed; None is nothing."""
+        return None
 
     def initialise(self, z: Tensor) -> None:
         """Start from a large batch of encoder outputs."""

@@ -66,21 +66,25 @@ class VectorQuantiser(Quantiser):
     def initialise(self, z: Tensor) -> None:
         """Spread the codes over the vectors of a batch: each is drawn in proportion to its squared distance from those
         already chosen (k-means++, Arthur and Vassilvitskii 2007). Drawn evenly, most would be the background."""
-        rows = as_rows(z)
-        rows = rows[torch.randperm(len(rows), device=rows.device)[:SHOWN]]
+        self._spread(shown(z), 0, self.codes)
+        self._restart()
+
+    def _spread(self, rows: Tensor, start: int, stop: int) -> None:
         far = torch.ones_like(rows[:, 0])
-        for code in range(self.codes):
+        for code in range(start, stop):
             chosen = rows[torch.multinomial(far.clamp_min(1e-30), 1)[0]]
             self.codebook[code] = chosen
             distance = (rows - chosen).square().sum(1)
-            far = distance if code == 0 else torch.minimum(far, distance)
+            far = distance if code == start else torch.minimum(far, distance)
+
+    def _restart(self) -> None:
         self.cluster_size.fill_(1.0)
         self.cluster_sum.copy_(self.codebook)
 
     @torch.no_grad()
     @full_precision
     def observe(self, z: Tensor, codes: Tensor) -> None:
-        rows = as_rows(z)
+        rows = self._chosen_for(z, codes)
         # A product with the one-hot matrix instead of a scatter: on a GPU the latter adds in no fixed order, and a
         # resumed run would not be the same run.
         hot = torch.zeros(len(rows), self.codes, dtype=rows.dtype, device=rows.device)
@@ -89,6 +93,10 @@ class VectorQuantiser(Quantiser):
         if self._observed is not None:
             found = tuple(part + before for part, before in zip(found, self._observed, strict=True))
         self._observed = found
+
+    def _chosen_for(self, z: Tensor, codes: Tensor) -> Tensor:
+        # (N, D): what each of the codes was the nearest to, those of an image one after the other.
+        return as_rows(z)
 
     def _load_from_state_dict(self, *given: Any) -> None:
         # What a step counted that never came to its end is not of the step that comes after other weights.
@@ -120,3 +128,9 @@ class VectorQuantiser(Quantiser):
         self.cluster_size.copy_(torch.where(finite, size, self.cluster_size))
         self.cluster_sum.copy_(torch.where(finite, total, self.cluster_sum))
         self.updates += finite
+
+
+def shown(z: Tensor) -> Tensor:
+    """(N, D): vectors of a batch (B, D, h, w), in random order, no more than a codebook is started from."""
+    rows = as_rows(z)
+    return rows[torch.randperm(len(rows), device=rows.device)[:SHOWN]]
