@@ -25,7 +25,7 @@ class QuantiserSettings(Frozen):
             0 never.
         levels: fsq, the number of levels of each dimension; there are prod(levels) codes.
         depth: residual, the number of codes at each place; none is 2.
-        bits: lfq, the number of signs; there are 2 ** bits codes; none is 4.
+        bits: lfq, the number of signs; there are 2^bits codes; none is 4.
         entropy: lfq, of the penalty of codes that are unsure or not all used.
     """
 
