@@ -71,7 +71,9 @@ def alone(folder: Path, arguments: list[str]) -> None:
     assert wait(fork(folder, *arguments)) == 0, (folder / "said").read_text()[-2000:]
 
 
-@pytest.mark.parametrize(("variant", "settings"), [("vae", SETTINGS), ("vq_vae", CONV)])
+@pytest.mark.parametrize(
+    ("variant", "settings"), [("vae", SETTINGS), ("vq_vae", CONV), ("vq_vae", (*CONV, "quantiser.name=residual"))]
+)
 def test_two_processes_give_what_one_gives(tmp_path: Path, variant: str, settings: tuple[str, ...]) -> None:
     alone(tmp_path, words(variant, "one", settings))
     codes = [wait(child) for child in together(tmp_path, words(variant, "two", settings))]
