@@ -16,6 +16,7 @@ import click
 from benchmarks.commands import options
 from benchmarks.commands.bench import bench, leaderboard, measure
 from benchmarks.commands.check import check
+from benchmarks.commands.choose import choose
 from benchmarks.commands.compare import compare
 from benchmarks.commands.compress import compress, decompress
 from benchmarks.commands.draw import interpolate, reconstruct, sample, traverse
@@ -69,6 +70,7 @@ def zoo(context: click.Context) -> None:
     zoo bench quick            every variant on MNIST, then the board
     zoo train vae --out DIR    one run
     zoo evaluate DIR           a finished run again, on other images or with more samples
+    zoo choose SUITE           the best value of a setting, by validation images
     zoo compare A B            which of two is better, and by how much
     zoo compress RUN FILE      images in as many bits as the bound says
     zoo rank RUN RUN ...       how far seeds agree on their codes: disentanglement without labels
@@ -158,7 +160,7 @@ def doctor(as_json: bool) -> None:
 
 
 for command in (
-    *(bench, evaluate, measure, leaderboard, reproduce, compare, rank, list_, show, new, check),
+    *(bench, evaluate, measure, leaderboard, reproduce, choose, compare, rank, list_, show, new, check),
     *(sample, reconstruct, traverse, interpolate, export, score, fid, compress, decompress),
 ):
     zoo.add_command(command)

@@ -71,7 +71,7 @@ def test_a_worker_that_failed_fails_the_command_and_names_what_was_asked(
     cells = smoke(seeds=(0, 1))
     monkeypatch.setattr(workers, "run", lambda *_: [exit_codes.DONE, exit_codes.FAILED])
     with pytest.raises(ZooError, match="a worker process ended early"):
-        bench._run_all(cells, cells, places, "cpu", "disabled", "2")
+        bench.run_all(cells, cells, places, "cpu", "disabled", "2")
     words = ["bench", "my suite.yaml", "--jobs", "2"]
     monkeypatch.setattr(sys, "argv", ["zoo", *words, "--jobs", "1", "--worker", "0"])
     assert cli._again() == "zoo bench 'my suite.yaml' --jobs 2"
@@ -177,7 +177,7 @@ def test_a_gpu_that_is_lost_ahead_is_left_to_another_process(places: Places, mon
     monkeypatch.setattr(precision, "choose", lambda *_: Compute(torch.device("cuda")))
     monkeypatch.setattr(workers, "run", lambda arguments, count, *_: started.append(count) or [0] * count)
     cells, ran = smoke(seeds=(0, 1)), []
-    bench._run_all(cells, cells, places, "cuda", "disabled", "1")
+    bench.run_all(cells, cells, places, "cuda", "disabled", "1")
     assert started == [1]
     # A command without workers ends, and blames no cell.
     monkeypatch.setattr(together, "train_beside", fails)

@@ -394,7 +394,7 @@ def test_on_a_gpu_cells_are_trained_ahead_once_whoever_evaluates_them(
     monkeypatch.setattr(workers, "run", lambda arguments, count, *_: happened.append(f"{count} workers") or [0] * count)
     cells = matrix.plan(suite_named("quick"))
     places = matrix.Places(tmp_path / "board", tmp_path / "runs")
-    bench._run_all(cells, cells, places, "cuda", "disabled", str(jobs))
+    bench.run_all(cells, cells, places, "cuda", "disabled", str(jobs))
     assert happened == ["ahead", "cells" if jobs == 1 else "3 workers"]
     bench._run(cells, places, "cuda", "disabled", orphaned=lambda: False)  # what each of the workers does
     assert happened[2:] == ["cells"]

@@ -46,17 +46,13 @@ def bench(
     from benchmarks import matrix
     from benchmarks.suite import suite_named
 
-    if (os.environ.get("WORLD_SIZE") or "1") != "1":
-        raise UsageError("a suite runs one cell a process: under torchrun there is only `zoo train`.")
-    if seeds is not None and chosen:
-        raise UsageError("give --seeds N or --seed K, not both.")
+    every = seeds_of(seeds, chosen)
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
-    every = tuple(range(seeds)) if seeds else chosen
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
     cells = matrix.plan(wanted, *names, every, options.swept(sweep))
     if sweep or plan:
-        _check_settings(cells)
+        check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
         more = options.given(click.get_current_context())
@@ -66,28 +62,17 @@ def bench(
             for planned in cells:
                 click.echo(planned.command + more)
         return
-    if jobs != "auto" and not (jobs.isdecimal() and len(jobs) < 10 and int(jobs)):
-        raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
+    check_jobs(jobs)
     if worker is not None:
-        from benchmarks.running import workers
-        from zoo.training.trainer import Stopped
-
-        os.environ["ZOO_BAR"] = str(worker)
-        parent = os.getppid()
-        try:
-            _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
-        except matrix.DeviceLost:
-            raise click.exceptions.Exit(workers.RESTART) from None
-        except Stopped:  # how to go on is said once, by the one that started the workers
-            raise click.exceptions.Exit(INTERRUPTED) from None
+        work(cells, places, device, wandb_mode, worker)
         return
     with matrix.then(lambda: matrix.write_board(places), places):
         todo = [planned for planned in cells if not matrix.over(planned, places)]
-        _check_settings(todo)
+        check_settings(todo)
         if todo and on == "ray":
             _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
         elif todo:
-            _run_all(todo, cells, places, device, wandb_mode, jobs)
+            run_all(todo, cells, places, device, wandb_mode, jobs)
     records = [found for planned in cells if (found := matrix.recorded(planned, places))]
     _echo_records(records, places.page, as_json)
     if any(made.status != "done" for made in records):
@@ -162,7 +147,40 @@ def leaderboard(board: Path, as_json: bool) -> None:
     _echo_records(records, path, as_json)
 
 
-def _run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
+def seeds_of(seeds: int | None, chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """What ``--seeds N`` or ``--seed K`` asks for, nothing for those of the suite; `UsageError` for both, and where a
+    process is one of several, of which a suite has none."""
+    if (os.environ.get("WORLD_SIZE") or "1") != "1":
+        raise UsageError("a suite runs one cell a process: under torchrun there is only `zoo train`.")
+    if seeds is not None and chosen:
+        raise UsageError("give --seeds N or --seed K, not both.")
+    return tuple(range(seeds)) if seeds else chosen
+
+
+def check_jobs(jobs: str) -> None:
+    """Raise `UsageError` where ``--jobs`` is neither auto nor a number of processes."""
+    if jobs != "auto" and not (jobs.isdecimal() and len(jobs) < 10 and int(jobs)):
+        raise UsageError(f"--jobs is auto or a number from 1, not '{jobs}'.")
+
+
+def work(cells: list[Any], places: Any, device: str, wandb_mode: str, worker: int) -> None:
+    """Run, as the worker of that number, the cells that no other one takes; how it ended is its exit code."""
+    from benchmarks import matrix
+    from benchmarks.running import workers
+    from zoo.training.trainer import Stopped
+
+    os.environ["ZOO_BAR"] = str(worker)
+    parent = os.getppid()
+    try:
+        _run(cells, places, device, wandb_mode, orphaned=lambda: os.getppid() != parent)
+    except matrix.DeviceLost:
+        raise click.exceptions.Exit(workers.RESTART) from None
+    except Stopped:  # how to go on is said once, by the one that started the workers
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
+    """Run ``todo``, the ones of ``cells`` that are not done, here or in workers, each of which is this same command."""
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.running import ahead, attempts, workers
@@ -247,8 +265,8 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
     }
 
 
-def _check_settings(cells: list[Any]) -> None:
-    # What a suite or a sweep asks for is said to be wrong before anything is trained.
+def check_settings(cells: list[Any]) -> None:
+    """Raise `UsageError` for what a suite or a sweep asks for and is wrong, before anything is trained."""
     from zoo.models import check_settings
 
     for planned in cells:

@@ -13,6 +13,7 @@ from benchmarks.commands import options
 from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
+    from benchmarks.record import Record
     from benchmarks.report.against import Difference
     from benchmarks.report.compare import Estimate
 
@@ -30,9 +31,10 @@ ONE_SEED = "1, 1: over test images alone; another seed of either may turn it rou
 @click.argument("a")
 @click.argument("b")
 @click.option("--suite", "only", help="Only of this suite.")
+@click.option("--chosen", multiple=True, type=options.Place(), help="A file of `zoo choose --out`: only what it names.")
 @options.board("Folder of the records.")
 @options.as_json
-def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> None:
+def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: Path, as_json: bool) -> None:
     """Say by how much A is apart from B, two rows of the board, and which is better beyond the errors. Or two files of
     `zoo evaluate` (that end in .json): of two runs on the same images."""
     from benchmarks import record
@@ -43,9 +45,9 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
 
     records, width = board / "records", terminal.screen_width()
     if a.endswith(ENDING) or b.endswith(ENDING):
-        found, a, b = _of_files(a, b, only)
+        found, a, b = _of_files(a, b, only, chosen)
     else:
-        found = against(record.read_all(records), a, b, only, records)
+        found = against(_only_chosen(record.read_all(records), chosen, records), a, b, only, records)
     if as_json:
         rows = [
             {
@@ -90,13 +92,28 @@ def compare(a: str, b: str, only: str | None, board: Path, as_json: bool) -> Non
         click.echo(ONE_SEED)
 
 
-def _of_files(a: str, b: str, only: str | None) -> tuple[list[Difference], str, str]:
+def _only_chosen(records: list[Record], files: tuple[Path, ...], folder: Path) -> list[Record]:
+    """Those that one of the files of `zoo choose` names; all where there is no such file."""
+    if not files:
+        return records
+    from benchmarks.choose import chosen_in
+
+    names = {name for file in files for name in chosen_in(file)}
+    found = {f"{one.cell.group}/{one.cell.stem}.json": one for one in records}
+    if gone := sorted(names - found.keys()):
+        raise UsageError(f"{gone[0]} was chosen, and is not in {folder}: --board says where it is.")
+    return [found[name] for name in sorted(names)]
+
+
+def _of_files(a: str, b: str, only: str | None, chosen: tuple[Path, ...]) -> tuple[list[Difference], str, str]:
     """The differences between two evaluations, and what they are called."""
     from benchmarks import evaluated
     from benchmarks.report.against import against
 
     if only is not None:
         raise UsageError("a file of `zoo evaluate` is of no suite: leave out --suite.")
+    if chosen:
+        raise UsageError("--chosen is of rows of the board, and a file of `zoo evaluate` is none: leave it out.")
     try:
         one, two = (evaluated.read(Path(name)) for name in (a, b))
     except ZooError as error:

@@ -458,7 +458,7 @@ def test_any_command_line(command: str, given_words: list[tuple[str, ...]]) -> N
             raise ZooError("not done in this test.")
 
         patch.setattr(single, "run", nothing)
-        patch.setattr("benchmarks.commands.bench._run_all", nothing)
+        patch.setattr("benchmarks.commands.bench.run_all", nothing)
         patch.setattr("benchmarks.running.amend.amend", nothing)
         patch.setattr("zoo.data.fetch.fetch_asset", nothing)
         patch.setattr("benchmarks.metrics.weights.fetched", nothing)

@@ -222,7 +222,7 @@ def test_a_setting_that_a_variant_lacks_is_said_before_anything_is_trained(
 
 def test_every_variant_of_a_suite_that_ships_has_the_settings_it_is_given() -> None:
     for suite in suites().values():
-        bench._check_settings(matrix.plan(suite))
+        bench.check_settings(matrix.plan(suite))
 
 
 def test_a_variant_that_cannot_be_loaded_fails_its_own_cells_alone(
