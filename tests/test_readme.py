@@ -27,6 +27,7 @@ def commands() -> list[str]:
 
 SHORT = {
     "bench quick": "bench smoke",
+    "choose quick": "choose smoke",
     "--data mnist": "--data synthetic",
     "train.epochs=5": "train.epochs=1 --set evaluate.quality_samples=0",
 }

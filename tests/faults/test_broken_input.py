@@ -433,7 +433,7 @@ def test_a_map_that_is_there_takes_no_lock_and_one_that_does_not_fit_is_not_begu
 
 # ---- the command line ------------------------------------------------------------------------------------------------
 
-COMMANDS = ["list", "show", "train", "bench", "leaderboard", "score", "fid", "measure", "fetch", "frob", ""]
+COMMANDS = ["list", "show", "train", "bench", "choose", "leaderboard", "score", "fid", "measure", "fetch", "frob", ""]
 WORDS = [
     "vae", "vq_vae", "variants", "mnist", "synthetic", "quick", "smoke", "smoke.yaml", "fid", "mig", "--json", "--plan",
     "--missing", "--seed", "--seeds", "--set", "--out", "--jobs", "--data", "--variants", "--datasets", "--device",
