@@ -286,8 +286,7 @@ def choose(sweep: Sweep, records: Sequence[Record], found: Evaluations, by: str)
     chosen, on_test = (
         None if one is None else judged[values.index(one)] for one in (best, _best(values, column, "test"))
     )
-    (images,) = {made.images for made, _ in again.values()}
-    group = records[0].cell.group
+    images, group = next(made.images for made, _ in again.values()), records[0].cell.group
     return Choice(group, sweep.dataset, sweep.variant, column, twin, images, judged, chosen, on_test)
 
 

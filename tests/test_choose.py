@@ -66,12 +66,12 @@ def evaluation(made: Record, name: str, value: float, stderr: float | None, n: i
     )  # fmt: skip
 
 
-def chosen(
+def runs_of(
     folder: Path, values: dict[str, list[tuple[float, float]]], name: str = "elbo", stderr: float | None = 0.1,
     lost: Any = (), variant: str = "beta_vae", apart: dict[str, np.ndarray] | None = None, **changes: Any,
-) -> Choice:  # fmt: skip
-    """What is chosen where the runs of each value came to (validation, test) a seed. ``lost`` has (value, seed) of runs
-    that failed, ``apart`` what the images of a value come to beside their mean."""
+) -> tuple[Sweep, list[Record], choose.Evaluations]:  # fmt: skip
+    """The runs of values that came to (validation, test) a seed. ``lost`` has (value, seed) of runs that failed,
+    ``apart`` what the images of a value come to beside their mean."""
     records, found, cells = [], {}, {}
     for beta, numbers in values.items():
         for seed, (validation, test) in enumerate(numbers):
@@ -87,7 +87,12 @@ def chosen(
                     np.savez(path.with_suffix(".npz"), **{name: np.float32(validation + apart[beta])})
             records.append(made)
             cells.setdefault(f"beta={beta}", []).append(Planned(made.cell, RunConfig(variant=variant), ""))
-    return choose.choose(Sweep(variant, "mnist", cells), records, found, name)
+    return Sweep(variant, "mnist", cells), records, found
+
+
+def chosen(folder: Path, values: Any, name: str = "elbo", *rest: Any, **more: Any) -> Choice:
+    """What is chosen of `runs_of` the same."""
+    return choose.choose(*runs_of(folder, values, name, *rest, **more), name)
 
 
 def verdicts(one: Choice) -> list[str]:
@@ -216,6 +221,18 @@ def test_the_name_of_a_metric_may_be_how_one_begins_and_not_how_two_do(tmp_path:
         choose.choose(asked, records, apart, "nll_iwae_64")
     lacks = found | {cell: (one.model_copy(update={"metrics": {"fd_two": one.metrics["fd_two"]}}), path)}
     assert verdicts(choose.choose(asked, records, lacks, "nll_iwae_64")) == [MISSING, "chosen"]
+
+
+def test_values_of_two_sets_of_one_name_are_not_compared(tmp_path: Path) -> None:
+    values = {"1": [(-91.0, -91.0)], "2": [(-90.0, -90.0)]}
+    sweep, records, found = runs_of(tmp_path, values)
+    (cell, (one, path)), *_ = found.items()
+    other = one.data.model_copy(update={"sha256": "ef" * 32})
+    with pytest.raises(UsageError, match="not measured on the same validation images: 'mnist' was another set"):
+        choose.choose(sweep, records, found | {cell: (one.model_copy(update={"data": other}), path)}, "elbo")
+    with pytest.raises(UsageError, match="not measured on the same test images"):
+        choose.choose(sweep, [records[0].model_copy(update={"data": other}), records[1]], found, "elbo")
+    assert choose.choose(sweep, records, found, "elbo").chosen.setting == "beta=2"
 
 
 # ---- what is planned, and what is refused ---------------------------------------------------------------------------
