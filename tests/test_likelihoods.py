@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from pydantic import ValidationError
+from scipy import stats
 from torch import Tensor
 
 from zoo import likelihoods, noise
@@ -15,6 +16,7 @@ from zoo.data.images import DataSpec
 from zoo.likelihoods import (
     LIKELIHOODS,
     Bernoulli,
+    BetaBinomial,
     DiscretisedLogistic,
     Laplace,
     Likelihood,
@@ -561,6 +563,84 @@ def test_narrow_logistic_mean_is_within_half_a_byte(centre: float) -> None:
     params = torch.tensor([0.0, centre, -7.0])
     mean = (every_byte(likelihood, params).exp() * torch.arange(256) / 255.0).sum()
     assert (likelihood.mean(params.view(1, -1, 1, 1)).squeeze() - mean).abs() < 0.5 / 255
+
+
+# ---- beta-binomial -------------------------------------------------------------------------------------------
+
+#: of alpha and of beta: their logarithms, from one bound to the other
+LOGS = (-15.0, -6.0, -1.0, 0.0, 2.0, 5.0, 9.0, 15.0)
+
+
+@pytest.mark.parametrize("log_beta", LOGS)
+@pytest.mark.parametrize("log_alpha", LOGS)
+def test_beta_binomial_is_that_of_255_trials_and_sums_to_one(log_alpha: float, log_beta: float) -> None:
+    params = torch.tensor([log_alpha, log_beta], dtype=torch.float64)
+    found = every_byte(build("beta_binomial"), params)
+    known = stats.betabinom(255, math.exp(log_alpha), math.exp(log_beta)).logpmf(range(256))
+    torch.testing.assert_close(found, torch.as_tensor(known), rtol=1e-9, atol=1e-6)
+    assert found.exp().sum().item() == pytest.approx(1.0, abs=1e-7)
+
+
+def test_equal_bytes_cost_eight_bits_where_the_decoder_says_nothing() -> None:
+    likelihood, x = build("beta_binomial"), bytes_like((3, 2, 4, 4))
+    nats = -likelihood.log_prob(torch.zeros(3, 4, 4, 4), x)
+    assert likelihood.bits_per_dim(nats, 32).tolist() == pytest.approx([8.0] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [15.0, 200.0])
+def test_of_two_large_numbers_float32_outputs_give_the_binomial(size: float) -> None:
+    """Log-gammas of numbers of 3e6, which float32 would round by whole nats; beyond the bound they stay there."""
+    found = every_byte(build("beta_binomial"), torch.full((2,), size)).double()
+    known = torch.as_tensor(stats.binom(255, 0.5).logpmf(range(256)))
+    torch.testing.assert_close(found, known, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("logs", [(-4.0, 1.0), (0.5, -0.5), (8.0, 3.0), (14.0, 14.5)])
+def test_beta_binomial_outputs_have_the_gradient_of_the_float64_numbers_in_float32(logs: tuple[float, float]) -> None:
+    x = torch.tensor([0.0, 3.0, 128.0, 255.0]).view(4, 1, 1, 1) / 255
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        params = torch.tensor(logs, dtype=dtype).view(1, 2, 1, 1).repeat(4, 1, 1, 1).requires_grad_()
+        (gradient,) = torch.autograd.grad(build("beta_binomial").log_prob(params, x.to(dtype)).sum(), params)
+        gradients.append(gradient.double())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    exact = torch.tensor(logs, dtype=torch.float64).view(1, 2, 1, 1).repeat(4, 1, 1, 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda params: build("beta_binomial").log_prob(params, x.double()), (exact,))
+
+
+def test_what_is_no_byte_counts_as_the_nearest() -> None:
+    params = torch.randn(2, 2, 1, 3)
+    x = torch.tensor([[-3.0, 0.2, 1.7], [0.001, 0.5001, 0.9999]]).view(2, 1, 1, 3)
+    near = torch.tensor([[0.0, 51.0, 255.0], [0.0, 128.0, 255.0]]).view(2, 1, 1, 3) / 255
+    likelihood = build("beta_binomial")
+    assert torch.equal(likelihood.log_prob(params, x), likelihood.log_prob(params, near))
+
+
+def test_each_channel_has_its_own_alpha_and_beta() -> None:
+    alphas, betas = torch.tensor([9.0, 1.0]).log(), torch.tensor([1.0, 3.0]).log()
+    params = torch.cat([alphas, betas]).view(1, 4, 1, 1)
+    assert build("beta_binomial").mean(params).flatten().tolist() == pytest.approx([0.9, 0.25])
+
+
+@pytest.mark.parametrize("logs", [(-15.0, -15.0), (-1.0, 0.5), (0.0, 0.0), (2.0, 3.0), (6.0, 5.0), (15.0, 15.0)])
+def test_beta_binomial_mean_and_samples_are_those_of_the_probabilities(logs: tuple[float, float]) -> None:
+    n, likelihood = 20_000, BetaBinomial()
+    params = torch.tensor(logs, dtype=torch.float64)
+    p, values = every_byte(likelihood, params).exp(), torch.arange(256, dtype=torch.float64) / 255
+    mean = (p * values).sum()
+    assert likelihood.mean(params.view(1, 2, 1, 1)).item() == pytest.approx(mean.item(), abs=1e-7)
+    drawn = likelihood.sample(params.float().view(1, 2, 1, 1).expand(n, -1, -1, -1)).double().flatten()
+    # The draws' own distribution function, nowhere further from that of the probabilities than Massart's bound allows
+    # once in a million times.
+    counts = torch.bincount((drawn * 255).round().long(), minlength=256).double()
+    assert (counts.cumsum(0) / n - p.cumsum(0)).abs().max() < math.sqrt(math.log(2e6) / (2 * n))
+
+
+@pytest.mark.parametrize(("u", "byte"), [(2.0**-25, 0.0), (1 - 2.0**-24, 1.0)])
+def test_a_beta_binomial_draw_at_the_ends_of_a_uniform_number_is_an_end(u: float, byte: float) -> None:
+    params = torch.zeros(1, 2, 2, 2)
+    with noise.given([torch.full((1, 1, 2, 2), u)]):
+        assert (BetaBinomial().sample(params) == byte).all()
 
 
 def test_pixels_that_never_change_begin_a_thousandth_away_from_certainty() -> None:

@@ -1,5 +1,5 @@
 """What the decoder's output says about the image: Bernoulli, continuous Bernoulli, Gaussian, Laplace, discretised
-logistic mixture.
+logistic mixture, beta-binomial.
 
 A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels
 under a Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoo.likelihoods.base import LOG_256, Likelihood, LikelihoodSettings, stacked
 from zoo.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli, start_at_mean
-from zoo.likelihoods.discrete import DiscretisedLogistic
+from zoo.likelihoods.discrete import BetaBinomial, DiscretisedLogistic
 from zoo.likelihoods.location_scale import Gaussian, Laplace, LocationScale
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "LIKELIHOODS",
     "LOG_256",
     "Bernoulli",
+    "BetaBinomial",
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "Gaussian",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
-    kind.name: kind for kind in (Bernoulli, ContinuousBernoulli, Gaussian, Laplace, DiscretisedLogistic)
+    kind.name: kind for kind in (Bernoulli, ContinuousBernoulli, Gaussian, Laplace, DiscretisedLogistic, BetaBinomial)
 }
 AUTO = {"binary": "bernoulli", "8-bit": "logistic", "dequantised": "gaussian", "real": "gaussian"}
 

@@ -45,7 +45,9 @@ class LikelihoodSettings(Frozen):
         "sigma": ("gaussian",), "scale": ("laplace",), "components": ("logistic",)
     }  # fmt: skip
 
-    name: Literal["auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "logistic"] = "auto"
+    name: Literal[
+        "auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "logistic", "beta_binomial"
+    ] = "auto"
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     scale: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     components: int = Field(default=5, ge=1)
