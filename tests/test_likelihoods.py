@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from zoo import likelihoods, noise
+from zoo.config import resolve
 from zoo.data.images import DataSpec
 from zoo.likelihoods import (
     LIKELIHOODS,
@@ -21,10 +23,13 @@ from zoo.likelihoods import (
     Laplace,
     Likelihood,
     LikelihoodSettings,
+    LogCosh,
     make_likelihood,
     start_at_mean,
 )
 from zoo.models import create_model
+from zoo.runs import load_images, train_run
+from zoo.training.precision import choose
 
 SUPPORTS = ("binary", "8-bit", "real")
 LOG_2 = math.log(2.0)
@@ -96,7 +101,9 @@ def everything(support: str) -> tuple[Tensor, float]:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sigma": -1.0}, {"sigma": "optimal"}, {"scale": 0.0}, {"components": 0}, {"sigmas": 1.0}]
+    "wrong",
+    [{"sigma": -1.0}, {"sigma": "optimal"}, {"scale": 0.0}, {"components": 0}, {"sigmas": 1.0},
+     {"sharpness": 0.0}, {"start": "mean"}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -351,7 +358,7 @@ def test_a_location_and_a_scale_give_the_known_density(name: str, setting: str, 
     torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "setting"), [("gaussian", "sigma"), ("laplace", "scale")])
+@pytest.mark.parametrize(("name", "setting"), [("gaussian", "sigma"), ("laplace", "scale"), ("log_cosh", "scale")])
 def test_a_fixed_scale_is_no_parameter_and_a_learned_one_is(name: str, setting: str) -> None:
     fixed, learned = build(name, **{setting: 0.1}), build(name, **{setting: "learned"})
     assert not list(fixed.parameters()) and not fixed.state_dict()
@@ -427,6 +434,146 @@ def test_a_density_adds_eight_bits() -> None:
     assert not build("bernoulli").is_density and not build("logistic").is_density
 
 
+# ---- log-cosh ------------------------------------------------------------------------------------------------
+
+SHARPNESSES = (0.01, 0.3, 1.0, 5.0, 200.0)
+
+
+def log_density(likelihood: Likelihood, x: Tensor) -> Tensor:
+    """Of one pixel whose decoder says 0, at each of x (N,)."""
+    x = x.view(-1, 1, 1, 1)
+    return likelihood.log_prob(torch.zeros_like(x), x)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.3, 2.0])
+def test_log_cosh_is_the_hyperbolic_secant(scale: float) -> None:
+    location, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
+    expected = torch.as_tensor(stats.hypsecant(location.numpy(), scale).logpdf(x.numpy())).flatten(1).sum(1)
+    log_prob = build("log_cosh", scale=scale).double().log_prob(location, x)
+    torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("sharpness", SHARPNESSES)
+def test_log_cosh_integrates_to_one_and_its_noise_has_the_deviation_that_it_says(sharpness: float) -> None:
+    likelihood = build("log_cosh", sharpness=sharpness, scale=0.5)
+    # Cells that are the finer, the nearer to the location, where a sharp density bends.
+    edges = torch.cat([torch.zeros(1), torch.logspace(-6, math.log10(40 * likelihood.deviation), 40_000)]).double()
+    x, width = 0.5 * (edges[1:] + edges[:-1]), edges.diff()
+    p = 2 * width * log_density(likelihood, x).exp()
+    assert p.sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert (p * x.square()).sum().sqrt().item() == pytest.approx(0.5 * likelihood.deviation, rel=1e-6)
+
+
+def test_a_sharp_log_cosh_is_a_laplace_and_a_blunt_one_a_gaussian() -> None:
+    x = torch.linspace(-1.0, 1.0, 41, dtype=torch.float64)
+    sharp, blunt = build("log_cosh", sharpness=1e6, scale=0.2), build("log_cosh", sharpness=1e-6, scale=3e-4)
+    laplace, gaussian = stats.laplace(scale=0.2), stats.norm(scale=0.3)  # 0.3 = 3e-4 / sqrt(1e-6)
+    torch.testing.assert_close(log_density(sharp, x), torch.as_tensor(laplace.logpdf(x.numpy())), rtol=0, atol=1e-5)
+    torch.testing.assert_close(log_density(blunt, x), torch.as_tensor(gaussian.logpdf(x.numpy())), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [1.0, 50.0])
+def test_log_cosh_and_the_loss_of_chen_differ_by_a_constant(weight: float) -> None:
+    a, x = 10.0, torch.linspace(-1.0, 1.0, 21, dtype=torch.float64)
+    likelihood = build("log_cosh", sharpness=a / weight, scale=1.0 / weight)
+    off = log_density(likelihood, x) + weight * torch.log(torch.cosh(a * x)) / a
+    torch.testing.assert_close(off, off[:1].expand_as(off), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sharpness", [1e-3, 1.0, 1e3])
+def test_log_cosh_and_its_gradient_are_as_exact_in_float32(sharpness: float) -> None:
+    x = torch.cat([torch.zeros(1), torch.logspace(-6, 4, 60)]).double()
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        place = x.to(dtype).view(-1, 1, 1, 1).requires_grad_()
+        likelihood = build("log_cosh", sharpness=sharpness, scale=0.3).to(dtype)
+        log_prob = likelihood.log_prob(torch.zeros_like(place), place)
+        (gradient,) = torch.autograd.grad(log_prob.sum(), place)
+        found.append((log_prob.detach().double(), gradient.double()))
+    for single, exact in zip(*found, strict=True):
+        torch.testing.assert_close(single, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_log_cosh_has_second_derivatives_and_those_of_the_image() -> None:
+    params = torch.tensor([0.0, 0.2, -0.9, 1.1, -3.0, 60.0], dtype=torch.float64).view(2, 1, 1, 3).requires_grad_()
+    x = torch.rand(2, 1, 1, 3, dtype=torch.float64, requires_grad=True)
+    log_prob = build("log_cosh", sharpness=1.3).double().log_prob
+    assert torch.autograd.gradcheck(log_prob, (params, x))
+    assert torch.autograd.gradgradcheck(log_prob, (params, x))
+
+
+@pytest.mark.parametrize("sharpness", [0.01, 0.3, 1.0, 5.0])
+def test_a_log_cosh_draw_is_the_inverse_of_its_distribution_function(sharpness: float) -> None:
+    u, scale = torch.cat([torch.tensor([1e-6, 1e-4]), torch.linspace(0.001, 0.499, 250)]), 0.2
+    u = torch.cat([u, 1.0 - u]).double().view(-1, 1, 1, 1)
+    likelihood = LogCosh(LikelihoodSettings(scale=scale, sharpness=sharpness), confined=False)
+    with noise.given([u]):
+        drawn = likelihood.sample(torch.zeros_like(u)).flatten()
+    # sigmoid(2 a noise / scale) is a draw of Beta(nu / 2, nu / 2), nu = 1 / a.
+    small = torch.sigmoid(-2 * sharpness * drawn.abs() / scale).numpy()
+    further = torch.as_tensor(stats.beta.cdf(small, 0.5 / sharpness, 0.5 / sharpness))
+    torch.testing.assert_close(further, torch.minimum(u, 1.0 - u).flatten(), rtol=1e-4, atol=0)
+    assert torch.equal(drawn.sign(), (u - 0.5).sign().flatten())
+
+
+def test_a_sharp_log_cosh_s_draws_are_those_of_a_laplace() -> None:
+    u, drawn = torch.rand(1, 1, 50, 50), []
+    for likelihood in (build("laplace", scale=0.2), build("log_cosh", scale=0.2, sharpness=1e6)):
+        likelihood.confined = False
+        with noise.given([u]):
+            drawn.append(likelihood.sample(torch.zeros_like(u)))
+    torch.testing.assert_close(*drawn, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("end", [0.0, 1 - 2.0**-24])
+def test_a_log_cosh_draw_at_the_ends_of_a_uniform_number_is_far_and_finite(end: float) -> None:
+    params = torch.zeros(1, 1, 2, 2)
+    with noise.given([torch.full_like(params, end)]):
+        drawn = LogCosh(LikelihoodSettings(scale=1.0), confined=False).sample(params)
+    assert torch.isfinite(drawn).all() and (drawn.sign() == (1 if end else -1)).all() and (drawn.abs() > 10).all()
+
+
+# ---- where a learned scale begins ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh"])
+def test_a_scale_that_starts_from_data_makes_noise_of_the_images_spread(name: str) -> None:
+    x = 0.3 + 0.2 * torch.rand(400, 2, 3, 3) * torch.arange(1.0, 4.0)
+    spread = (x - x.mean(0)).square().mean().sqrt().item()
+    likelihood = LIKELIHOODS[name](LikelihoodSettings(name=name, start="data"), confined=False)
+    likelihood.initialise(x)
+    drawn = likelihood.sample(torch.zeros(50_000, 1, 1, 1)).flatten()
+    # A square of a Laplace's noise has a deviation of sqrt(5) times its mean, and none of the three a larger one.
+    assert abs(drawn.square().mean().item() / spread**2 - 1) < 4 * math.sqrt(5 / 50_000)
+    likelihood.initialise(x[:1])
+    assert likelihood.scale.item() == pytest.approx(0.001 / likelihood.deviation, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh"])
+def test_a_scale_begins_at_one_and_a_fixed_one_stays(name: str) -> None:
+    x, setting = torch.rand(20, 1, 3, 3), "sigma" if name == "gaussian" else "scale"
+    for settings, scale in (({}, 1.0), ({"start": "data", setting: 0.4}, 0.4)):
+        likelihood = build(name, **settings)
+        likelihood.initialise(x)
+        assert likelihood.scale.item() == pytest.approx(scale)
+
+
+def test_a_training_that_starts_from_data_begins_at_its_mean_and_spread(tmp_path: Path) -> None:
+    asked = ["likelihood.name=laplace", "data.dequantise=uniform", "train.epochs=0", "latent=2",
+             "encoder.hidden=[4]", "decoder.hidden=[4]"]  # fmt: skip
+    begun, plain = (
+        train_run(resolve("vae", "synthetic", settings=settings), tmp_path / str(len(settings)), choose("cpu")).model
+        for settings in ([*asked, "likelihood.start=data"], asked)
+    )
+    x = load_images(resolve("vae", "synthetic", settings=asked))["train"].pixels.double().flatten(1) / 256
+    mean = begun.decoder.output.bias.double()
+    assert (mean - x.mean(0)).abs().max() < 0.03 and (plain.decoder.output.bias - x.mean(0)).abs().max() > 0.1
+    spread = (x - x.mean(0)).square().mean().sqrt().item()
+    assert begun.likelihood.scale.item() * math.sqrt(2) == pytest.approx(spread, rel=0.03)
+    assert plain.likelihood.scale.item() == 1.0
+    assert sorted(begun.state_dict()) == sorted(plain.state_dict())
+
+
 # ---- dequantised bytes -----------------------------------------------------------------------------------------------
 
 
@@ -460,8 +607,8 @@ def test_the_uniform_density_needs_eight_bits_a_pixel() -> None:
 @pytest.mark.parametrize("spread", [0.001, 0.01, 0.3])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_a_density_of_dequantised_bytes_bounds_the_logarithm_of_their_probability(name: str, spread: float) -> None:
-    settings = {"gaussian": {"sigma": spread}, "laplace": {"scale": spread}}.get(name, {})
-    likelihood = of_bytes(name, **settings).double()
+    settings = {"gaussian": {"sigma": spread}} | dict.fromkeys(("laplace", "log_cosh"), {"scale": spread})
+    likelihood = of_bytes(name, **settings.get(name, {})).double()
     param = {"continuous_bernoulli": 1 / spread}.get(name, 0.4)
     # Every byte at 2,000 values of the noise: the density's mean is its probability, the logarithm's the bound.
     u = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
@@ -471,9 +618,8 @@ def test_a_density_of_dequantised_bytes_bounds_the_logarithm_of_their_probabilit
     assert (bound <= probability + 1e-9).all()
     inside = 1.0  # what of the density lies in [0, 1]
     if name != "continuous_bernoulli":
-        kind = {"gaussian": torch.distributions.Normal, "laplace": torch.distributions.Laplace}[name]
-        known = kind(torch.tensor(0.4, dtype=torch.float64), spread)
-        edges = known.cdf(torch.arange(257, dtype=torch.float64) / 256)
+        known = {"gaussian": stats.norm, "laplace": stats.laplace, "log_cosh": stats.hypsecant}[name](0.4, spread)
+        edges = torch.as_tensor(known.cdf(torch.arange(257, dtype=torch.float64).numpy() / 256))
         inside = (edges[-1] - edges[0]).item()
         several = edges.diff() > 1e-12
         torch.testing.assert_close(probability.exp()[several], edges.diff()[several], rtol=1e-3, atol=0)
@@ -617,7 +763,7 @@ def test_what_is_no_byte_counts_as_the_nearest() -> None:
 
 
 def test_each_channel_has_its_own_alpha_and_beta() -> None:
-    alphas, betas = torch.tensor([9.0, 1.0]).log(), torch.tensor([1.0, 3.0]).log()
+    alphas, betas = torch.tensor([9.0, 2.0]).log(), torch.tensor([1.0, 6.0]).log()
     params = torch.cat([alphas, betas]).view(1, 4, 1, 1)
     assert build("beta_binomial").mean(params).flatten().tolist() == pytest.approx([0.9, 0.25])
 

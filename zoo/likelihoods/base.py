@@ -37,19 +37,26 @@ class LikelihoodSettings(Frozen):
             dequantised and real -> gaussian.
         sigma: ``gaussian`` only. A number (in units of the pixels, which lie in [0, 1]), or ``learned``: one
             parameter shared by all pixels.
-        scale: ``laplace`` only, its mean absolute deviation b. A number or ``learned``, as ``sigma`` is.
+        scale: ``laplace``, its mean absolute deviation b, and ``log_cosh``, whose density far out falls as that of a
+            Laplace of this b. A number or ``learned``, as ``sigma`` is.
+        sharpness: ``log_cosh`` only, a: the larger, the nearer it is to a Laplace; none is 1, the hyperbolic secant.
+        start: of ``gaussian``, ``laplace`` and ``log_cosh``. ``data`` begins a learned scale at the spread of training
+            images about their mean, and a dense decoder at that mean; none begins the scale at 1.
         components: ``logistic`` only, the number of components of the mixture.
     """
 
     read_by: ClassVar[ReadBy] = {
-        "sigma": ("gaussian",), "scale": ("laplace",), "components": ("logistic",)
+        "sigma": ("gaussian",), "scale": ("laplace", "log_cosh"), "sharpness": ("log_cosh",),
+        "start": ("gaussian", "laplace", "log_cosh"), "components": ("logistic",),
     }  # fmt: skip
 
     name: Literal[
-        "auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "logistic", "beta_binomial"
+        "auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "log_cosh", "logistic", "beta_binomial"
     ] = "auto"
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     scale: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
+    sharpness: Annotated[float, Field(gt=0)] | None = None
+    start: Literal["data"] | None = None
     components: int = Field(default=5, ge=1)
 
 
@@ -102,6 +109,9 @@ class Likelihood(nn.Module):
     def sample(self, params: Tensor) -> Tensor:
         """A draw of x, clipped to [0, 1] where that is `confined`, (B, C, H, W)."""
         raise NotImplementedError
+
+    def initialise(self, x: Tensor) -> None:
+        """Called once before training with many images (B, C, H, W), for what starts from data."""
 
     def within(self, x: Tensor) -> Tensor:
         """``x`` clipped to [0, 1] where that is `confined`."""

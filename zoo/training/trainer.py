@@ -18,6 +18,7 @@ from zoo import noise
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.errors import ZooError
+from zoo.likelihoods import Likelihood
 from zoo.models.base import VAE, Progress
 from zoo.stopping import Stopped
 from zoo.training import checkpoint, subnormal, tally
@@ -251,6 +252,8 @@ class Trainer:
         x, y = zip(*shown, strict=True)
         with torch.no_grad(), noise.source(self.stepper.generator):
             self.model.initialise(torch.cat(x), None if y[0] is None else torch.cat(y))
+            if isinstance(likelihood := getattr(self.model, "likelihood", None), Likelihood):
+                likelihood.initialise(torch.cat(x))
         if self.stepper.average:  # which follows the weights from where they start
             self.stepper.average = Average(self.model, self.config.ema)
 
