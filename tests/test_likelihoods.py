@@ -558,7 +558,7 @@ def test_a_scale_begins_at_one_and_a_fixed_one_stays(name: str) -> None:
         assert likelihood.scale.item() == pytest.approx(scale)
 
 
-def test_a_training_that_starts_from_data_begins_at_its_mean_and_spread(tmp_path: Path) -> None:
+def test_a_training_that_starts_from_data_begins_at_its_spread(tmp_path: Path) -> None:
     asked = ["likelihood.name=laplace", "data.dequantise=uniform", "train.epochs=0", "latent=2",
              "encoder.hidden=[4]", "decoder.hidden=[4]"]  # fmt: skip
     begun, plain = (
@@ -566,12 +566,11 @@ def test_a_training_that_starts_from_data_begins_at_its_mean_and_spread(tmp_path
         for settings in ([*asked, "likelihood.start=data"], asked)
     )
     x = load_images(resolve("vae", "synthetic", settings=asked))["train"].pixels.double().flatten(1) / 256
-    mean = begun.decoder.output.bias.double()
-    assert (mean - x.mean(0)).abs().max() < 0.03 and (plain.decoder.output.bias - x.mean(0)).abs().max() > 0.1
     spread = (x - x.mean(0)).square().mean().sqrt().item()
     assert begun.likelihood.scale.item() * math.sqrt(2) == pytest.approx(spread, rel=0.03)
     assert plain.likelihood.scale.item() == 1.0
-    assert sorted(begun.state_dict()) == sorted(plain.state_dict())
+    rest = [key for key in plain.state_dict() if key != "likelihood.log_scale"]
+    assert all(torch.equal(begun.state_dict()[key], plain.state_dict()[key]) for key in rest)
 
 
 # ---- dequantised bytes -----------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class LikelihoodSettings(Frozen):
             Laplace of this b. A number or ``learned``, as ``sigma`` is.
         sharpness: ``log_cosh`` only, a: the larger, the nearer it is to a Laplace; none is 1, the hyperbolic secant.
         start: of ``gaussian``, ``laplace`` and ``log_cosh``. ``data`` begins a learned scale at the spread of training
-            images about their mean, and a dense decoder at that mean; none begins the scale at 1.
+            images about their mean, none at 1.
         components: ``logistic`` only, the number of components of the mixture.
     """
 

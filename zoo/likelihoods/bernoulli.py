@@ -11,7 +11,6 @@ from torch import Tensor
 
 from zoo import noise
 from zoo.likelihoods.base import Likelihood, is_stacked
-from zoo.likelihoods.location_scale import LocationScale
 from zoo.precision import full_precision
 
 
@@ -41,12 +40,9 @@ class Bernoulli(Likelihood):
 @torch.no_grad()
 def start_at_mean(bias: Tensor, x: Tensor, likelihood: Likelihood) -> None:
     """Set the last bias (C * H * W,) of a dense Bernoulli decoder to the logits of the mean of images (B, C, H, W), as
-    Burda et al. (2016) do; those of pixels that never change stay finite. That of a decoder of locations is set to the
-    mean itself where the likelihood's settings say ``start=data``. Of other likelihoods it is left alone."""
+    Burda et al. (2016) do; those of pixels that never change stay finite. Of other likelihoods it is left alone."""
     if likelihood.name == "bernoulli":
         bias.copy_(x.mean(0).clamp(0.001, 0.999).logit().flatten())
-    elif isinstance(likelihood, LocationScale) and likelihood.settings.start == "data":
-        bias.copy_(x.mean(0).flatten())
 
 
 class ContinuousBernoulli(Likelihood):
