@@ -238,6 +238,7 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence() -> None:
         ([z, z[:9]], [one, one], "a has codes of 10 images and b of 9; UDR needs those of the same images"),
         ([z, z], [one, np.ones(3)], r"the KL of b has shape \(3,\); it must be \(2,\) and finite"),
         ([z, z], [one, one * np.nan], "the KL of b has shape .* finite"),
+        ([z, z], [one, one * [3.0, -0.011]], "the KL of b is -0.011 nats in code 1, and no KL is negative"),
         ([z, z * np.inf], [one, one], "the code of b has 20 value"),
         ([z, z[:, 0]], [one, one], "the code of b has shape"),
     ):
@@ -245,6 +246,8 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence() -> None:
             udr.pairwise(codes, kl, names=["a", "b"][: len(codes)])
     with pytest.raises(Undefined, match="at least two images, and these are of 1"):
         udr.pairwise([z[:1], z[:1]], [one, one])
+    # What sampling leaves of a KL of 0 is no mistake, and no information.
+    assert pair(z, z, "lasso", [1.0, -0.009], [1.0, 0.0]) == pair(z, z, "lasso", [1.0, 0.0], [1.0, 0.0]) > 0
 
 
 # ---- `zoo rank`
@@ -428,12 +431,14 @@ def test_files_that_have_no_udr_are_refused_in_a_sentence(zoo, runs: Path, tmp_p
     np.savez(tmp_path / "fewer.npz", z_test=z, kl=kl)
     np.savez(tmp_path / "rateless.npz", z_test=z)
     np.savez(tmp_path / "wrong.npz", z_test=normals(256, 3), kl=np.ones(2))
+    np.savez(tmp_path / "negative.npz", z_test=normals(256, 3), kl=[-1.0, -2.5, 0.0])
     for words, said in (
         ((a, a), "is given twice"),
         ((a, str(tmp_path / "vae-1.npz"), str(tmp_path / "." / "vae-1.npz")), "is given twice"),
         ((a, str(tmp_path / "fewer.npz")), "UDR needs those of the same images"),
         ((a, str(tmp_path / "rateless.npz")), "has no array kl; it needs z_test, kl"),
         ((a, str(tmp_path / "wrong.npz")), "it must be (3,) and finite"),
+        ((a, str(tmp_path / "negative.npz")), "negative.npz is -2.5 nats in code 1, and no KL is negative"),
         ((a, b, "--metrics", "mig"), "has no array z_train, factors_train, factors_test"),
         ((a, "none.npz"), "no file none.npz"),
         ((), "FILES"),

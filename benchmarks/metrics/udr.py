@@ -94,7 +94,8 @@ def pairwise(
         names: what an error calls the models; "model 0" and so on.
 
     Raises:
-        UsageError: fewer than two models, other numbers of images, a KL that does not fit, what is not finite.
+        UsageError: fewer than two models, other numbers of images, a KL that does not fit or is below -0.01, what is
+            not finite.
         Undefined: fewer than two images.
     """
     names = names or [f"model {i}" for i in range(len(codes))]
@@ -165,6 +166,9 @@ def _informative_codes(
         z, rates = as_matrix(f"the code of {name}", z, floating=True), np.asarray(rates, dtype=np.float64)
         if rates.shape != z.shape[1:] or not np.isfinite(rates).all():
             raise UsageError(f"the KL of {name} has shape {rates.shape}; it must be {z.shape[1:]} and finite")
+        if (rates < -INFORMATIVE).any():  # an estimate of one that is 0 may come to less than that
+            lowest = f"the KL of {name} is {rates.min():.3g} nats in code {rates.argmin()}"
+            raise UsageError(f"{lowest}, and no KL is negative: its sign may be that of a term of the bound")
         kept.append(z[:, informative(rates)])
         if len(z) != len(kept[0]):
             counts = f"{names[0]} has codes of {len(kept[0])} images and {name} of {len(z)}"
