@@ -454,6 +454,15 @@ def test_what_lies_beside_it_is_not_written_over(mine: Path, tmp_path: Path) -> 
     assert evaluate_again(asked, "cpu")[1] == path and not (path.parent / ".codes.kept").exists()
 
 
+def test_where_the_run_s_folder_cannot_be_written_another_place_is_named(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
+    shutil.copytree(mine, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER))
+    (tmp_path / "run" / FOLDER).write_text("no folder: root writes into one that is closed")
+    code, out, err = zoo("evaluate", str(tmp_path / "run"))
+    assert (code, out, err.count("\n")) == (2, "", 1) and f"{FOLDER}/.test-synthetic-" in err
+    assert err.endswith("cannot be written (Not a directory): give another --out.\n"), err
+    assert zoo("evaluate", str(tmp_path / "run"), "--out", str(tmp_path / "made.json"))[0] == 0
+
+
 def test_no_board_and_no_reader_of_records_takes_it_for_a_record(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
     _, path = evaluate_again(Asked(mine, split="train"), "cpu")
     with pytest.raises(ZooError, match="not a record"):

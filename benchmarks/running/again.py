@@ -84,7 +84,7 @@ def evaluate_again(
         return made, path
     if asked.out and not begun:
         _check_free(path)
-    with locked(kept):
+    with locked(kept, mend="give another --out"):
         sweep(path.parent)
         if (made := _there(path, key)) is None:
             found, seconds = _measured(subject.run, asked.folder, kept / KEPT, should_stop)

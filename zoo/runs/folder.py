@@ -45,11 +45,12 @@ def finished(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+def locked(folder: Path, name: str = ".lock", mend: str = "") -> Iterator[None]:
     """Hold ``folder`` for this process; the system frees the lock of a process that died. A folder that was made for
     it goes again where what was to be done in it is refused (`UsageError`) and has left nothing there.
 
-    ``name`` is the lock's file: who holds one of them does not hold another.
+    ``name`` is the lock's file: who holds one of them does not hold another. ``mend`` is what helps where the folder
+    cannot be written.
 
     Raises:
         UsageError: another process holds it, or it cannot be written.
@@ -59,7 +60,7 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / name, "w")
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}).") from None
+        raise UsageError(f"{folder} cannot be written ({error.strerror}){mend and f': {mend}'}.") from None
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
