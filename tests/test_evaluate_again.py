@@ -523,6 +523,41 @@ def test_two_evaluations_are_compared_image_by_image(zoo, mine: Path, tmp_path: 
 # ---- killed ------------------------------------------------------------------------------------------------------
 
 
+BITS = {"support": "binary", "binarise": "dynamic", "test_bits_seed": 777}
+BYTES = {"support": "8-bit", "binarise": "none", "test_bits_seed": None}
+NOISY = {"support": "dequantised", "binarise": "none", "test_bits_seed": 777}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (BITS, BITS | {"sha256": "0" * 64}, "another set of that name"),
+        (BITS, BITS | {"n": record.Sizes(train=96, validation=48, test=39)}, "another set of that name"),
+        (BITS, BYTES, "the same as 8-bit data, not binary"),
+        (NOISY, BYTES, "the same as 8-bit data, not dequantised"),
+        (
+            BITS, BITS | {"binarise": "threshold", "test_bits_seed": None},
+            "the same made bits in another way (data.binarise=threshold, not dynamic)",
+        ),
+        (BITS, BITS | {"test_bits_seed": 3}, "the same with other bits (data.test_bits_seed=3, not 777)"),
+        (
+            NOISY, NOISY | {"test_bits_seed": 3},
+            "the same with other noise on its bytes (data.test_bits_seed=3, not 777)",
+        ),
+    ],
+)  # fmt: skip
+def test_what_sets_the_images_of_two_evaluations_apart_is_said(
+    zoo, mine: Path, tmp_path: Path, ours: dict, theirs: dict, said: str  # noqa: F811
+) -> None:
+    made, _ = evaluate_again(Asked(mine), "cpu")
+    for name, changed in (("a", ours), ("b", theirs)):
+        one = made.model_copy(update={"data": made.data.model_copy(update=changed)})
+        evaluated.write(one, tmp_path / f"{name}.json")
+    code, out, err = zoo("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"a.json is of the test split of 'synthetic', {tmp_path}/b.json of {said}: no two of their numbers" in err
+
+
 @needs_fork
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_an_evaluation_that_ends_early_goes_on_and_comes_to_the_same(

@@ -13,7 +13,7 @@ from benchmarks.commands import options
 from zoo.errors import UsageError, ZooError
 
 if TYPE_CHECKING:
-    from benchmarks.record import Record
+    from benchmarks.record import Data, Record
     from benchmarks.report.against import Difference
     from benchmarks.report.compare import Estimate
 
@@ -120,12 +120,24 @@ def _of_files(a: str, b: str, only: str | None, chosen: tuple[Path, ...]) -> tup
         raise UsageError(str(error)) from None
     on = [f"the {each.split} split of '{each.data.name}'" for each in (one, two)]
     if (one.split, one.data) != (two.split, two.data):
-        raise UsageError(f"{a} is of {on[0]}, {b} of {on[1] if on[0] != on[1] else 'another set of that name'}: no two "
+        raise UsageError(f"{a} is of {on[0]}, {b} of {on[1] if on[0] != on[1] else _apart(one.data, two.data)}: no two "
                          "of their numbers are of the same images.")  # fmt: skip
     names = evaluated.labels(one, two)
     records = [each.as_record(name) for each, name in zip((one, two), names, strict=True)]
     places = {each.cell: Path(file) for each, file in zip(records, (a, b), strict=True)}
     return against(records, *names, folder=places.__getitem__), *names
+
+
+def _apart(ours: Data, theirs: Data) -> str:
+    """What a split of ``theirs`` is to that of ``ours``, which has its name."""
+    if (ours.sha256, ours.n) != (theirs.sha256, theirs.n):
+        return "another set of that name"
+    if ours.support != theirs.support:
+        return f"the same as {theirs.support} data, not {ours.support}"
+    if ours.binarise != theirs.binarise:
+        return f"the same made bits in another way (data.binarise={theirs.binarise}, not {ours.binarise})"
+    drawn = "noise on its bytes" if ours.support == "dequantised" else "bits"
+    return f"the same with other {drawn} (data.test_bits_seed={theirs.test_bits_seed}, not {ours.test_bits_seed})"
 
 
 def _mean(one: Estimate) -> str:
