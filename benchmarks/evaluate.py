@@ -29,6 +29,8 @@ from zoo.runs import Run
 from zoo.stopping import stopping_when
 
 GRID = 64
+#: every picture that an evaluation may draw; beside a file of `zoo evaluate` each is looked for before it is written
+PICTURES = ("reconstructions", "samples", "traversals", "interpolations", "pca", "tsne")
 FAST = "@hist-gbt"
 BYTES = ("8-bit", "dequantised")
 #: identity of what is measured of dequantised bytes: their nats are a bound in the mean over the noise, drawn once
@@ -49,6 +51,12 @@ class Evaluation:
         """What a part of the evaluation measured, and what it left out and why."""
         self.metrics |= metrics
         self.skipped |= skipped
+
+    def show(self, pictures: dict[str, Tensor]) -> None:
+        """Pictures that a part of the evaluation drew. Raises `ValueError` where one is not of `PICTURES`."""
+        if unknown := pictures.keys() - set(PICTURES):
+            raise ValueError(f"benchmarks.evaluate.PICTURES has no {', '.join(sorted(unknown))}")
+        self.pictures |= pictures
 
 
 def evaluate(
@@ -92,7 +100,9 @@ def latent_space(run: Run) -> Evaluation:
     run.model.eval()
     batches = batches_of(run, run.images[run.config.evaluate.split])
     metrics, skipped, pictures = represented(run, batches, likelihood.codes(run.model, batches))
-    return Evaluation(metrics, skipped, pictures | walks(run.model, batches))
+    out = Evaluation(metrics, skipped)
+    out.show(pictures | walks(run.model, batches))
+    return out
 
 
 def _say_what_is_missing(out: Evaluation) -> None:
@@ -185,7 +195,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
             out.metrics[f"choice_{name}"] = entry(_of_variables(values), None, identity, "nats")
     metrics, skipped, pictures = represented(run, batches, representation)
     out.add(metrics, skipped)
-    out.pictures |= pictures
+    out.show(pictures)
     out.add(*disentanglement(run))
 
 
@@ -198,9 +208,9 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
         with torch.no_grad():
             _, x, y = next(iter(batches.sequential(GRID // 2)))
             pairs = torch.stack([to_bytes(x), to_bytes(run.model.reconstruct(x, y))], 1)
-        out.pictures["reconstructions"] = pairs.flatten(0, 1)
-        out.pictures["samples"] = generate(run.model, GRID, config.seed, run.compute.device)
-    out.pictures |= walks(run.model, batches)
+        samples = generate(run.model, GRID, config.seed, run.compute.device)
+        out.show({"reconstructions": pairs.flatten(0, 1), "samples": samples})
+    out.show(walks(run.model, batches))
     parts = partial.features()
     out.add(*reconstruction(run, batches))
     out.add(*sample_quality(run, parts=parts))

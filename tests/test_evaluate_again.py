@@ -454,6 +454,18 @@ def test_what_lies_beside_it_is_not_written_over(mine: Path, tmp_path: Path) -> 
     assert evaluate_again(asked, "cpu")[1] == path and not (path.parent / ".codes.kept").exists()
 
 
+def test_a_picture_that_is_not_looked_for_is_not_written(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import evaluate as module
+
+    monkeypatch.setattr(module, "walks", lambda model, batches: {"spheres": torch.zeros(1, 1, 9, 9, dtype=torch.uint8)})
+    (tmp_path / "codes-spheres.png").write_text("mine")
+    with pytest.raises(ValueError, match="PICTURES has no spheres"):
+        evaluate_again(Asked(mine, out=tmp_path / "codes.json"), "cpu")
+    assert (tmp_path / "codes-spheres.png").read_text() == "mine" and not (tmp_path / "codes.json").exists()
+
+
 def test_where_the_run_s_folder_cannot_be_written_another_place_is_named(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
     shutil.copytree(mine, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER))
     (tmp_path / "run" / FOLDER).write_text("no folder: root writes into one that is closed")

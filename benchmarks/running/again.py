@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import environment, evaluated, matrix, per_example, record
 from benchmarks.catalogue import DISTANCES, EX_POST
+from benchmarks.evaluate import PICTURES
 from benchmarks.evaluated import Evaluated
 from benchmarks.evaluation.representation import once
 from benchmarks.finished import conditions_differ
@@ -30,7 +31,6 @@ from zoo.runs.folder import MODEL, Described, describe_run, finished, locked
 from zoo.runs.images import check_kind, check_range, condition_of, load_images
 
 FOLDER = "evaluations"
-PICTURES = ("reconstructions", "samples", "traversals", "interpolations", "pca", "tsne")  # that stand beside it
 OTHER = "it is of the data that the run was trained on"
 
 
