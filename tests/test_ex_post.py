@@ -100,7 +100,17 @@ def test_codes_that_are_not_finite_have_no_density(tmp_path: Path) -> None:
     made = run(tmp_path)
     with torch.no_grad():
         made.model.head.bias.fill_(float("nan"))
-    assert "not finite" in ex_post(made)[1][NAME]
+    metrics, skipped = ex_post(made)
+    assert not metrics and set(skipped.values()) == {"codes of training images are not finite"}
+    assert skipped.keys() == {NAME, "fid_ex_post", "fd_efficientnet_lite0_ex_post"}
+
+
+def test_one_code_has_no_density_whatever_else_is_missing(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    made.images = made.images.subset({"train": 1})
+    metrics, skipped = ex_post(made)
+    assert not metrics and set(skipped.values()) == {"needs at least 2 training images, and there are 1"}
+    assert skipped.keys() == {NAME, "fid_ex_post", "fd_efficientnet_lite0_ex_post"}
 
 
 def test_nobody_is_asked_for_it_unless_somebody_asks(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from benchmarks.evaluation.quality import reference, wanted
 from benchmarks.evaluation.representation import batches_of, once
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
+from benchmarks.metrics.codes import Undefined
 from benchmarks.pictures import generate
 from zoo.data.batches import Batches
 from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
@@ -39,22 +40,18 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
         return {}, {}
     left, others = wanted(config, run.images.spec, run.compute.device)
     skipped = {name + EX_POST: reason for name, reason in others.items()}
-    every = [name + EX_POST for name in (*left.values(), *others)]
     try:
-        vectors(run.model)
-    except UsageError as error:
-        return {}, dict.fromkeys(every, str(error).rstrip("."))
-    if not left:
-        return {}, skipped
-    try:
-        real = reference(run)
-    except UsageError as error:
-        return {}, skipped | {name + EX_POST: str(error).rstrip(".") for name in left.values()}
-    try:
+        vectors(run.model)  # what it says goes before what else is missing
+        if not left:
+            return {}, skipped
+        try:
+            real = reference(run)
+        except Undefined as reason:
+            return {}, skipped | {name + EX_POST: str(reason) for name in left.values()}
         batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
         samples = fitted(run.model, batches, config.ex_post)
     except UsageError as error:  # of no extractor: nothing else is missing
-        return {}, dict.fromkeys(every, str(error).rstrip("."))
+        return {}, {name + EX_POST: str(error).rstrip(".") for name in (*left.values(), *others)}
     from benchmarks.metrics.extractors import make_extractor
     from benchmarks.metrics.quality import frechet_distance
 
