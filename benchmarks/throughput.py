@@ -27,9 +27,10 @@ from benchmarks.performance.peers.contest import against_malloc, against_pythae,
 from benchmarks.report import terminal
 from zoo.config import RunConfig, resolve
 from zoo.data.images import ImageSet
+from zoo.data.partners import NUMBERS, Partners
 from zoo.nets import products
 from zoo.runs import build_model, make_trainer
-from zoo.runs.images import load_images
+from zoo.runs.images import condition_of, load_images
 from zoo.training import subnormal
 from zoo.training.precision import Compute, choose
 from zoo.training.trainer import Trainer
@@ -60,10 +61,21 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
     """A hand-written loop over the same steps; ``captured`` has its update as one CUDA graph."""
     model = build_model(config, images.spec).to(compute.device)
     pixels, labels = images["train"].pixels.to(compute.device), images["train"].labels
-    labels = labels.to(compute.device) if model.conditional and labels is not None else None
+    labels = labels.to(compute.device) if condition_of(model, images.spec) == "class" else None
+    partners = Partners(images["train"], model.changed).to(compute.device) if model.paired else None
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate, fused=True, capturable=captured)
     size, dynamic = config.train.batch_size, images.binarise == "dynamic"
     noisy = images.dequantise == "uniform"
+
+    def shown(index: torch.Tensor) -> torch.Tensor:
+        x = pixels[index].float()
+        x = (x + torch.rand_like(x)) / 256 if noisy else x / 255
+        return (torch.rand_like(x) < x).float() if dynamic else x  # a third of what torch.bernoulli takes on a CPU
+
+    def told(index: torch.Tensor) -> torch.Tensor | None:
+        if partners:
+            return shown(partners.of(index, torch.randint(NUMBERS, (len(index), 2), device=compute.device)))
+        return None if labels is None else labels[index]
 
     def update(x: torch.Tensor, y: torch.Tensor | None) -> None:
         with compute.autocast():
@@ -73,18 +85,15 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
         optimizer.step()
 
     if captured:
-        update = _as_graph(update, torch.zeros(size, *images.spec.shape, device=compute.device), labels)
+        first = torch.arange(size, device=compute.device)
+        update = _as_graph(update, shown(first), told(first))
 
     @subnormal.as_zero(compute.device)
     def epoch() -> None:
         order = torch.randperm(len(pixels)).to(compute.device)
         for low in range(0, len(order) - size + 1, size):
             index = order[low : low + size]
-            x = pixels[index].float()
-            x = (x + torch.rand_like(x)) / 256 if noisy else x / 255
-            if dynamic:
-                x = (torch.rand_like(x) < x).float()  # a third of what torch.bernoulli takes on a CPU
-            update(x, None if labels is None else labels[index])
+            update(shown(index), told(index))
 
     return epoch
 
@@ -98,8 +107,7 @@ def _with_subnormals(epoch: Epoch) -> Epoch:
     return slower
 
 
-def _as_graph(update: Callable[..., None], x: torch.Tensor, labels: torch.Tensor | None) -> Callable[..., None]:
-    y = None if labels is None else labels[: len(x)].clone()
+def _as_graph(update: Callable[..., None], x: torch.Tensor, y: torch.Tensor | None) -> Callable[..., None]:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

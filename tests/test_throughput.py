@@ -14,8 +14,13 @@ import torch.nn.functional as F
 
 from benchmarks.performance.peers import networks
 from benchmarks.performance.peers.contest import ratio
+from benchmarks.throughput import bare_epochs, trainer_epochs
 from tests.conftest import ROOT
 from zoo import noise
+from zoo.config import resolve
+from zoo.runs import build_model
+from zoo.runs.images import load_images
+from zoo.training.precision import choose
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -72,3 +77,37 @@ def test_the_ratio_is_that_of_the_pairs() -> None:
     # A machine that halves its speed in the last repeat halves both.
     given = ratio("a / b", [3.0, 3.3, 1.5], [2.0, 2.2, 1.0])
     assert given == {"a / b": 1.5, "a to b, range": "1.50 to 1.50"}
+
+
+@pytest.mark.parametrize("variant", ["vae", "cvae", "m2", "ada_vae"])
+def test_the_bare_loop_tells_a_model_what_the_trainer_does(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = ["data.options.n_train=96", "data.options.n_validation=16", "train.batch_size=32", "data.binarise=none"]
+    config, compute = resolve(variant, "synthetic", settings=sizes), choose("cpu")
+    images = load_images(config)
+    seen: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    model = type(build_model(config, images.spec))
+    losses = model.losses
+
+    def watched(self, x, y=None, progress=1.0):
+        seen.append((x, y))
+        return losses(self, x, y, progress)
+
+    monkeypatch.setattr(model, "losses", watched)
+    train = images["train"]
+    label_of = {picture.numpy().tobytes(): label for picture, label in zip(train.pixels, train.labels, strict=True)}
+    for epoch in (bare_epochs(config, images, compute), trainer_epochs(config, images, compute)):
+        seen.clear()
+        epoch()
+        assert len(seen) == 3
+        for x, y in seen:
+            labels = _labels(x, label_of)
+            if variant == "vae":
+                assert y is None
+            elif variant == "ada_vae":
+                assert not torch.equal(x, y) and torch.equal(_labels(y, label_of), labels)
+            else:
+                assert torch.equal(y, labels)
+
+
+def _labels(x: torch.Tensor, label_of: dict[bytes, torch.Tensor]) -> torch.Tensor:
+    return torch.stack([label_of[picture.numpy().tobytes()] for picture in x.mul(255).round().to(torch.uint8)])
