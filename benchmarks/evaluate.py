@@ -21,7 +21,7 @@ from benchmarks.metrics.choices import choices
 from benchmarks.metrics.features import Estimate, entry, mean_and_error
 from benchmarks.partial import Partial
 from benchmarks.per_example import of_all
-from benchmarks.pictures import CHANNELS, generate, to_bytes
+from benchmarks.pictures import CHANNELS, generate, originals, to_bytes
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
@@ -207,7 +207,7 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
     if run.model.spec.shape[0] in CHANNELS:
         with torch.no_grad():
             _, x, y = next(iter(batches.sequential(GRID // 2)))
-            pairs = torch.stack([to_bytes(x), to_bytes(run.model.reconstruct(x, y))], 1)
+            pairs = torch.stack([originals(x, run.images.spec.support), to_bytes(run.model.reconstruct(x, y))], 1)
         samples = generate(run.model, GRID, config.seed, run.compute.device)
         out.show({"reconstructions": pairs.flatten(0, 1), "samples": samples})
     out.show(walks(run.model, batches))

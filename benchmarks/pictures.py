@@ -9,6 +9,7 @@ from torch import Tensor
 
 from benchmarks.interrupt import stoppable
 from zoo import noise
+from zoo.data.images import Support
 
 ROWS = 1000  # samples drawn at once
 CHANNELS = (1, 3)  # of images that a picture can show
@@ -43,3 +44,9 @@ def generate(
 def to_bytes(x: Tensor) -> Tensor:
     """(B, C, H, W) in [0, 1] as uint8 on the CPU, rounded to the nearest byte."""
     return (x.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def originals(x: Tensor, support: Support) -> Tensor:
+    """(B, C, H, W) as `Batches` gives it, as uint8 on the CPU: the bytes that it was made of; real data as `to_bytes`
+    has it."""
+    return (256 * x).floor().to(torch.uint8).cpu() if support == "dequantised" else to_bytes(x)

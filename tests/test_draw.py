@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.evaluate import evaluate
 from benchmarks.finished import Finished, _index
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
@@ -73,6 +74,20 @@ def test_each_writes_a_grid(zoo, runs: Path, tmp_path: Path, words: tuple[str, .
     found = pixels(tmp_path / "x" / "y.png")
     assert found.shape == (rows * 30 + 2, columns * 30 + 2)
     assert found[2:-2, 2:-2].std() > 1
+
+
+@pytest.mark.parametrize("prepared", ["dequantise=uniform", "binarise=none", "binarise=dynamic"])
+def test_an_original_is_the_bytes_that_it_is_of(zoo, tmp_path: Path, prepared: str) -> None:  # noqa: F811
+    few = ["data.options.n_train=32", "train.batch_size=32", "data.options.n_test=6", "evaluate.quality_samples=0"]
+    less = ["evaluate.nll_samples=0", "evaluate.latent=no"]
+    settings = [*SMALL, *few, *less, f"data.{prepared}", "likelihood.name=gaussian"]
+    run = train_run(resolve("vae", "synthetic", settings=settings), tmp_path / "run", choose("cpu"))
+    test = run.images["test"].pixels
+    assert torch.equal(evaluate(run).pictures["reconstructions"][::2], test)
+    assert zoo("reconstruct", "run", "--n", "6", "--columns", "2", "--out", "x.png")[0] == 0
+    drawn = pixels(tmp_path / "x.png")
+    rows = {drawn[2 + 30 * row : 30 + 30 * row, 2:30].tobytes() for row in range(6)}
+    assert rows == {picture.numpy().tobytes() for picture in test}
 
 
 def test_the_pictures_go_beside_the_run_and_a_traversal_moves(zoo, runs: Path) -> None:  # noqa: F811

@@ -69,14 +69,14 @@ def reconstruct(run: Path, n: int, seed: int, out: Path | None, columns: int, **
     import torch
 
     from benchmarks.finished import Finished
-    from benchmarks.pictures import to_bytes
+    from benchmarks.pictures import originals, to_bytes
 
     finished = Finished(run, wanted.pop("device"))
     x, y = finished.images(n, seed)
     y = finished.condition(len(x), seed, given=y, **_asked(wanted))
     with torch.no_grad():
         rebuilt = to_bytes(finished.model.reconstruct(x, y))
-    pairs = torch.stack([to_bytes(x), rebuilt], 1).flatten(0, 1)
+    pairs = torch.stack([originals(x, finished.described.spec.support), rebuilt], 1).flatten(0, 1)
     _write(pairs, out or run / "pictures" / "reconstructions.png", columns + columns % 2)
 
 
