@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.check.subject import subject
 from benchmarks.digits.model import load_digit_classifier
+from benchmarks.evaluate import _of_variables
 from benchmarks.evaluation import classification
 from benchmarks.evaluation.representation import chosen
 from benchmarks.metrics.aggregate import total_correlation
@@ -74,6 +75,17 @@ def test_the_information_of_choices_is_that_of_the_table_of_images_and_classes()
     assert torch.allclose(found.information.mean(0), expected)
     assert torch.allclose(found.entropy.mean(0), torch.special.entr(q.mean(0)).sum(-1))
     assert (found.information.mean(0) <= found.entropy.mean(0)).all()
+
+
+def test_what_two_variables_both_say_is_the_mean_and_no_sum() -> None:
+    k, n = 3, 90
+    one = torch.eye(k, dtype=torch.float64)[torch.arange(n) % k]
+    other = torch.eye(k, dtype=torch.float64)[torch.arange(n) // k % k]
+    for q, whole in ((torch.stack([one, one], 1), math.log(k)), (torch.stack([one, other], 1), 2 * math.log(k))):
+        joint = (q[:, 0, :, None] * q[:, 1, None, :]).flatten(1)  # of the pair of choices as one
+        assert chosen_by(joint[:, None])[0].information.mean().item() == pytest.approx(whole, abs=1e-12)
+        for values in chosen_by(q)[0]:
+            assert _of_variables(values).value == pytest.approx(math.log(k), abs=1e-12)
 
 
 def test_the_error_of_the_information_is_its_spread_over_draws_of_the_images() -> None:
