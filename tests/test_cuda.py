@@ -13,6 +13,7 @@ from zoo import create_model, list_models, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
+from zoo.data.partners import Partners
 from zoo.runs import load_run, train_run
 from zoo.runs.together import train_beside, train_together
 from zoo.training.capture import WARM_UP, CannotCapture, Captured
@@ -201,3 +202,10 @@ def test_pictures_that_do_not_fit_are_streamed() -> None:
     assert kept.resident and not streamed.resident
     for (x, _), (other, _) in zip(kept.epoch(0), streamed.epoch(0), strict=True):
         assert torch.equal(x, other)
+    partners = Partners(Images(pixels, labels=torch.arange(1000) % 7))
+    found = []
+    for limit in (1 << 30, 1):
+        batches = Batches(Images(pixels.clone()), batch_size=32, device="cuda", resident_bytes=limit, partners=partners)
+        batches.generator = torch.Generator("cuda").manual_seed(0)
+        found.append(torch.cat([y for _, y in batches.epoch(0)]))
+    assert torch.equal(*found)

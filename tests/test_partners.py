@@ -163,6 +163,21 @@ def test_processes_share_the_pairs_of_a_batch() -> None:
 
 
 @pytest.mark.parametrize("drawn", ["nothing", "bits", "noise"])
+def test_pictures_that_stay_in_host_memory_have_the_same_partners(drawn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo.data.batches._room", lambda device, limit: limit)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a GPU
+    images = dataclasses.replace(a_part_of_a_grid(), noise_seed=3 if drawn == "noise" else None)
+    common = dict(shuffle_seed=0, partners=Partners(images), binarise_on_the_fly=drawn == "bits")
+    kept, streamed = (Batches(images, batch_size=5, resident_bytes=limit, **common) for limit in (10_000, 10))
+    assert kept.resident and not streamed.resident
+    for batches in (kept, streamed):
+        batches.generator = torch.Generator().manual_seed(4)
+    for (x, y), (other_x, other_y) in zip(kept.epoch(1), streamed.epoch(1), strict=True):
+        assert torch.equal(x, other_x) and torch.equal(y, other_y)
+    assert torch.equal(kept.generator.get_state(), streamed.generator.get_state())
+
+
+@pytest.mark.parametrize("drawn", ["nothing", "bits", "noise"])
 def test_what_is_taken_by_number_has_the_partners_of_an_epoch(drawn: str) -> None:
     images = dataclasses.replace(a_part_of_a_grid(), noise_seed=3 if drawn == "noise" else None)
     dynamic = drawn == "bits"
@@ -208,7 +223,7 @@ def test_numbers_are_drawn_so_far_that_a_remainder_is_even() -> None:
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_pairs_that_cannot_be_drawn_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_cannot_be_drawn_are_refused() -> None:
     grid, classes = a_part_of_a_grid(), of_classes()
     plain = Images(classes.pixels)
     one = some(torch.zeros(5, 1).long(), (1,))
@@ -226,6 +241,3 @@ def test_pairs_that_cannot_be_drawn_are_refused(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(UsageError, match=said):
             Partners(images, changed)
     assert len(Partners(faces, 39).ways) == 40
-    monkeypatch.setattr("zoo.data.batches._room", lambda device, limit: limit)
-    with pytest.raises(UsageError, match="too many for the device"):
-        Batches(grid, batch_size=5, resident_bytes=10, partners=Partners(grid))

@@ -54,11 +54,11 @@ class Batches:
             half of a GPU's free memory) stay in host memory, and a thread collects each batch in pinned memory
             ahead of its use.
         partners: of the split; ``y`` is then, where batches are for training, a partner of each example as ``x`` shows
-            it, float32 (B, C, H, W), drawn at each visit from the ``generator`` attribute.
+            it, float32 (B, C, H, W), drawn at each visit from the ``generator`` attribute. Those of pictures that stay
+            in host memory are collected when they are drawn, and the device waits for them.
 
     Raises:
-        UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for; or there
-            are partners, and pictures that stay in host memory.
+        UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
     """
 
     def __init__(
@@ -100,8 +100,6 @@ class Batches:
             there = _moved(images.pixels, self.device) if self.resident else images.pixels
         self._pixels = there
         self._y = _conditions(images, condition, self.device)
-        if partners and not self.resident:
-            raise UsageError("pairs are drawn where the images lie, and these are too many for the device.")
         self._partners = partners.to(self.device) if partners else None
 
     def __len__(self) -> int:
@@ -130,8 +128,10 @@ class Batches:
         return self._shown(self._at(index), rows, generators), self._told(index, rows, generators)
 
     def _at(self, index: Tensor) -> Tensor:
-        # The pictures at ``index`` (..., B), (..., B, C, H, W).
-        return self._floats(_selected(self._pixels, index))
+        # The pictures at ``index`` (..., B), (..., B, C, H, W); of one axis where they stay in host memory.
+        if self.resident:
+            return self._floats(_selected(self._pixels, index))
+        return self._floats(self._placed(self._collected(index.cpu())))
 
     def _floats(self, pixels: Tensor) -> Tensor:
         # As `floats`; bytes that are yet to be dequantised from 0 to 255.
@@ -223,13 +223,16 @@ class Batches:
                 while ahead:
                     collected = ahead.popleft().result()
                     ahead.extend(pool.submit(self._collected, index) for index in itertools.islice(waiting, 1))
-                    yield self._floats(collected.to(self.device, non_blocking=True))
+                    yield self._floats(self._placed(collected))
             finally:  # whoever stops in the middle of an epoch does not wait for the rest
                 for future in ahead:
                     future.cancel()
 
     def _collected(self, index: Tensor) -> Tensor:
         return self._pixels.index_select(0, index).pin_memory()
+
+    def _placed(self, collected: Tensor) -> Tensor:
+        return collected.to(self.device, non_blocking=True)
 
 
 def floats(pixels: Tensor) -> Tensor:
