@@ -19,6 +19,7 @@ from benchmarks import matrix
 from benchmarks.catalogue import METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
 from benchmarks.evaluation import classification, representation
+from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.factors import _codes, disentanglement
 from benchmarks.evaluation.quality import sample_quality
 from benchmarks.evaluation.representation import _probes, batches_of
@@ -34,6 +35,7 @@ from benchmarks.record import Metric, cell_key
 from benchmarks.report.figures import png
 from zoo import create_model, noise
 from zoo.config import RunConfig, resolve
+from zoo.data.batches import Batches
 from zoo.data.classes import only_class, without_class
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.data.mnist import partly_labelled
@@ -45,6 +47,7 @@ from zoo.models.categorical_vae import CategoricalVAE
 from zoo.models.joint_vae import JointVAE
 from zoo.models.m2 import M2
 from zoo.models.svae import SphericalVAE, on_sphere
+from zoo.noise import seed_for
 from zoo.registry import registry
 from zoo.runs import Run, train_run
 from zoo.runs.images import _images, _loaded, load_grey, load_images, load_outliers
@@ -567,9 +570,9 @@ def test_an_auroc_is_of_the_bounds_of_the_images_and_of_as_many_outliers(
     settings = ["evaluate.anomaly=other", "evaluate.seed=3", "data.options.n_test=60", "data.binarise=none"]
     made = run(tmp_path, "vae", "synthetic", "likelihood.name=logistic", *settings)
     found, (_, outliers) = evaluate(made), load_outliers(made.config, "other")
-    batches = batches_of(made, outliers)
-    ours, theirs = found.per_example["elbo"], bound(made.model, batches, 3).elbo[:60]
-    tight = importance_weighted(made.model, batches, 2, 3, 1000, 8)
+    batches, seed = batches_of(made, outliers), seed_for(3, "outliers")
+    ours, theirs = found.per_example["elbo"], bound(made.model, batches, seed).elbo[:60]
+    tight = importance_weighted(made.model, batches, 2, seed, 1000, 8)
     inside = torch.arange(60 + 60) < 60
     expected = {
         "auroc_other": roc_auc_score(inside, torch.cat([ours, theirs])),
@@ -591,7 +594,38 @@ def test_bounds_that_are_kept_of_outliers_are_of_their_images(tmp_path: Path, mo
 
 def test_a_set_is_no_outlier_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other_data(monkeypatch)
-    assert scores(evaluate(run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other")))["auroc_other"] == 0.5
+    found = evaluate(run(tmp_path, "vae", "synthetic", "evaluate.anomaly=other")).metrics["auroc_other"]
+    assert 0 < abs(found["value"] - 0.5) < found["stderr"] < 0.03  # of other bits and other noise
+
+
+def test_the_error_of_an_auroc_is_its_spread_over_the_noise_where_there_is_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(tmp_path, "vae", "synthetic", "evaluate.anomaly=fashion_mnist")
+    same = Images(made.images["test"].pixels[:1].expand(50, -1, -1, -1))
+    monkeypatch.setattr("benchmarks.evaluation.anomaly.load_outliers", lambda config, name: (name, same))
+    found = []
+    for seed in range(60):
+        evaluation = made.config.evaluate.model_copy(update={"seed": seed})
+        made = replace(made, config=made.config.model_copy(update={"evaluate": evaluation}))
+        elbo = bound(made.model, Batches(same, batch_size=50), seed).elbo
+        found.append(anomaly(made, elbo, None)[0]["auroc_fashion_mnist"])
+    values, errors = (np.array([metric[name] for metric in found]) for name in ("value", "stderr"))
+    assert values.std() == pytest.approx(errors.mean(), rel=0.3)
+    assert abs(values.mean() - 0.5) < 4 * errors.mean() / len(found) ** 0.5
+
+
+@pytest.mark.parametrize("prepared", ["data.binarise=dynamic", "data.dequantise=uniform", "data.binarise=none"])
+def test_outliers_have_bits_and_noise_of_their_own(prepared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_data(monkeypatch)
+    held = resolve("vae", "synthetic", settings=[prepared, "evaluate.anomaly=held_out", "data.options.exclude_class=3"])
+    (_, theirs), (_, out) = (load_outliers(held, name) for name in ("other", "held_out"))
+    own = load_images(resolve("vae", "synthetic", settings=[prepared]))
+    for outliers, kept in ((theirs, own["test"]), (out, only_class(own["test"], 3))):
+        assert len(outliers) == len(kept) > 0
+        assert torch.equal(outliers.pixels, kept.pixels) == (prepared != "data.binarise=dynamic")
+        noisy = prepared == "data.dequantise=uniform"
+        assert (outliers.noise_seed, kept.noise_seed) == ((780, 777) if noisy else (None, None))
 
 
 def test_a_class_can_be_held_out_of_training(tmp_path: Path) -> None:

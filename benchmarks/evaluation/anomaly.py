@@ -11,6 +11,7 @@ from benchmarks.metrics.auroc import auroc
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry
 from benchmarks.partial import Partial
+from zoo import noise
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
 from zoo.runs import Run
@@ -24,7 +25,8 @@ def anomaly(
 
     Args:
         elbo, tight: nats of the evaluated split's images as `benchmarks.evaluate` measured them, None where it did not.
-            There are as many outliers as images, or all there are.
+            There are as many outliers as images, or all there are, under noise of their own: with that of the inliers
+            the scores of inlier i and of outlier i would be dependent, and DeLong's error is of two independent sets.
         partial: bounds of outliers that there are already.
     """
     config, model = run.config.evaluate, run.model
@@ -40,7 +42,7 @@ def anomaly(
     if reason or elbo is None:
         return {}, {"auroc": str(reason)}
     metrics: dict[str, dict[str, Any]] = {}
-    skipped = {}
+    skipped, seed = {}, noise.seed_for(config.seed, "outliers")
     for given in config.anomaly:
         try:
             name, outliers = load_outliers(run.config, given)
@@ -48,12 +50,12 @@ def anomaly(
             skipped[f"auroc_{given}"] = str(error)
             continue
         batches = Batches(outliers.subset(len(elbo)), batch_size=512, drop_last=False, device=run.compute.device)
-        scores = {f"auroc_{name}": (elbo, likelihood.bound(model, batches, config.seed).elbo, {"score": "elbo"})}
+        scores = {f"auroc_{name}": (elbo, likelihood.bound(model, batches, seed).elbo, {"score": "elbo"})}
         if tight is None:
             skipped[f"auroc_nll_{name}"] = "evaluate.nll_samples is 0"
         else:
             k = config.nll_samples
-            rest = (config.seed, config.rows, len(tight), f"nll_{name}_{outliers.sha256[:12]}", partial)
+            rest = (seed, config.rows, len(tight), f"nll_{name}_{outliers.sha256[:12]}", partial)
             theirs = likelihood.importance_weighted(model, batches, k, *rest)
             scores[f"auroc_nll_{name}"] = (tight, theirs, {"score": "nll", "k": k})
         for metric, (inside, outside, identity) in scores.items():

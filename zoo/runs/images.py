@@ -11,7 +11,7 @@ from typing import Any
 
 from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig
 from zoo.data.classes import only_class, without_class
-from zoo.data.images import DataSpec, Images, ImageSet
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError, one_line
 from zoo.files import canonical_json
 from zoo.models.base import VAE
@@ -34,17 +34,18 @@ def load_grey(config: RunConfig) -> ImageSet:
 
 def load_outliers(config: RunConfig, name: str) -> tuple[str, Images]:
     """The outliers ``name`` of `EvaluateConfig.anomaly`, and what to call them: the evaluated split of another set, or
-    of the class that ``data.options.exclude_class`` holds out, prepared as the run's own.
+    of the class that ``data.options.exclude_class`` holds out, prepared as the run's own but with other bits, or other
+    noise on bytes: the numbers after those of the run's splits are the seeds.
 
     Raises:
         UsageError: they are not of the kind that the model knows (another shape or support).
     """
-    options = dict(config.data.options)
+    options, other = dict(config.data.options), {"test_bits_seed": config.data.test_bits_seed + len(SPLITS)}
     if name == HELD_OUT:
         number = options.pop(EXCLUDE)
-        data = config.data.model_copy(update={"options": options})
+        data = config.data.model_copy(update={"options": options} | other)
     else:
-        data = DataConfig(name=name, **config.data.preparation)
+        data = DataConfig(name=name, **config.data.preparation).model_copy(update=other)
     images = load_images(config.model_copy(update={"data": data}))
     check_kind(name, load_images(config).spec, images.spec)
     shown = images[config.evaluate.split]
