@@ -201,7 +201,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
 
 def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> None:
     from benchmarks.evaluation.ex_post import ex_post
-    from benchmarks.evaluation.quality import reconstruction, sample_quality
+    from benchmarks.evaluation.quality import maker, reconstruction, sample_quality
 
     config = run.config.evaluate
     if run.model.spec.shape[0] in CHANNELS:
@@ -211,10 +211,10 @@ def _quality(out: Evaluation, run: Run, batches: Batches, partial: Partial) -> N
         samples = generate(run.model, GRID, config.seed, run.compute.device)
         out.show({"reconstructions": pairs.flatten(0, 1), "samples": samples})
     out.show(walks(run.model, batches))
-    parts = partial.features()
+    parts, made = partial.features(), maker(run.compute.device)
     out.add(*reconstruction(run, batches))
-    out.add(*sample_quality(run, parts=parts))
-    out.add(*ex_post(run, parts))
+    out.add(*sample_quality(run, parts=parts, made=made))
+    out.add(*ex_post(run, parts, made))
 
 
 def _of_variables(values: Tensor) -> Estimate:

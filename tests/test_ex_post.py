@@ -17,6 +17,7 @@ from benchmarks.evaluate import evaluate
 from benchmarks.evaluation.ex_post import WIDEST, FromDensity, ex_post, fitted
 from benchmarks.evaluation.representation import batches_of
 from benchmarks.latents import Latents
+from benchmarks.metrics import extractors
 from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.frechet import frechet_estimate
 from benchmarks.pictures import generate
@@ -120,6 +121,15 @@ def test_nobody_is_asked_for_it_unless_somebody_asks(tmp_path: Path) -> None:
     assert ex_post(made) == ({}, {})
     found = evaluate(made)
     assert "evaluate.ex_post" in found.skipped[NAME] and "fd_digits" in found.metrics
+
+
+def test_an_extractor_is_made_once_for_samples_of_the_prior_and_of_the_density(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, digits = [], extractors.EXTRACTORS["digits"]
+    monkeypatch.setitem(extractors.EXTRACTORS, "digits", lambda device: made.append(digits(device)) or made[-1])
+    found = evaluate(run(tmp_path))
+    assert {"fd_digits", NAME} <= found.metrics.keys() and len(made) == 1
 
 
 def test_of_an_autoencoder_that_has_such_a_density_it_is_the_distance_of_its_samples(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import EX_POST
-from benchmarks.evaluation.quality import reference, wanted
+from benchmarks.evaluation.quality import Maker, maker, reference, wanted
 from benchmarks.evaluation.representation import batches_of, once
 from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.latents import Discrete, Latents, LatentsAndClass, latents_of
@@ -32,9 +32,10 @@ WIDEST = 512  # of which covariances are fitted
 Metrics = dict[str, dict[str, Any]]
 
 
-def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str]]:
+def ex_post(run: Run, parts: Path | None = None, made: Maker | None = None) -> tuple[Metrics, dict[str, str]]:
     """Metrics and skipped metrics: the Frechet distances of `benchmarks.evaluation.quality.sample_quality`, each by its
-    name with `EX_POST`, of as many samples; nothing where ``evaluate.ex_post`` is 0."""
+    name with `EX_POST`, of as many samples; nothing where ``evaluate.ex_post`` is 0. ``parts`` and ``made`` are as
+    there."""
     config = run.config.evaluate
     if not config.ex_post:
         return {}, {}
@@ -52,14 +53,13 @@ def ex_post(run: Run, parts: Path | None = None) -> tuple[Metrics, dict[str, str
         samples = fitted(run.model, batches, config.ex_post)
     except UsageError as error:  # of no extractor: nothing else is missing
         return {}, {name + EX_POST: str(error).rstrip(".") for name in (*left.values(), *others)}
-    from benchmarks.metrics.extractors import make_extractor
     from benchmarks.metrics.quality import frechet_distance
 
+    made = made or maker(run.compute.device)
     fake = generate(samples, min(config.quality_samples, len(real)), config.seed, run.compute.device)
     metrics = {}
     for extractor, name in left.items():
-        made = make_extractor(extractor, run.compute.device)
-        found = frechet_distance(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)
+        found = frechet_distance(fake, real, made(extractor), f"{run.images.name}-{config.split}", config.split, parts)
         found["identity"] |= {"components": config.ex_post, "codes": batches.n, "code": "posterior centre"}
         metrics[name + EX_POST] = found
     return metrics, skipped

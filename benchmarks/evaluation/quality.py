@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,12 +22,26 @@ from zoo.data.images import DataSpec
 from zoo.runs import Run
 from zoo.runs.images import load_grey
 
+if TYPE_CHECKING:
+    from benchmarks.metrics.extractors import Extractor
+
 Metrics = dict[str, dict[str, Any]]
+Maker = Callable[[str], "Extractor"]
 
 
-def sample_quality(run: Run, only: str | None = None, parts: Path | None = None) -> tuple[Metrics, dict[str, str]]:
+def maker(device: torch.device) -> Maker:
+    """What makes an extractor by its name, each once: who asks again is given the same one."""
+    from benchmarks.metrics.extractors import make_extractor
+
+    return functools.cache(lambda name: make_extractor(name, device))
+
+
+def sample_quality(
+    run: Run, only: str | None = None, parts: Path | None = None, made: Maker | None = None
+) -> tuple[Metrics, dict[str, str]]:
     """Metrics and skipped metrics for ``evaluate.quality_samples`` samples of the run; ``only`` those of the extractor
-    that the metric of this name stands for, if one is given. ``parts`` is a folder to go on from, see `image_quality`.
+    that the metric of this name stands for, if one is given. ``parts`` is a folder to go on from, see `image_quality`;
+    ``made`` makes the extractors.
 
     The reference is the grey images of the split: samples are means of p(x | z), which are grey too. Samples and
     reference have as many images as the smaller of the two.
@@ -41,14 +57,13 @@ def sample_quality(run: Run, only: str | None = None, parts: Path | None = None)
         real = reference(run)
     except Undefined as reason:
         return {}, skipped | dict.fromkeys(left.values(), str(reason))
-    from benchmarks.metrics.extractors import make_extractor
     from benchmarks.metrics.quality import image_quality
 
+    made = made or maker(run.compute.device)
     fake = generate(run.model, min(config.quality_samples, len(real)), config.seed, run.compute.device)
     metrics: Metrics = {}
     for extractor in left:
-        made = make_extractor(extractor, run.compute.device)
-        metrics |= image_quality(fake, real, made, f"{run.images.name}-{config.split}", config.split, parts)
+        metrics |= image_quality(fake, real, made(extractor), f"{run.images.name}-{config.split}", config.split, parts)
     return metrics, skipped
 
 
