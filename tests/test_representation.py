@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.auroc import auroc
 from benchmarks.metrics.choices import Choices, choices
 from benchmarks.metrics.codes import Undefined
-from benchmarks.metrics.probes import knn, linear_probe
+from benchmarks.metrics.probes import knn, linear_identity, linear_probe
 from benchmarks.metrics.projections import pca, tsne
 from benchmarks.report.figures import png, scatter
 from zoo import list_models
@@ -194,6 +195,8 @@ def test_a_code_that_needs_a_curve_is_for_neighbours_and_not_for_lines() -> None
         (lambda z, y: (z[:, 0], y), r"codes are \(N, D\)"),
         (lambda z, y: (z[:, :2], y), "training codes have 2 dimensions and the others 3"),
         (lambda z, y: (z, y[:-1]), "codes are"),
+        (lambda z, y: (z[:0], y[:0]), r"codes are .* not \(0, 3\) and \(0,\)"),
+        (lambda z, y: (z[:, :0], y), r"codes are .* not \(50, 0\) and \(50,\)"),
     ],
 )
 def test_codes_that_say_nothing_are_refused_in_a_sentence(probe, spoil, said: str) -> None:
@@ -204,6 +207,14 @@ def test_codes_that_say_nothing_are_refused_in_a_sentence(probe, spoil, said: st
 def test_fewer_codes_than_neighbours() -> None:
     with pytest.raises(Undefined, match="6 training codes do not have 10 neighbours"):
         knn(*separable(6), *separable(20, seed=1))
+    # Where there are just as many, all vote: the class that most of them have wins everywhere.
+    z = np.arange(10.0)[:, None]
+    assert knn(z, np.array([1] * 4 + [7] * 6), np.array([[0.0], [9.0]]), np.array([1, 7])).tolist() == [0.0, 1.0]
+
+
+def test_the_identity_of_the_linear_probe_is_its_settings_and_the_solver_s_version() -> None:
+    settings = {"estimator": "LogisticRegression", "C": 1.0, "tol": 1e-4, "max_iter": 200, "codes": "standardised"}
+    assert linear_identity() == settings | {"sklearn": version("scikit-learn")}
 
 
 # ---- the aggregate posterior -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from benchmarks.check.subject import subject
 from benchmarks.finished import Finished
 from benchmarks.metrics import udr
 from benchmarks.metrics.codes import Undefined
-from benchmarks.rank import _codes, rank
+from benchmarks.rank import _codes, _groups, rank
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
@@ -354,6 +354,14 @@ def test_the_order_of_the_runs_and_the_rows_of_a_batch_do_not_matter(runs: Path)
     assert [one.folder for one in first] == [one.folder for one in second]
     for a, b in zip(first, second, strict=True):
         assert a.scores == pytest.approx(b.scores, abs=1e-9)
+
+
+def test_runs_of_another_training_are_no_seeds_of_each_other() -> None:
+    longer, measured_otherwise = [*SMALL, "train.epochs=2"], [*SMALL, "evaluate.seed=3"]
+    kinds = {"a": (0, SMALL), "b": (1, SMALL), "c": (0, longer), "d": (1, longer), "e": (2, measured_otherwise)}
+    described = {Path(name): SimpleNamespace(config=config("vae", *kind)) for name, kind in kinds.items()}
+    names = [[folder.name for folder in group] for group in _groups(list(described), described)]
+    assert names == [["a", "b", "e"], ["c", "d"]]
 
 
 def test_what_cannot_be_ranked_is_refused_in_a_sentence(zoo, runs: Path) -> None:  # noqa: F811
