@@ -21,7 +21,7 @@ from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evalu
 from benchmarks.evaluation import classification, representation
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.factors import _codes, disentanglement
-from benchmarks.evaluation.quality import sample_quality
+from benchmarks.evaluation.quality import sample_quality, wanted
 from benchmarks.evaluation.representation import _probes, batches_of
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.codes import Codes, FactorSpace
@@ -54,6 +54,7 @@ from zoo.runs.images import _images, _loaded, load_grey, load_images, load_outli
 from zoo.training.precision import choose
 
 CHEAP = ["train.epochs=0", "evaluate.nll_samples=2", "evaluate.nll_images=8", "evaluate.quality_samples=0"]
+FRECHET = ("fd_digits", "fd_efficientnet_lite0", "fid")
 
 
 def run(folder: Path, variant: str = "vae", data: str = "synthetic", *settings: str) -> Run:
@@ -418,6 +419,28 @@ def test_a_split_that_training_needs_is_named_where_it_is_empty(tmp_path: Path, 
     with pytest.raises(UsageError, match=f"the {split} split of 'synthetic' has no image, and training needs some"):
         matrix.measure(config, tmp_path / "run", choose("cpu"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "device", "measured", "reasons"),
+    [
+        ((1, 28, 28), {}, "cpu", {"fd_digits"}, {"fid": "no GPU", "fd_efficientnet_lite0": "needs colour"}),
+        ((1, 28, 28), {}, "cuda", {"fd_digits", "fid"}, {"fd_efficientnet_lite0": "needs colour"}),
+        ((1, 28, 28), {"inception": "yes"}, "cpu", {"fd_digits", "fid"}, {"fd_efficientnet_lite0": "needs colour"}),
+        ((3, 28, 28), {"inception": "no"}, "cuda", {"fd_efficientnet_lite0"}, {"fid": "off", "fd_digits": "1x28x28"}),
+        ((3, 64, 64), {"inception": "bf16"}, "cuda", {"fd_efficientnet_lite0", "fid_bf16"},
+         {"fid": "measured in bfloat16", "fd_digits": "1x28x28"}),
+        ((4, 28, 28), {"inception": "bf16"}, "cpu", set(), dict.fromkeys(FRECHET, "1 or 3 channels")),
+        ((1, 28, 28), {"quality_samples": 0}, "cuda", set(), dict.fromkeys(FRECHET, "quality_samples is 0")),
+    ],
+)  # fmt: skip
+def test_the_features_that_apply_are_those_of_the_images_and_the_device(
+    shape: tuple[int, int, int], settings: dict, device: str, measured: set[str], reasons: dict[str, str]
+) -> None:
+    config = resolve("vae", "mnist").evaluate.model_copy(update=settings)
+    left, skipped = wanted(config, DataSpec(shape, "8-bit"), torch.device(device))
+    assert set(left.values()) == measured and skipped.keys() == reasons.keys()
+    assert all(reasons[name] in reason for name, reason in skipped.items())
 
 
 def test_too_few_pictures_are_left_out_in_a_sentence(tmp_path: Path) -> None:
