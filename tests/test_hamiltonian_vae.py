@@ -362,6 +362,15 @@ def test_a_decoder_that_normalises_batches_is_refused_in_a_sentence_before_train
     assert "RuntimeError" not in wrong.what
 
 
+def test_a_layer_that_normalises_batches_is_found_however_deep_it_lies() -> None:
+    model = create_model("hamiltonian_vae", data=DataSpec((1, 4, 4), "binary"), latent=2)
+    x = torch.ones(3, 1, 4, 4)
+    model.initialise(x)
+    model.decoder = nn.Sequential(model.decoder, nn.Sequential(nn.Sequential(nn.Identity(), nn.BatchNorm2d(1))))
+    with pytest.raises(UsageError, match="leapfrog steps follow no decoder with batch normalisation"):
+        model.initialise(x)
+
+
 def test_the_likelihood_is_followed_whatever_it_is() -> None:
     for spec in (DataSpec((3, 8, 8), "8-bit"), DataSpec((1, 8, 8), "real")):
         for network in ("mlp", "conv", "residual", "gated"):
