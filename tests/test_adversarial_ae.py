@@ -19,7 +19,7 @@ from zoo.training.optimise import Group, backward
 
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"latent": 3, "encoder": {"hidden": [16]}, "decoder": {"hidden": [16]}, "judge": [32, 32]}
-LEARNED = ["diagonal", "mixture", "vamp", "flow", "energy"]
+LEARNED = ["diagonal", "mixture", "vamp", "flow", "energy", "diffusion"]
 
 
 def make(**settings: object) -> AdversarialAE:

@@ -20,6 +20,8 @@ from zoo.posteriors import PosteriorSettings, make_posterior
 from zoo.priors import PRIORS, EnergyPrior, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
 
 SPEC = DataSpec((1, 3, 3), "binary")
+# What the diffusion prior says of a point is an estimate: tests/test_diffusion_prior.py asks the same of that.
+EXACT = [name for name in PRIORS if name != "diffusion"]
 
 
 class Encoder(nn.Module):
@@ -61,13 +63,15 @@ def grid(prior: Prior, reach: float = 12.0, n: int = 801) -> tuple[Tensor, Tenso
         return z, prior.log_prob(z).exp() * (2 * reach / (n - 1)) ** 2
 
 
-@pytest.mark.parametrize("wrong", [{"name": "vampire"}, {"components": 0}, {"flows": 0}, {"k": 1}, {"tries": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"name": "vampire"}, {"components": 0}, {"flows": 0}, {"k": 1}, {"tries": 1}, {"steps": 0}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PriorSettings(**wrong)
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", EXACT)
 def test_shapes(name: str) -> None:
     prior = build(name, latent=3)
     z = torch.randn(4, 5, 3, dtype=torch.float64)
@@ -77,7 +81,7 @@ def test_shapes(name: str) -> None:
     assert prior.sample(7).shape == (7, 3)
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", EXACT)
 def test_integrates_to_one_and_is_what_is_sampled(name: str) -> None:
     prior = build(name)
     z, p = grid(prior)
@@ -96,7 +100,7 @@ def test_integrates_to_one_and_is_what_is_sampled(name: str) -> None:
     assert abs(log_prob.mean().item() - negative_entropy) < 4.5 * log_prob.std().item() / math.sqrt(n) + 1e-3
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", EXACT)
 def test_half_precision_is_computed_in_float32(name: str) -> None:
     prior = build(name).float()
     if name == "vamp":
@@ -130,7 +134,7 @@ def test_temperature_zero_is_without_noise_and_one_half_is_narrower(name: str) -
         cold, cool, warm = (prior.sample(4000, temperature=t) for t in (0.0, 0.5, 1.0))
     assert cold.std(0).max() < 1e-9
     ratio = cool.std(0) / warm.std(0)
-    if name in ("flow", "energy"):  # neither a curved map nor what is accepted scales exactly
+    if name in ("flow", "energy", "diffusion"):  # neither a curved map nor what is accepted scales exactly
         assert (ratio < 0.9).all()
     else:
         torch.testing.assert_close(ratio, torch.full_like(ratio, 0.5), rtol=0.06, atol=0)

@@ -1,4 +1,4 @@
-"""p(z): standard and learned Gaussians, mixtures, VampPrior, flow, energy."""
+"""p(z): standard and learned Gaussians, mixtures, VampPrior, flow, energy, diffusion."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.context import holding
+from zoo.distributions.diffusion import Chain
 from zoo.distributions.gaussians import LOG_2PI, DiagonalGaussian, bound_log_variance, log_normal
 from zoo.errors import UsageError
 from zoo.flows import Coupling
@@ -43,19 +44,25 @@ class PriorSettings(Frozen):
     Attributes:
         components: Gaussians of ``mixture``, pseudo-inputs of ``vamp``.
         flows: coupling steps of ``flow``.
-        hidden: width of their networks, and of that of ``energy``.
+        hidden: width of their networks, and of those of ``energy`` and ``diffusion``.
         tries: draws that a sample of ``energy`` takes at most.
+        steps: of noise in the chain of ``diffusion``; a sample calls its network so many times.
     """
 
     read_by: ClassVar[ReadBy] = {
-        "components": ("mixture", "vamp"), "flows": ("flow",), "hidden": ("flow", "energy"), "tries": ("energy",)
+        "components": ("mixture", "vamp"),
+        "flows": ("flow",),
+        "hidden": ("flow", "energy", "diffusion"),
+        "tries": ("energy",),
+        "steps": ("diffusion",),
     }
 
-    name: Literal["standard", "diagonal", "mixture", "vamp", "flow", "energy"] = "standard"
+    name: Literal["standard", "diagonal", "mixture", "vamp", "flow", "energy", "diffusion"] = "standard"
     components: int = Field(default=500, ge=1)
     flows: int = Field(default=6, ge=1)
     hidden: int = Field(default=128, ge=1)
     tries: int = Field(default=100, ge=2)
+    steps: int = Field(default=100, ge=1)
 
 
 class Prior(nn.Module):
@@ -69,8 +76,13 @@ class Prior(nn.Module):
         self.latent = latent
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log p(z) (...) for z (..., D)."""
+        """log p(z) (...) for z (..., D), or the logarithm of an unbiased estimate of p(z): what a log-weight takes."""
         raise NotImplementedError
+
+    def log_bound(self, z: Tensor) -> Tensor:
+        """(...) nats: log p(z), or an estimate of a lower bound on it that costs less than `log_prob`. For the mean of
+        logarithms alone, such as a rate: its exponential is no estimate of p(z)."""
+        return self.log_prob(z)
 
     def density(self) -> Callable[[Tensor], Tensor]:
         """`log_prob` as it is now: what it computes of the weights alone is computed here, once for all that ask."""
@@ -350,8 +362,40 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
+class DiffusionPrior(Prior):
+    """What a learned chain makes of noise, a `Chain` of as many ``steps``, which begins as the standard normal. Vahdat,
+    Kreis and Kautz, Score-based Generative Modeling in Latent Space, NeurIPS 2021, https://arxiv.org/abs/2106.05931.
+
+    Nobody knows its density at a point. `log_prob` is the log-weight of one path of noise, another at each call: its
+    exponential is p(z) in the mean, so that a bound made with it is a bound, of one sample or of k.
+    """
+
+    name = "diffusion"
+
+    def __init__(self, settings: PriorSettings, latent: int) -> None:
+        super().__init__(settings, latent)
+        self.chain = Chain(latent, settings.steps, settings.hidden)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """As `Prior.log_prob`: an estimate, from ``steps`` calls of the network."""
+        return self.chain.log_weight(z.reshape(-1, self.latent)).view(z.shape[:-1])
+
+    def log_bound(self, z: Tensor) -> Tensor:
+        """As `Prior.log_bound`: the mean of `log_prob`, estimated from a few random steps of the chain."""
+        return self.chain.log_bound(z.reshape(-1, self.latent)).view(z.shape[:-1])
+
+    def density(self) -> Callable[[Tensor], Tensor]:
+        """Raises `UsageError`: there is no density to be had that is the same at each call."""
+        raise UsageError("the diffusion prior has no density to follow: what it says of a code is an estimate.")
+
+    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+        """As `Prior.sample`, without a gradient; the temperature scales the noise of every step."""
+        return self.chain.sample(n, temperature)
+
+
 PRIORS: dict[str, type[Prior]] = {
-    kind.name: kind for kind in (StandardPrior, DiagonalPrior, MixturePrior, VampPrior, FlowPrior, EnergyPrior)
+    kind.name: kind
+    for kind in (StandardPrior, DiagonalPrior, MixturePrior, VampPrior, FlowPrior, EnergyPrior, DiffusionPrior)
 }
 
 

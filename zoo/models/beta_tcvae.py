@@ -45,14 +45,14 @@ class BetaTCVAE(VanillaVAE):
         q = self.infer(x, y)
         z, log_q = q.rsample()
         distortion = -self.log_likelihood(self.decode(z, y), x)
-        log_p = self.prior.log_prob(z)
+        log_p = self.prior.log_bound(z)
         terms = Terms(distortion, (log_q - log_p).unsqueeze(1), {"z": z})
         return Losses({"vae": (distortion + progress * self.weighed(q, z, log_q, log_p)).mean()}, terms)
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """As `VAE.criterion`: with the rate's three parts as they are weighed."""
         q, z = self.infer(x, y), terms.aux["z"]
-        return -(terms.distortion + self.weighed(q, z, q.log_prob(z), self.prior.log_prob(z)))
+        return -(terms.distortion + self.weighed(q, z, q.log_prob(z), self.prior.log_bound(z)))
 
     def weighed(self, q: DiagonalGaussian, z: Tensor, log_q: Tensor, log_p: Tensor) -> Tensor:
         """(B,) nats, the weighed sum of the rate's three parts; of codes z, log q(z | x) and log p(z)."""

@@ -35,7 +35,7 @@ class Layer:
     def rate(self) -> Tensor:
         """(B,) nats: KL(q(z | x, above) || p(z | above)), analytic; one-sample where the prior is no Gaussian."""
         divergence = self.posterior.kl(self.prior)
-        return -self.log_ratio() if divergence is None else divergence.sum(1)
+        return self.log_q - self.prior.log_bound(self.z) if divergence is None else divergence.sum(1)
 
     def log_ratio(self) -> Tensor:
         """(B,) nats: log p(z | above) - log q(z | x, above)."""

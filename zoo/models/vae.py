@@ -83,7 +83,7 @@ class VanillaVAE(VAE):
         z, log_q = q.rsample()
         params = self.decode(z, y)
         divergence = q.kl(self.prior)
-        rate = log_q - self.prior.log_prob(z) if divergence is None else divergence.sum(1)
+        rate = log_q - self.prior.log_bound(z) if divergence is None else divergence.sum(1)
         return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}), params
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
