@@ -57,6 +57,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("cvae", FULL),
         ("flow_vae", FULL),
         ("energy_vae", FULL),
+        ("diffusion_vae", FULL),
         ("vamp_vae", [*FULL, "prior.components=20"]),
         ("categorical_vae", FULL),
         ("svae", FULL),

@@ -31,7 +31,7 @@ from zoo.models import check_settings, settings_of
 from zoo.models.base import VAE, Progress
 from zoo.models.vae import VanillaSettings
 from zoo.nets.code_prior import CodePrior
-from zoo.priors import EnergyPrior, FlowPrior, PriorSettings
+from zoo.priors import DiffusionPrior, EnergyPrior, FlowPrior, PriorSettings
 from zoo.registry import DatasetEntry, registry
 from zoo.runs import train_run
 from zoo.settings import parse_setting
@@ -521,7 +521,7 @@ def test_the_largest_and_smallest_variances_stay_finite(name: str, half: bool, m
 
 
 # Networks whose output is a log-probability already: what they round is in the bound.
-FULL = (CodePrior, EnergyPrior, FlowPrior, Flow)
+FULL = (CodePrior, DiffusionPrior, EnergyPrior, FlowPrior, Flow)
 
 
 @every_variant
