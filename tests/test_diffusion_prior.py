@@ -11,16 +11,13 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
-from zoo.distributions.diffusion import SWIFT, Chain
+from zoo.distributions.diffusion import Chain
 from zoo.errors import UsageError
 from zoo.priors import DiffusionPrior, PriorSettings, make_prior
 
 SPEC = DataSpec((1, 3, 3), "binary")
 PRIOR = {"name": "diffusion", "hidden": 8, "steps": 6}
 SMALL = {"latent": 2, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}, "prior": PRIOR}
-
-
-MEAN, SCALE = 0.3, 1.5  # of the codes that a chain below expects
 
 
 def fresh(latent: int, steps: int, hidden: int = 8) -> DiffusionPrior:
@@ -34,8 +31,6 @@ def build(latent: int = 2, steps: int = 12) -> DiffusionPrior:
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.4 * torch.randn_like(parameter))
-        prior.chain.mean.fill_(MEAN)
-        prior.chain.log_scale.fill_(math.log(SCALE) / SWIFT)
     return prior.requires_grad_(False).eval()
 
 
@@ -79,7 +74,7 @@ def test_it_begins_as_the_standard_normal_on_every_path(steps: int) -> None:
 
 def integrated(chain: Chain, steps: int, z: Tensor) -> Tensor:
     """p(z) (N,) of a chain of codes of one number: from the last layer down, each layer integrated on a grid."""
-    left, z = kept(steps), (z - MEAN) / SCALE
+    left = kept(steps)
 
     def into(below: Tensor, above: Tensor, density: Tensor, t: int) -> Tensor:
         (a, b, w), width = step(left, t), above[..., 1:2] - above[..., :1]
@@ -93,14 +88,14 @@ def integrated(chain: Chain, steps: int, z: Tensor) -> Tensor:
     for t in range(steps, 1, -1):
         below = layers.get(t - 1, grid)
         density = into(below.flatten(), grid, density, t).view_as(below)
-    return into(z, last, density, 1) / SCALE
+    return into(z, last, density, 1)
 
 
 @pytest.mark.parametrize("steps", [2, 3])
 def test_weights_of_paths_average_to_the_density_and_bounds_of_k_come_up_to_it_from_below(steps: int) -> None:
     chain, z = build(1, steps).chain, torch.tensor([-1.5, 0.2, 1.0], dtype=torch.float64)
     exact = integrated(chain, steps, z)
-    assert (exact.log() - normal(z, MEAN, SCALE**2)).abs().max() > 0.1
+    assert (exact.log() - normal(z)).abs().max() > 0.1
     logs = chain.log_weight(z.repeat(40_000).unsqueeze(1)).view(-1, 3)
     assert_mean(logs.exp(), exact, slack=1e-4)
     single, several = logs, logs.view(-1, 20, 3).logsumexp(1) - math.log(20)
@@ -116,9 +111,8 @@ def test_a_few_random_steps_are_the_mean_of_whole_paths() -> None:
     rows = z.expand(draws, -1)
     paths = prior.log_prob(rows)
     estimates = [prior.train(training).log_bound(rows) for training in (True, False)]
-    rows = (rows - MEAN) / SCALE
     # Every step of the chain, of which the estimate shows a few: E log p(z_{t-1} | z_t) / r(z_{t-1} | z_t) each.
-    each = [normal(rows).sum(1) - 2 * math.log(SCALE)]
+    each = [normal(rows).sum(1)]
     for t in range(1, steps + 1):
         a, b, w = step(left, t)
         before = math.sqrt(left[t - 1]) * rows + math.sqrt(1 - left[t - 1]) * torch.randn_like(rows)
@@ -137,8 +131,8 @@ def test_a_few_random_steps_are_the_mean_of_whole_paths() -> None:
 def test_draws_have_the_density_that_the_weights_have() -> None:
     """The mean over draws of any function is its mean over standard normal codes, weighed."""
     prior, n = build(2, 12), 30_000
-    draws, z = prior.sample(n), MEAN + 2.0 * torch.randn(n, 2, dtype=torch.float64)
-    weights = (prior.log_prob(z) - normal(z, MEAN, 2.0**2).sum(1)).exp()
+    draws, z = prior.sample(n), 2.0 * torch.randn(n, 2, dtype=torch.float64)
+    weights = (prior.log_prob(z) - normal(z, 0.0, 2.0**2).sum(1)).exp()
     assert_mean(weights, 1.0)
     for moment in (lambda z: z, torch.square, lambda z: z.prod(1), lambda z: (z > 0.3).double()):
         here, there = moment(draws).view(n, -1), moment(z).view(n, -1) * weights.unsqueeze(1)
@@ -150,7 +144,7 @@ def test_a_path_is_not_kept_where_no_gradient_is_asked_for_and_has_one_where_it_
     prior = fresh(2, 6)
     z = torch.randn(9, 2, dtype=torch.float64, requires_grad=True)
     for ask in (prior.log_prob, prior.log_bound):
-        gradients = torch.autograd.grad(ask(z).sum(), [z, prior.chain.output.weight, prior.chain.log_scale])
+        gradients = torch.autograd.grad(ask(z).sum(), [z, prior.chain.output.weight])
         assert all(bool(gradient.any()) for gradient in gradients)
     with torch.no_grad():
         assert prior.log_prob(z).grad_fn is None
@@ -234,21 +228,6 @@ def test_it_learns_what_a_normal_prior_cannot_be() -> None:
     assert -4 * error < behind.mean() < 0.4 * normals.mean()
 
 
-def test_codes_of_another_scale_are_met_by_the_scale_and_leave_the_network_little_to_say() -> None:
-    prior = fresh(3, 20, 32).float()
-    optimiser = torch.optim.Adam(prior.parameters(), lr=3e-3)
-    for _ in range(200):
-        loss = -prior.log_bound(0.3 + 3.0 * torch.randn(64, 3)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    scale = (0.5 * prior.chain.log_variance()).exp()
-    assert ((scale - 3.0).abs() < 0.3).all() and ((prior.chain.mean - 0.3).abs() < 0.3).all()
-    with torch.no_grad():
-        z = 0.3 + 3.0 * torch.randn(4000, 3)
-        assert (normal(z, 0.3, 9.0).sum(1) - prior.log_prob(z)).mean() < 0.1
-
-
 # ---- what is asked of a prior ----------------------------------------------------------------------------------------
 
 
@@ -289,7 +268,7 @@ def test_under_keyed_noise_each_code_has_its_own_numbers_whatever_is_asked_for_b
 def test_temperature_zero_is_one_point_and_one_half_is_narrower() -> None:
     prior = build(2)
     cold, cool, warm = (prior.sample(4000, temperature) for temperature in (0.0, 0.5, 1.0))
-    assert cold.std(0).max() < 1e-9 and (cold - MEAN).abs().max() > 1e-3
+    assert cold.std(0).max() < 1e-9 and cold.abs().max() > 1e-3
     assert (cool.std(0) < 0.9 * warm.std(0)).all()
 
 

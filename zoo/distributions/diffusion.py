@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo import noise
-from zoo.distributions.gaussians import bound_log_variance, log_normal
+from zoo.distributions.gaussians import LOG_2PI
 from zoo.precision import full_precision
 
 # log(signal / noise), of variances, after the first step and after the last; even steps between them. The first step's
@@ -24,17 +24,10 @@ FIRST, LAST = 9.0, -6.0
 WAVES = 8
 # Random steps of the chain that a code is shown in training and in evaluation.
 SHOWN, COUNTED = 4, 16
-# A step of Adam moves the logarithms of scales by so many times the learning rate: codes spread within a few hundred
-# steps of a warm-up.
-SWIFT = 5.0
 
 
 class Chain(nn.Module):
     """A latent variable model p(z_T) prod_t p(z_{t-1} | z_t) of codes (N, D), with T more layers of D numbers.
-
-    Of codes z_0 stands here for (code - mean) / scale, both (D,), which begin at 0 and 1 and learn to be the codes' own
-    by the likelihood of that Gaussian alone. By the bound of the whole they would stay behind: what they leave to say
-    of the scale the network learns to say, and has no reason to unlearn.
 
     Noise is added by q(z_t | z_{t-1}) = N(a_t z_{t-1}, b_t I), a_t^2 + b_t = 1, which leaves N(0, I) as it is. Run
     backwards from N(0, I) it would be r(z_{t-1} | z_t) = N(a_t z_t, b_t I), so that for any path
@@ -49,7 +42,7 @@ class Chain(nn.Module):
     With g_t the signal that is left, the product of a_s^2 up to t, and s_t = (1 - g_t)^(1/2) the noise, w_t = b_t
     g_{t-1} / s_t^2. In that unit the best f_t(z_t) is the mean given z_t of s_t z_0 - g_t^(1/2) e, where z_t =
     g_t^(1/2) z_0 + s_t e. It is s_t g_t^(-1/2) (z_t + the score of z_t), so f_t is s_t times a network. Of standard
-    normal codes it is zero.
+    normal codes it is zero. Codes are not standardised: those of another scale the network has to follow.
 
     Args:
         latent: D.
@@ -77,7 +70,6 @@ class Chain(nn.Module):
             self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
         self.of_code, self.of_time = nn.Linear(latent, width), nn.Linear(2 * WAVES, width, bias=False)
         self.hidden, self.output = nn.Linear(width, width), nn.Linear(width, latent)
-        self.mean, self.log_scale = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -86,18 +78,6 @@ class Chain(nn.Module):
         hidden = F.silu(self.of_code(z) + self.of_time(self.time[t]))
         return self.deviation[t].unsqueeze(-1) * self.output(F.silu(self.hidden(hidden)))
 
-    def standardised(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z_0 (N, D) of codes z (N, D), and log N(z; mean, scale^2) (N,) in nats, which alone moves mean and scale."""
-        mean, log_variance = self.mean, self.log_variance()
-        learnt = log_normal(z.detach(), mean, log_variance).sum(1)
-        mean, log_variance = mean.detach(), log_variance.detach()
-        log_density = log_normal(z, mean, log_variance).sum(1)
-        return (z - mean) * torch.exp(-0.5 * log_variance), log_density + learnt - learnt.detach()
-
-    def log_variance(self) -> Tensor:
-        """(D,) of the codes."""
-        return bound_log_variance(2.0 * SWIFT * self.log_scale)
-
     @full_precision
     def log_weight(self, z: Tensor) -> Tensor:
         """(N,) nats: log p(z_0, ..., z_T) - log q(z_1, ..., z_T | z_0) of one path of noise from codes z (N, D).
@@ -105,7 +85,7 @@ class Chain(nn.Module):
         Its exponential is an unbiased estimate of p(z), its mean a lower bound on log p(z). It takes T calls of the
         network, of which nothing is kept where no gradient is asked for.
         """
-        z, log_ratio = self.standardised(z)
+        log_ratio = -0.5 * (LOG_2PI + z.square()).sum(1)
         for t, (kept, deviation, weight) in enumerate(self.steps):
             eps = noise.normal(z)
             before, z = z, kept * z + deviation * eps
@@ -124,7 +104,7 @@ class Chain(nn.Module):
         exponential is no estimate of p(z): what goes into a bound of k samples is `log_weight`.
         """
         shown = SHOWN if self.training else COUNTED
-        z, log_density = self.standardised(z)
+        log_density = -0.5 * (LOG_2PI + z.square()).sum(1)
         place = torch.arange(shown, device=z.device) + noise.uniform(z.new_empty(len(z), shown))
         place = place * (self.total / shown)
         t = (place.unsqueeze(2) > self.up_to).sum(2)
@@ -144,4 +124,4 @@ class Chain(nn.Module):
         for t, (kept, deviation, weight) in reversed(list(enumerate(self.steps))):
             eps = temperature * noise.normal(z)
             z = kept * z + deviation * (weight * self.correction(z, t) + eps)
-        return self.mean + torch.exp(0.5 * self.log_variance()) * z
+        return z

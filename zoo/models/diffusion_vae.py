@@ -6,8 +6,8 @@ Official code: https://github.com/NVlabs/LSGM (not read).
 Where we differ: one file, because only the prior is exchanged (`zoo.priors.DiffusionPrior`), and the shared networks,
 where the paper has those of NVAE. Time is discrete, as in Ho et al. (2020), so that the chain is a latent variable
 model whose bound needs no solver; the paper's is continuous. All is trained on that bound by one optimiser, the prior
-too, to which the paper gives other weights for better samples. What the network adds to a normal begins at zero, and
-that normal has a learned mean and variances; the paper learns how much there is of a network beside N(0, I).
+too, to which the paper gives other weights for better samples. What the network adds to a standard normal begins at
+zero; the paper learns how much of each there is.
 """
 
 from __future__ import annotations
