@@ -42,7 +42,7 @@ def test_each_zoo_command_runs(
         call(monkeypatch, capsys, "bench", "smoke", "--variants", "vae")
     if command == "zoo compare flow_vae vae":
         call(monkeypatch, capsys, "bench", "smoke", "--variants", "flow_vae,vae")
-    if command.startswith(("zoo rank ", "zoo evaluate ")):
+    if command.startswith(("zoo rank ", "zoo evaluate ", "zoo compress ")):
         for seed, folder in enumerate(word for word in command.split()[2:] if word.startswith("runs/")):
             words = f"train vae --data synthetic --seed {seed} --out {folder} --set train.epochs=1"
             call(monkeypatch, capsys, *words.split(), "--set", "evaluate.quality_samples=0")
