@@ -7,6 +7,8 @@ would need a download or long training is resolved instead: parsed, its configur
 
 from __future__ import annotations
 
+import json
+import math
 import pkgutil
 import re
 import shlex
@@ -19,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import yaml
 
@@ -409,6 +412,32 @@ def test_what_a_page_says_of_training_images_is_what_the_evaluations_say() -> No
         beside = dict(zip((a.cell, b.cell), places)).__getitem__
         (one,) = (one for one in against([a, b], "ladder_vae", "vae", folder=beside) if one.column.metric == "elbo")
         assert one.paired and f"{one.value:.2f} ± {one.error:.2f} nats better on {split}" in text
+
+
+def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None:
+    text, folder = (DOCS / "howto" / "compress.md").read_text(), ROOT / "leaderboard" / "evaluations" / "coded"
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    assert {name for name, *_ in rows} == {path.stem for path in folder.glob("*.json")} - {"file"}
+    for name, *shown in rows:
+        found = evaluated.read(folder / f"{name}.json")
+        weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
+        assert (found.run.weights_sha256, found.own, found.split) == (weights, True, "test")
+        assert found.command.replace(name, "vae") in text
+        elbo, length = (found.metrics[metric] for metric in ("elbo", "code_length"))
+        assert length.n == elbo.n == found.images
+        with np.load(folder / f"{name}.npz") as each:
+            apart = each["code_length"].astype(float) + each["elbo"]
+        difference = plus_minus(apart.mean(), apart.std(ddof=1) / len(apart) ** 0.5)
+        bits = f"{length.value / 784 / math.log(2):.4f}"
+        assert shown == [plus_minus(one.value, one.stderr) for one in (elbo, length)] + [bits, difference], name
+    stored = json.loads((folder / "file.json").read_text())
+    sizes, said = stored["sizes"], " ".join(text.split())
+    assert f"`{stored['variant']}`" in said and f"{stored['n']:,}" in said
+    for name in ("file", "gzip", "bz2", "xz", "raw"):
+        assert f"{sizes[name]:,} bytes" in said, name
+    for name in ("nvae_lite", "vq_vae"):
+        begins = evaluated.read(folder / f"{name}.json").metrics["code_length"].note.split()[0]
+        assert re.search(rf"{re.escape(begins)}( nats an image)? to `{name}`", said), name
 
 
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
