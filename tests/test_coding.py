@@ -29,6 +29,7 @@ from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.models.vae import VanillaVAE
+from zoo.models.vq_vae import VQVAE
 
 #: The variants whose images can be stored; each other one says why not.
 CODED = {
@@ -206,6 +207,18 @@ def test_codes_of_a_grid_take_the_bound_to_a_fraction_of_a_bit() -> None:
     with torch.no_grad():
         bound = -model.terms(x).elbo.double().numpy()
     np.testing.assert_allclose(round_trip(model, x, lanes=40)[0], bound, atol=0.1)
+
+
+@pytest.mark.parametrize("quantiser", [{"name": "residual", "depth": 3}, {"name": "fsq"}, {"name": "lfq"}])
+def test_codes_of_each_quantiser_come_back(quantiser: dict[str, Any]) -> None:
+    settings = {"quantiser": quantiser, "prior": {"hidden": 8}}
+    model: VQVAE = create_model("vq_vae", data=DataSpec((1, 8, 8), "binary"), **settings).eval()
+    with torch.no_grad():
+        model.prior.head.weight.normal_()  # one that no step has moved is uniform
+    x = torch.bernoulli(torch.full((10, 1, 8, 8), 0.3))
+    with torch.no_grad():
+        bound = -model.terms(x).elbo.double().numpy()
+    np.testing.assert_allclose(round_trip(model, x, lanes=4)[0], bound, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["vae", "ladder_vae", "vq_vae"])

@@ -237,7 +237,7 @@ class _Grid:
 
     def pop(self, stack: Stack, buckets: Buckets, rows: int, batch: int) -> Tensor:
         device = next(self.model.parameters()).device
-        codes = torch.zeros(rows, *self.model.grid, dtype=torch.int64, device=device)
+        codes = torch.zeros(rows, *self.model.prior.shape, dtype=torch.int64, device=device)
         flat = codes.view(rows, -1)
         for place in range(flat.shape[1]):
             # All positions at once, each time: the same sums in the same order as when they were pushed.
