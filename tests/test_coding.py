@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,18 @@ def test_codes_of_a_grid_take_the_bound_to_a_fraction_of_a_bit() -> None:
     with torch.no_grad():
         bound = -model.terms(x).elbo.double().numpy()
     np.testing.assert_allclose(round_trip(model, x, lanes=40)[0], bound, atol=0.1)
+
+
+def test_a_model_that_computes_otherwise_reads_other_images_and_nothing_is_warned_of() -> None:
+    model, x = subject("ladder_vae").known(), digits()[0][:6]
+    message = compress(model, in_batches(x, 2), 2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        back = torch.cat(list(decompress(model, message))[::-1])
+    assert back.shape == x.shape and not torch.equal(back, x)
 
 
 @pytest.mark.parametrize("quantiser", [{"name": "residual", "depth": 3}, {"name": "fsq"}, {"name": "lfq"}])

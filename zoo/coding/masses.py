@@ -113,7 +113,8 @@ class Buckets:
 
     def _push(self, stack: Stack, buckets: Whole, starts: Callable[[Whole], Words]) -> None:
         start = starts(buckets)
-        stack.push(start, starts(buckets + 1) - start, GAUSSIAN_BITS)
+        # A mass is 0 only where networks round otherwise than when it was drawn: what comes out then is checked.
+        stack.push(start, np.maximum(starts(buckets + 1) - start, 1), GAUSSIAN_BITS)
 
     def _pop(self, stack: Stack, rows: int, starts: Callable[[Whole], Words]) -> Whole:
         shown = stack.peek(rows, GAUSSIAN_BITS)
