@@ -27,7 +27,7 @@ from zoo.coding.bits_back import VALUES
 from zoo.coding.stream import Header, from_bytes, to_bytes
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_path, atomic_write, sha256_file
-from zoo.runs.folder import MODEL
+from zoo.runs.folder import MODEL, describe_run
 
 SEED = 0  # of the posterior samples of the bound that is told beside
 
@@ -85,15 +85,16 @@ def store(run: Path, path: Path, split: str, n: int | None, lanes: int, device: 
         torch.__version__, environment.cpu_name(), torch.get_num_threads(), finished.device.type,
     )  # fmt: skip
     content = to_bytes(message, header)
-    atomic_write(path, content)
     raw = np.packbits(pixels).tobytes() if model.spec.support == "binary" else pixels.tobytes()
     sizes = {"file": len(content), "raw": len(raw), "gzip": len(gzip.compress(raw, 9)), "bz2": len(bz2.compress(raw))}
     config = finished.described.config
-    return Stored(
+    stored = Stored(
         config.variant, config.data.name, split, batches.n, model.spec.dims,
         likelihood.bound(model, batches, SEED).elbo.mean().item(), float(message.taken.mean()),
         sizes | {"xz": len(lzma.compress(raw, preset=9))},
     )  # fmt: skip
+    atomic_write(path, content)  # last: who was stopped before it gives the same command again
+    return stored
 
 
 def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
@@ -101,7 +102,8 @@ def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
     binary data and bytes of 8-bit data; returns how many.
 
     Raises:
-        UsageError: there is something in ``out``, or ``path`` is no such file or was written by another model.
+        UsageError: there is something in ``out``, ``path`` is no such file or was written by another model, or ``run``
+            is no run.
         ZooError: the networks compute something else here than they did there.
     """
     _free(out)
@@ -110,6 +112,7 @@ def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     message, header = from_bytes(content, str(path))
+    describe_run(run)  # says that it is no run
     if header.weights_sha256 != _weights(run):
         raise UsageError(f"{path} was written with another model than the one in {run}.")
     finished = Finished(run, device)

@@ -31,6 +31,7 @@ from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
+from zoo.training.trainer import Stopped
 
 #: The variants whose images can be stored; each other one says why not.
 CODED = {
@@ -382,6 +383,28 @@ def test_nothing_is_written_over(zoo, mine: Path) -> None:  # noqa: F811
     assert Path("there.npz").read_text() == "somebody's"
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_stored(
+    zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    monkeypatch.setattr(storing, "compress", None)
+    Path("file").write_text("somebody's")
+    code, _, err = zoo("compress", str(mine), "file/a.zoo")
+    assert code == 2 and "file is no folder" in err and err.count("\n") == 1
+
+
+def test_who_is_stopped_before_the_end_gives_the_same_command_again(
+    zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:
+    def stopped(*given):
+        raise Stopped("stopped at the user's request.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storing.likelihood, "bound", stopped)
+        code, _, err = zoo("compress", str(mine), "a.zoo", "--images", "4")
+    assert code == 130 and "goes on from here" in err and not Path("a.zoo").exists()
+    assert zoo("compress", str(mine), "a.zoo", "--images", "4")[0] == 0
+
+
 def test_a_file_that_is_not_whole_is_refused_in_a_sentence(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
     assert zoo("compress", str(mine), "a.zoo", "--images", "12")[0] == 0
     whole = Path("a.zoo").read_bytes()
@@ -434,6 +457,8 @@ def test_another_model_is_refused_before_anything_is_read(zoo, mine: Path, tmp_p
     trained(tmp_path / "other", "vae", "synthetic", "train.epochs=0")
     code, _, err = zoo("decompress", str(tmp_path / "other"), "a.zoo", "out.npz")
     assert code == 2 and "was written with another model" in err
+    code, _, err = zoo("decompress", "nowhere", "a.zoo", "out.npz")
+    assert code == 2 and "nowhere is not a run" in err
 
 
 def test_a_model_that_cannot_store_says_so(zoo, tmp_path: Path) -> None:  # noqa: F811

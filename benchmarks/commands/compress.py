@@ -14,7 +14,7 @@ LANES = 16  # more are faster, and each begins with some hundred bits
 
 @click.command()
 @click.argument("run", type=options.Place())
-@click.argument("file", type=options.Place())
+@click.argument("file", type=options.Written())
 @click.option("--split", default="test", show_default=True, type=click.Choice(["test", "validation"]))
 @click.option("--images", type=click.IntRange(min=1), help="Only the first so many. [default: all]")
 @click.option("--lanes", default=LANES, show_default=True, type=click.IntRange(1, 4096),

@@ -51,13 +51,13 @@ class Folder(Place):
 
 
 class Written(Folder):
-    """The path of a file that can be written, of the kind that its ``ending`` says."""
+    """The path of a file that can be written, of the kind that its ``ending`` says; of any without one."""
 
     ending = ""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
         path = Place.convert(self, value, param, context)
-        if path.suffix.lower() != self.ending or os.path.isdir(path):
+        if self.ending and (path.suffix.lower() != self.ending or os.path.isdir(path)):
             kind = self.ending[1:].upper()
             self.fail(f"{path} is no {kind}: give a name that ends in {self.ending}.", param, context)
         super().convert(path.parent, param, context)
