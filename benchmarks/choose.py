@@ -130,7 +130,7 @@ def plan(
     for name in own:
         if name not in names:
             raise UsageError(f"--sweep has values of {name}, which --variants leaves out.")
-    found = []
+    sweeps_of: dict[tuple[str, str], Sweep] = {}
     for dataset in datasets or suite.datasets:
         for name in names:
             asked = own.get(name, usual)
@@ -139,7 +139,9 @@ def plan(
             _check_swept(settings)
             # Seeds are outermost: each of them has every value, in their order.
             values = {setting: cells[i :: len(settings)] for i, setting in enumerate(settings)}
-            found.append(Sweep(name, cells[0].config.data.asked, values))
+            where = cells[0].config.data.asked
+            sweeps_of[where, name] = Sweep(name, where, values)
+    found = [*sweeps_of.values()]
     if all(len(sweep.values) == 1 for sweep in found):
         raise UsageError("there is one value of each variant, and nothing to choose: give --sweep PATH=A,B.")
     if any(planned.config.evaluate.split == SPLIT for sweep in found for planned in sweep.cells):
@@ -421,13 +423,31 @@ def check_free(path: Path) -> None:
 
 
 def write(found: Mapping[str, Any], path: Path) -> None:
-    """Write what was chosen, whole or not at all. A file that holds the same stays, whatever the command was;
-    `UsageError` where it holds another choice, which is not written over."""
+    """Write what was chosen, whole or not at all. A file that holds the same stays, whatever the command was; one of
+    the same choice that lacked runs which were lost is written anew; `UsageError` where it holds another choice, which
+    is not written over."""
     text = pretty(found) + "\n"
-    if not path.exists():
-        atomic_write(path, text)
-    elif read(path) | {"command": ""} != json.loads(text) | {"command": ""}:
+    now, before = json.loads(text), read(path) if path.exists() else None
+    if before is not None and before | {"command": ""} == now | {"command": ""}:
+        return
+    if before is not None and not (_lacks_runs(before) and _asked(before) == _asked(now)):
         raise UsageError(f"{path} holds another choice, and is not written over: give another --out.")
+    atomic_write(path, text)
+
+
+def _asked(found: Mapping[str, Any]) -> Any:
+    # What a choice is among, whatever came of it; None of a file that somebody changed.
+    try:
+        return found["by"], [
+            (one["suite"], one["dataset"], one["variant"], [(each["setting"], each["seeds"]) for each in one["values"]])
+            for one in found["choices"]
+        ]
+    except (KeyError, TypeError):
+        return None
+
+
+def _lacks_runs(found: Mapping[str, Any]) -> bool:
+    return _asked(found) is not None and any(value.get("lost") for one in found["choices"] for value in one["values"])
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -446,4 +466,7 @@ def chosen_in(path: Path) -> set[str]:
     choices = read(path).get("choices")
     if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
         raise UsageError(f"{path} is not what `zoo choose --out` writes.")
-    return {str(name) for one in choices for name in one.get("records") or ()}
+    names = [one.get("records") for one in choices]
+    if not all(isinstance(some, list) for some in names):
+        raise UsageError(f"{path} is not what `zoo choose --out` writes.")
+    return {str(name) for some in names for name in some}

@@ -235,6 +235,25 @@ def test_values_of_two_sets_of_one_name_are_not_compared(tmp_path: Path) -> None
     assert choose.choose(sweep, records, found, "elbo").chosen.setting == "beta=2"
 
 
+def test_a_choice_of_which_runs_were_lost_is_written_anew_once_they_are_there(tmp_path: Path) -> None:
+    values, path = {"1": [(-91.0, -91.0)] * 2, "2": [(-90.0, -90.0)] * 2}, tmp_path / "mine.json"
+    lacking, whole = (
+        choose.content([chosen(tmp_path, values, lost=lost)], "elbo", "") for lost in ([("2", 1)], [])
+    )
+    choose.write(lacking, path)
+    choose.write(lacking | {"command": "zoo choose"}, path)
+    assert choose.read(path)["command"] == "", "a file that holds the same was written again"
+    more = chosen(tmp_path, values | {"4": [(-92.0, -92.0)] * 2})
+    for other in (whole | {"by": "nll"}, choose.content([more], "elbo", ""), whole | {"choices": []}):
+        with pytest.raises(UsageError, match="holds another choice"):
+            choose.write(other, path)
+        assert choose.read(path)["choices"][0]["chosen"] == "beta=1"
+    choose.write(whole, path)
+    assert choose.read(path)["choices"][0]["chosen"] == "beta=2"
+    with pytest.raises(UsageError, match="holds another choice"):
+        choose.write(lacking, path)
+
+
 # ---- what is planned, and what is refused ---------------------------------------------------------------------------
 
 
@@ -257,6 +276,8 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
     assert of("beta_vae:latent=2,3", "vae:latent=4") == {"beta_vae": two, "vae": three}
     assert of("vae:latent=4", "latent=2,3", variants=("vae", "cvae")) == {"vae": three, "cvae": two}
     assert of("vae:latent=2,3", variants=("vae", "cvae")) == {"vae": two, "cvae": [""]}
+    twice = choose.plan(smoke, ("vae",), ("synthetic", "synthetic"), (), {None: ("latent=2", "latent=3")})
+    assert [one.dataset for one in twice] == ["synthetic"]
     assert list(choose.plan(suite_named("importance"), (), (), (), {})[0].values) == ["k=1", "k=5", "k=50"]
 
 
@@ -396,7 +417,11 @@ def test_what_is_missing_is_run_and_two_chosen_rows_are_compared(zoo, desk: Path
     (elbo,) = (one for one in json.loads(as_json) if one["metric"] == "elbo")
     assert (elbo["a"], elbo["b"]) == tuple(told[name]["test"]["value"] for name in ("vae", "beta_vae"))
     assert elbo["paired"]
-    for bad, said in (("tiny.yaml", "is not a choice"), ("none.json", "there is no choice none.json")):
+    (desk / "odd.json").write_text('{"kind": "choice", "schema": 1, "choices": [{"records": 5}]}')
+    for bad, said in (
+        ("tiny.yaml", "is not a choice"), ("none.json", "there is no choice none.json"),
+        ("odd.json", "odd.json is not what `zoo choose --out` writes"),
+    ):  # fmt: skip
         code, _, err = zoo("compare", "vae", "beta_vae", "--chosen", bad)
         assert code == 2 and said in err and err.count("\n") == 1
     (gone,) = told["vae"]["records"]
