@@ -27,6 +27,7 @@ from zoo.coding.stack import Stack
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
+from zoo.distributions.gaussians import LOG_2PI
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.models.vae import VanillaVAE
@@ -171,6 +172,21 @@ def test_latents_far_from_the_prior_or_hardly_spread_are_stored_all_the_same() -
     buckets.push(stack, drawn, mean, deviation, flips)
     np.testing.assert_allclose(stack.bits(), 0.0, atol=1e-9)
     assert GAUSSIAN_BITS < 31  # else the heads are too small to draw well
+
+
+@pytest.mark.parametrize(("z", "cheaper"), [(0.0, False), (-4.0, False), (5.5, True), (8.0, True), (-8.0, True)])
+def test_no_latent_variable_costs_more_than_25_bits_under_its_prior(z: float, cheaper: bool) -> None:
+    buckets, stack, places = Buckets(BUCKET_BITS), Stack(1), 200
+    at = np.searchsorted(buckets.edges, z, side="right") - 1
+    before = stack.bits()
+    buckets.push_prior(stack, np.full((1, places), at))
+    cost = (stack.bits() - before)[0] / places
+    width = buckets.edges[at + 1] - buckets.edges[at]
+    promised = (0.5 * (LOG_2PI + z * z) - math.log(width)) / LN2
+    if cheaper:
+        assert 24 < cost < 25.01 < promised - 2
+    else:
+        assert cost == pytest.approx(promised, abs=0.1)
 
 
 # ---- models ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ class Message:
 
     Attributes:
         heads, words: of each lane, as `zoo.coding.stack.Stack` has them.
-        taken: (n,) nats that each image added; on average minus the ELBO.
+        taken: (n,) nats that each image added; on average minus the ELBO, or less where that has pixels or latents that
+            a mass of `zoo.coding.masses` makes cheaper.
         began: nats that the lanes held before the first image, which count as stored.
     """
 

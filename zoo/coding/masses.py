@@ -2,7 +2,8 @@
 codes of a grid, and the buckets of a Gaussian latent variable.
 
 What has to be stored has a mass, however small: a pixel that a model thinks impossible is dear, but costs no more than
-`TABLE_BITS`. Rounding costs bits as well; the sizes here keep that to about a thousandth of what an image takes.
+`TABLE_BITS`, and a latent variable far from its prior no more there than one bit less than `GAUSSIAN_BITS`. Rounding
+costs bits as well; the sizes here keep that to about a thousandth of what an image takes.
 """
 
 from __future__ import annotations
