@@ -362,11 +362,13 @@ def test_a_decoder_that_normalises_batches_is_refused_in_a_sentence_before_train
     assert "RuntimeError" not in wrong.what
 
 
-def test_a_layer_that_normalises_batches_is_found_however_deep_it_lies() -> None:
+@pytest.mark.parametrize("kept", [True, False])  # without statistics an ELBO in evaluation is of a batch as well
+def test_a_layer_that_normalises_batches_is_found_however_deep_it_lies(kept: bool) -> None:
     model = create_model("hamiltonian_vae", data=DataSpec((1, 4, 4), "binary"), latent=2)
     x = torch.ones(3, 1, 4, 4)
     model.initialise(x)
-    model.decoder = nn.Sequential(model.decoder, nn.Sequential(nn.Sequential(nn.Identity(), nn.BatchNorm2d(1))))
+    norm = nn.BatchNorm2d(1, track_running_stats=kept)
+    model.decoder = nn.Sequential(model.decoder, nn.Sequential(nn.Sequential(nn.Identity(), norm)))
     with pytest.raises(UsageError, match="leapfrog steps follow no decoder with batch normalisation"):
         model.initialise(x)
 

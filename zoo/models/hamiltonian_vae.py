@@ -80,12 +80,12 @@ class HamiltonianVAE(VanillaVAE):
         return Carried(self.start(x), self.leapfrog, x)
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
-        """As the vanilla VAE. `UsageError` where a decoder that was exchanged writes down the batches that it sees: in
-        training no gradient could be taken through it inside of a step, and that of an image would be of the others
-        too."""
-        writes = [part for part in self.decoder.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+        """As the vanilla VAE. `UsageError` where a decoder that was exchanged normalises batches: the gradient of an
+        image would be of the others too, in evaluation as well where no statistics are kept; where they are, none could
+        be taken inside of a step."""
+        mixes = any(isinstance(part, _BatchNorm) for part in self.decoder.modules())
         instead = "normalise each image by itself (nn.GroupNorm, nn.LayerNorm)"
-        require(not writes, f"leapfrog steps follow no decoder with batch normalisation: {instead}.")
+        require(not mixes, f"leapfrog steps follow no decoder with batch normalisation: {instead}.")
         super().initialise(x, y)
 
     # ---- the dynamics ----------------------------------------------------------------------------------------------
