@@ -239,16 +239,30 @@ def test_a_model_that_computes_otherwise_reads_other_images_and_nothing_is_warne
     assert back.shape == x.shape and not torch.equal(back, x)
 
 
-@pytest.mark.parametrize("quantiser", [{"name": "residual", "depth": 3}, {"name": "fsq"}, {"name": "lfq"}])
-def test_codes_of_each_quantiser_come_back(quantiser: dict[str, Any]) -> None:
-    settings = {"quantiser": quantiser, "prior": {"hidden": 8}}
-    model: VQVAE = create_model("vq_vae", data=DataSpec((1, 8, 8), "binary"), **settings).eval()
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        {"name": "residual", "codes": 5, "depth": 3}, {"name": "residual", "codes": 5, "depth": 1},
+        {"name": "lfq", "bits": 3}, {"name": "fsq", "levels": (3, 4)},
+    ],
+)  # fmt: skip
+def test_so_do_those_of_each_quantiser(quantiser: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    given = {"channels": [8, 8], "hidden": 8, "latent": 4, "prior": {"hidden": 16}, "quantiser": quantiser}
+    model: VQVAE = create_model("vq_vae", data=DataSpec((1, 10, 14), "binary"), **given)
+    x = torch.bernoulli(torch.rand(20, 1, 10, 14))
     with torch.no_grad():
-        model.prior.head.weight.normal_()  # one that no step has moved is uniform
-    x = torch.bernoulli(torch.full((10, 1, 8, 8), 0.3))
+        model.encoder[-1].weight.mul_(30.0)
+        model.initialise(x)
+        # A prior that no step has moved gives every code the same length.
+        model.prior.head.weight.normal_(std=0.5)
+    model.eval()
+    assert why_not(model) is None
     with torch.no_grad():
-        bound = -model.terms(x).elbo.double().numpy()
-    np.testing.assert_allclose(round_trip(model, x, lanes=4)[0], bound, atol=0.1)
+        terms = model.terms(x)
+        assert terms.rate.std() > 0.3 and len(model.codes(x).unique()) > 2
+        bound = -terms.elbo.double().numpy()
+    np.testing.assert_allclose(round_trip(model, x, lanes=8)[0], bound, atol=0.1)
 
 
 @pytest.mark.parametrize("name", ["vae", "ladder_vae", "vq_vae"])

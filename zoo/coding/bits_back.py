@@ -225,7 +225,7 @@ class _Single(_Layers):
 
 
 class _Grid:
-    # Codes that the image determines, under an autoregressive prior.
+    # Codes that the image determines, under an autoregressive prior; one or several a place.
     def __init__(self, model: VQVAE) -> None:
         self.model = model
 
