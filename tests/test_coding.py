@@ -277,6 +277,25 @@ def test_bytes_are_stored_as_bits_are(name: str) -> None:
     assert taken.mean() == pytest.approx(bound.mean(), rel=0.05)
 
 
+def test_bytes_under_a_beta_binomial_take_the_bound() -> None:
+    torch.manual_seed(0)
+    grey = DataSpec((1, 8, 8), "8-bit")
+    model: VanillaVAE = create_model("vae", data=grey, latent=4, likelihood={"name": "beta_binomial"}).eval()
+    with torch.no_grad():
+        # Each pixel has its own alpha and beta, and images say little of their codes.
+        [*model.decoder.parameters()][-1].normal_(std=1.5)
+        x = model.likelihood.sample(model.decode(model.prior.sample(40)))
+        bound = -model.log_weights(x, k=100).double().mean(0).numpy()
+        other = -model.log_weights(1 - x, k=100).double().mean(0).numpy()
+    assert why_not(model) is None
+    taken, _ = round_trip(model, x, lanes=20)
+    assert taken.mean() == pytest.approx(bound.mean(), rel=0.02)
+    # Which of the two numbers is alpha can be told, and that bytes are not all as likely.
+    assert other.mean() > 1.2 * bound.mean() and bound.mean() < 0.95 * 64 * math.log(256)
+    colour = create_model("vae", data=DataSpec((3, 8, 8), "8-bit"), likelihood={"name": "beta_binomial"})
+    assert why_not(colour) == "its pixels have 3 channels of bytes, of which no more than one is coded"
+
+
 def test_channels_of_bits_are_pixels_of_their_own_and_those_of_bytes_are_refused() -> None:
     bits = create_model("vae", data=DataSpec((3, 8, 8), "binary")).eval()
     round_trip(bits, torch.bernoulli(torch.full((10, 3, 8, 8), 0.3)))

@@ -79,7 +79,7 @@ def why_not(model: VAE) -> str | None:
     if model.spec.support not in likelihood.supports:
         return f"a {likelihood.name} gives no probabilities of {model.spec.support} pixels"
     if model.spec.support == "8-bit" and model.spec.shape[0] > 1:
-        return "the channels of a pixel depend on each other, which is not coded"
+        return f"its pixels have {model.spec.shape[0]} channels of bytes, of which no more than one is coded"
     return None if _coder(model) else "its posterior or its prior is not one of Gaussians, layer by layer, or of codes"
 
 
