@@ -435,6 +435,8 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
     assert f"`{stored['variant']}`" in said and f"{stored['n']:,}" in said
     for name in ("file", "gzip", "bz2", "xz", "raw"):
         assert f"{sizes[name]:,} bytes" in said, name
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{sizes['file']:,} bytes (bz2: {sizes['bz2']:,})" in readme
     for name in ("nvae_lite", "vq_vae"):
         begins = evaluated.read(folder / f"{name}.json").metrics["code_length"].note.split()[0]
         assert re.search(rf"{re.escape(begins)}( nats an image)? to `{name}`", said), name
