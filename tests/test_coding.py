@@ -305,6 +305,13 @@ def test_channels_of_bits_are_pixels_of_their_own_and_those_of_bytes_are_refused
     assert "bernoulli" in str(why_not(grey))
 
 
+def test_more_codes_than_can_be_told_apart_are_refused() -> None:
+    for bits, taken in ((14, True), (15, False)):
+        model = create_model("vq_vae", data=DIGITS, quantiser={"name": "lfq", "bits": bits}, prior={"hidden": 1})
+        assert (why_not(model) is None) == taken
+    assert "its quantiser has 32,768 codes, and 16,384 can be told apart" == why_not(model)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -361,7 +368,7 @@ def test_an_evaluation_has_the_length_where_it_is_asked_for(mine: Path) -> None:
     assert (one.n, one.unit, one.better) == (24, "nats", "lower")
     assert one.identity == {"split": "test", "images": 24, "bucket_bits": BUCKET_BITS}
     assert one.value == pytest.approx(-found.metrics["elbo"].value, rel=0.1)
-    assert "nats an image more" in str(one.note)
+    assert "nats an image more with what 24 stacks begin with" in str(one.note)
     assert again(mine).skipped["code_length"] == "evaluate.coded is 0"
     assert again(mine, None, None, "evaluate.coded=1000").metrics["code_length"].n == 40  # all that there are
 

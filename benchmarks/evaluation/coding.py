@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.progress import progress
-from zoo.coding import compress, decompress, why_not
+from zoo.coding import Message, compress, decompress, why_not
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.runs import Run
 
 NAME = "code_length"
-LANES = 64
+LANES = {"binary": 64, "8-bit": 16}  # bytes have tables of 256 masses a pixel, which have to be held for each
 
 
 def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]:
@@ -29,33 +30,35 @@ def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[s
     if reason:
         return {}, {NAME: reason}, {}
     n = min(config.coded, batches.n)
-    found = stored(model, batches, n)
-    if found is None:
+    message = stored(model, batches, n)
+    if message is None:
         return {}, {NAME: "what was decoded is not what was stored: the networks do not compute the same twice"}, {}
-    taken, began, bucket_bits = found
-    more = f"{began / n:.2f} nats an image more with what {LANES} stacks begin with"
-    identity = {"split": config.split, "images": n, "bucket_bits": bucket_bits}
+    taken = torch.from_numpy(message.taken)
+    more = f"{message.began / n:.2f} nats an image more with what {len(message.heads)} stacks begin with"
+    identity = {"split": config.split, "images": n, "bucket_bits": message.bucket_bits}
     metric = entry(mean_and_error(taken)._replace(note=more), "lower", identity, "nats")
     return {NAME: metric}, {}, {NAME: taken}
 
 
-def stored(model: VAE, batches: Batches, n: int) -> tuple[Tensor, float, int] | None:
-    """(n,) nats that each of the first n images took, the nats that the stacks began with, and how finely latents
-    were stored; None where the images that are read back are others."""
-    images = []
+def stored(model: VAE, batches: Batches, n: int) -> Message | None:
+    """The first n images, stored; None where those that are read back are others."""
+    images: list[Tensor] = []
+    lanes = min(LANES[model.spec.support], n)
     with progress(2 * n, "storing and reading", "image") as bar:
 
-        def given():
-            for _, x, _ in stoppable(batches.sequential(LANES)):
-                images.append(x[: n - LANES * len(images)])
+        def given() -> Iterator[Tensor]:
+            left = n
+            for _, x, _ in stoppable(batches.sequential(lanes)):
+                images.append(x[:left])
+                left -= len(images[-1])
                 yield images[-1]
                 bar.update(len(images[-1]))
-                if LANES * len(images) >= n:
+                if not left:
                     return
 
-        message = compress(model, given(), min(LANES, n))
+        message = compress(model, given(), lanes)
         same = True
         for x, back in zip(reversed(images), decompress(model, message), strict=True):
             same &= torch.equal(x, back)
             bar.update(len(x))
-    return (torch.from_numpy(message.taken), message.began, message.bucket_bits) if same else None
+    return message if same else None

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.coding.masses import Buckets, masks, pop_symbol, pop_symbols, push_symbols, tables
+from zoo.coding.masses import TABLE_BITS, Buckets, masks, pop_symbol, pop_symbols, push_symbols, tables
 from zoo.coding.stack import Stack
 from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.errors import UsageError
@@ -36,6 +36,7 @@ VALUES = {"binary": 2, "8-bit": 256}
 #: numbers of a table of pixels that are computed at once
 HELD = 1 << 22
 BUCKET_BITS = 12
+MOST_CODES = 1 << (TABLE_BITS - 6)  # each has a mass of its own, and together these must be few
 
 
 @dataclass
@@ -80,6 +81,8 @@ def why_not(model: VAE) -> str | None:
         return f"a {likelihood.name} gives no probabilities of {model.spec.support} pixels"
     if model.spec.support == "8-bit" and model.spec.shape[0] > 1:
         return f"its pixels have {model.spec.shape[0]} channels of bytes, of which no more than one is coded"
+    if isinstance(model, VQVAE) and model.quantiser.codes > MOST_CODES:
+        return f"its quantiser has {model.quantiser.codes:,} codes, and {MOST_CODES:,} can be told apart"
     return None if _coder(model) else "its posterior or its prior is not one of Gaussians, layer by layer, or of codes"
 
 
