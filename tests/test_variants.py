@@ -84,6 +84,15 @@ def test_an_entry_says_what_it_is_and_states_the_class_s_own_defaults(name: str)
         assert getattr(stated, key) == kind.model_fields[key].get_default(), f"'{key}' has two defaults"
 
 
+@every_variant
+def test_it_can_be_made_without_memory_for_its_weights(name: str) -> None:
+    with torch.device("meta"):
+        model = make(name)
+    assert {part.device.type for part in model.parameters()} == {"meta"}
+    real = make(name)
+    assert [part.shape for part in model.parameters()] == [part.shape for part in real.parameters()]
+
+
 @pytest.mark.parametrize(
     ("needed", "idle", "usual"),
     [

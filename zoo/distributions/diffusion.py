@@ -52,22 +52,24 @@ class Chain(nn.Module):
 
     def __init__(self, latent: int, steps: int, width: int) -> None:
         super().__init__()
-        log_snr = torch.linspace(FIRST, LAST, steps, dtype=torch.float64)
+        # Numbers, wherever the networks are made: that may be the device of tensors without any.
+        log_snr = torch.linspace(FIRST, LAST, steps, dtype=torch.float64, device="cpu")
         kept, added = torch.sigmoid(log_snr), torch.sigmoid(-log_snr)
-        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        before = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), kept[:-1]])
         variance = (before - kept) / before
         weight = (before - kept) / added
         #: (a_t, b_t^(1/2), w_t^(1/2)) of each step
         self.steps = list(zip(*(part.sqrt().tolist() for part in (1.0 - variance, variance, weight)), strict=True))
         self.total = weight.sum().item()
-        waves = torch.outer(log_snr / (FIRST - LAST), math.pi * torch.arange(1, WAVES + 1))
+        waves = torch.outer(log_snr / (FIRST - LAST), math.pi * torch.arange(1, WAVES + 1, device="cpu"))
         for name, values in (
             ("signal", kept.sqrt()),
             ("deviation", added.sqrt()),
             ("up_to", weight.cumsum(0)[:-1]),
             ("time", torch.cat([waves.sin(), waves.cos()], 1)),
         ):
-            self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
+            placed = values.to(torch.get_default_device(), torch.get_default_dtype())
+            self.register_buffer(name, placed, persistent=False)
         self.of_code, self.of_time = nn.Linear(latent, width), nn.Linear(2 * WAVES, width, bias=False)
         self.hidden, self.output = nn.Linear(width, width), nn.Linear(width, latent)
         nn.init.zeros_(self.output.weight)
