@@ -20,7 +20,7 @@ from benchmarks.evaluated import Evaluated
 from benchmarks.interrupt import stop_if_asked
 from benchmarks.matrix import Places, Planned
 from benchmarks.per_example import Records, paired_errors
-from benchmarks.record import Cell, Record, content_of, pretty
+from benchmarks.record import Cell, Record, content_of, path_of, pretty
 from benchmarks.report.compare import Estimate, differ
 from benchmarks.report.notation import listed
 from benchmarks.report.tables import Column, Row, Table, tables
@@ -400,7 +400,7 @@ def _plain(one: Choice) -> dict[str, Any]:
         ],
         "chosen": None if chosen is None else chosen.setting,
         "test": None if chosen is None else _estimate(chosen.test),
-        "records": [] if chosen is None else [f"{made.cell.group}/{made.cell.stem}.json" for made in chosen.records],
+        "records": [] if chosen is None else [record_name(made) for made in chosen.records],
         "chosen_on_test": one.on_test and {"setting": one.on_test.setting, "test": _estimate(one.on_test.test)},
     }  # fmt: skip
 
@@ -459,6 +459,11 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or (found.get("kind"), found.get("schema")) != (KIND, 1):
         raise UsageError(f"{path} is not what `zoo choose --out` writes.")
     return found
+
+
+def record_name(made: Record) -> str:
+    """Where a record lies below the folder of records, as the file of a choice names it."""
+    return path_of(made.cell, "").as_posix()
 
 
 def chosen_in(path: Path) -> set[str]:

@@ -10,24 +10,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks import environment
+from benchmarks.evaluation.coding import read, stored
 from benchmarks.finished import Finished
-from benchmarks.interrupt import stoppable
 from benchmarks.metrics import likelihood
 from benchmarks.progress import progress
-from zoo.coding import compress, decompress, why_not
-from zoo.coding.bits_back import VALUES
+from zoo.coding import why_not
 from zoo.coding.stream import Header, from_bytes, to_bytes
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_path, atomic_write, sha256_file
-from zoo.runs.folder import MODEL, describe_run
+from zoo.runs.folder import MODEL
 
 SEED = 0  # of the posterior samples of the bound that is told beside
 
@@ -37,7 +34,7 @@ class Stored:
     """``sizes`` are bytes, by what wrote them: this model (the ``file``), and what everybody has, of the same images.
 
     ``elbo`` is in nats an image, of the same images, at one posterior sample. ``net`` is what an image took, without
-    what the stacks began with.
+    what the stacks began with. Both are there in bits per dimension too, the first one as minus itself.
     """
 
     variant: str
@@ -48,6 +45,8 @@ class Stored:
     elbo: float
     net: float
     sizes: dict[str, int]
+    elbo_bits_per_dim: float
+    net_bits_per_dim: float
 
     def bits_per_dim(self, size: int) -> float:
         """Of a size in bytes."""
@@ -72,29 +71,26 @@ def store(run: Path, path: Path, split: str, n: int | None, lanes: int, device: 
         variant = finished.described.config.variant
         raise UsageError(f"the images of this {variant} cannot be stored: {reason}.")
     batches = finished.first(n, split)
-    lanes = min(lanes, batches.n)
-    with progress(2 * batches.n, "storing and reading", "image") as bar:
-        message = compress(model, _counted((x for _, x, _ in batches.sequential(lanes)), bar), lanes)
-        pixels = np.concatenate([_bytes(x, model.spec.support) for _, x, _ in batches.sequential(lanes)])
-        read = _counted(decompress(model, message), bar)
-        back = np.concatenate([_bytes(x, model.spec.support) for x in read][::-1])
-    if not np.array_equal(pixels, back):
+    message, images, back = stored(model, batches, batches.n, lanes)
+    if not torch.equal(images, back):
         raise ZooError("the networks do not compute the same twice here: what was read back is not what was stored.")
+    pixels, weights = images.numpy(), sha256_file(run / MODEL)
     header = Header(
-        batches.n, model.spec.shape, model.spec.support, message.bucket_bits, lanes, _weights(run), _hash(pixels),
-        torch.__version__, environment.cpu_name(), torch.get_num_threads(), finished.device.type,
+        batches.n, model.spec.shape, model.spec.support, message.bucket_bits, len(message.heads), weights,
+        _hash(pixels), torch.__version__, environment.cpu_name(), torch.get_num_threads(), finished.device.type,
     )  # fmt: skip
     content = to_bytes(message, header)
     raw = np.packbits(pixels).tobytes() if model.spec.support == "binary" else pixels.tobytes()
     sizes = {"file": len(content), "raw": len(raw), "gzip": len(gzip.compress(raw, 9)), "bz2": len(bz2.compress(raw))}
-    config = finished.described.config
-    stored = Stored(
-        config.variant, config.data.name, split, batches.n, model.spec.dims,
-        likelihood.bound(model, batches, SEED).elbo.mean().item(), float(message.taken.mean()),
+    config, dims, net = finished.described.config, model.spec.dims, float(message.taken.mean())
+    elbo = likelihood.bound(model, batches, SEED).elbo.mean().item()
+    found = Stored(
+        config.variant, config.data.name, split, batches.n, dims, elbo, net,
         sizes | {"xz": len(lzma.compress(raw, preset=9))},
+        *(model.likelihood.bits_per_dim(nats, dims) for nats in (-elbo, net)),
     )  # fmt: skip
     atomic_write(path, content)  # last: who was stopped before it gives the same command again
-    return stored
+    return found
 
 
 def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
@@ -112,14 +108,11 @@ def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     message, header = from_bytes(content, str(path))
-    describe_run(run)  # says that it is no run
-    if header.weights_sha256 != _weights(run):
-        raise UsageError(f"{path} was written with another model than the one in {run}.")
     finished = Finished(run, device)
-    model = finished.model.eval()
+    if header.weights_sha256 != sha256_file(run / MODEL):
+        raise UsageError(f"{path} was written with another model than the one in {run}.")
     with _threads(header.threads), progress(header.n, "reading", "image") as bar:
-        read = _counted(decompress(model, message), bar)
-        pixels = np.concatenate([_bytes(x, header.support) for x in read][::-1])
+        pixels = read(finished.model.eval(), message, bar).numpy()
     if _hash(pixels) != header.pixels_sha256:
         here = f"torch {torch.__version__}, {environment.cpu_name()}, on {finished.device.type}"
         there = f"torch {header.torch}, {header.processor}, on {header.device}"
@@ -134,22 +127,8 @@ def _free(path: Path) -> None:
         raise UsageError(f"{path} is there already, and is not written over.")
 
 
-def _weights(run: Path) -> str:
-    return sha256_file(run / MODEL) if (run / MODEL).exists() else ""
-
-
 def _hash(pixels: NDArray[np.uint8]) -> str:
     return hashlib.sha256(pixels.tobytes()).hexdigest()
-
-
-def _bytes(x: Tensor, support: str) -> NDArray[np.uint8]:
-    return (x * (VALUES[support] - 1)).round().to(torch.uint8).cpu().numpy()
-
-
-def _counted(batches: Iterator[Tensor], bar: Any) -> Iterator[Tensor]:
-    for x in stoppable(batches):
-        yield x
-        bar.update(len(x))
 
 
 @contextmanager

@@ -381,10 +381,11 @@ def test_what_each_image_took_is_kept(mine: Path) -> None:  # noqa: F811
         assert kept["code_length"].mean() == pytest.approx(found.metrics["code_length"].value, rel=1e-5)
 
 
-def test_where_other_images_come_back_there_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_other_images_come_back_there_is_no_number(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     model, x = subject("vae").known(), digits()[0][:30]
     batches = Batches(Images((x * 255).byte()), batch_size=8, drop_last=False)
-    assert coding.stored(model, batches, 30) is not None
+    _, given, back = coding.stored(model, batches, 30, 64)
+    assert torch.equal(given, back) and torch.equal(given, x.byte())
 
     def other(*given):
         for place, batch in enumerate(decompress(*given)):
@@ -392,7 +393,10 @@ def test_where_other_images_come_back_there_is_no_number(monkeypatch: pytest.Mon
             yield batch
 
     monkeypatch.setattr(coding, "decompress", other)
-    assert coding.stored(model, batches, 30) is None
+    _, given, back = coding.stored(model, batches, 30, 64)
+    assert not torch.equal(given, back)
+    found = again(mine, None, None, "evaluate.coded=23")
+    assert "code_length" not in found.metrics and "is not what was stored" in found.skipped["code_length"]
 
 
 def test_asked_for_nothing_a_run_is_the_run_that_it_was() -> None:
@@ -442,7 +446,7 @@ def test_nothing_is_written_over(zoo, mine: Path) -> None:  # noqa: F811
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_stored(
     zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
-    monkeypatch.setattr(storing, "compress", None)
+    monkeypatch.setattr(coding, "compress", None)
     Path("file").write_text("somebody's")
     code, _, err = zoo("compress", str(mine), "file/a.zoo")
     assert code == 2 and "file is no folder" in err and err.count("\n") == 1
@@ -501,7 +505,7 @@ def test_a_file_is_read_with_as_many_threads_as_it_was_written(
         torch.set_num_threads(2)
         assert zoo("compress", str(mine), "a.zoo", "--images", "4")[0] == 0
         torch.set_num_threads(1)
-        monkeypatch.setattr(storing, "decompress", noted)
+        monkeypatch.setattr(coding, "decompress", noted)
         assert zoo("decompress", str(mine), "a.zoo", "a.npz")[0] == 0
         assert (seen, torch.get_num_threads()) == ([2], 1)
     finally:
@@ -528,7 +532,7 @@ def test_a_model_that_cannot_store_says_so(zoo, tmp_path: Path) -> None:  # noqa
 def test_networks_that_compute_something_else_the_second_time_write_nothing(
     zoo, mine: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:
-    original = storing.decompress
+    original = coding.decompress
 
     def other(model: VAE, message: Any):
         with torch.no_grad():
@@ -536,6 +540,6 @@ def test_networks_that_compute_something_else_the_second_time_write_nothing(
                 parameter.add_(0.5)
         return original(model, message)
 
-    monkeypatch.setattr(storing, "decompress", other)
+    monkeypatch.setattr(coding, "decompress", other)
     code, _, err = zoo("compress", str(mine), "a.zoo", "--images", "8")
     assert code == 1 and "do not compute the same twice" in err and not Path("a.zoo").exists()

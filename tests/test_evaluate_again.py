@@ -601,7 +601,7 @@ def test_an_evaluation_that_ends_early_goes_on_and_comes_to_the_same(
 def test_where_memory_is_short_it_is_measured_in_smaller_parts_once(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    from benchmarks import evaluate as module
+    from benchmarks.running import again as module
 
     real, rows = module.evaluate, []
 

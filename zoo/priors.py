@@ -66,9 +66,15 @@ class PriorSettings(Frozen):
 
 
 class Prior(nn.Module):
-    """A density over z (..., D) in nats that can be sampled."""
+    """A density over z (..., D) in nats that can be sampled.
+
+    Attributes:
+        estimated: what it says of a code is an estimate from draws of its own, and no gradient passes through its
+            samples: what follows either is refused.
+    """
 
     name: ClassVar[str]
+    estimated: ClassVar[bool] = False
 
     def __init__(self, settings: PriorSettings, latent: int) -> None:
         super().__init__()
@@ -291,6 +297,7 @@ class EnergyPrior(Prior):
     """
 
     name = "energy"
+    estimated = True
 
     def __init__(self, settings: PriorSettings, latent: int) -> None:
         super().__init__(settings, latent)
@@ -371,6 +378,7 @@ class DiffusionPrior(Prior):
     """
 
     name = "diffusion"
+    estimated = True
 
     def __init__(self, settings: PriorSettings, latent: int) -> None:
         super().__init__(settings, latent)

@@ -96,10 +96,10 @@ def _only_chosen(records: list[Record], files: tuple[Path, ...], folder: Path) -
     """Those that one of the files of `zoo choose` names; all where there is no such file."""
     if not files:
         return records
-    from benchmarks.choose import chosen_in
+    from benchmarks.choose import chosen_in, record_name
 
     names = {name for file in files for name in chosen_in(file)}
-    found = {f"{one.cell.group}/{one.cell.stem}.json": one for one in records}
+    found = {record_name(one): one for one in records}
     if gone := sorted(names - found.keys()):
         raise UsageError(f"{gone[0]} was chosen, and is not in {folder}: --board says where it is.")
     return [found[name] for name in sorted(names)]

@@ -12,6 +12,7 @@ from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.progress import progress
 from zoo.coding import Message, compress, decompress, why_not
+from zoo.coding.bits_back import VALUES
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.runs import Run
@@ -30,8 +31,8 @@ def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[s
     if reason:
         return {}, {NAME: reason}, {}
     n = min(config.coded, batches.n)
-    message = stored(model, batches, n)
-    if message is None:
+    message, pixels, back = stored(model, batches, n, LANES[model.spec.support])
+    if not torch.equal(pixels, back):
         return {}, {NAME: "what was decoded is not what was stored: the networks do not compute the same twice"}, {}
     taken = torch.from_numpy(message.taken)
     more = f"{message.began / n:.2f} nats an image more with what {len(message.heads)} stacks begin with"
@@ -40,25 +41,35 @@ def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[s
     return {NAME: metric}, {}, {NAME: taken}
 
 
-def stored(model: VAE, batches: Batches, n: int) -> Message | None:
-    """The first n images, stored; None where those that are read back are others."""
-    images: list[Tensor] = []
-    lanes = min(LANES[model.spec.support], n)
+def stored(model: VAE, batches: Batches, n: int, lanes: int) -> tuple[Message, Tensor, Tensor]:
+    """The first n images, stored ``lanes`` at a time (or all at once); their values as `values` has them, and those
+    that were read back, which are others where the networks do not compute the same twice."""
+    given: list[Tensor] = []
+    lanes = min(lanes, n)
     with progress(2 * n, "storing and reading", "image") as bar:
 
-        def given() -> Iterator[Tensor]:
-            left = n
-            for _, x, _ in stoppable(batches.sequential(lanes)):
-                images.append(x[:left])
-                left -= len(images[-1])
-                yield images[-1]
-                bar.update(len(images[-1]))
-                if not left:
-                    return
+        def first() -> Iterator[Tensor]:
+            for start, (_, x, _) in zip(range(0, n, lanes), batches.sequential(lanes), strict=False):
+                x = x[: n - start]
+                given.append(values(x, model))
+                yield x
 
-        message = compress(model, given(), lanes)
-        same = True
-        for x, back in zip(reversed(images), decompress(model, message), strict=True):
-            same &= torch.equal(x, back)
-            bar.update(len(x))
-    return message if same else None
+        message = compress(model, counted(first(), bar), lanes)
+        return message, torch.cat(given), read(model, message, bar)
+
+
+def read(model: VAE, message: Message, bar: Any) -> Tensor:
+    """`values` (n, C, H, W) of the images of a message, in their order; ``bar`` counts them."""
+    return torch.cat([values(x, model) for x in counted(decompress(model, message), bar)][::-1])
+
+
+def values(x: Tensor, model: VAE) -> Tensor:
+    """(B, C, H, W) as the model takes it, as uint8 on the CPU: 0 and 1 of binary data, bytes of 8-bit data."""
+    return (x * (VALUES[model.spec.support] - 1)).round().to(torch.uint8).cpu()
+
+
+def counted(batches: Iterator[Tensor], bar: Any) -> Iterator[Tensor]:
+    """``batches`` of an evaluation, each a place to stop and counted by ``bar`` once it is done with."""
+    for x in stoppable(batches):
+        yield x
+        bar.update(len(x))

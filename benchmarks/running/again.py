@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import environment, evaluated, matrix, per_example, record
 from benchmarks.catalogue import DISTANCES, EX_POST
-from benchmarks.evaluate import PICTURES
+from benchmarks.evaluate import PICTURES, evaluate
 from benchmarks.evaluated import Evaluated
 from benchmarks.evaluation.representation import once
 from benchmarks.finished import conditions_differ
@@ -223,7 +223,6 @@ def _check_free(path: Path) -> None:
 
 def _measured(run: Run, folder: Path, kept: Path, should_stop: Callable[[], bool]) -> tuple[Any, float]:
     """The `benchmarks.evaluate.Evaluation`, and what it took; with fewer rows at once where memory is short."""
-    from benchmarks.evaluate import evaluate
     from benchmarks.partial import keeping
 
     for config in (run.config, attempts.smaller(run.config)):

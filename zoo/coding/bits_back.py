@@ -31,6 +31,7 @@ from zoo.models.base import VAE
 from zoo.models.hierarchy import Hierarchy, Layer, Pick
 from zoo.models.vae import VanillaVAE
 from zoo.models.vq_vae import VQVAE
+from zoo.nets.aside import aside
 
 VALUES = {"binary": 2, "8-bit": 256}
 #: numbers of a table of pixels that are computed at once
@@ -57,19 +58,14 @@ class Message:
     taken: NDArray[np.float64]
     began: float
 
-    @property
-    def nats(self) -> float:
-        """All that is stored, those that it began with among them."""
-        return float(self.taken.sum()) + self.began
-
-
-def nats_to_bits(nats: float, dims: int) -> float:
-    """Bits per dimension, of the nats of an image of ``dims`` numbers."""
-    return nats / (dims * math.log(2.0))
-
 
 def why_not(model: VAE) -> str | None:
     """Why the images of a model cannot be stored, or None where they can."""
+    found = _coder_or_reason(model)
+    return found if isinstance(found, str) else None
+
+
+def _coder_or_reason(model: VAE) -> _Coder | str:
     likelihood = getattr(model, "likelihood", None)
     if not model.bounds:
         return "it bounds nothing, so there are no probabilities to code with"
@@ -83,7 +79,7 @@ def why_not(model: VAE) -> str | None:
         return f"its pixels have {model.spec.shape[0]} channels of bytes, of which no more than one is coded"
     if isinstance(model, VQVAE) and model.quantiser.codes > MOST_CODES:
         return f"its quantiser has {model.quantiser.codes:,} codes, and {MOST_CODES:,} can be told apart"
-    return None if _coder(model) else "its posterior or its prior is not one of Gaussians, layer by layer, or of codes"
+    return _coder(model) or "its posterior or its prior is not one of Gaussians, layer by layer, or of codes"
 
 
 @torch.no_grad()
@@ -127,11 +123,10 @@ def decompress(model: VAE, message: Message) -> Iterator[Tensor]:
 
 
 def _coder_of(model: VAE) -> _Coder:
-    if reason := why_not(model):
-        raise UsageError(f"this model's images cannot be stored: {reason}.")
-    coder = _coder(model)
-    assert coder is not None
-    return coder
+    found = _coder_or_reason(model)
+    if isinstance(found, str):
+        raise UsageError(f"this model's images cannot be stored: {found}.")
+    return found
 
 
 class _Coder(Protocol):
@@ -166,17 +161,10 @@ class _Layers:
 
         def look(prior, posterior):
             found.append(prior.moments() is not None and isinstance(posterior, DiagonalGaussian))
-            like = posterior.centre if posterior is not None else prior.sample(1)
-            return like, None
+            return posterior.centre, None
 
-        like = next(self.model.parameters())
-        training = self.model.training
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                self.descend(look, 1, torch.zeros(1, *self.model.spec.shape, dtype=like.dtype, device=like.device))
-        finally:
-            self.model.train(training)
+        with torch.no_grad(), aside(self.model):
+            self.descend(look, 1, next(self.model.parameters()).new_zeros(1, *self.model.spec.shape))
         return all(found)
 
     def push(self, stack: Stack, buckets: Buckets, x: Tensor, batch: int) -> None:

@@ -39,9 +39,9 @@ class Stack:
         self.begun = np.log2(self.heads.astype(np.float64))
 
     @classmethod
-    def of(cls, heads: Words, words: list[NDArray[np.uint32]], seed: int = 0) -> Stack:
+    def of(cls, heads: Words, words: list[NDArray[np.uint32]]) -> Stack:
         """The stacks that hold what others held: heads (lanes,) and the words of each, the last one on top."""
-        made = cls(len(heads), seed)
+        made = cls(len(heads))
         made.used = np.array([len(each) for each in words], dtype=np.int64)
         made.words = np.zeros((len(heads), max(ROOM, *made.used)), dtype=np.uint32)
         for lane, each in enumerate(words):
@@ -55,11 +55,7 @@ class Stack:
 
     def bits(self) -> NDArray[np.float64]:
         """(lanes,) how many bits each stack holds beyond those that it began with."""
-        return self.held() - self.begun
-
-    def held(self) -> NDArray[np.float64]:
-        """(lanes,) how many bits each stack holds."""
-        return 32.0 * self.used + np.log2(self.heads.astype(np.float64))
+        return 32.0 * self.used + np.log2(self.heads.astype(np.float64)) - self.begun
 
     def push(self, start: Words, mass: Words, bits: int) -> None:
         """Push a symbol onto each of the first m stacks: that of [start, start + mass) out of 2^bits, uint64 (m,)."""

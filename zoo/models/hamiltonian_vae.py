@@ -54,11 +54,8 @@ class HamiltonianVAE(VanillaVAE):
 
     def __init__(self, spec: DataSpec, settings: HamiltonianSettings) -> None:
         super().__init__(spec, settings)
-        name = settings.prior.name
-        require(
-            name not in ("energy", "diffusion"),
-            f"prior.name={name} is estimated from draws of its own, and has no gradient for leapfrog steps to follow.",
-        )
+        estimate = f"prior.name={settings.prior.name} is estimated from draws of its own"
+        require(not self.prior.estimated, f"{estimate}, and has no gradient for leapfrog steps to follow.")
         require(settings.step_size < settings.largest_step, "step_size must begin below largest_step.")
         # A VampPrior is made of what draws begin as.
         self.prior = make_prior(settings.prior, settings.latent, encode=self.start, spec=spec)

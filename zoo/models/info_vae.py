@@ -46,10 +46,9 @@ class InfoVAE(VanillaVAE):
 
     def __init__(self, spec: DataSpec, settings: InfoSettings) -> None:
         super().__init__(spec, settings)
-        # Whether a draw is accepted has no gradient, and a chain is run without: then the distance has none either.
-        name = settings.prior.name
-        learns = name not in ("energy", "diffusion") or settings.alpha < 1
-        require(learns, f"prior.name={name} learns from the rate alone: it needs alpha below 1.")
+        # Its draws have no gradient, so the distance from draws has none either.
+        learns = not self.prior.estimated or settings.alpha < 1
+        require(learns, f"prior.name={self.prior.name} learns from the rate alone: it needs alpha below 1.")
 
     def rate_weight(self, progress: float | Tensor) -> float | Tensor:
         return (1 - self.settings.alpha) * progress
