@@ -12,12 +12,23 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from zoo import create_model, noise, priors
+from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import DiagonalGaussian, kl_diagonal, log_normal
 from zoo.errors import UsageError
 from zoo.posteriors import PosteriorSettings, make_posterior
-from zoo.priors import PRIORS, EnergyPrior, MixturePrior, Prior, PriorSettings, VampPrior, make_prior
+from zoo.priors import (
+    PRIORS,
+    EnergyPrior,
+    MixturePrior,
+    Prior,
+    PriorSettings,
+    VampPrior,
+    energy,
+    make_prior,
+    mixtures,
+    unchanged,
+)  # fmt: skip
 
 SPEC = DataSpec((1, 3, 3), "binary")
 # What the diffusion prior says of a point is an estimate: tests/test_diffusion_prior.py asks the same of that.
@@ -222,7 +233,7 @@ def test_mixture_equals_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     z = torch.randn(50, 6, dtype=torch.float64)
     expected = as_torch(prior).log_prob(z)
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=0, atol=1e-9)
-    monkeypatch.setattr(priors, "_HELD", 11 * 7)  # pieces of 7 rows, the last one shorter
+    monkeypatch.setattr(mixtures, "_HELD", 11 * 7)  # pieces of 7 rows, the last one shorter
     torch.testing.assert_close(prior.log_prob(z), expected, rtol=0, atol=1e-9)
 
 
@@ -384,14 +395,14 @@ def test_while_weights_are_unchanged_pseudo_inputs_are_encoded_once(monkeypatch:
     with torch.no_grad():
         expected = [one.prior.log_prob(z) for one in (model, other)]
         calls.clear()
-        with priors.unchanged():
+        with unchanged():
             for _ in range(3):
                 assert torch.equal(model.prior.log_prob(z), expected[0])
                 assert torch.equal(other.prior.log_prob(z), expected[1])
         assert calls == [model.prior, other.prior]
         model.layer.weight += 1
         assert not torch.allclose(model.prior.log_prob(z), expected[0])
-        with priors.unchanged():  # nothing is left of the block before
+        with unchanged():  # nothing is left of the block before
             assert not torch.allclose(model.prior.log_prob(z), expected[0])
 
 
@@ -448,7 +459,7 @@ def test_the_normaliser_is_the_integral_and_its_error_is_told(monkeypatch: pytes
         value, error = prior.counted()
         assert 0 < error < 0.01 and abs(value - exact) < 4 * error
         # From other and fewer draws: as far from it as the error says.
-        monkeypatch.setattr(priors, "COUNTED", 2000)
+        monkeypatch.setattr(energy, "COUNTED", 2000)
         far = []
         for seed in range(60):
             generator = torch.Generator().manual_seed(100 + seed)
@@ -474,7 +485,7 @@ def test_a_model_measures_the_share_of_draws_that_its_prior_accepts_and_the_erro
     weights = torch.exp(-model.prior.energy(z)).detach().double()
     counts = [part.mean().log().item() for part in weights.split(1000)]
     # Of a mean over so many times more draws the deviation is smaller by the root of that number.
-    assert error == pytest.approx(np.std(counts, ddof=1) * math.sqrt(1000 / priors.COUNTED), rel=0.25)
+    assert error == pytest.approx(np.std(counts, ddof=1) * math.sqrt(1000 / energy.COUNTED), rel=0.25)
 
 
 def test_the_normaliser_is_counted_again_when_a_weight_moves_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +495,7 @@ def test_the_normaliser_is_counted_again_when_a_weight_moves_and_only_then(monke
     z = torch.randn(4, 2, dtype=torch.float64)
     with torch.no_grad():
         before = [prior.log_prob(z) for _ in range(3)]
-        assert counts == [priors.COUNTED] and torch.equal(before[0], before[2])
+        assert counts == [energy.COUNTED] and torch.equal(before[0], before[2])
         state = {key: value.clone() for key, value in prior.state_dict().items()}
         prior.network[0].weight.data.mul_(1.5)
         moved = prior.log_prob(z)
