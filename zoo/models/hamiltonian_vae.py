@@ -61,12 +61,12 @@ class HamiltonianVAE(VanillaVAE):
         self.prior = make_prior(settings.prior, settings.latent, encode=self.start, spec=spec)
         self.decodings = settings.steps + 2  # a gradient between the steps and at both ends, and the draw
         share = settings.step_size / settings.largest_step
-        self.free_step = nn.Parameter(torch.full((settings.latent,), _logit(share)))
+        self.free_step = nn.Parameter(torch.full((settings.latent,), logit(share)))
         if settings.tempering == "quadratic":
-            self.free_beta = nn.Parameter(torch.tensor(_logit(settings.beta_0)))
+            self.free_beta = nn.Parameter(torch.tensor(logit(settings.beta_0)))
         if settings.tempering == "free":
             each = settings.beta_0 ** (0.5 / settings.steps)
-            self.free_cooling = nn.Parameter(torch.full((settings.steps,), _logit(each)))
+            self.free_cooling = nn.Parameter(torch.full((settings.steps,), logit(each)))
 
     def start(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | FlowSample:
         """q(z_0 | x)."""
@@ -152,7 +152,7 @@ class Carried:
         z, log_q = self.start.rsample()
         gamma = noise.normal(z)
         z, rho = self.leapfrog(z, gamma, self.x)
-        return z, log_q + _excess(rho, gamma)
+        return z, log_q + excess(rho, gamma)
 
     def kl(self, prior: Prior | DiagonalGaussian) -> None:
         """No analytic KL."""
@@ -160,14 +160,15 @@ class Carried:
 
     def repeat(self, k: int) -> Carried:
         """The same for k * B rows, sample-major: row s * B + b belongs to example b."""
-        return Carried(self.start.repeat(k), self.leapfrog, repeat(self.x, k))
+        return type(self)(self.start.repeat(k), self.leapfrog, repeat(self.x, k))
 
 
 @full_precision
-def _excess(rho: Tensor, gamma: Tensor) -> Tensor:
-    # log N(gamma; 0, I) - log N(rho; 0, I)
+def excess(rho: Tensor, gamma: Tensor) -> Tensor:
+    """(...) nats: log N(gamma; 0, I) - log N(rho; 0, I) of rho and gamma (..., D)."""
     return 0.5 * (rho.square() - gamma.square()).sum(-1)
 
 
-def _logit(share: float) -> float:
+def logit(share: float) -> float:
+    """The number whose sigmoid is ``share``."""
     return math.log(share / (1 - share))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoo import noise
 from zoo.distributions.gaussians import LOG_2PI, DiagonalGaussian
 from zoo.errors import UsageError
+from zoo.nets.pseudo_inputs import free_inputs, images_of, start_at
 from zoo.precision import full, full_precision
 from zoo.priors.base import Prior, PriorSettings, computed
 
@@ -82,10 +83,8 @@ class MixturePrior(_Mixture):
 
 
 class VampPrior(_Mixture):
-    """The average of q(z | u_k) over K learned pseudo-inputs u_k (Tomczak & Welling 2018, arXiv 1705.07120).
-
-    Pseudo-inputs begin as the official code's, N(0.05, 0.01^2), and where the data lies in [0, 1] a hardtanh keeps them
-    there (``confined``).
+    """The average of q(z | u_k) over K learned pseudo-inputs u_k (Tomczak & Welling 2018, arXiv 1705.07120), which are
+    ``confined`` where the data lies in [0, 1] (`zoo.nets.pseudo_inputs`).
 
     ``encode`` is the model's own encoder, and the gradient of the prior reaches it. It is called, never
     owned: give a bound method (or the module), not a closure, so that a copied model's prior follows the
@@ -107,24 +106,15 @@ class VampPrior(_Mixture):
         self.confined = confined
         # A tuple hides a module from registration: its parameters belong to the model.
         self._encode = (encode,)
-        self.free_inputs = nn.Parameter(0.05 + 0.01 * torch.randn(settings.components, *shape))
+        self.free_inputs = free_inputs(settings.components, shape)
 
     def pseudo_inputs(self) -> Tensor:
         """The images (K, C, H, W) whose posteriors are the components."""
-        return F.hardtanh(self.free_inputs, 0.0, 1.0) if self.confined else self.free_inputs
+        return images_of(self.free_inputs, self.confined)
 
-    @torch.no_grad()
     def initialise(self, x: Tensor, spread: float = 0.02) -> None:
-        """Set the pseudo-inputs to random rows of x (N, C, H, W), repeated if N < K, plus a little noise.
-
-        Those that are confined are moved into [0.01, 0.99]: on the bounds the hardtanh passes no gradient, and most
-        pixels of binary or dark images would never move again.
-        """
-        k = len(self.free_inputs)
-        rows = torch.randperm(len(x)) if len(x) >= k else torch.randint(len(x), (k,))
-        images = x[rows[:k].to(x.device)].to(self.free_inputs)
-        moved = images + spread * torch.randn_like(images)
-        self.free_inputs.copy_(moved.clamp(0.01, 0.99) if self.confined else moved)
+        """Set the pseudo-inputs to random rows of x (N, C, H, W), plus a little noise."""
+        start_at(self.free_inputs, x, self.confined, spread)
 
     def components(self) -> tuple[DiagonalGaussian, Tensor]:
         q = self._encode[0](self.pseudo_inputs())
