@@ -284,6 +284,16 @@ def test_what_another_library_calls_a_model_can_be_made_here() -> None:
         resolve_all(cli.zoo.commands["train"].make_context("train", [*words, *data]))
 
 
+def test_what_another_library_has_and_we_do_not_is_in_no_row_of_its_own() -> None:
+    text = (DOCS / "howto" / "other-libraries.md").read_text()
+    models, _, lacking = text.partition("## What they have and we do not")
+    lacking = {name for line in lacking.splitlines() for name in re.findall(r"`(\w+)`", line)}
+    rows = [re.findall(r"`(\w+)`", row.rpartition("|")[0].rpartition("|")[0]) for row in models.splitlines()]
+    has = {name for row in rows if row for name in row}
+    assert len(lacking) >= 5 and len(has) > 40
+    assert lacking & has == set()
+
+
 def test_the_promises_of_reliability_are_named_with_their_tests() -> None:
     found = named_tests((DOCS / "reliability.md").read_text())
     assert sum(bool(name) for _, name in found) >= 20

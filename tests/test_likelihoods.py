@@ -110,6 +110,14 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
         LikelihoodSettings(**wrong)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_each_can_be_made_without_memory(name: str) -> None:
+    with torch.device("meta"):
+        made = build(name)
+    parts, real = ([*one.parameters(), *one.buffers()] for one in (made, build(name)))
+    assert all(part.is_meta for part in parts) and [part.shape for part in parts] == [part.shape for part in real]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_shapes_and_ranges(name: str, channels: int) -> None:

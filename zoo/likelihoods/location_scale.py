@@ -146,7 +146,7 @@ class LogCosh(LocationScale):
         half = 0.5 / self.sharpness
         self.constant = math.lgamma(half) + math.lgamma(0.5) - math.lgamma(half + 0.5) - math.log(self.sharpness)
         # The variance of cosh^-nu is trigamma(nu / 2) / 2.
-        trigamma = torch.special.polygamma(1, torch.tensor(half, dtype=torch.float64)).item()
+        trigamma = torch.special.polygamma(1, torch.tensor(half, dtype=torch.float64, device="cpu")).item()
         self.deviation = math.sqrt(0.5 * trigamma) / self.sharpness
         self.register_buffer("quantiles", self._table(), persistent=False)
 
