@@ -293,6 +293,7 @@ def test_a_suite_and_its_plan_say_which_value_holds(zoo) -> None:  # noqa: F811
     ("words", "said"),
     [
         (("--sweep", "train.compile=true,false"), "is the same cell as"),
+        (("--variants", "vae", "--sweep", "latent=4,4.0"), "is the same cell as"),
         (("--variants", "vae,VAE"), "is the same cell as"),
         (("--sweep", "data.name=mnist,synthetic"), "'data.name' is not a setting"),
         (("--variants", ""), "--variants names nothing"),

@@ -12,9 +12,12 @@ import torch
 
 import zoo.registry as names
 from tests.conftest import ROOT
+from zoo import list_models
 from zoo.config import RunConfig, resolve
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
+from zoo.files import canonical_json, fingerprint
+from zoo.models import canonical
 from zoo.plain_yaml import parse_yaml, read_yaml
 from zoo.registry import DatasetEntry, Registry, VariantEntry, registry
 from zoo.runs.images import _loaded
@@ -137,6 +140,37 @@ def test_later_layers_win_and_leave_the_others() -> None:
     assert (config.train.epochs, config.train.clip, config.model["beta"]) == (4, 1.0, 2)
     assert config.model["latent"] == registry().variants["beta_vae"].settings["latent"]
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("variant", "one", "same"),
+    [
+        ("vae", "latent=1", "latent=1.0"),
+        ("beta_vae", "beta=4.0", "beta=4"),
+        ("beta_vae", "beta=4.0", "beta='4'"),
+        ("vae", "encoder.hidden=[8,9]", "encoder.hidden=[8.0,9]"),
+        ("vae", "likelihood.name=gaussian likelihood.sigma=2.0", "likelihood.name=gaussian likelihood.sigma=2"),
+    ],
+)
+def test_a_number_of_a_model_is_the_same_however_it_is_written(variant: str, one: str, same: str) -> None:
+    keys = set()
+    for text in (one, same):
+        asked = resolve(variant, settings=text.split())
+        of_a_suite = resolve(variant, defaults=map(parse_setting, text.split()))
+        assert asked == of_a_suite
+        keys |= {fingerprint(asked.identity()), fingerprint(of_a_suite.identity())}
+    assert len(keys) == 1 and keys != {fingerprint(resolve(variant, settings=["latent=3"]).identity())}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_settings_of_an_entry_are_written_as_they_are_read(name: str) -> None:
+    entry = registry().variants[name]
+    assert canonical_json(canonical(name, entry.settings)) == canonical_json(entry.settings)
+
+
+@pytest.mark.parametrize("wrong", [{"latent": "many"}, {"latent": 4.5}, {"letent": 4.0}])
+def test_settings_that_are_refused_are_left_as_they_were_given(wrong: dict[str, object]) -> None:
+    assert resolve("vae", defaults=[{"model": wrong}]).model == registry().variants["vae"].settings | wrong
 
 
 def test_what_does_not_change_a_result_does_not_change_its_identity() -> None:

@@ -234,7 +234,8 @@ def resolve(
     data_name, root = named_data(data)
     dataset = registry().datasets[data_name]
     tree: dict[str, Any] = {"model": entry.settings, "train": entry.train, "data": {"options": root}}
-    for layer in defaults:
+    layers = [*defaults]
+    for layer in layers:
         tree = merge(tree, layer)
     asked: dict[str, Any] = {}
     for text in settings:
@@ -247,6 +248,10 @@ def resolve(
         rule = dataset.binarise if config.data.dequantise == "none" else "none"
         config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
     _check_bits(config.data, asked.get("data", {}))
+    if any("model" in layer for layer in (*layers, asked)):  # those of the entry are so already
+        from zoo.models import canonical
+
+        config = config.model_copy(update={"model": canonical(name, config.model)})
     parts = {key: given for key, given in asked.get("model", {}).items() if isinstance(given, Mapping)}
     if parts:
         from zoo.models import check_used

@@ -48,6 +48,25 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     settings_of(entry, settings)
 
 
+def canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``settings`` of the registered variant, each as its class reads it: 4.0 of an integer is 4, and 4 of a float 4.0,
+    so that what makes the same model has the same identity. What is wrong with them is left to `check_settings`."""
+    try:
+        made = settings_of(registry().variant(name)[1], settings).model_dump(mode="json")
+    except (Exception, SystemExit):
+        return dict(settings)
+    return _as_read(settings, made)
+
+
+def _as_read(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key, value in given.items():
+        read = made.get(key, value)
+        both = isinstance(value, Mapping) and isinstance(read, Mapping)
+        found[key] = _as_read(value, read) if both else read
+    return found
+
+
 def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any], support: str | None) -> None:
     """Raise `UsageError` where ``asked``, that part of ``settings`` which somebody gave by hand, has a setting that the
     chosen prior, posterior, network, ... does not read: it would only give the same run another identity. ``support``
