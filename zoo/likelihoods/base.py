@@ -59,6 +59,12 @@ class LikelihoodSettings(Frozen):
     start: Literal["data"] | None = None
     components: int = Field(default=5, ge=1)
 
+    def idle(self, name: str) -> dict[str, str]:
+        """Settings that the likelihood ``name`` reads and that do nothing beside the others, each with why."""
+        scale = next((key for key in ("sigma", "scale") if name in self.read_by[key]), None)
+        value = getattr(self, scale) if scale else "learned"
+        return {} if value == "learned" else {"start": f"{scale} is fixed at {value}"}
+
 
 class Likelihood(nn.Module):
     """p(x | z) from the decoder's raw output ``params`` (B, channels(C), H, W), for x (B, C, H, W) in [0, 1] or real.

@@ -69,9 +69,9 @@ def _as_read(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any
 
 def check_used(name: str, settings: Mapping[str, Any], asked: Mapping[str, Any], support: str | None) -> None:
     """Raise `UsageError` where ``asked``, that part of ``settings`` which somebody gave by hand, has a setting that the
-    chosen prior, posterior, network, ... does not read: it would only give the same run another identity. ``support``
-    is that of the data; None is not known before they are loaded, and neither is a likelihood that goes by it. What
-    else is wrong with the settings is left to `check_settings`."""
+    chosen prior, posterior, network, ... does not read, or that does nothing beside its others: it would only give the
+    same run another identity. ``support`` is that of the data; None is not known before they are loaded, and neither is
+    a likelihood that goes by it. What else is wrong with the settings is left to `check_settings`."""
     try:
         made = settings_of(registry().variant(name)[1], settings)
     except (Exception, SystemExit):
@@ -84,14 +84,19 @@ def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str | None, 
 
     chosen = "timm" if getattr(part, "timm", None) else getattr(part, "name", None)
     chosen = AUTO.get(support) if chosen == "auto" else chosen
+    idle = part.idle(chosen) if chosen and hasattr(part, "idle") else {}
     for key, given in asked.items():
         value, field = getattr(part, key), type(part).model_fields[key]
         if isinstance(value, BaseModel) and isinstance(given, Mapping):
             _check_used(value, given, support, f"{where}{key}.")
             continue
+        if not chosen or value == field.get_default():
+            continue
         names = getattr(part, "read_by", {}).get(key)
-        if names and chosen and chosen not in names and value != field.get_default():
+        if names and chosen not in names:
             raise does_nothing(f"{where}{key}", f"it is of {', '.join(names)}, and not of {chosen}")
+        if why := idle.get(key):
+            raise does_nothing(f"{where}{key}", why)
 
 
 def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
