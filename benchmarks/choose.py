@@ -7,6 +7,7 @@ The cells are those of `zoo bench`, and the numbers of validation images those o
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -418,7 +419,7 @@ def _lost(made: Record) -> dict[str, Any]:
 
 def check_free(path: Path) -> None:
     """Raise `UsageError` where ``path`` holds anything but a choice."""
-    if path.exists():
+    if os.path.lexists(path):
         read(path)
 
 
@@ -427,7 +428,7 @@ def write(found: Mapping[str, Any], path: Path) -> None:
     the same choice that lacked runs which were lost is written anew; `UsageError` where it holds another choice, which
     is not written over."""
     text = pretty(found) + "\n"
-    now, before = json.loads(text), read(path) if path.exists() else None
+    now, before = json.loads(text), read(path) if os.path.lexists(path) else None
     if before is not None and before | {"command": ""} == now | {"command": ""}:
         return
     if before is not None and not (_lacks_runs(before) and _asked(before) == _asked(now)):

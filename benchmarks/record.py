@@ -386,6 +386,8 @@ def content_of(path: str | Path, kind: str) -> Any:
     """The JSON in a file of at most 5 MB that is to hold a ``kind``; a ZooError names the file if it has none."""
     path, one = Path(path), f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
     try:
+        if path.is_symlink() and not path.exists():
+            raise ZooError(f"{path} is not {one}: it is a link to what is not there.")
         if not path.is_file():
             raise ZooError(f"there is no {kind} {path}.")
         with open(path, "rb") as file:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def restore(run: Path, path: Path, out: Path, device: str = "auto") -> int:
 
 
 def _free(path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):
         raise UsageError(f"{path} is there already, and is not written over.")
 
 

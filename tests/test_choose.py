@@ -320,6 +320,15 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_link_to_nothing_is_not_written_over(tmp_path: Path) -> None:
+    link = tmp_path / "link.json"
+    link.symlink_to("gone.json")
+    for write in (choose.check_free, lambda path: choose.write({"kind": choose.KIND, "schema": 1}, path)):
+        with pytest.raises(UsageError, match="link.json is not a choice: it is a link to what is not there"):
+            write(link)
+    assert link.is_symlink() and [*tmp_path.iterdir()] == [link]
+
+
 def test_scores_of_pictures_drawn_from_factors_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sweeps = choose.plan(suite_named("smoke"), ("vae",), (), (), {None: ("latent=2", "latent=3")})
     plain = load_synthetic(8, 8, 8)

@@ -441,6 +441,12 @@ def test_nothing_is_written_over(zoo, mine: Path) -> None:  # noqa: F811
     Path("there.npz").write_text("somebody's")
     assert zoo("decompress", str(mine), "a.zoo", "there.npz")[0] == 2
     assert Path("there.npz").read_text() == "somebody's"
+    Path("link").symlink_to("gone")
+    Path("link.npz").symlink_to("gone")
+    for words in (("compress", str(mine), "link"), ("decompress", str(mine), "a.zoo", "link.npz")):
+        code, _, err = zoo(*words)
+        assert code == 2 and "is there already, and is not written over" in err
+    assert Path("link").readlink() == Path("link.npz").readlink() == Path("gone")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_stored(

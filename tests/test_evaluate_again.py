@@ -34,6 +34,7 @@ from zoo.errors import UsageError, ZooError
 from zoo.models.vae import VanillaVAE
 from zoo.registry import registry
 from zoo.runs.images import _images, _loaded, load_images
+from zoo.stopping import Stopped, stopping_when
 
 SIZES = ["data.options.n_train=96", "data.options.n_validation=48", "data.options.n_test=40"]
 CHEAP = ["train.epochs=1", "train.batch_size=32", "evaluate.nll_samples=3", "evaluate.nll_images=8"]
@@ -452,6 +453,42 @@ def test_what_lies_beside_it_is_not_written_over(mine: Path, tmp_path: Path) -> 
     path.unlink()
     (path.parent / ".codes.kept").mkdir()
     assert evaluate_again(asked, "cpu")[1] == path and not (path.parent / ".codes.kept").exists()
+
+
+def test_a_link_to_nothing_is_not_written_over(mine: Path, tmp_path: Path) -> None:
+    for name in ("codes.json", "codes.npz", "codes-samples.png"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).symlink_to("gone")
+        with pytest.raises(UsageError, match=f"{name} is .*is not written over: give another --out"):
+            evaluate_again(Asked(mine, out=folder / "codes.json"), "cpu")
+        assert [(each.name, each.readlink()) for each in folder.iterdir()] == [(name, Path("gone"))]
+
+
+def test_a_damaged_file_is_named_and_once_it_is_gone_the_same_command_measures_again(
+    zoo, mine: Path, tmp_path: Path  # noqa: F811
+) -> None:
+    shutil.copytree(mine, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER))
+    made, path = evaluate_again(Asked(tmp_path / "run"), "cpu")
+    whole = path.read_text()
+    path.write_text(whole[:100])
+    there = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    code, out, err = zoo("evaluate", str(tmp_path / "run"))
+    assert (code, out, err.count("\n")) == (2, "", 1) and f"{path.name} is not an evaluation: " in err
+    assert err.endswith(", and is not written over: once it is moved away the same command measures again.\n"), err
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == there
+    path.rename(tmp_path / "damaged.json")
+    assert zoo("evaluate", str(tmp_path / "run"))[0] == 0 and evaluated.read(path).metrics == made.metrics
+    assert (tmp_path / "damaged.json").read_text() == whole[:100]
+
+
+def test_a_stop_that_somebody_further_up_is_asked_of_is_heard(mine: Path, tmp_path: Path) -> None:
+    asked = Asked(mine, "validation", out=tmp_path / "a.json")
+    with stopping_when(lambda: True), pytest.raises(Stopped, match="trained model is kept"):
+        evaluate_again(asked, "cpu")
+    assert not asked.out.exists()
+    with stopping_when(lambda: False):
+        assert evaluate_again(asked, "cpu")[1].exists()
 
 
 def test_a_picture_that_is_not_looked_for_is_not_written(

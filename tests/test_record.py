@@ -314,6 +314,9 @@ def test_a_record_that_is_no_file(tmp_path: Path) -> None:
         read(tmp_path / "absent.json")
     with pytest.raises(ZooError, match="there is no record"):
         read(tmp_path)
+    (tmp_path / "link.json").symlink_to("absent.json")
+    with pytest.raises(ZooError, match="link.json is not a record: it is a link to what is not there"):
+        read(tmp_path / "link.json")
 
 
 def test_a_newer_schema_asks_for_an_update(tmp_path: Path) -> None:

@@ -22,8 +22,11 @@ class Stopped(ZooError):
 
 
 def stopping_when(should_stop: Callable[[], bool]) -> AbstractContextManager[Callable[[], bool]]:
-    """Inside the block `stoppable` loops ask ``should_stop`` and raise `Stopped` if it says so."""
-    return holding(_should_stop, should_stop)
+    """Inside the block `stoppable` loops ask ``should_stop`` and raise `Stopped` if it says so, or if what is asked
+    outside of the block does. The block is given the function that asks both."""
+    outer = _should_stop.get()
+    alone = outer is None or outer is should_stop
+    return holding(_should_stop, should_stop if alone else lambda: should_stop() or outer())
 
 
 def stoppable(items: Iterable[Item], where: str) -> Iterator[Item]:

@@ -6,6 +6,7 @@ function of (seed, image), and samples are of the same seed.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -80,13 +81,14 @@ def evaluate_again(
         raise UsageError(f"{path.parent} is where a board has its records: give another --out.")
     kept = path.with_name(f".{path.stem}.kept")
     begun = kept.exists()
-    if (made := _there(path, key)) is not None and not begun:
+    mend = "give another --out" if asked.out else "once it is moved away the same command measures again"
+    if (made := _there(path, key, mend)) is not None and not begun:
         return made, path
     if asked.out and not begun:
         _check_free(path)
     with locked(kept, mend="give another --out"):
         sweep(path.parent)
-        if (made := _there(path, key)) is None:
+        if (made := _there(path, key, mend)) is None:
             found, seconds = _measured(subject.run, asked.folder, kept / KEPT, should_stop)
             made = _evaluated(subject, found, {"command": asked.command, "seconds": seconds})
             per_example.keep(found.per_example, path.with_suffix(".npz"))
@@ -201,23 +203,23 @@ def _check(run: Run, described: Described) -> None:
         raise UsageError(f"{said}, and '{name}' hides that of some in its {split} split.")
 
 
-def _there(path: Path, key: str) -> Evaluated | None:
-    """The evaluation in ``path`` if it is this one; `UsageError` where the file is anything else."""
-    if not path.exists():
+def _there(path: Path, key: str, mend: str) -> Evaluated | None:
+    """The evaluation in ``path`` if it is this one; `UsageError` where the file is anything else, with what helps."""
+    if not os.path.lexists(path):
         return None
     try:
         made = evaluated.read(path)
     except ZooError as error:
-        raise UsageError(f"{str(error).rstrip('.')}, and is not written over: give another --out.") from None
+        raise UsageError(f"{str(error).rstrip('.')}, and is not written over: {mend}.") from None
     if made.key != key:
-        raise UsageError(f"{path} holds another evaluation (`{made.command}`); give another --out.")
+        raise UsageError(f"{path} holds another evaluation (`{made.command}`): {mend}.")
     return made
 
 
 def _check_free(path: Path) -> None:
     """Raise `UsageError` where what is written beside ``path`` would take the place of a file."""
     for beside in (path.with_suffix(".npz"), *(_picture(path, name) for name in PICTURES)):
-        if beside.exists():
+        if os.path.lexists(beside):
             raise UsageError(f"{beside} is there, is not of {path.name}, and is not written over: give another --out.")
 
 
