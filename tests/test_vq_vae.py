@@ -262,7 +262,16 @@ def test_perplexity_lies_between_one_and_the_number_of_codes() -> None:
 def test_counts_of_batches_add_up() -> None:
     codes = torch.randint(11, (40, 7, 7))
     halves = code_counts(codes[:9], 11) + code_counts(codes[9:], 11)
-    assert torch.equal(halves, torch.bincount(codes.flatten(), minlength=11).float())
+    assert torch.equal(halves, torch.bincount(codes.flatten(), minlength=11))
+
+
+def test_counts_are_exact_beyond_what_float32_holds() -> None:
+    few = code_counts(torch.tensor([0, 0, 0, 1]), 3)
+    total = few * 2**23 + few  # as a long split adds up
+    assert total.tolist() == [3 * (2**23 + 1), 2**23 + 1, 0]
+    share = 0.25
+    assert perplexity(total).item() == pytest.approx(share**-share * (1 - share) ** -(1 - share))
+    assert code_use(total).item() == pytest.approx(2 / 3)
 
 
 # ---- FSQ -----------------------------------------------------------------------------------------------------------

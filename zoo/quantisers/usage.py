@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def code_counts(codes: Tensor, number: int) -> Tensor:
-    """(number,) how often each code occurs in int64 ``codes`` of any shape; counts of several batches add up."""
+    """(number,) int64: how often each code occurs in int64 ``codes`` of any shape; counts of several batches add up."""
     flat = codes.reshape(-1)
-    counts = torch.zeros(number, device=flat.device)
-    return counts.scatter_add_(0, flat, torch.ones_like(flat, dtype=counts.dtype))
+    counts = torch.zeros(number, dtype=flat.dtype, device=flat.device)
+    return counts.scatter_add_(0, flat, torch.ones_like(flat))
 
 
 def perplexity(counts: Tensor) -> Tensor:
@@ -22,4 +22,4 @@ def perplexity(counts: Tensor) -> Tensor:
 
 def code_use(counts: Tensor) -> Tensor:
     """The share of the K codes that occur at all, 0-dim in [0, 1]."""
-    return (counts > 0).to(counts.dtype).mean()
+    return (counts > 0).float().mean()
