@@ -606,6 +606,8 @@ def test_an_auroc_is_of_the_bounds_of_the_images_and_of_as_many_outliers(
     sizes = {name: (made["identity"]["images"], made["identity"]["outliers"]) for name, made in found.metrics.items()
              if name.startswith("auroc")}  # fmt: skip
     assert sizes == {"auroc_other": (60, 60), "auroc_nll_other": (8, 8)}
+    # Numbers from before outliers had noise of their own do not say so, and share no column with these.
+    assert all(found.metrics[name]["identity"]["outlier_noise"] == "own" for name in sizes)
 
 
 def test_bounds_that_are_kept_of_outliers_are_of_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ from zoo.errors import UsageError
 from zoo.runs import Run
 from zoo.runs.images import load_outliers
 
+#: part of the identity: the noise is not that of the inliers, as it was once, when the error was another one
+NOISE = {"outlier_noise": "own"}
+
 
 def anomaly(
     run: Run, elbo: Tensor | None, tight: Tensor | None, partial: Partial | None = None
@@ -64,6 +67,6 @@ def anomaly(
             except Undefined as error:
                 skipped[metric] = str(error)
                 continue
-            identity |= {"split": config.split, "images": len(inside), "outliers": len(outside)}
+            identity |= {"split": config.split, "images": len(inside), "outliers": len(outside)} | NOISE
             metrics[metric] = entry(found, "higher", identity | {"outliers_sha256": outliers.sha256[:12]})
     return metrics, skipped
