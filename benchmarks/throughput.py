@@ -26,8 +26,8 @@ from benchmarks import environment
 from benchmarks.performance.peers.contest import against_malloc, against_pythae, ratio
 from benchmarks.report import terminal
 from zoo.config import RunConfig, resolve
+from zoo.data.companions import NUMBERS, joined
 from zoo.data.images import ImageSet
-from zoo.data.partners import NUMBERS, Partners
 from zoo.nets import products
 from zoo.runs import build_model, make_trainer
 from zoo.runs.images import condition_of, load_images
@@ -62,7 +62,8 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
     model = build_model(config, images.spec).to(compute.device)
     pixels, labels = images["train"].pixels.to(compute.device), images["train"].labels
     labels = labels.to(compute.device) if condition_of(model, images.spec) == "class" else None
-    partners = Partners(images["train"], model.changed).to(compute.device) if model.paired else None
+    partners = model.companions(images["train"])
+    partners = partners.to(compute.device) if partners else None
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate, fused=True, capturable=captured)
     size, dynamic = config.train.batch_size, images.binarise == "dynamic"
     noisy = images.dequantise == "uniform"
@@ -74,7 +75,8 @@ def bare_epochs(config: RunConfig, images: ImageSet, compute: Compute, captured:
 
     def told(index: torch.Tensor) -> torch.Tensor | None:
         if partners:
-            return shown(partners.of(index, torch.randint(NUMBERS, (len(index), 2), device=compute.device)))
+            numbers = torch.randint(NUMBERS, (len(index), 2), device=compute.device)
+            return joined(shown(partners.of(index, numbers)), partners.told(numbers))
         return None if labels is None else labels[index]
 
     def update(x: torch.Tensor, y: torch.Tensor | None) -> None:

@@ -15,11 +15,12 @@ from tests.in_pieces import in_pieces
 from tests.test_cli import call
 from zoo import create_model, noise, runs
 from zoo.config import resolve
+from zoo.data.companions import joined, parted
 from zoo.data.grids import grid_set
 from zoo.data.images import DataSpec, ImageSet
 from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.errors import UsageError
-from zoo.models.ada_vae import AdaVAE, averaged, mean_of, shared
+from zoo.models.ada_vae import AdaVAE, averaged, mean_of, of_factors, shared
 from zoo.registry import DatasetEntry, registry
 from zoo.training.precision import choose
 from zoo.training.trainer import Trainer
@@ -164,6 +165,54 @@ def test_a_posterior_that_has_no_divergence_of_each_dimension_is_refused(posteri
         create_model("ada_vae", data=SPEC, posterior={"name": posterior})
 
 
+# ---- what is shared is told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("average", ["gvae", "ml_vae"])
+def test_what_is_told_to_be_shared_is_averaged_and_each_factor_drawn_anew_keeps_its_dimension(average: str) -> None:
+    first, second = posteriors()
+    both = DiagonalGaussian(*(torch.cat(part) for part in zip(first.moments(), second.moments(), strict=True)))
+    # Two dimensions of seven have no factor: they are averaged whatever a pair shares.
+    told = torch.tensor([[1, 1, 0, 1, 1], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]).double()
+    made = averaged(both, average, of_factors(told, 7))
+    common = mean_of(first, second, average)
+    for pair in range(5):
+        for d in range(7):
+            one, other = ((q.mean[pair, d], q.log_variance[pair, d]) for q in (first, second))
+            if d >= 5 or told[pair, d]:
+                one = other = (common.mean[pair, d], common.log_variance[pair, d])
+            for row, expected in ((pair, one), (5 + pair, other)):
+                assert (made.mean[row, d], made.log_variance[row, d]) == expected
+
+
+def test_the_loss_of_pairs_that_are_told_about_is_that_of_their_dimensions() -> None:
+    model, (x, y) = make(told="shared", beta=2.0), pairs()
+    told = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 0], [1, 1, 1]]).double()
+    eps = torch.randn(12, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    with noise.given([eps]):
+        losses = model.losses(x, joined(y, told), 0.5)
+    q, kept = model.infer(torch.cat([x, y])), torch.cat([told, torch.ones(6, 1).double()], 1).repeat(2, 1)
+    mean, variance = (part * (1 - kept) for part in (q.mean, q.log_variance.exp()))
+    mean = mean + kept * ((q.mean[:6] + q.mean[6:]) / 2).repeat(2, 1)
+    variance = variance + kept * ((q.log_variance[:6].exp() + q.log_variance[6:].exp()) / 2).repeat(2, 1)
+    logits, images = model.decode(mean + variance.sqrt() * eps), torch.cat([x, y])
+    distortion = torch.where(images > 0, -logits.sigmoid().log(), -(-logits).sigmoid().log()).flatten(1).sum(1)
+    rate = 0.5 * (mean.square() + variance - 1 - variance.log()).sum(1)
+    torch.testing.assert_close(losses["vae"], (distortion + 2.0 * 0.5 * rate).mean())
+
+
+def test_a_code_with_fewer_dimensions_than_factors_cannot_be_told_of_them(tmp_path: Path, grid: str) -> None:
+    config = resolve("ada_vae", grid, settings=[*SMALL, "latent=2", "told=shared"])
+    with pytest.raises(UsageError, match="latent=2 is fewer than the 3 factors"):
+        runs.train_run(config, tmp_path, choose("cpu"))
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_nothing_is_told_unless_it_is_asked_for_and_then_it_is_part_of_what_a_run_is() -> None:
+    plain, told = (resolve("ada_vae", settings=asked).identity()["model"] for asked in ([], ["told=shared"]))
+    assert "told" not in plain and told == plain | {"told": "shared"}
+
+
 # ---- training on pairs -----------------------------------------------------------------------------------------------
 
 
@@ -210,6 +259,27 @@ def test_a_training_is_shown_pairs_of_its_own_split_that_share_all_but_so_many_f
             a, b = (factors[tuple((255 * image).long().flatten().tolist())] for image in (one, other))
             apart.append(int((a != b).sum()))
     assert set(apart) == {0, 1} and sum(apart) > 0.5 * len(apart)
+
+
+def test_a_training_is_told_which_factors_each_pair_shares(
+    grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    losses = AdaVAE.losses
+    monkeypatch.setattr(AdaVAE, "losses", lambda self, x, y=None, p=1.0: seen.append((x, y)) or losses(self, x, y, p))
+    asked = [*SMALL, "train.epochs=2", "told=shared", "train.compile=false"]
+    run = runs.train_run(resolve("ada_vae", grid, settings=asked), tmp_path, choose("cpu"))
+    train = run.images["train"]
+    factors = {tuple(image.flatten().tolist()): own for image, own in zip(train.pixels, train.factors, strict=True)}
+    anew = []
+    for x, y in seen:
+        partners, told = parted(y, (1, 8, 8))
+        assert told.shape == (len(x), 3) and ((told == 0) | (told == 1)).all()
+        for one, other, same in zip(x, partners, told, strict=True):
+            a, b = (factors[tuple((255 * image).long().flatten().tolist())] for image in (one, other))
+            assert ((a == b) | (same == 0)).all()
+            anew.append(int((same == 0).sum()))
+    assert set(anew) == {1, 2} and len(anew) == 2 * 6 * 16
 
 
 def test_a_training_on_pairs_that_is_killed_or_captured_ends_in_the_same_weights(

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from zoo.data.batches import Batches
+from zoo.data.companions import NUMBERS, parted
 from zoo.data.images import Images
-from zoo.data.partners import MOST_WAYS, NUMBERS, Partners
+from zoo.data.partners import MOST_WAYS, Partners
 from zoo.errors import UsageError
 
 SIZES = (2, 3, 4)
@@ -121,6 +122,30 @@ def test_batches_draw_the_factors_that_are_shared_as_often_as_the_law_says(chang
     assert abs((first == second).double().mean().item() - alone) < 4.5 * math.sqrt(alone / len(first))
 
 
+@pytest.mark.parametrize("changed", [None, 1, 2])
+def test_what_is_told_is_the_way_that_a_partner_was_drawn_by(changed: int | None) -> None:
+    images = a_part_of_a_grid()
+    partners = Partners(images, changed, tell=True)
+    ways = len(partners.ways)
+    numbers = torch.cartesian_prod(torch.arange(ways), torch.arange(12))
+    told = partners.told(numbers)
+    # Of all ways each number of factors drawn anew as often, and of a number each choice.
+    often = Counter(tuple(row) for row in told.long().tolist())
+    asked = range(1, 3) if changed is None else [changed]
+    expected = {
+        tuple(0 if j in anew else 1 for j in range(3)): Fraction(len(numbers), len(asked) * math.comb(3, k))
+        for k in asked
+        for anew in itertools.combinations(range(3), k)
+    }
+    assert often == expected
+    for image in range(17):
+        other = partners.of(torch.full((len(numbers),), image), numbers)
+        same = images.factors[other] == images.factors[image]
+        assert (same | (told == 0)).all()
+    assert torch.equal(partners.told(numbers.view(ways, 12, 2)), told.view(ways, 12, 3))
+    assert Partners(images, changed).told(numbers) is None
+
+
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 
@@ -209,6 +234,23 @@ def test_noise_on_an_image_and_on_its_partner_is_drawn_apart() -> None:
     assert torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1].abs() < 0.1 and (x != y).float().mean() > 0.99
 
 
+def test_telling_changes_no_partner_and_the_word_is_of_the_pair_that_it_comes_with() -> None:
+    images = a_part_of_a_grid()
+    pairs = []
+    for tell in (False, True):
+        batches = Batches(images, batch_size=5, shuffle_seed=0, partners=Partners(images, tell=tell))
+        batches.generator = torch.Generator().manual_seed(4)
+        pairs.append(list(batches.epoch(0)))
+        index, generators = batches.order(0)[:5].repeat(2, 1), [torch.Generator().manual_seed(s) for s in (4, 5)]
+        pairs[-1].append(batches.take(index, generators))
+    for (x, y), (same, both) in zip(*pairs, strict=True):
+        assert torch.equal(x, same)
+        partners, told = parted(both.flatten(0, -2), (1, 1, 1))
+        assert torch.equal(partners, y.view_as(partners)) and told.shape == (len(partners), 3)
+        mine, theirs = (images.factors[numbers_of(part)] for part in (x, partners))
+        assert ((mine == theirs) | (told == 0)).all() and not (mine == theirs).all()
+
+
 def test_in_evaluation_nobody_has_a_partner() -> None:
     images = a_part_of_a_grid()
     assert all(y is None for _, _, y in Batches(images, batch_size=5, partners=Partners(images)).sequential())
@@ -241,3 +283,5 @@ def test_pairs_that_cannot_be_drawn_are_refused() -> None:
         with pytest.raises(UsageError, match=said):
             Partners(images, changed)
     assert len(Partners(faces, 39).ways) == 40
+    with pytest.raises(UsageError, match="which factors a pair shares can be told of data with two named factors"):
+        Partners(classes, tell=True)

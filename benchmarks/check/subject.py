@@ -16,7 +16,6 @@ from torch import Tensor
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
-from zoo.data.partners import Partners
 from zoo.data.synthetic import load_synthetic
 from zoo.models import build, settings_of
 from zoo.models.base import VAE
@@ -214,8 +213,8 @@ def fit(model: VAE, entry: VariantEntry, n: int, steps: int, warmup: int = 0, **
     variant's own recipe."""
     pixels, labels = digits()
     images = Images((pixels[:n] * 255).to(torch.uint8), labels[:n])
-    partners = Partners(images, model.changed) if model.paired else None
-    batches = Batches(images, batch_size=n, condition="class" if model.conditional else "none", partners=partners)
+    condition = "class" if model.conditional else "none"
+    batches = Batches(images, batch_size=n, condition=condition, partners=model.companions(images))
     fixed = {"epochs": steps, "batch_size": n, "warmup": warmup, "ema": 0, "keep": "last"}
     fixed["validate_every"] = max(steps, 1)
     config = TrainConfig.model_validate(entry.train | recipe | fixed)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from zoo import noise
+from zoo.data.companions import NUMBERS, Companions, joined
 from zoo.data.images import Images
-from zoo.data.partners import NUMBERS, Partners
 from zoo.errors import UsageError
 
 Condition = Literal["none", "class", "attributes"]
@@ -54,8 +54,9 @@ class Batches:
             half of a GPU's free memory) stay in host memory, and a thread collects each batch in pinned memory
             ahead of its use.
         partners: of the split; ``y`` is then, where batches are for training, a partner of each example as ``x`` shows
-            it, float32 (B, C, H, W), drawn at each visit from the ``generator`` attribute. Those of pictures that stay
-            in host memory are collected when they are drawn, and the device waits for them.
+            it, float32 (B, C, H, W), drawn at each visit from the ``generator`` attribute, and `joined` with what is
+            told of it. Those of pictures that stay in host memory are collected when they are drawn, and the device
+            waits for them.
 
     Raises:
         UsageError: not one whole batch can be made, or the split does not have what ``condition`` asks for.
@@ -74,7 +75,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         resident_bytes: int = RESIDENT_BYTES,
-        partners: Partners | None = None,
+        partners: Companions | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"the batch size is at least 1, not {batch_size}.")
@@ -148,7 +149,8 @@ class Batches:
         # What goes with the pictures at ``index``.
         if self._partners:
             numbers = self._drawn(_whole_numbers, index, rows, (2,), generators)
-            return self._shown(self._at(self._partners.of(index, numbers)), rows, generators)
+            shown = self._shown(self._at(self._partners.of(index, numbers)), rows, generators)
+            return joined(shown, self._partners.told(numbers))
         return None if self._y is None else _selected(self._y, index)
 
     def whole(self, drop_last: bool | None = None) -> Batches:

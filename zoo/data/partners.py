@@ -20,7 +20,6 @@ from zoo.data.images import Images
 from zoo.errors import UsageError
 
 MOST_WAYS = 256  # each takes eight bytes an image
-NUMBERS = 2**62  # what is drawn is below it, so that a remainder is even but for nothing
 KEYS = 2**62
 
 
@@ -30,17 +29,25 @@ class Partners:
     Args:
         images: a training split.
         changed: how many factors are drawn anew; None is 1 to all but one, each number as often.
+        tell: which factors are shared is told with each partner.
 
     Raises:
         UsageError: the images have neither two factors nor classes, or hide the class of some; or so many factors
-            cannot be drawn anew, or in too many ways.
+            cannot be drawn anew, or in too many ways; or there is to be told what there is not.
     """
 
-    def __init__(self, images: Images, changed: int | None = None) -> None:
+    def __init__(self, images: Images, changed: int | None = None, tell: bool = False) -> None:
+        if tell and len(images.factor_names) < 2:
+            raise UsageError("which factors a pair shares can be told of data with two named factors or more.")
         values, sizes, shared, often = _known(images, changed)
         self.n = len(images)
         # A way is a choice of what is shared. `ways` has each as often as it is drawn.
         self.ways = torch.arange(len(shared)).repeat_interleave(torch.tensor(often))
+        self.kept: Tensor | None = None  # (W, F), 1 for what a way shares
+        if tell:
+            self.kept = torch.zeros(len(shared), len(sizes))
+            for way, columns in enumerate(shared):
+                self.kept[way, columns] = 1.0
         # For each way all images, those of a cell, which agree in what is shared, behind each other; for each way and
         # image its cell; and where the cells begin, in the same numbering for all ways.
         orders, cells, starts = [], [], []
@@ -55,18 +62,30 @@ class Partners:
     def to(self, device: torch.device) -> Partners:
         """The same on a device."""
         moved = copy.copy(self)
-        for name in ("ways", "order", "cell", "starts"):
-            setattr(moved, name, getattr(self, name).to(device))
+        for name in ("ways", "order", "cell", "starts", "kept"):
+            value = getattr(self, name)
+            setattr(moved, name, None if value is None else value.to(device))
         return moved
 
     def of(self, index: Tensor, numbers: Tensor) -> Tensor:
         """int64, the partners of the images ``index``, of the same shape; ``numbers`` (..., 2) are drawn evenly from 0
-        to `NUMBERS`. Waits for nothing."""
-        way = self.ways.take(numbers[..., 0] % len(self.ways))
+        to `zoo.data.companions.NUMBERS`. Waits for nothing."""
+        way = self._way(numbers)
         cell = self.cell.take(way * self.n + index).long()
         start = self.starts.take(cell)
         place = numbers[..., 1] % (self.starts.take(cell + 1) - start)
         return self.order.take(start + place).long()
+
+    def told(self, numbers: Tensor) -> Tensor | None:
+        """float32 (..., F), 1 for each factor that is shared with the partners that ``numbers`` give and 0 for each
+        that is drawn anew, to whatever value; None where it is not to be told."""
+        if self.kept is None:
+            return None
+        way = self._way(numbers)
+        return self.kept.index_select(0, way.flatten()).unflatten(0, way.shape)
+
+    def _way(self, numbers: Tensor) -> Tensor:
+        return self.ways.take(numbers[..., 0] % len(self.ways))
 
 
 def _known(images: Images, changed: int | None) -> tuple[Tensor, list[int], list[list[int]], list[int]]:

@@ -1,4 +1,4 @@
-"""Ada-GVAE: trained on pairs of images that share some of their factors, and not told which or how many.
+"""Ada-GVAE: trained on pairs of images that share some of their factors: which is estimated, or told.
 
 Paper: Locatello et al., Weakly-Supervised Disentanglement Without Compromises, ICML 2020,
 https://arxiv.org/abs/2002.02886.
@@ -7,8 +7,9 @@ Where we differ: partners are images of the training split (`zoo.data.partners`)
 their pairs has a single factor drawn anew, whatever the other has; ours has each number as often. Both estimate what is
 shared by the divergence of the first posterior from the second, in this direction alone. Averaged by precision
 (Ada-ML-VAE), a shared dimension has the harmonic mean of the variances, as there, and not the half of it that a product
-of two densities would have. The weights that are kept are those whose bound of single images, at beta, is the best on
-validation images; they keep the last.
+of two densities would have. Where it is told what a pair shares, all dimensions of factors that are drawn anew are left
+as they are; theirs leaves that of the last one alone, which is the same where one factor is drawn anew. The weights
+that are kept are those whose bound of single images, at beta, is the best on validation images; they keep the last.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import math
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from zoo.data.images import DataSpec
+from zoo.data.companions import Companions, parted
+from zoo.data.images import DataSpec, Images
+from zoo.data.partners import Partners
 from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.models.base import Losses, Settings, Terms
 from zoo.models.beta_vae import BetaSettings, BetaVAE
@@ -38,10 +42,14 @@ class AdaSettings(BetaSettings):
     average: Average = Field(
         "gvae", description="of shared dimensions: gvae, means of means and variances; ml_vae, weighed by precision"
     )
+    told: Literal["shared"] | None = Field(
+        None, description="shared: which factors a pair shares is known, and dimension j is factor j's; none: estimated"
+    )
 
 
 class AdaVAE(BetaVAE):
-    """A beta-VAE of pairs, whose posteriors are averaged in the dimensions where they hardly differ.
+    """A beta-VAE of pairs, whose posteriors are averaged in the dimensions where they hardly differ, or of factors that
+    the pair is known to share.
 
     Raises:
         UsageError: the posterior is no diagonal Gaussian.
@@ -59,30 +67,46 @@ class AdaVAE(BetaVAE):
         self.changed = settings.changed
         self.decodings = 2  # an image and its partner
 
+    def companions(self, images: Images) -> Companions:
+        """As `VAE.companions`: partners.
+
+        Raises:
+            UsageError: as `Partners`; or it is told what a pair shares, and there are more factors than dimensions.
+        """
+        tell, count, latent = self.settings.told is not None, len(images.factor_names), self.settings.latent
+        require(
+            not tell or count <= latent,
+            f"told=shared ties a dimension to each factor: latent={latent} is fewer than the {count} factors of this "
+            "data.",
+        )
+        return Partners(images, self.changed, tell)
+
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """As `VAE.losses`, of x and its partners y (B, C, H, W) under averaged posteriors: a pair counts as its mean
-        image. Without y the images are alone."""
+        """As `VAE.losses`, of x and its partners y under averaged posteriors: a pair counts as its mean image. y is
+        (B, C, H, W), or (B, C*H*W + F) with 1 for each factor that is shared. Without y the images are alone."""
         if y is None:
             return super().losses(x, None, progress)
-        terms = self.of_pairs(x, y)
+        terms = self.of_pairs(x, *parted(y, x.shape[1:]))
         loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
         return Losses({"vae": loss}, terms)
 
-    def of_pairs(self, x: Tensor, y: Tensor) -> Terms:
-        """The means over each pair, (B,) and (B, 1), of the terms of both images under their averaged posteriors."""
+    def of_pairs(self, x: Tensor, y: Tensor, factors: Tensor | None = None) -> Terms:
+        """The means over each pair, (B,) and (B, 1), of the terms of both images under their averaged posteriors;
+        ``factors`` (B, F) is 1 where one is shared, or None where nobody knows."""
         both = torch.cat([x, y])
-        terms, _ = self.bound(averaged(self.infer(both), self.settings.average), both)
+        here = None if factors is None else of_factors(factors, self.settings.latent)
+        terms, _ = self.bound(averaged(self.infer(both), self.settings.average, here), both)
         return Terms(*(part.unflatten(0, (2, -1)).mean(0) for part in (terms.distortion, terms.rate)))
 
 
-def averaged(q: DiagonalGaussian, average: Average) -> DiagonalGaussian:
-    """The posteriors of pairs, (2 B, D), first images and then their partners, with the average of both where a
-    dimension is `shared`."""
+def averaged(q: DiagonalGaussian, average: Average, here: Tensor | None = None) -> DiagonalGaussian:
+    """The posteriors of pairs, (2 B, D), first images and then their partners, with the average of both ``here``, bool
+    (B, D); None is where a dimension is `shared`."""
     first, second = (
         DiagonalGaussian(*moments) for moments in zip(q.mean.chunk(2), q.log_variance.chunk(2), strict=True)
     )
     common = mean_of(first, second, average)
-    here = shared(first, second).repeat(2, 1)
+    here = (shared(first, second) if here is None else here).repeat(2, 1)
     return DiagonalGaussian(
         torch.where(here, common.mean.repeat(2, 1), q.mean),
         torch.where(here, common.log_variance.repeat(2, 1), q.log_variance),
@@ -95,6 +119,11 @@ def shared(first: DiagonalGaussian, second: DiagonalGaussian) -> Tensor:
     apart = first.kl(second)
     low, high = apart.aminmax(dim=1, keepdim=True)
     return apart < 0.5 * (low + high)
+
+
+def of_factors(factors: Tensor, latent: int) -> Tensor:
+    """bool (B, D): the dimensions of factors (B, F) that are 1, dimension j of factor j, and those without a factor."""
+    return F.pad(factors > 0, (0, latent - factors.shape[1]), value=True)
 
 
 def mean_of(first: DiagonalGaussian, second: DiagonalGaussian, average: Average) -> DiagonalGaussian:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from zoo.data.images import DataSpec
+from zoo.data.companions import Companions
+from zoo.data.images import DataSpec, Images
+from zoo.data.partners import Partners
 from zoo.distributions.gaussians import DiagonalGaussian
 from zoo.settings import Frozen
 
@@ -225,6 +227,14 @@ class VAE(nn.Module):
     def rate_weight(self, progress: float | Tensor) -> float | Tensor:
         """The weight of the rate in training. The warm-up alone, unless a variant has a beta."""
         return progress
+
+    def companions(self, images: Images) -> Companions | None:
+        """What each of these training images comes with, as y, in place of a condition; None for nothing.
+
+        Raises:
+            UsageError: the images have no such thing.
+        """
+        return Partners(images, self.changed) if self.paired else None
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Which parameters each loss may move; the trainer gives each group its own optimiser."""

@@ -14,7 +14,6 @@ import torch
 from zoo.config import RunConfig
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, ImageSet
-from zoo.data.partners import Partners
 from zoo.errors import UsageError, ZooError
 from zoo.files import sweep
 from zoo.models import build
@@ -109,7 +108,7 @@ def make_trainer(
 
     Raises:
         UsageError: there are no images to train on or to validate with, or a model that is told the classes would be
-            shown some whose class is hidden; or as `check_range`, or `Partners` where it is trained on pairs.
+            shown some whose class is hidden; or as `check_range` or `VAE.companions`.
     """
     for split in ("train", "validation"):
         if not len(images[split]):
@@ -129,7 +128,7 @@ def make_trainer(
         batch_size=world.share(config.train.batch_size),
         binarise_on_the_fly=images.binarise == "dynamic",
         shuffle_seed=seed_for(config.seed, "order"),
-        partners=Partners(images["train"], model.changed) if model.paired else None,
+        partners=model.companions(images["train"]),
         **common,
     )
     validation = Batches(images["validation"], batch_size=config.train.batch_size, drop_last=False, **common)
