@@ -267,7 +267,7 @@ def test_a_training_is_told_which_factors_each_pair_shares(
     seen = []
     losses = AdaVAE.losses
     monkeypatch.setattr(AdaVAE, "losses", lambda self, x, y=None, p=1.0: seen.append((x, y)) or losses(self, x, y, p))
-    asked = [*SMALL, "train.epochs=2", "told=shared", "train.compile=false"]
+    asked = [*SMALL, "latent=3", "train.epochs=2", "told=shared", "train.compile=false"]
     run = runs.train_run(resolve("ada_vae", grid, settings=asked), tmp_path, choose("cpu"))
     train = run.images["train"]
     factors = {tuple(image.flatten().tolist()): own for image, own in zip(train.pixels, train.factors, strict=True)}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.config import TrainConfig
 from zoo.data.batches import Batches
+from zoo.data.companions import joined
 from zoo.data.images import DataSpec, Images
 from zoo.data.synthetic import load_synthetic
 from zoo.models import build, settings_of
@@ -116,10 +117,12 @@ class Subject:
 
     def shown(self, n: int) -> tuple[Tensor, Tensor | None]:
         """`batch` as training has it: with the classes for a variant that learns from them, too, and with other images
-        for one that is trained on pairs."""
+        for one that is trained on pairs or beside labelled images, whose one factor is the class."""
         x, y = digits()
-        kind = self.entry.load()
-        return x[:n], x[n : 2 * n] if kind.paired else y[:n] if kind.conditional or kind.supervised else None
+        kind, others = self.entry.load(), slice(n, 2 * n)
+        if kind.factor_supervised:
+            return x[:n], joined(x[others], y[others, None] / DIGITS.classes)
+        return x[:n], x[others] if kind.paired else y[:n] if kind.conditional or kind.supervised else None
 
     def tiny(self) -> tuple[Tensor, Tensor | None]:
         """x (8, 1, 8, 8) of bits and, for a conditional variant, the classes (8,)."""

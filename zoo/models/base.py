@@ -88,6 +88,8 @@ class VAE(nn.Module):
         paired: its training is given, as y, a partner of each image, (B, C, H, W), which shares some of its factors
             (`zoo.data.partners`); what it reports is of images alone.
         changed: of a variant that is paired, how many factors of a partner are drawn anew; None is 1 to all but one.
+        factor_supervised: its training is given, as y, a labelled image beside each image, (B, C*H*W + F): its pixels
+            and the values of its factors (`zoo.data.labelled`); what it reports is of images alone.
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
@@ -112,6 +114,7 @@ class VAE(nn.Module):
     conditional: ClassVar[bool] = False
     supervised: ClassVar[bool] = False
     paired: ClassVar[bool] = False
+    factor_supervised: ClassVar[bool] = False
     completes: ClassVar[bool] = False
     bounds: ClassVar[bool] = True
     seeks_bound: ClassVar[bool] = True
