@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from zoo.likelihoods import (
     Likelihood,
     LikelihoodSettings,
     LogCosh,
+    StudentT,
     make_likelihood,
     start_at_mean,
 )
@@ -103,7 +105,7 @@ def everything(support: str) -> tuple[Tensor, float]:
 @pytest.mark.parametrize(
     "wrong",
     [{"sigma": -1.0}, {"sigma": "optimal"}, {"scale": 0.0}, {"components": 0}, {"sigmas": 1.0},
-     {"sharpness": 0.0}, {"start": "mean"}]
+     {"sharpness": 0.0}, {"degrees": 1.0}, {"degrees": math.inf}, {"start": "mean"}, {"start": "data", "degrees": 2.0}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -366,7 +368,10 @@ def test_a_location_and_a_scale_give_the_known_density(name: str, setting: str, 
     torch.testing.assert_close(log_prob, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "setting"), [("gaussian", "sigma"), ("laplace", "scale"), ("log_cosh", "scale")])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("gaussian", "sigma"), ("laplace", "scale"), ("log_cosh", "scale"), ("student_t", "scale")],
+)
 def test_a_fixed_scale_is_no_parameter_and_a_learned_one_is(name: str, setting: str) -> None:
     fixed, learned = build(name, **{setting: 0.1}), build(name, **{setting: "learned"})
     assert not list(fixed.parameters()) and not fixed.state_dict()
@@ -541,23 +546,109 @@ def test_a_log_cosh_draw_at_the_ends_of_a_uniform_number_is_far_and_finite(end: 
     assert torch.isfinite(drawn).all() and (drawn.sign() == (1 if end else -1)).all() and (drawn.abs() > 10).all()
 
 
+# ---- Student-t -----------------------------------------------------------------------------------------------
+
+DEGREES = (1.01, 2.0, 6.0, 50.0, 1e6)
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+@pytest.mark.parametrize("scale", [0.01, 0.3, 2.0])
+def test_student_t_is_the_known_density(scale: float, degrees: float) -> None:
+    location, x = torch.randn(3, 2, 4, 4).double(), torch.rand(3, 2, 4, 4).double()
+    expected = torch.distributions.StudentT(degrees, location, scale).log_prob(x).flatten(1).sum(1)
+    likelihood = build("student_t", scale=scale, degrees=degrees).double()
+    torch.testing.assert_close(likelihood.log_prob(location, x), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_student_t_integrates_to_one_and_its_noise_has_the_deviation_that_it_says(degrees: float) -> None:
+    likelihood = build("student_t", degrees=degrees, scale=0.5)
+    # Cells of the place t at which x is sinh t: they reach where even the heaviest tail has ended.
+    place = torch.linspace(-40.0, 40.0, 200_001, dtype=torch.float64)
+    x = place.sinh()
+    p = 80.0 / 200_000 * place.cosh() * log_density(likelihood, x).exp()
+    assert p.sum().item() == pytest.approx(1.0, abs=1e-6)
+    if degrees > 2.0:
+        assert (p * x.square()).sum().sqrt().item() == pytest.approx(0.5 * likelihood.deviation, rel=1e-6)
+    else:
+        assert likelihood.deviation == math.inf
+
+
+def test_a_student_t_of_no_degrees_has_six_and_so_the_kurtosis_of_a_laplace() -> None:
+    x = torch.linspace(-2.0, 2.0, 41)
+    assert torch.equal(log_density(build("student_t"), x), log_density(build("student_t", degrees=6.0), x))
+    assert stats.t(StudentT().degrees).stats(moments="k") == pytest.approx(stats.laplace.stats(moments="k"))
+
+
+def test_of_many_degrees_a_student_t_is_a_gaussian_and_of_few_far_pixels_cost_little() -> None:
+    x = torch.linspace(-1.0, 1.0, 41, dtype=torch.float64)
+    many = build("student_t", degrees=1e6, scale=0.3)
+    expected = torch.as_tensor(stats.norm(scale=0.3).logpdf(x.numpy()))
+    torch.testing.assert_close(log_density(many, x), expected, rtol=0, atol=1e-4)
+    # Ten times as far: of three degrees four times the logarithm of ten, whatever the scale.
+    near, far = log_density(build("student_t", degrees=3.0, scale=1e-4), torch.tensor([0.1, 1.0]).double())
+    assert (near - far).item() == pytest.approx(4 * math.log(10), rel=1e-4)
+
+
+def test_student_t_and_its_gradient_are_as_exact_in_float32() -> None:
+    x = torch.cat([torch.zeros(1), torch.logspace(-6, 4, 60)]).double()
+    for degrees in DEGREES:
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            place = x.to(dtype).view(-1, 1, 1, 1).requires_grad_()
+            likelihood = build("student_t", degrees=degrees, scale=0.3).to(dtype)
+            log_prob = likelihood.log_prob(torch.zeros_like(place), place)
+            (gradient,) = torch.autograd.grad(log_prob.sum(), place)
+            found.append((log_prob.detach().double(), gradient.double()))
+        for single, exact in zip(*found, strict=True):
+            torch.testing.assert_close(single, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_student_t_has_second_derivatives_and_those_of_the_image() -> None:
+    params = torch.tensor([0.0, 0.2, -0.9, 1.1, -3.0, 60.0], dtype=torch.float64).view(2, 1, 1, 3).requires_grad_()
+    x = torch.rand(2, 1, 1, 3, dtype=torch.float64, requires_grad=True)
+    log_prob = build("student_t", degrees=2.5).double().log_prob
+    assert torch.autograd.gradcheck(log_prob, (params, x))
+    assert torch.autograd.gradgradcheck(log_prob, (params, x))
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+def test_student_t_draws_have_its_distribution_function(degrees: float) -> None:
+    n, likelihood = 50_000, StudentT(LikelihoodSettings(scale=0.2, degrees=degrees), confined=False)
+    drawn = likelihood.sample(torch.full((n, 1, 1, 1), 0.4)).double().flatten()
+    below = torch.as_tensor(stats.t(degrees, 0.4, 0.2).cdf(drawn.numpy())).sort().values
+    # Nowhere further from what is uniform than Massart's bound allows once in a million times.
+    places = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    assert (below - places).abs().max() < math.sqrt(math.log(2e6) / (2 * n)) + 0.5 / n
+
+
+@pytest.mark.parametrize("degrees", DEGREES)
+@pytest.mark.parametrize("end", [0.0, 1 - 2.0**-24])
+def test_student_t_draws_are_finite_at_the_ends_of_both_uniform_numbers(end: float, degrees: float) -> None:
+    params = torch.zeros(1, 1, 2, 2)
+    for other in (0.0, 1 - 2.0**-24):
+        with noise.given([torch.full_like(params, end), torch.full_like(params, other)]):
+            drawn = StudentT(LikelihoodSettings(scale=1.0, degrees=degrees), confined=False).sample(params)
+        assert drawn.isfinite().all() and (drawn > 5 if end == 0.0 else drawn < 1e-2).all()
+
+
 # ---- where a learned scale begins ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh"])
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh", "student_t"])
 def test_a_scale_that_starts_from_data_makes_noise_of_the_images_spread(name: str) -> None:
     x = 0.3 + 0.2 * torch.rand(400, 2, 3, 3) * torch.arange(1.0, 4.0)
     spread = (x - x.mean(0)).square().mean().sqrt().item()
     likelihood = LIKELIHOODS[name](LikelihoodSettings(name=name, start="data"), confined=False)
     likelihood.initialise(x)
     drawn = likelihood.sample(torch.zeros(50_000, 1, 1, 1)).flatten()
-    # A square of a Laplace's noise has a deviation of sqrt(5) times its mean, and none of the three a larger one.
+    # A square of a Laplace's noise has a deviation of sqrt(5) times its mean, and none of the four a larger one.
     assert abs(drawn.square().mean().item() / spread**2 - 1) < 4 * math.sqrt(5 / 50_000)
     likelihood.initialise(x[:1])
     assert likelihood.scale.item() == pytest.approx(0.001 / likelihood.deviation, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh"])
+@pytest.mark.parametrize("name", ["gaussian", "laplace", "log_cosh", "student_t"])
 def test_a_scale_begins_at_one_and_a_fixed_one_stays(name: str) -> None:
     x, setting = torch.rand(20, 1, 3, 3), "sigma" if name == "gaussian" else "scale"
     for settings, scale in (({}, 1.0), ({"start": "data", setting: 0.4}, 0.4)):
@@ -614,7 +705,7 @@ def test_the_uniform_density_needs_eight_bits_a_pixel() -> None:
 @pytest.mark.parametrize("spread", [0.001, 0.01, 0.3])
 @pytest.mark.parametrize("name", DENSITIES)
 def test_a_density_of_dequantised_bytes_bounds_the_logarithm_of_their_probability(name: str, spread: float) -> None:
-    settings = {"gaussian": {"sigma": spread}} | dict.fromkeys(("laplace", "log_cosh"), {"scale": spread})
+    settings = {"gaussian": {"sigma": spread}} | dict.fromkeys(("laplace", "log_cosh", "student_t"), {"scale": spread})
     likelihood = of_bytes(name, **settings.get(name, {})).double()
     param = {"continuous_bernoulli": 1 / spread}.get(name, 0.4)
     # Every byte at 2,000 values of the noise: the density's mean is its probability, the logarithm's the bound.
@@ -625,7 +716,8 @@ def test_a_density_of_dequantised_bytes_bounds_the_logarithm_of_their_probabilit
     assert (bound <= probability + 1e-9).all()
     inside = 1.0  # what of the density lies in [0, 1]
     if name != "continuous_bernoulli":
-        known = {"gaussian": stats.norm, "laplace": stats.laplace, "log_cosh": stats.hypsecant}[name](0.4, spread)
+        same = {"gaussian": stats.norm, "laplace": stats.laplace, "log_cosh": stats.hypsecant}
+        known = (same | {"student_t": functools.partial(stats.t, 6)})[name](0.4, spread)
         edges = torch.as_tensor(known.cdf(torch.arange(257, dtype=torch.float64).numpy() / 256))
         inside = (edges[-1] - edges[0]).item()
         several = edges.diff() > 1e-12

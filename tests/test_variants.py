@@ -110,6 +110,7 @@ def test_it_can_be_made_without_memory_for_its_weights(name: str) -> None:
         (["likelihood.name=continuous_bernoulli"], "likelihood.scale=0.1", "likelihood.scale=learned"),
         (["likelihood.name=gaussian", "likelihood.sigma=0.1"], "likelihood.start=data", "likelihood.start=null"),
         (["likelihood.name=log_cosh", "likelihood.scale=1"], "likelihood.start=data", "likelihood.sharpness=3"),
+        (["likelihood.name=laplace"], "likelihood.degrees=3", "likelihood.degrees=null"),
     ],
 )
 def test_a_part_is_asked_for_no_setting_that_it_does_not_read(needed: list[str], idle: str, usual: str) -> None:

@@ -1,5 +1,5 @@
 """What the decoder's output says about the image: Bernoulli, continuous Bernoulli, Gaussian, Laplace, log-cosh,
-discretised logistic mixture, beta-binomial.
+Student-t, discretised logistic mixture, beta-binomial.
 
 A likelihood names the data it is a likelihood *of* (`supports`). Others may be trained with it - grey pixels
 under a Bernoulli is a tradition - but the number is then a reconstruction loss, not nats of the data, and the
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zoo.likelihoods.base import LOG_256, Likelihood, LikelihoodSettings, stacked
 from zoo.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli, start_at_mean
 from zoo.likelihoods.discrete import BetaBinomial, DiscretisedLogistic
-from zoo.likelihoods.location_scale import Gaussian, Laplace, LocationScale, LogCosh
+from zoo.likelihoods.location_scale import Gaussian, Laplace, LocationScale, LogCosh, StudentT
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -32,6 +32,7 @@ __all__ = [
     "LikelihoodSettings",
     "LocationScale",
     "LogCosh",
+    "StudentT",
     "make_likelihood",
     "stacked",
     "start_at_mean",
@@ -39,7 +40,10 @@ __all__ = [
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     kind.name: kind
-    for kind in (Bernoulli, ContinuousBernoulli, Gaussian, Laplace, LogCosh, DiscretisedLogistic, BetaBinomial)
+    for kind in (
+        *(Bernoulli, ContinuousBernoulli, Gaussian, Laplace, LogCosh, StudentT),
+        *(DiscretisedLogistic, BetaBinomial),
+    )
 }
 AUTO = {"binary": "bernoulli", "8-bit": "logistic", "dequantised": "gaussian", "real": "gaussian"}
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from zoo import noise
@@ -37,27 +37,39 @@ class LikelihoodSettings(Frozen):
             dequantised and real -> gaussian.
         sigma: ``gaussian`` only. A number (in units of the pixels, which lie in [0, 1]), or ``learned``: one
             parameter shared by all pixels.
-        scale: ``laplace``, its mean absolute deviation b, and ``log_cosh``, whose density far out falls as that of a
-            Laplace of this b. A number or ``learned``, as ``sigma`` is.
+        scale: ``laplace``, its mean absolute deviation b, ``log_cosh``, whose density far out falls as that of a
+            Laplace of this b, and ``student_t``, with many degrees a Gaussian's deviation. A number or ``learned``, as
+            ``sigma`` is.
         sharpness: ``log_cosh`` only, a: the larger, the nearer it is to a Laplace; none is 1, the hyperbolic secant.
-        start: of ``gaussian``, ``laplace`` and ``log_cosh``. ``data`` begins a learned scale at the spread of training
-            images about their mean, none at 1.
+        degrees: ``student_t`` only, of freedom: the fewer, the heavier its tails; it has a mean above 1 alone. None is
+            6, where it has the kurtosis of a Laplace.
+        start: of ``gaussian``, ``laplace``, ``log_cosh`` and ``student_t``. ``data`` begins a learned scale at the
+            spread of training images about their mean, none at 1.
         components: ``logistic`` only, the number of components of the mixture.
     """
 
     read_by: ClassVar[ReadBy] = {
-        "sigma": ("gaussian",), "scale": ("laplace", "log_cosh"), "sharpness": ("log_cosh",),
-        "start": ("gaussian", "laplace", "log_cosh"), "components": ("logistic",),
+        "sigma": ("gaussian",), "scale": ("laplace", "log_cosh", "student_t"), "sharpness": ("log_cosh",),
+        "degrees": ("student_t",), "start": ("gaussian", "laplace", "log_cosh", "student_t"),
+        "components": ("logistic",),
     }  # fmt: skip
 
     name: Literal[
-        "auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "log_cosh", "logistic", "beta_binomial"
+        "auto", "bernoulli", "continuous_bernoulli", "gaussian", "laplace", "log_cosh", "student_t", "logistic",
+        "beta_binomial",
     ] = "auto"
     sigma: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     scale: Annotated[float, Field(gt=0)] | Literal["learned"] = "learned"
     sharpness: Annotated[float, Field(gt=0)] | None = None
+    degrees: Annotated[float, Field(gt=1, le=1e6)] | None = None
     start: Literal["data"] | None = None
     components: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _has_a_spread(self) -> LikelihoodSettings:
+        if self.start == "data" and self.degrees is not None and self.degrees <= 2:
+            raise ValueError("start=data needs more than 2 degrees: the noise of fewer has no standard deviation")
+        return self
 
     def idle(self, name: str) -> dict[str, str]:
         """Settings that the likelihood ``name`` reads and that do nothing beside the others, each with why."""

@@ -91,8 +91,8 @@ def check_range(model: VAE, images: ImageSet) -> None:
         if outside:
             raise UsageError(
                 f"{kind.name} is a density on [0, 1] alone, and {outside:,} of the {len(part):,} images of the {split} "
-                f"split of '{images.name}' have pixels outside: likelihood.name=gaussian, laplace or log_cosh takes "
-                "any."
+                f"split of '{images.name}' have pixels outside: likelihood.name=gaussian, laplace, log_cosh or "
+                "student_t takes any."
             )
 
 
