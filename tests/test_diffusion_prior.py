@@ -128,6 +128,26 @@ def test_a_few_random_steps_are_the_mean_of_whole_paths() -> None:
         assert apart.mean().abs() > 6 * apart.std() / math.sqrt(draws)
 
 
+def test_steps_that_are_shown_are_one_of_each_equal_parts_with_noise_of_their_own_and_more_in_evaluation() -> None:
+    steps, n, prior = 30, 500, build(2, 30)
+    z, left = torch.randn(n, 2, dtype=torch.float64), torch.tensor(kept(steps), dtype=torch.float64)
+    weights = torch.tensor([step(kept(steps), t)[2] for t in range(1, steps + 1)], dtype=torch.float64)
+    upper = weights.cumsum(0) / weights.sum()
+    lower, correction, seen = upper - weights / weights.sum(), prior.chain.correction, []
+    prior.chain.correction = lambda noisy, t: (seen.append((noisy, t)), correction(noisy, t))[1]
+    for training in (True, False):
+        prior.train(training).log_bound(z)
+    for noisy, t in seen:
+        t, shown = t.view(n, -1), len(t) // n
+        part = torch.arange(shown) / shown
+        assert (upper[t] > part - 1e-6).all() and (lower[t] < part + 1 / shown + 1e-6).all()
+        g = left[t + 1].unsqueeze(2)
+        eps = (noisy.view(n, shown, 2) - g.sqrt() * z.unsqueeze(1)) / (1 - g).sqrt()
+        assert_mean(eps.flatten().square(), 1.0)
+        assert_mean((eps[:, 1:] * eps[:, :-1]).flatten(), 0.0)
+    assert len(seen[0][1]) < len(seen[1][1])
+
+
 def test_draws_have_the_density_that_the_weights_have() -> None:
     """The mean over draws of any function is its mean over standard normal codes, weighed."""
     prior, n = build(2, 12), 30_000
@@ -288,6 +308,11 @@ def test_log_weights_of_a_model_average_to_the_probability_of_an_image_in_either
     elbo = torch.cat([model.terms(x.expand(1000, -1, -1, -1)).elbo for _ in range(10)])
     assert elbo.mean() < drawn.mean().log()
     assert_mean(elbo - weights[: len(elbo)], 0.0)
+
+
+def test_what_follows_from_the_settings_is_not_saved_with_what_is_learned() -> None:
+    prior = build(3)
+    assert set(prior.state_dict()) == {name for name, _ in prior.named_parameters()}
 
 
 def test_a_density_to_follow_is_refused() -> None:
