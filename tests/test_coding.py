@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 import os
 import warnings
+import zlib
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +27,11 @@ from benchmarks.evaluation import coding
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from tests.test_evaluate_again import again, mine, trained  # noqa: F401  (a fixture)
 from zoo import create_model, list_models, noise
-from zoo.coding import compress, decompress, why_not
+from zoo.coding import Message, compress, decompress, why_not
 from zoo.coding.bits_back import BUCKET_BITS
 from zoo.coding.masses import GAUSSIAN_BITS, TABLE_BITS, Buckets, masks, pop_symbols, push_symbols, tables
 from zoo.coding.stack import Stack
+from zoo.coding.stream import MAGIC, MOST_LANES, Header, from_bytes, to_bytes
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
@@ -399,6 +407,20 @@ def test_where_other_images_come_back_there_is_no_number(mine: Path, monkeypatch
     assert "code_length" not in found.metrics and "is not what was stored" in found.skipped["code_length"]
 
 
+def test_each_image_is_counted_when_it_is_stored_and_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    @contextmanager
+    def counting(total: int, *said: str):
+        counts.append(total)
+        yield SimpleNamespace(update=lambda rows: counts.append(-rows))
+
+    monkeypatch.setattr(coding, "progress", counting)
+    batches = Batches(Images((digits()[0][:10] * 255).byte()), batch_size=4, drop_last=False)
+    coding.stored(subject("vae").known(), batches, 7, 3)
+    assert counts == [14, -3, -3, -1, -1, -3, -3]
+
+
 def test_asked_for_nothing_a_run_is_the_run_that_it_was() -> None:
     assert "coded" not in json.dumps(resolve("vae", "synthetic").identity())
     asked = resolve("vae", "synthetic", settings=["evaluate.coded=5"])
@@ -430,6 +452,39 @@ def test_what_is_said_of_a_file_is_what_it_is(zoo, mine: Path) -> None:  # noqa:
     assert found["sizes"]["raw"] == math.ceil(30 * found["dims"] / 8)
     assert found["elbo_bits_per_dim"] == pytest.approx(-found["elbo"] / LN2 / found["dims"])
     assert found["net_bits_per_dim"] == pytest.approx(found["elbo_bits_per_dim"], rel=0.1)
+
+
+def test_beside_the_file_stands_what_others_make_of_the_same_images(zoo, mine: Path) -> None:  # noqa: F811
+    code, out, err = zoo("compress", str(mine), "a.zoo", "--images", "20")
+    assert code == 0, err
+    assert zoo("decompress", str(mine), "a.zoo", "back.npz")[0] == 0
+    with np.load("back.npz") as file:
+        images = file["images"]
+    raw = np.packbits(images).tobytes()
+    sizes = {
+        "a.zoo": os.path.getsize("a.zoo"), "raw": len(raw), "gzip": len(gzip.compress(raw, 9)),
+        "bz2": len(bz2.compress(raw)), "xz": len(lzma.compress(raw, preset=9)),
+    }  # fmt: skip
+    assert "20 images" in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert {name: rows[name] for name in sizes} == {
+        name: [f"{size:,}", f"{8 * size / images.size:.4f}"] for name, size in sizes.items()
+    }
+
+
+def test_a_file_of_bytes_gives_them_back(zoo, tmp_path: Path) -> None:  # noqa: F811
+    trained(tmp_path / "grey", "vae", "synthetic", "train.epochs=0", "data.binarise=none", "likelihood.name=logistic")
+    code, out, err = zoo("compress", "grey", "a.zoo", "--images", "3", "--split", "validation", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["sizes"]["raw"] == 3 * found["dims"]
+    assert zoo("decompress", "grey", "a.zoo", "back.npz")[0] == 0
+    from benchmarks.finished import Finished
+
+    _, x, _ = next(iter(Finished(tmp_path / "grey").first(3, "validation").sequential(3)))
+    with np.load("back.npz") as file:
+        assert len(np.unique(file["images"])) > 2
+        np.testing.assert_array_equal(file["images"], (255 * x).round().byte().numpy())
 
 
 def test_nothing_is_written_over(zoo, mine: Path) -> None:  # noqa: F811
@@ -486,6 +541,41 @@ def test_a_file_that_is_not_whole_is_refused_in_a_sentence(zoo, mine: Path, tmp_
         assert not Path("out.npz").exists()
     code, _, err = zoo("decompress", str(mine), "nowhere", "out.npz")
     assert code == 2 and "nowhere cannot be read" in err
+
+
+def small_file(**changes: Any) -> bytes:
+    """A file of two stacks, of which the head says something else."""
+    words = [np.arange(3, dtype=np.uint32), np.zeros(0, np.uint32)]
+    message = Message(2, np.array([1 << 31, 1 << 40], np.uint64), words, 12, np.zeros(2), 0.0)
+    head = Header(2, (1, 2, 2), "binary", 12, 2, "a", "b", "torch", "processor", 1, "cpu")
+    return to_bytes(message, replace(head, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n": 0}, {"lanes": 0}, {"lanes": MOST_LANES + 1}, {"bucket_bits": 0}, {"bucket_bits": 21}], ids=str
+)
+def test_a_head_of_what_no_file_has_is_refused(changes: dict[str, int]) -> None:
+    message, header = from_bytes(small_file(), "a.zoo")
+    assert (message.n, header.shape, [len(each) for each in message.words]) == (2, (1, 2, 2), [3, 0])
+    with pytest.raises(UsageError, match="a.zoo is damaged: its head cannot be read"):
+        from_bytes(small_file(**changes), "a.zoo")
+
+
+@pytest.mark.parametrize(
+    "head", [b"[]", b"{}", b'{"shape": [1, 2, 2], "more": 1}', b"[" * 100_000, b"\xff"], ids=lambda head: head[:9]
+)
+def test_a_head_that_is_something_else_is_refused(head: bytes) -> None:
+    told = zlib.compress(head)
+    with pytest.raises(UsageError, match="a.zoo is damaged: its head cannot be read"):
+        from_bytes(MAGIC + len(told).to_bytes(4, "little") + told, "a.zoo")
+
+
+def test_wherever_a_file_is_cut_off_that_is_what_is_said() -> None:
+    whole = small_file()
+    body = len(whole) - (8 + 4) * 2 - 4 * 3  # a head and a length of each stack, and three words
+    for end in range(body, len(whole)):
+        with pytest.raises(UsageError, match="a.zoo is cut off"):
+            from_bytes(whole[:end], "a.zoo")
 
 
 def test_bits_that_changed_or_another_machine_are_noticed(zoo, mine: Path) -> None:  # noqa: F811
