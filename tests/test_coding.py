@@ -376,7 +376,13 @@ def test_an_evaluation_has_the_length_where_it_is_asked_for(mine: Path) -> None:
     assert (one.n, one.unit, one.better) == (24, "nats", "lower")
     assert one.identity == {"split": "test", "images": 24, "bucket_bits": BUCKET_BITS}
     assert one.value == pytest.approx(-found.metrics["elbo"].value, rel=0.1)
-    assert "nats an image more with what 24 stacks begin with" in str(one.note)
+    more, said = str(one.note).split(maxsplit=1)
+    assert said.startswith("nats an image more with what 24 stacks begin with")
+    from benchmarks.finished import Finished
+
+    run = Finished(mine)
+    began = coding.stored(run.model.eval(), run.first(None, "test"), 24, 24)[0].began
+    assert float(more) == pytest.approx(began / 24, abs=0.006)
     assert again(mine).skipped["code_length"] == "evaluate.coded is 0"
     assert again(mine, None, None, "evaluate.coded=1000").metrics["code_length"].n == 40  # all that there are
 
@@ -387,6 +393,7 @@ def test_what_each_image_took_is_kept(mine: Path) -> None:  # noqa: F811
     with np.load(path) as kept:
         assert kept["code_length"].shape == (20,)
         assert kept["code_length"].mean() == pytest.approx(found.metrics["code_length"].value, rel=1e-5)
+    assert found.metrics["code_length"].identity["split"] == "validation"
 
 
 def test_where_other_images_come_back_there_is_no_number(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

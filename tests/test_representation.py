@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.check.subject import subject
 from benchmarks.digits.model import load_digit_classifier
 from benchmarks.evaluate import _of_variables
-from benchmarks.evaluation import classification
+from benchmarks.evaluation import classification, representation
 from benchmarks.evaluation.representation import chosen
 from benchmarks.metrics.aggregate import total_correlation
 from benchmarks.metrics.auroc import auroc
@@ -30,6 +30,7 @@ from zoo import list_models
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.data.synthetic import load_synthetic
+from zoo.distributions.gaussians import DiagonalGaussian
 
 PROBES = pytest.mark.parametrize("probe", [linear_probe, knn])
 
@@ -277,6 +278,109 @@ def test_moments_that_are_no_numbers() -> None:
         total_correlation(torch.full((4, 2), torch.nan), torch.zeros(4, 2))
     with pytest.raises(Undefined, match="at least two images"):
         total_correlation(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+# ---- those of a run ------------------------------------------------------------------------------------------------
+
+
+class Splits(dict):
+    """The images of a run by their split, of three classes without names."""
+
+    classes, spec = (), SimpleNamespace(classes=3)
+
+
+def run_of(images: Images, model: SimpleNamespace | None = None, latent: str = "auto") -> SimpleNamespace:
+    """What is read of a run, whose test images these are; of a model that has no code to speak of if none is given."""
+    config = SimpleNamespace(evaluate=SimpleNamespace(split="test", seed=3, latent=latent))
+    model = model or SimpleNamespace(diagonal_posterior=lambda x, y: None, conditional=False)
+    return SimpleNamespace(config=config, images=Splits(test=images), model=model)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_aggregate_posterior_is_that_of_the_first_images_and_its_numbers_say_so(
+    conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(representation, "COMPONENTS", 30)
+    monkeypatch.setattr(representation, "DRAWS", 20)
+    mean, log_variance = torch.randn(2, 50, 2, generator=torch.Generator().manual_seed(0))
+    read = []
+
+    def posterior(x: torch.Tensor, y: torch.Tensor | None) -> DiagonalGaussian:
+        read.append(x.flatten().long())
+        return DiagonalGaussian(mean[read[-1]], log_variance[read[-1]])
+
+    images = Images(torch.arange(50, dtype=torch.float32).view(-1, 1, 1, 1))
+    run = run_of(images, SimpleNamespace(diagonal_posterior=posterior, conditional=conditional))
+    metrics, skipped = representation._aggregate(run, Batches(images, batch_size=7, drop_last=False))
+    assert not skipped and torch.cat(read).tolist() == [*range(35)]
+    identity = {"split": "test", "components": 30, "seed": 3}
+    identity |= {"posterior": "q(z | x, y)"} if conditional else {}
+    expected = total_correlation(mean[:30], log_variance[:30], 20, 3)
+    for name, estimate, better in zip(
+        ("total_correlation", "index_code_information"), expected, ("lower", None), strict=True
+    ):
+        made = metrics[name]
+        assert (made["value"], made["stderr"], made["n"]) == (estimate.value, estimate.stderr, estimate.n)
+        assert (made["better"], made["unit"], made["identity"]) == (better, "nats", identity)
+
+
+@pytest.mark.parametrize("latent", ["auto", "yes"])
+def test_a_picture_shows_some_codes_each_in_the_colour_of_its_class(
+    latent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(representation, "PLOTTED", 40)
+    monkeypatch.setattr("benchmarks.report.figures.scatter", lambda *given: drawn.append(given) or np.zeros(1))
+    monkeypatch.setattr("benchmarks.metrics.projections.tsne", lambda z, seed: z + seed)
+    random = np.random.default_rng(0)
+    codes, labels = torch.from_numpy(random.normal(size=(100, 2)) * [3, 1]), torch.arange(100) % 3
+    images = Images(torch.zeros(100, 1, 1, 1), labels)
+    pictures, skipped = representation._pictures(run_of(images, latent=latent), images, codes)
+    kept = chosen(100, 40, 3)
+    points, colours, names, title, axes = drawn[0]
+    assert np.array_equal(points, pca(codes[kept])[0]) and torch.equal(colours, labels[kept])
+    assert (names, title) == (("0", "1", "2"), "class")
+    named = run_of(images)
+    named.images.classes = ("a", "b", "c")
+    assert representation._colours(named, images)[1:] == ("class", ("a", "b", "c"))
+    shares = pca(codes[kept])[1]
+    assert axes == tuple(f"component {i}, {100 * shares[i - 1]:.0f} % of the variance" for i in (1, 2))
+    assert skipped.keys() == {"tsne"} - pictures.keys() and ("tsne" in pictures) == (latent == "yes")
+    for points, colours, *_ in drawn[1:]:
+        assert np.array_equal(points, codes[kept].numpy() + 3) and torch.equal(colours, labels[kept])
+    assert len(drawn) == len(pictures)
+
+
+def test_a_picture_is_coloured_by_the_factor_that_is_spread_most_evenly_over_its_values() -> None:
+    # The second has more nats, and of those that it could have a smaller share; the first never changes.
+    factors = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 1], [0, 0, 0], [0, 2, 1], [0, 0, 0], [0, 3, 1]])
+    images = Images(torch.zeros(8, 1, 1, 1), None, factors, ("one", "skew", "even"), (1, 4, 2), "exact")
+    colours, title, names = representation._colours(run_of(images), images)
+    assert title == "even" and names == ("0", "1") and torch.equal(colours, factors[:, 2])
+
+
+@pytest.mark.parametrize("latent", ["auto", "yes", "no"])
+def test_codes_are_looked_at_where_something_is_known_of_the_images_or_it_is_asked_for(
+    latent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(representation, "_pictures", lambda *given: ({"pca": torch.zeros(1)}, {}))
+    pixels, factors = torch.zeros(8, 1, 1, 1), torch.arange(8).unsqueeze(1) % 2
+    known = Images(pixels, None, factors, ("side",), (2,), "exact")
+    for images, looked in ((known, latent != "no"), (Images(pixels), latent == "yes")):
+        run, codes = run_of(images, latent=latent), torch.zeros(8, 2)
+        _, skipped, pictures = representation.represented(run, Batches(images, batch_size=8), codes)
+        assert ("pca" in pictures) == looked
+        assert skipped["linear_probe"] == {
+            "no": "evaluate.latent is no", "yes": "needs classes",
+            "auto": "needs classes" if looked else "no classes and no factors; --set evaluate.latent=yes asks for it",
+        }[latent]  # fmt: skip
+
+
+def test_indices_are_drawn_by_the_seed_once_each_and_in_order() -> None:
+    some = chosen(1000, 50, 1)
+    assert len(some) == 50 and (some.diff() > 0).all() and 0 <= some.min() < 100 and 900 <= some.max() < 1000
+    assert torch.equal(some, chosen(1000, 50, 1)) and not torch.equal(some, chosen(1000, 50, 2))
+    assert torch.equal(chosen(50, 50, 1), torch.arange(50))
 
 
 # ---- AUROC -----------------------------------------------------------------------------------------------------------
