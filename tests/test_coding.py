@@ -86,6 +86,22 @@ def test_what_is_pushed_comes_back_and_the_stack_is_as_it_was() -> None:
     assert (stack.used == 0).all() and (stack.begun < 32).all()
 
 
+@pytest.mark.parametrize("mass", [1, 5, 1 << 12, (1 << TABLE_BITS) - 1, 1 << TABLE_BITS])
+def test_heads_at_the_ends_of_their_range_stay_within_it_and_come_back(mass: int) -> None:
+    full = mass << (63 - TABLE_BITS)  # from which on a word goes onto the stack
+    heads = {1 << 31, (1 << 31) + 1, (1 << 63) - 1, *(near for near in (full - 1, full) if 1 << 31 <= near < 1 << 63)}
+    before = np.array(sorted(heads), dtype=np.uint64)
+    stack = Stack.of(before, [np.arange(2, dtype=np.uint32)] * len(before))
+    masses = np.full(len(before), mass, dtype=np.uint64)
+    start = np.full(len(before), (1 << TABLE_BITS) - mass, dtype=np.uint64)
+    stack.push(start, masses, TABLE_BITS)
+    assert (stack.heads >= 1 << 31).all() and (stack.heads < 1 << 63).all()
+    assert (stack.peek(len(before), TABLE_BITS) >= start).all()
+    stack.pop(start, masses, TABLE_BITS)
+    np.testing.assert_array_equal(stack.heads, before)
+    assert (stack.used == 2).all()
+
+
 def test_a_symbol_costs_minus_the_logarithm_of_its_probability() -> None:
     rng, stack = np.random.default_rng(1), Stack(4)
     symbols, probabilities = symbols_of(rng, 4, 3000)
@@ -117,6 +133,12 @@ def test_a_symbol_that_cannot_be_has_a_mass_and_all_masses_are_everything() -> N
     np.testing.assert_allclose(masses[1] / (1 << TABLE_BITS), [0.2, 0.3, 0.5], atol=4 / (1 << TABLE_BITS))
 
 
+@pytest.mark.parametrize("whole", [1 - 1e-7, 1 + 1e-7])
+def test_probabilities_that_add_up_to_one_but_for_rounding_share_all_of_the_mass(whole: float) -> None:
+    starts = tables(whole * np.array([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert (starts[:, 0] == 0).all() and (starts[:, -1] == 1 << TABLE_BITS).all()
+
+
 # ---- Gaussians in buckets ----------------------------------------------------------------------------------------
 
 
@@ -137,6 +159,17 @@ def test_popped_buckets_are_draws_of_the_gaussian_and_pushing_them_undoes_it() -
     np.testing.assert_allclose(stack.bits(), before, atol=1e-9)
     buckets.push_prior(stack, drawn)
     np.testing.assert_array_equal(buckets.pop_prior(stack, rows, places), drawn)
+
+
+def test_each_layer_of_each_batch_is_drawn_by_random_bits_of_its_own() -> None:
+    places, rows = 20, 30
+    found = [masks(batch, level, places, rows) for batch, level in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    for one in found:
+        assert one.shape == (places, rows) and one.max() < 1 << GAUSSIAN_BITS
+        bits = (one[..., None] >> np.arange(GAUSSIAN_BITS, dtype=np.uint64)) & np.uint64(1)
+        assert (abs(bits.mean((0, 1)) - 0.5) < 4.5 * 0.5 / math.sqrt(one.size)).all()
+    assert len({one.tobytes() for one in found}) == 4
+    np.testing.assert_array_equal(found[2], masks(1, 0, places, rows))
 
 
 def test_drawing_from_a_prior_and_storing_what_was_drawn_costs_next_to_nothing() -> None:
@@ -232,7 +265,9 @@ def test_codes_of_a_grid_take_the_bound_to_a_fraction_of_a_bit() -> None:
     model, x = subject("vq_vae").known(), digits()[0][:40]
     with torch.no_grad():
         bound = -model.terms(x).elbo.double().numpy()
-    np.testing.assert_allclose(round_trip(model, x, lanes=40)[0], bound, atol=0.1)
+    taken, began = round_trip(model, x, lanes=40)
+    np.testing.assert_allclose(taken, bound, atol=0.1)
+    assert began == pytest.approx(Stack(40).begun.sum() * LN2)  # there is nothing to pop
 
 
 def test_a_model_that_computes_otherwise_reads_other_images_and_nothing_is_warned_of() -> None:
@@ -342,6 +377,14 @@ def test_a_learned_gaussian_prior_is_taken_into_account() -> None:
     assert round_trip(model, x, lanes=32)[0].mean() == pytest.approx(bound, rel=0.03)
     with torch.no_grad():
         assert model.terms(x).rate.mean() > 10  # the prior is far from the posterior, and that is dear
+
+
+def test_the_seed_of_the_first_bits_changes_what_is_written_and_nothing_that_is_read() -> None:
+    model, x = subject("vae").known(), digits()[0][:6]
+    written = [compress(model, in_batches(x, 3), 3, seed=seed) for seed in (0, 0, 1)]
+    assert np.array_equal(written[0].heads, written[1].heads) and not np.array_equal(written[0].heads, written[2].heads)
+    for message in written:
+        assert torch.equal(torch.cat(list(decompress(model, message))[::-1]), x)
 
 
 class Boastful(VanillaVAE):
