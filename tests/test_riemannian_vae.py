@@ -13,8 +13,7 @@ from tests.test_hamiltonian_vae import SMALL, SPEC, bits
 from tests.test_oracles import data, solved
 from zoo import create_model, noise
 from zoo.data.synthetic import ppca_log_prob
-from zoo.distributions import metric
-from zoo.distributions.metric import CodeMetric, triangular
+from zoo.distributions.metric import CodeMetric, MetricAt, squares
 from zoo.errors import UsageError
 from zoo.models.riemannian_vae import RiemannianVAE
 
@@ -35,15 +34,15 @@ def make(latent: int = 2, **settings: Any) -> RiemannianVAE:
 
 def some_metric(size: int = 3, floor: float = 0.3) -> CodeMetric:
     torch.manual_seed(1)
-    scales = triangular(0.5 * torch.randn(5, size * (size + 1) // 2).double(), size)
-    return CodeMetric(torch.randn(5, size).double(), scales, 1.5, floor)
+    matrices = squares(0.5 * torch.randn(5, size * (size + 1) // 2).double(), size)
+    return CodeMetric(torch.randn(5, size).double(), matrices, 1.5, floor)
 
 
 def inverse_at(found: CodeMetric, z: Tensor) -> Tensor:
     """The sum that defines the inverse metric at z (D,), term by term."""
     total = found.floor * torch.eye(len(z)).double()
-    for centroid, scale in zip(found.centroids, found.scales):
-        total = total + math.exp(-((z - centroid) ** 2).sum() / found.temperature**2) * scale @ scale.T
+    for centroid, matrix in zip(found.centroids, found.matrices):
+        total = total + torch.exp(-((z - centroid) ** 2).sum() / found.temperature**2) * matrix
     return total
 
 
@@ -52,44 +51,44 @@ def inverse_at(found: CodeMetric, z: Tensor) -> Tensor:
 
 def test_the_factor_is_that_of_the_sum_and_far_away_the_floor_is_all_there_is() -> None:
     found, z = some_metric(), torch.randn(6, 3).double()
-    factor = found.factor(z)
-    assert (factor.triu(1) == 0).all() and (factor.diagonal(dim1=1, dim2=2) > 0).all()
-    torch.testing.assert_close(factor @ factor.mT, torch.stack([inverse_at(found, each) for each in z]))
-    torch.testing.assert_close(found.factor(z + 1e3), math.sqrt(0.3) * torch.eye(3).double().expand(6, -1, -1))
+    here, inverse = found.at(z), torch.stack([inverse_at(found, each) for each in z])
+    assert (here.factor.triu(1) == 0).all() and (here.factor.diagonal(dim1=1, dim2=2) > 0).all()
+    torch.testing.assert_close(here.factor @ here.factor.mT, inverse)
+    torch.testing.assert_close(here.log_volume, 0.5 * torch.logdet(inverse))
+    torch.testing.assert_close(found.at(z + 1e3).inverse, 0.3 * torch.eye(3).double().expand(6, -1, -1))
 
 
 def test_the_energy_s_gradients_are_those_of_autograd() -> None:
     found = some_metric()
     z, rho = torch.randn(2, 6, 3).double().unbind(0)
     z.requires_grad_(), rho.requires_grad_()
-    inverse = torch.stack([inverse_grad(found, each) for each in z])
+    inverse = torch.stack([inverse_at(found, each) for each in z])
     energy = 0.5 * torch.einsum("bi,bij,bj->", rho, inverse, rho) - 0.5 * torch.logdet(inverse).sum()
     of_z, of_rho = torch.autograd.grad(energy, (z, rho))
-    torch.testing.assert_close(found.pull(z, rho), of_z)
-    torch.testing.assert_close(found.velocity(z, rho), of_rho)
+    torch.testing.assert_close(found.at(z).pull(rho), of_z)
+    torch.testing.assert_close(found.at(z).velocity(rho), of_rho)
     assert of_z.abs().max() > 0.1
 
 
-def inverse_grad(found: CodeMetric, z: Tensor) -> Tensor:
-    near = torch.exp(-(z - found.centroids).square().sum(1) / found.temperature**2)
-    matrices = found.scales @ found.scales.mT
-    return (near[:, None, None] * matrices).sum(0) + found.floor * torch.eye(len(z)).double()
-
-
 def test_free_numbers_are_the_logarithms_of_the_diagonal_and_what_is_below_it() -> None:
-    made = triangular(torch.tensor([[0.0, math.log(2), math.log(3), 5.0, 6.0, 7.0]]), 3)
-    torch.testing.assert_close(made, torch.tensor([[[1.0, 0, 0], [5, 2, 0], [6, 7, 3]]]))
+    made = squares(torch.tensor([[0.0, math.log(2), math.log(3), 5.0, 6.0, 7.0]]), 3)
+    root = torch.tensor([[1.0, 0, 0], [5, 2, 0], [6, 7, 3]])
+    torch.testing.assert_close(made, (root @ root.T)[None])
 
 
 def test_no_half_precision_gets_into_the_metric() -> None:
     found = some_metric()
-    single = CodeMetric(found.centroids.float(), found.scales.float(), 1.5, 0.3)
+    single = CodeMetric(found.centroids.float(), found.matrices.float(), 1.5, 0.3)
     z, rho = torch.randn(2, 4, 3).unbind(0)
-    expected = single.pull(z, rho), single.velocity(z, rho), single.factor(z)
+
+    def answers() -> list[Tensor]:
+        here = single.at(z)
+        return [here.inverse, here.factor, here.log_volume, here.velocity(rho), here.pull(rho)]
+
+    expected = answers()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (z @ z.T).dtype == torch.bfloat16
-        for before, within in zip(expected, (single.pull(z, rho), single.velocity(z, rho), single.factor(z))):
-            assert torch.equal(before, within)
+        assert all(torch.equal(before, within) for before, within in zip(expected, answers(), strict=True))
 
 
 # ---- the steps -------------------------------------------------------------------------------------------------------
@@ -152,8 +151,8 @@ def test_it_is_a_bound_whatever_moves_what(whatever: bool, monkeypatch: pytest.M
     model, evidence = linear(data(), beta_0=0.9, steps=2, step_size=0.04)
     if whatever:
         model.force = lambda z, x, _: 0.3 * torch.sign(z) - 0.3 * z.flip(1).sin()
-        monkeypatch.setattr(metric.CodeMetric, "pull", lambda self, z, rho: 0.3 * (z + rho).cos())
-        monkeypatch.setattr(metric.CodeMetric, "velocity", lambda self, z, rho: 0.3 * z.sin() * rho.flip(1))
+        monkeypatch.setattr(MetricAt, "pull", lambda self, rho: 0.3 * (self.z + rho).cos())
+        monkeypatch.setattr(MetricAt, "velocity", lambda self, rho: 0.3 * self.z.sin() * rho.flip(1))
     torch.manual_seed(3)
     weights = model.log_weights(x.view(16, 1, 1, -1), k=5000)
     ratios = (weights - evidence[:16]).exp()
@@ -175,8 +174,7 @@ def test_energy_is_kept_to_the_second_order_of_the_step_size_where_the_copies_be
 
         def energy(z: Tensor, gamma: Tensor) -> Tensor:
             joint = model.log_likelihood(model.decode(z), x) + model.prior.log_prob(z)  # noqa: B023
-            volume = found.factor(z).diagonal(dim1=1, dim2=2).log().sum(1)  # noqa: B023
-            return 0.5 * gamma.square().sum(1) - volume - joint
+            return 0.5 * gamma.square().sum(1) - found.at(z).log_volume - joint  # noqa: B023
 
         there, came, _ = model.carry(found, z, drawn, x)
         lost.append((energy(there, came[:, 0]) - energy(z, drawn[:, 0])).abs().mean().item())
@@ -214,8 +212,7 @@ def test_the_centroids_are_the_codes_of_pseudo_inputs_that_begin_at_images() -> 
     assert (nearest < 0.3).all()
     # Codes are together before training, and there the inverse metric begins as 1 + lambda.
     expected = (1 + model.settings.floor) * torch.eye(2).expand(6, -1, -1)
-    factor = found.factor(found.centroids)
-    torch.testing.assert_close(factor @ factor.mT, expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(found.at(found.centroids).inverse, expected, atol=0.1, rtol=0)
 
 
 def test_a_flow_posterior_is_refused() -> None:

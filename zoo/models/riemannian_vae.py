@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from zoo import noise
 from zoo.data.images import DataSpec
-from zoo.distributions.metric import CodeMetric, triangular
+from zoo.distributions.metric import CodeMetric, MetricAt, squares
 from zoo.models.base import Settings
 from zoo.models.hamiltonian_vae import Carried, HamiltonianSettings, HamiltonianVAE, excess
 from zoo.nets import require
@@ -64,9 +64,9 @@ class RiemannianVAE(HamiltonianVAE):
     def metric(self) -> CodeMetric:
         """The metric as it is now."""
         features = self.encoder(images_of(self.free_inputs, self.confined))
-        scales = triangular(self.metric_head(features), self.settings.latent)
+        matrices = squares(self.metric_head(features), self.settings.latent)
         centroids = full(self.posterior(self.head(features)).centre)
-        return CodeMetric(centroids, scales, self.settings.temperature, self.settings.floor)
+        return CodeMetric(centroids, matrices, self.settings.temperature, self.settings.floor)
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
         super().initialise(x, y)
@@ -80,24 +80,24 @@ class RiemannianVAE(HamiltonianVAE):
         metric where z is. Every part of a step changes some of the four by a function of the others.
         """
         step, cooling, log_prior = self.step_size(), self.cooling(), self.prior.density()
-        first = metric.factor(z)
-        rho, other_z, other_rho = _leave(first, z, drawn, self.settings.apart)
+        first = here = metric.at(z)
+        rho, other_z, other_rho = _leave(here, drawn, self.settings.apart)
         rho, other_rho = rho / cooling.prod(), other_rho / cooling.prod()
         force = self.force(z, x, log_prior)
         for alpha in cooling.unbind():
             kick = 0.5 * step * force
             rho, other_rho = rho + kick, other_rho + kick
-            rho, other_z = _moved(metric, z, other_rho, rho, other_z, 0.5 * step)
-            other_rho, z = _moved(metric, other_z, rho, other_rho, z, step)
-            rho, other_z = _moved(metric, z, other_rho, rho, other_z, 0.5 * step)
+            rho, other_z = _moved(here, other_rho, rho, other_z, 0.5 * step)
+            other_rho, z = _moved(metric.at(other_z), rho, other_rho, z, step)
+            here = metric.at(z)
+            rho, other_z = _moved(here, other_rho, rho, other_z, 0.5 * step)
             # Momenta that differ carry the copies apart, by what is known at the end as well.
-            other_z = other_z - step * metric.velocity(z, other_rho - rho)
+            other_z = other_z - step * here.velocity(other_rho - rho)
             force = self.force(z, x, log_prior)
             kick = 0.5 * step * force
             rho, other_rho = alpha * (rho + kick), alpha * (other_rho + kick)
-        last = metric.factor(z)
-        came = _arrive(last, z, rho, other_z, other_rho, self.settings.apart)
-        return z, came, _log_volume(last) - _log_volume(first)
+        came = _arrive(here, rho, other_z, other_rho, self.settings.apart)
+        return z, came, here.log_volume - first.log_volume
 
 
 class CarriedAlong(Carried):
@@ -117,36 +117,27 @@ class CarriedAlong(Carried):
         return z, log_q + excess(came.flatten(1), drawn.flatten(1)) - log_volume
 
 
-def _moved(
-    metric: CodeMetric, z: Tensor, rho: Tensor, other_rho: Tensor, other_z: Tensor, step: Tensor
-) -> tuple[Tensor, Tensor]:
+def _moved(here: MetricAt, rho: Tensor, other_rho: Tensor, other_z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     # The momenta and the position of one pair, moved by what those of the other say.
-    return other_rho - step * metric.pull(z, rho), other_z + step * metric.velocity(z, rho)
+    return other_rho - step * here.pull(rho), other_z + step * here.velocity(rho)
 
 
 @full_precision
-def _leave(factor: Tensor, z: Tensor, drawn: Tensor, apart: float) -> tuple[Tensor, Tensor, Tensor]:
-    # rho ~ N(0, G), z~ ~ N(z, apart^2 G^-1) and rho~ ~ N(rho, apart^2 G), (B, D) each.
+def _leave(here: MetricAt, drawn: Tensor, apart: float) -> tuple[Tensor, Tensor, Tensor]:
+    # rho ~ N(0, G), z~ ~ N(z, apart^2 G^-1), rho~ ~ N(rho, apart^2 G), (B, D) each; the volumes of copies cancel.
     gamma, xi, zeta = drawn.unbind(1)
-    rho, beside = _solved(factor.mT, torch.stack([gamma, zeta], 2), upper=True).unbind(2)
-    return rho, z + apart * _times(factor, xi), rho + apart * beside
+    both = torch.stack([gamma, zeta], 2)
+    rho, beside = torch.linalg.solve_triangular(here.factor.mT, both, upper=True).unbind(2)
+    return rho, here.z + apart * _times(here.factor, xi), rho + apart * beside
 
 
 @full_precision
-def _arrive(factor: Tensor, z: Tensor, rho: Tensor, other_z: Tensor, other_rho: Tensor, apart: float) -> Tensor:
+def _arrive(here: MetricAt, rho: Tensor, other_z: Tensor, other_rho: Tensor, apart: float) -> Tensor:
     # (B, 3, D), the inverse of `_leave`.
-    xi = _solved(factor, (other_z - z).unsqueeze(2), upper=False).squeeze(2) / apart
-    return torch.stack([_times(factor.mT, rho), xi, _times(factor.mT, other_rho - rho) / apart], 1)
+    away = (other_z - here.z).unsqueeze(2)
+    xi = torch.linalg.solve_triangular(here.factor, away, upper=False).squeeze(2) / apart
+    return torch.stack([_times(here.factor.mT, rho), xi, _times(here.factor.mT, other_rho - rho) / apart], 1)
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     return (matrix @ vector.unsqueeze(2)).squeeze(2)
-
-
-def _solved(factor: Tensor, vectors: Tensor, upper: bool) -> Tensor:
-    return torch.linalg.solve_triangular(factor, vectors, upper=upper)
-
-
-def _log_volume(factor: Tensor) -> Tensor:
-    # Of momenta in units of the metric, against momenta: the volumes of the copies cancel.
-    return factor.diagonal(dim1=1, dim2=2).log().sum(1)
