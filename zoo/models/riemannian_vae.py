@@ -35,7 +35,7 @@ from zoo.precision import full, full_precision
 class RiemannianSettings(HamiltonianSettings):
     centroids: int = Field(50, ge=1, description="N: pseudo-inputs, about whose codes the metric is learned")
     temperature: float = Field(4.0, gt=0, description="T: the distance in the code over which a centroid counts")
-    floor: float = Field(0.1, gt=0, description="lambda: the inverse metric far from every centroid")
+    floor: float = Field(1.0, gt=0, description="lambda: the inverse metric far from every centroid")
     apart: float = Field(0.1, gt=0, description="deviation of the copies, measured by the metric, where they begin")
 
 
