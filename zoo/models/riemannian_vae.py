@@ -33,6 +33,7 @@ from zoo.precision import full, full_precision
 
 
 class RiemannianSettings(HamiltonianSettings):
+    steps: int = Field(3, ge=1, description="K: leapfrog steps")
     centroids: int = Field(50, ge=1, description="N: pseudo-inputs, about whose codes the metric is learned")
     temperature: float = Field(4.0, gt=0, description="T: the distance in the code over which a centroid counts")
     floor: float = Field(1.0, gt=0, description="lambda: the inverse metric far from every centroid")
