@@ -12,7 +12,8 @@ from torch import Tensor
 from zoo import create_model
 from zoo.config import TrainConfig
 from zoo.data.images import DataSpec
-from zoo.models.vae_gan import VAEGAN, calibrate
+from zoo.models.calibrated import calibrate
+from zoo.models.vae_gan import VAEGAN
 from zoo.training.optimise import Group, backward
 
 SPEC = DataSpec((1, 8, 8), "binary")
@@ -228,7 +229,7 @@ def test_after_training_the_bound_is_calibrated_and_nothing_else_has_changed() -
 
 
 def test_the_calibration_sees_as_many_images_as_it_says_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.models.vae_gan.CALIBRATION_IMAGES", 80)
+    monkeypatch.setattr("zoo.models.calibrated.CALIBRATION_IMAGES", 80)
     seen = []
 
     def batches():

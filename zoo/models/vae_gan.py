@@ -16,14 +16,13 @@ the mean.
 
 The ELBO that `terms` reports is that of the pixels under the likelihood, comparable with every other variant's. It
 is not what is trained: nobody asks this decoder for pixel probabilities that are calibrated, unless ``pixel`` is
-above 0. A Bernoulli is therefore given one scale and one offset for all logits, fitted to training images once the
-training is over (Platt 1999) and part of log p(x | z) from then on. Pictures stay what the discriminator judged.
+above 0. A Bernoulli's logits are therefore calibrated (`zoo.models.calibrated`). Pictures stay what the discriminator
+judged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -33,13 +32,12 @@ from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.models.base import Losses, Settings, parameters_of
-from zoo.models.vae import VanillaSettings, VanillaVAE
-from zoo.nets.aside import aside
+from zoo.models.calibrated import CalibratedVAE
+from zoo.models.vae import VanillaSettings
 from zoo.nets.discriminator import Discriminator, DiscriminatorSettings
 from zoo.precision import full_precision
 
 LOG_2 = math.log(2.0)  # what a verdict costs when real and made cannot be told apart
-CALIBRATION_IMAGES = 4096
 
 
 class VAEGANSettings(VanillaSettings):
@@ -49,7 +47,7 @@ class VAEGANSettings(VanillaSettings):
     pixel: float = Field(0.0, ge=0, description="weight of the pixels' distortion beside the similarity")
 
 
-class VAEGAN(VanillaVAE):
+class VAEGAN(CalibratedVAE):
     """Three groups: the encoder (with the prior), the decoder (with the likelihood), the discriminator."""
 
     Settings: ClassVar[type[Settings]] = VAEGANSettings
@@ -57,7 +55,6 @@ class VAEGAN(VanillaVAE):
     def __init__(self, spec: DataSpec, settings: VAEGANSettings) -> None:
         super().__init__(spec, settings)
         self.discriminator = Discriminator(settings.discriminator, spec.shape)
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
     @property
     def couples_batch(self) -> bool:
@@ -70,29 +67,6 @@ class VAEGAN(VanillaVAE):
             "decoder": parameters_of([self.decoder, self.likelihood]),
             "discriminator": parameters_of([self.discriminator]),
         }
-
-    @full_precision
-    def log_likelihood(self, params: Tensor, x: Tensor) -> Tensor:
-        """(B,) nats, log p(x | z) with a Bernoulli's logits calibrated."""
-        if self.likelihood.name == "bernoulli":
-            scale, offset = self.calibration.to(params.dtype)
-            params = params * scale + offset
-        return super().log_likelihood(params, x)
-
-    @torch.no_grad()
-    def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """Fit the calibration to the logits at one posterior sample of `CALIBRATION_IMAGES` training images. The
-        global random state is the same afterwards."""
-        if self.likelihood.name != "bernoulli":
-            return
-        logits, images = [], []
-        with aside(self):
-            for x, y in batches:
-                logits.append(self.decode(self.infer(x, y).rsample()[0], y).flatten().double())
-                images.append(x.flatten().double())
-                if sum(part.numel() for part in images) >= CALIBRATION_IMAGES * self.spec.dims:
-                    break
-        self.calibration.copy_(calibrate(torch.cat(logits), torch.cat(images)))
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The encoder's loss: rate + similarity; the decoder's: gamma * similarity + its verdicts; the
@@ -134,27 +108,6 @@ class VAEGAN(VanillaVAE):
         if self.likelihood.name != "bernoulli":
             return mean
         return mean + (self.likelihood.sample(params) - mean).detach()
-
-
-def calibrate(logits: Tensor, x: Tensor) -> Tensor:
-    """(2,) the scale and the offset under which Bernoulli logits (N,) make x (N,) in [0, 1] likeliest: logistic
-    regression by Newton's method, never worse than the (1, 0) that it starts from."""
-    best = now = torch.tensor([1.0, 0.0], dtype=logits.dtype, device=logits.device)
-    design = torch.stack([logits, torch.ones_like(logits)])
-    least = F.binary_cross_entropy_with_logits(logits, x)
-    for _ in range(25):
-        probability = (now @ design).sigmoid()
-        gradient = design @ (probability - x) / len(x)
-        curvature = (design * (probability * (1 - probability))) @ design.T / len(x)
-        step = torch.linalg.solve(curvature + 1e-9 * torch.eye(2, dtype=x.dtype, device=x.device), gradient)
-        # Far from the optimum a whole Newton step can overshoot.
-        now = now - step * (1.0 / max(1.0, float(step.abs().max())))
-        loss = F.binary_cross_entropy_with_logits(now @ design, x)
-        if loss < least:
-            best, least = now, loss
-        elif float(step.abs().max()) < 1e-6:
-            break
-    return best
 
 
 @full_precision
