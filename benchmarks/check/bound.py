@@ -21,6 +21,7 @@ WEIGHTS = {"alpha", "beta", "capacity", "gamma", "lambda_", "pixel", "spectral",
 DRAWS, DRAWN_AT_ONCE = 8192, 1024
 SLACK = 0.5  # nats
 SEVERAL_STEPS, RATE = 60, 3e-3
+ANOTHER_LIKENESS = "its training asks for another likeness than that of the likelihood, which may lose by it"
 
 
 def sum_over_pixels(subject: Subject) -> None:
@@ -245,6 +246,8 @@ def it_learns(subject: Subject) -> None:
     model, before = _memorised(subject)
     if not model.seeks_bound:
         raise Inapplicable("it holds its rate at a value of its own, which may be more than eight pictures need")
+    if not model.seeks_likelihood:
+        raise Inapplicable(ANOTHER_LIKENESS)
     with torch.no_grad():
         after = model.terms(*subject.tiny()).elbo.mean().item()
     hold(
@@ -296,6 +299,8 @@ def reconstructs(subject: Subject) -> None:
         "return likelihood.mean of what the decoder makes of the image's code",
     )
     model, _ = _memorised(subject)
+    if not model.seeks_likelihood:
+        raise Inapplicable(ANOTHER_LIKENESS)
     if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli" or model.completes:
         raise Inapplicable("its distortion of bits is not a Bernoulli's of the whole image")
     x, y = subject.tiny()

@@ -95,6 +95,8 @@ class VAE(nn.Module):
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
             distortion in no nats, no rate, and no log-weights, and nothing of it is reported as an ELBO or an NLL.
         seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.
+        seeks_likelihood: its training makes log p(x | z) larger; not so where another likeness stands in its place,
+            whose best picture may be far too sure of some pixels.
         couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
             them.
         measures: what `measure` gives, by name: the unit and the better direction.
@@ -118,6 +120,7 @@ class VAE(nn.Module):
     completes: ClassVar[bool] = False
     bounds: ClassVar[bool] = True
     seeks_bound: ClassVar[bool] = True
+    seeks_likelihood: ClassVar[bool] = True
     couples_examples: ClassVar[bool] = False
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     changed: int | None = None
