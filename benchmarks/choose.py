@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import matrix
 from benchmarks.catalogue import ALL, COSTS, DISENTANGLEMENT, METRICS, begins_with, explains
@@ -29,6 +29,9 @@ from benchmarks.suite import Suite
 from zoo.errors import UsageError, ZooError, unknown
 from zoo.files import atomic_write
 from zoo.registry import registry
+
+if TYPE_CHECKING:
+    from zoo.data.images import ImageSet
 
 KIND = "choice"
 SPLIT = "validation"
@@ -171,7 +174,8 @@ def _check_swept(settings: Iterable[str]) -> None:
 
 def check_metric(by: str, sweeps: Sequence[Sweep]) -> None:
     """Raise `UsageError` where nothing can be chosen by a metric, before anything is trained: there is none of that
-    name, no value of it is better than another, or it is none of validation images."""
+    name, no value of it is better than another, it is none of validation images, or one of the variants will not have
+    it with any of its values, as far as `benchmarks.evaluation.foreseen` tells."""
     from zoo.runs.images import load_images
 
     if by in COSTS:
@@ -197,6 +201,38 @@ def check_metric(by: str, sweeps: Sequence[Sweep]) -> None:
             raise UsageError(f"'{name}' has no {SPLIT} images to choose on.")
         if images.render is not None and any(one.needs in DISENTANGLEMENT for one in known):
             raise _of_no_split(by, name)
+        for sweep in sweeps:
+            if sweep.cells[0].config.data == config.data:
+                _check_measured(by, sweep, images)
+
+
+def _check_measured(by: str, sweep: Sweep, images: ImageSet) -> None:
+    # As far as it is known before a training: what else is missing `_column` says afterwards.
+    import torch
+
+    from benchmarks.evaluation.foreseen import foreseen
+    from zoo.runs import build_model
+
+    reasons = []
+    for config in {json.dumps(one.config.model): one.config for one in sweep.cells}.values():
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = build_model(config, images.spec)
+        except Exception:  # what is wrong is said where it is trained
+            return
+        if any(begins_with(name, by) for name in model.measures):
+            return
+        lacks = foreseen(config.evaluate.model_copy(update={"split": SPLIT}), model, images)
+        meant = [one.name for one in METRICS if one.better and (one.matches(by) or begins_with(one.name, by))]
+        why = [next((lacks[name] for name in lacks if explains(name, metric)), "") for metric in meant]
+        if not all(why):
+            return
+        reasons += why or ["it measures no such thing"]
+    raise _lacking(by, sweep, reasons[0])
+
+
+def _lacking(by: str, sweep: Sweep, why: str) -> UsageError:
+    return UsageError(f"{sweep.variant} has no '{by}' of {SPLIT} images of '{sweep.dataset}': {why}.")
 
 
 def _of_no_split(by: str, dataset: str) -> UsageError:
@@ -330,7 +366,7 @@ def _column(table: Table, by: str, sweep: Sweep) -> Column:
         reasons = [said for name, said in table.skipped.items() if explains(name, by)]
         there = listed(list(dict.fromkeys(column.metric for column in ranked)))
         why = "; ".join(reasons[0]) if reasons else f"measured are {there}"
-        raise UsageError(f"{sweep.variant} has no '{by}' of {SPLIT} images of '{sweep.dataset}': {why}.")
+        raise _lacking(by, sweep, why)
     if len(found) > 1:
         raise UsageError(f"the values of {sweep.variant} have a '{names[0]}' each that was measured otherwise: none is "
                          "the better.")  # fmt: skip

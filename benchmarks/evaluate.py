@@ -14,6 +14,7 @@ from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
+from benchmarks.evaluation.foreseen import BYTES, unbounded, without_bounds
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
@@ -32,7 +33,6 @@ GRID = 64
 #: every picture that an evaluation may draw; beside a file of `zoo evaluate` each is looked for before it is written
 PICTURES = ("reconstructions", "samples", "traversals", "interpolations", "pca", "tsne")
 FAST = "@hist-gbt"
-BYTES = ("8-bit", "dequantised")
 #: identity of what is measured of dequantised bytes: their nats are a bound in the mean over the noise, drawn once
 NOISY = {"dequantised": "uniform"}
 
@@ -123,32 +123,21 @@ def _bounds(
     terms = likelihood.bound(model, batches, config.seed)
     kind = getattr(model, "likelihood", None)
     unit = "nats"
-    reason = None
-    if not model.bounds:
-        reason = "it has no posterior, so it bounds nothing"
-        out.skipped["rate"] = reason
-    elif kind is not None and not kind.is_nll_of(support):
-        reason = f"a {kind.name} is not a likelihood of {support} data"
+    out.skipped |= without_bounds(config, model)
+    if model.bounds:
         out.metrics["rate"] = _metric(terms.rate, unit, None, split)
-    if reason:
+    if unbounded(model):
         identity = split | {"likelihood": getattr(kind, "name", None)}
         _ranked(out, "reconstruction_loss", terms.distortion, "", "lower", identity)
-        out.skipped |= dict.fromkeys(("elbo", "distortion", "nll", "bits_per_dim"), reason)
         if config.loss_samples and model.bounds:
             k = config.loss_samples
             rest = (config.seed, config.rows, config.nll_images, "loss", partial)
             loss = -likelihood.importance_weighted(model, batches, k, *rest)
             _ranked(out, f"iwae_loss_{k}", loss, "", "lower", identity | {"k": k, "images": len(loss)})
-        elif not model.bounds:
-            out.skipped["iwae_loss"] = reason
         return None, None
     _ranked(out, "elbo", terms.elbo, unit, "higher", split)
     out.metrics["distortion"] = _metric(terms.distortion, unit, None, split)
-    out.metrics["rate"] = _metric(terms.rate, unit, None, split)
-    out.skipped["reconstruction_loss"] = "its likelihood is one of the data: distortion is in nats"
-    out.skipped["iwae_loss"] = "its likelihood is one of the data: the bound of K samples is in nats"
     if not config.nll_samples:
-        out.skipped |= dict.fromkeys(("nll", "bits_per_dim"), "evaluate.nll_samples is 0")
         return terms.elbo, None
     k = config.nll_samples
     rest = (config.seed, config.rows, config.nll_images, "nll", partial)
@@ -163,10 +152,6 @@ def _bounds(
     if support in BYTES and kind is not None:
         bits = kind.bits_per_dim(-bound, model.predicted)
         _ranked(out, "bits_per_dim", bits, "bits/dim", "lower", split | {"k": k, "images": len(bound)})
-    elif support in BYTES:
-        out.skipped["bits_per_dim"] = "the model has no `likelihood` that says whether its nats are of bytes"
-    else:
-        out.skipped["bits_per_dim"] = f"the data is {support}, not 8-bit"
     return terms.elbo, bound
 
 

@@ -16,6 +16,7 @@ import pytest
 from benchmarks import choose, matrix
 from benchmarks.choose import LOST, MISSING, NO_ERROR, SAME, TIE, WORSE, Choice, Sweep
 from benchmarks.commands import choose as command
+from benchmarks.commands import options
 from benchmarks.evaluated import Evaluated, Origin
 from benchmarks.matrix import Planned
 from benchmarks.record import Record
@@ -320,6 +321,37 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("variant", "values", "by", "said"),
+    [
+        ("vae", "latent=2,3", "codebook_use", "needs a codebook"),
+        ("vq_vae", "quantiser.codes=3,4", "codebook_use", None),
+        ("cvae", "latent=2,3", "linear_probe", "needs a code of the image alone, and this model is told the condition"),
+        ("vae", "latent=2,3", "linear_probe", None),
+        ("rae", "latent=2,3", "elbo", "it has no posterior, so it bounds nothing"),
+        ("rae", "latent=2,3", "reconstruction_loss", None),
+        ("vae", "likelihood.name=gaussian,laplace", "nll", "a gaussian is not a likelihood of binary data"),
+        ("vae", "likelihood.name=gaussian,bernoulli", "nll", None),  # one of the values has it
+        ("vae", "latent=2,3", "auroc_fashion_mnist", "evaluate.anomaly names no outliers"),
+        ("vae", "latent=2,3", "mig", "needs factors"),
+        ("vae", "latent=2,3", "iwae_loss", "its likelihood is one of the data"),
+        ("vae", "latent=2,3", "classification_error", "needs a model with q(y | x)"),
+        ("m2", "latent=2,3", "classification_error", None),
+        ("vae", "latent=2,3", "fid", None),  # what only an evaluation tells
+    ],
+)
+def test_a_metric_that_no_value_will_have_is_refused_before_training(
+    variant: str, values: str, by: str, said: str | None
+) -> None:
+    sweeps = choose.plan(suite_named("smoke"), (variant,), (), (), {None: options.swept(values)})
+    if said is None:
+        choose.check_metric(by, sweeps)
+        return
+    with pytest.raises(UsageError) as caught:
+        choose.check_metric(by, sweeps)
+    assert str(caught.value).startswith(f"{variant} has no '{by}' of validation images of 'synthetic': {said}")
+
+
 def test_a_link_to_nothing_is_not_written_over(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("gone.json")
@@ -332,6 +364,9 @@ def test_a_link_to_nothing_is_not_written_over(tmp_path: Path) -> None:
 def test_scores_of_pictures_drawn_from_factors_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sweeps = choose.plan(suite_named("smoke"), ("vae",), (), (), {None: ("latent=2", "latent=3")})
     plain = load_synthetic(8, 8, 8)
+    of = {"factor_names": ("even",), "factor_sizes": (2,), "factor_kind": "measured"}
+    splits = {name: replace(one, factors=one.labels[:, None] % 2, **of) for name, one in plain.splits.items()}
+    plain = replace(plain, splits=splits)
     monkeypatch.setattr("zoo.runs.images.load_images", lambda config: plain)
     choose.check_metric("mig", sweeps)
     monkeypatch.setattr("zoo.runs.images.load_images", lambda config: replace(plain, render=lambda factors: factors))

@@ -21,6 +21,7 @@ from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evalu
 from benchmarks.evaluation import classification, representation
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.factors import _codes, disentanglement
+from benchmarks.evaluation.foreseen import foreseen
 from benchmarks.evaluation.quality import sample_quality, wanted
 from benchmarks.evaluation.representation import _probes, batches_of
 from benchmarks.metrics.aggregate import total_correlation
@@ -93,7 +94,11 @@ def other_data(monkeypatch: pytest.MonkeyPatch, **options) -> None:
 )
 @pytest.mark.filterwarnings("error:var")
 def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, settings: list[str], tmp_path) -> None:
-    found = evaluate(run(tmp_path, variant, data, *settings))
+    made = run(tmp_path, variant, data, *settings)
+    found, known = evaluate(made), foreseen(made.config.evaluate, made.model, made.images)
+    # What is foreseen is so, in the words of the evaluation, unless it says less of more.
+    assert not [name for name in found.metrics for skipped in known if explains(skipped, name)]
+    assert {name: found.skipped.get(name, why) for name, why in known.items()} == known
     for metric in METRICS:
         measured = any(metric.matches(name) for name in found.metrics)
         reasons = [reason for skipped, reason in found.skipped.items() if explains(skipped, metric.name)]

@@ -12,8 +12,10 @@ from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry
 from benchmarks.partial import Partial
 from zoo import noise
+from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.errors import UsageError
+from zoo.models.base import VAE
 from zoo.runs import Run
 from zoo.runs.images import load_outliers
 
@@ -33,15 +35,7 @@ def anomaly(
         partial: bounds of outliers that there are already.
     """
     config, model = run.config.evaluate, run.model
-    reason = None
-    if not config.anomaly:
-        reason = "evaluate.anomaly names no outliers"
-    elif config.split == "train":
-        reason = "inliers are images that it was not trained on"
-    elif model.conditional:
-        reason = "an outlier has no class to tell the model"
-    elif elbo is None:
-        reason = "needs a bound on log p(x)"
+    reason = lacking(config, model, elbo is not None)
     if reason or elbo is None:
         return {}, {"auroc": str(reason)}
     metrics: dict[str, dict[str, Any]] = {}
@@ -70,3 +64,14 @@ def anomaly(
             identity |= {"split": config.split, "images": len(inside), "outliers": len(outside)} | NOISE
             metrics[metric] = entry(found, "higher", identity | {"outliers_sha256": outliers.sha256[:12]})
     return metrics, skipped
+
+
+def lacking(config: EvaluateConfig, model: VAE, bounded: bool) -> str | None:
+    """Why there is no AUROC of a model, which has a bound on log p(x) or not; None where there can be one."""
+    if not config.anomaly:
+        return "evaluate.anomaly names no outliers"
+    if config.split == "train":
+        return "inliers are images that it was not trained on"
+    if model.conditional:
+        return "an outlier has no class to tell the model"
+    return None if bounded else "needs a bound on log p(x)"

@@ -15,7 +15,9 @@ from torch import Tensor
 from benchmarks.evaluation.representation import LEARNT_FROM, labelled, some, to_learn_from
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.pictures import generate
-from zoo.data.images import Images
+from zoo.config import EvaluateConfig
+from zoo.data.images import DataSpec, Images
+from zoo.models.base import VAE
 from zoo.runs import Run
 from zoo.runs.images import load_grey
 
@@ -32,19 +34,8 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
     trained on ``evaluate.cas`` samples (``cas``), on as many real images (``cas_real``), on `FEW` real images
     (``cas_few``), and on those and the samples, half of each batch from either (``cas_augmented``).
     """
-    config, spec = run.config.evaluate, run.images.spec
-    reason = None
-    if not config.cas:
-        reason = "evaluate.cas is 0"
-    elif config.split == "train":
-        reason = LEARNT_FROM
-    elif not (run.model.conditional or run.model.supervised) or not spec.classes:
-        reason = "needs a model that is told the class"
-    elif spec.support == "real":
-        reason = "the classifier is for images of bytes, and the data is real"
-    elif spec.shape != SHAPE or spec.classes > CLASSES:
-        reason = "the classifier is for 1x28x28 images of at most ten classes"
-    if reason:
+    config = run.config.evaluate
+    if reason := lacking(config, run.model, run.images.spec):
         return {}, dict.fromkeys(METRICS, reason)
     # Samples are means of p(x | z), which are grey, so real images are those before binarisation.
     grey = load_grey(run.config)
@@ -79,6 +70,21 @@ def classification(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
     gain = f"{value:+.4f}" if stderr is None else f"{value:+.4f} ± {stderr:.4f}"
     metrics["cas_augmented"]["note"] = f"{gain} over the real images alone, image by image"
     return metrics, {}
+
+
+def lacking(config: EvaluateConfig, model: VAE, spec: DataSpec) -> str | None:
+    """Why no classifier learns from samples of a model; None where one can."""
+    if not config.cas:
+        return "evaluate.cas is 0"
+    if config.split == "train":
+        return LEARNT_FROM
+    if not (model.conditional or model.supervised) or not spec.classes:
+        return "needs a model that is told the class"
+    if spec.support == "real":
+        return "the classifier is for images of bytes, and the data is real"
+    if spec.shape != SHAPE or spec.classes > CLASSES:
+        return "the classifier is for 1x28x28 images of at most ten classes"
+    return None
 
 
 def recipe() -> dict[str, Any]:

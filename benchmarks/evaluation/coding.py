@@ -13,6 +13,7 @@ from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.progress import progress
 from zoo.coding import Message, compress, decompress, why_not
 from zoo.coding.bits_back import VALUES
+from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.runs import Run
@@ -27,8 +28,7 @@ def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[s
     Every image is decoded from the bits again; where one does not come back as it was there is no number.
     """
     config, model = run.config.evaluate, run.model
-    reason = why_not(model) if config.coded else "evaluate.coded is 0"
-    if reason:
+    if reason := lacking(config, model):
         return {}, {NAME: reason}, {}
     n = min(config.coded, batches.n)
     message, pixels, back = stored(model, batches, n, LANES[model.spec.support])
@@ -39,6 +39,11 @@ def coded(run: Run, batches: Batches) -> tuple[dict[str, dict[str, Any]], dict[s
     identity = {"split": config.split, "images": n, "bucket_bits": message.bucket_bits}
     metric = entry(mean_and_error(taken)._replace(note=more), "lower", identity, "nats")
     return {NAME: metric}, {}, {NAME: taken}
+
+
+def lacking(config: EvaluateConfig, model: VAE) -> str | None:
+    """Why no image is stored with a model; None where some are."""
+    return why_not(model) if config.coded else "evaluate.coded is 0"
 
 
 def stored(model: VAE, batches: Batches, n: int, lanes: int) -> tuple[Message, Tensor, Tensor]:

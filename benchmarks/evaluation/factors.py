@@ -12,8 +12,10 @@ from benchmarks.catalogue import listed
 from benchmarks.evaluation.representation import LEARNT_FROM
 from benchmarks.interrupt import stoppable
 from benchmarks.metrics.features import Estimate, entry
+from zoo.config import EvaluateConfig
 from zoo.data.batches import dequantised, floats
 from zoo.data.images import Images
+from zoo.models.base import VAE
 from zoo.runs import Run
 
 ROWS = 1024
@@ -33,16 +35,12 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
 
     config, images = run.config.evaluate, run.images
     shown = images[config.split]
-    if shown.factors is None:
-        return {}, {"disentanglement": "needs factors"}
-    if run.model.conditional:
-        return {}, {"disentanglement": "needs a code of the image alone, and this model is told the condition"}
+    if reason := lacking(config, run.model, shown):
+        return {}, {"disentanglement": reason}
     dimensions = _represent(run, shown.pixels[:1]).shape[1]
     if dimensions > LARGEST:
         return {}, {"disentanglement": f"needs a code of at most {LARGEST} numbers, and this one has {dimensions}"}
     n_train = config.factor_images
-    if not n_train:
-        return {}, {"disentanglement": "evaluate.factor_images is 0"}
     n_test = max(2, n_train // 2)
     of: dict[str, Any] = {"factor_kind": shown.factor_kind}
     try:
@@ -68,6 +66,15 @@ def disentanglement(run: Run) -> tuple[dict[str, dict[str, Any]], dict[str, str]
         known, identity = listed(name), scores.identity[name]
         metrics[name] = entry(Estimate(value, None, identity[known.over]), known.better, identity | of)
     return metrics, scores.skipped
+
+
+def lacking(config: EvaluateConfig, model: VAE, shown: Images) -> str | None:
+    """Why the codes of a model have no scores on images that are ``shown`` to it; None where they may have."""
+    if shown.factors is None:
+        return "needs factors"
+    if model.conditional:
+        return "needs a code of the image alone, and this model is told the condition"
+    return None if config.factor_images else "evaluate.factor_images is 0"
 
 
 def _drawn(run: Run, factors: np.ndarray) -> np.ndarray:

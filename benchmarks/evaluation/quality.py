@@ -25,6 +25,7 @@ from zoo.runs.images import load_grey
 if TYPE_CHECKING:
     from benchmarks.metrics.extractors import Extractor
 
+RECONSTRUCTION = ("psnr", "ssim")
 Metrics = dict[str, dict[str, Any]]
 Maker = Callable[[str], "Extractor"]
 
@@ -111,18 +112,11 @@ def wanted(config: EvaluateConfig, spec: DataSpec, device: torch.device) -> tupl
 @torch.no_grad()
 def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]:
     """PSNR and SSIM of the reconstructions of the first ``evaluate.quality_samples`` images of the split."""
-    from benchmarks.metrics.reconstruction import WINDOW, reconstruction_quality
+    from benchmarks.metrics.reconstruction import reconstruction_quality
 
-    config, size = run.config.evaluate, run.images.spec.shape[1:]
-    reason = None
-    if not config.quality_samples:
-        reason = "evaluate.quality_samples is 0"
-    elif run.images.spec.support == "real":
-        reason = "real data has no range to measure against"
-    elif min(size) < WINDOW:
-        reason = f"needs images of at least {WINDOW}x{WINDOW}"
-    if reason:
-        return {}, dict.fromkeys(("psnr", "ssim"), reason)
+    config = run.config.evaluate
+    if reason := lacking(config, run.images.spec):
+        return {}, dict.fromkeys(RECONSTRUCTION, reason)
     shown, rebuilt = [], []
     for _, x, y in stoppable(batches.sequential()):
         shown.append(x)
@@ -133,3 +127,14 @@ def reconstruction(run: Run, batches: Batches) -> tuple[Metrics, dict[str, str]]
     for metric in found.values():
         metric["identity"] = metric["identity"] | {"split": config.split}
     return found, {}
+
+
+def lacking(config: EvaluateConfig, spec: DataSpec) -> str | None:
+    """Why reconstructions are not measured; None where they are."""
+    from benchmarks.metrics.reconstruction import WINDOW
+
+    if not config.quality_samples:
+        return "evaluate.quality_samples is 0"
+    if spec.support == "real":
+        return "real data has no range to measure against"
+    return f"needs images of at least {WINDOW}x{WINDOW}" if min(spec.shape[1:]) < WINDOW else None

@@ -12,8 +12,10 @@ from benchmarks.interrupt import stop_if_asked, stoppable
 from benchmarks.metrics import likelihood
 from benchmarks.metrics.codes import Undefined
 from benchmarks.metrics.features import entry, mean_and_error
+from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
-from zoo.data.images import Images
+from zoo.data.images import Images, ImageSet
+from zoo.models.base import VAE
 from zoo.runs import Run
 from zoo.runs.images import condition_of
 
@@ -21,7 +23,8 @@ TRAIN_CODES, TEST_CODES = 10_000, 10_000
 COMPONENTS, DRAWS = 10_000, 1_000
 PLOTTED = 2_000  # codes in a picture
 LEARNT_FROM = "it is learnt from the training split"
-METRICS = ("linear_probe", "knn_accuracy", "total_correlation", "index_code_information", "pca", "tsne")
+PROBES = ("linear_probe", "knn_accuracy")
+METRICS = (*PROBES, "total_correlation", "index_code_information", "pca", "tsne")
 
 Found = tuple[dict[str, dict[str, Any]], dict[str, str], dict[str, Tensor]]
 
@@ -30,29 +33,38 @@ def represented(run: Run, batches: Batches, representation: Tensor) -> Found:
     """Metrics, skipped metrics and pictures, for a run with the codes (N, D) of the split that is evaluated."""
     config, images = run.config.evaluate, run.images
     shown = images[config.split]
-    if config.latent == "no":
-        return {}, dict.fromkeys(METRICS, "evaluate.latent is no"), {}
-    if config.latent == "auto" and shown.labels is None and shown.factors is None:
-        return {}, dict.fromkeys(METRICS, "no classes and no factors; --set evaluate.latent=yes asks for it"), {}
+    if reason := lacking(config, shown):
+        return {}, dict.fromkeys(METRICS, reason), {}
     metrics, skipped = _probes(run, shown, representation)
     measured, without = _aggregate(run, batches)
     pictures, undrawn = _pictures(run, shown, representation)
     return metrics | measured, skipped | without | undrawn, pictures
 
 
+def lacking(config: EvaluateConfig, shown: Images) -> str | None:
+    """Why codes of images that are ``shown`` are not looked at; None where they are."""
+    if config.latent == "no":
+        return "evaluate.latent is no"
+    if config.latent == "auto" and shown.labels is None and shown.factors is None:
+        return "no classes and no factors; --set evaluate.latent=yes asks for it"
+    return None
+
+
+def unprobed(config: EvaluateConfig, model: VAE, images: ImageSet) -> str | None:
+    """Why no class is read off the codes of a model; None where it can be tried."""
+    if images[config.split].labels is None:
+        return "needs classes"
+    if config.split == "train":
+        return LEARNT_FROM
+    if model.conditional:
+        return "needs a code of the image alone, and this model is told the condition"
+    unknown = [split for split in ("train", config.split) if not (images[split].labels >= 0).any()]
+    return f"no image of the {unknown[0]} split shows its class" if unknown else None
+
+
 def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    names = ("linear_probe", "knn_accuracy")
-    reason = None
-    if shown.labels is None:
-        reason = "needs classes"
-    elif run.config.evaluate.split == "train":
-        reason = LEARNT_FROM
-    elif run.model.conditional:
-        reason = "needs a code of the image alone, and this model is told the condition"
-    else:
-        unknown = [split for split in ("train", run.config.evaluate.split) if not (run.images[split].labels >= 0).any()]
-        reason = f"no image of the {unknown[0]} split shows its class" if unknown else None
-    if reason:
+    names = PROBES
+    if reason := unprobed(run.config.evaluate, run.model, run.images):
         return {}, dict.fromkeys(names, reason)
     from benchmarks.metrics import probes
 
