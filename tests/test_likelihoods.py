@@ -739,6 +739,15 @@ def test_discretised_logistic_sums_to_one(log_scale: float, centre: float) -> No
     assert every_byte(likelihood, params).exp().sum().item() == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize("bound", [-7.0, 7.0])
+def test_the_scales_of_a_discretised_logistic_end_where_they_are_said_to(bound: float) -> None:
+    at, beyond, within = (
+        every_byte(build("logistic", components=1), torch.tensor([0.0, 0.1, log_scale], dtype=torch.float64))
+        for log_scale in (bound, 3 * bound, 0.99 * bound)
+    )
+    assert torch.equal(at, beyond) and not torch.allclose(at, within)
+
+
 def test_two_channels_sum_to_one_and_share_their_component() -> None:
     likelihood = build("logistic", components=2)
     # Component 0 is dark in both channels, component 1 bright in both; the means go component by component.

@@ -86,6 +86,13 @@ def test_a_partner_is_as_likely_as_the_law_says(changed: int | None) -> None:
     assert counted(Partners(images, changed), 17, math.lcm(*range(1, 13))) == by_hand(images, changed)
 
 
+def test_each_number_of_factors_is_as_likely_where_they_can_be_chosen_in_other_numbers_of_ways() -> None:
+    # Of four factors one can be chosen in four ways, and two in six.
+    grid = torch.cartesian_prod(*[torch.arange(2)] * 4)
+    images = some(grid[torch.randperm(16, generator=torch.Generator().manual_seed(0))[:11]], (2,) * 4)
+    assert counted(Partners(images), 11, math.lcm(*range(1, 9))) == by_hand(images, None)
+
+
 def test_of_images_without_factors_the_class_is_shared() -> None:
     images = of_classes()
     same = [(images.labels == label).nonzero().flatten().tolist() for label in images.labels]
@@ -104,6 +111,28 @@ def test_factors_of_very_many_values_are_told_apart() -> None:
     images = some(values, (400,) * 8)
     law = by_hand(images, 1)
     assert counted(Partners(images, 1), 12, math.lcm(*range(1, 13))) == law and len({len(own) for own in law}) > 1
+
+
+def test_a_factor_whose_place_in_a_number_is_beyond_64_bits_counts() -> None:
+    values = torch.zeros(6, 6, dtype=torch.int64)
+    values[3:, 0] = 1  # times 2^64 in a number of five digits of 16 bits
+    partners = Partners(some(values, (2**16,) * 6), 1)
+    shared = [{i for i, share in own.items() if share} for own in counted(partners, 6, 6)]
+    # Only where it is the one that is drawn anew are all six alike.
+    assert shared == [{*range(6)}] * 6
+    ways = torch.arange(len(partners.ways)).repeat_interleave(6)
+    numbers = torch.stack([ways, torch.arange(6).repeat(len(partners.ways))], 1)
+    others = [(partners.of(torch.full((len(numbers),), i), numbers) // 3 != i // 3).double().mean() for i in range(6)]
+    assert torch.stack(others).tolist() == pytest.approx([1 / 6 / 2] * 6)
+
+
+def test_all_of_it_moves_to_a_device_and_what_there_was_stays() -> None:
+    partners = Partners(a_part_of_a_grid())
+    moved = partners.to(torch.device("meta"))
+    for made, device in ((moved, "meta"), (partners, "cpu")):
+        found = {name: value.device.type for name, value in vars(made).items() if isinstance(value, Tensor)}
+        assert len(found) == 4 and set(found.values()) == {device}
+    assert moved.n == partners.n
 
 
 @pytest.mark.parametrize("changed", [None, 1])
@@ -270,7 +299,7 @@ def test_pairs_that_cannot_be_drawn_are_refused() -> None:
     plain = Images(classes.pixels)
     one = some(torch.zeros(5, 1).long(), (1,))
     hidden = Images(classes.pixels, labels=classes.labels - 1)
-    faces = some(torch.zeros(5, 40).long(), (2,) * 40)
+    faces, thirteen = (some(torch.zeros(5, count).long(), (2,) * count) for count in (40, 13))
     for images, changed, said in (
         (plain, None, "two named factors or more, or with classes"),
         (one, None, "two named factors or more, or with classes"),
@@ -279,9 +308,10 @@ def test_pairs_that_cannot_be_drawn_are_refused() -> None:
         (grid, 3, "changed=3: of the 3 factors of this data 1 to 2"),
         (faces, None, f"1 to 39 of 40 factors can be chosen in more than {MOST_WAYS} ways"),
         (faces, 2, "^2 of 40 factors"),
+        (thirteen, 3, "^3 of 13 factors"),  # 286
     ):
         with pytest.raises(UsageError, match=said):
             Partners(images, changed)
-    assert len(Partners(faces, 39).ways) == 40
+    assert len(Partners(faces, 39).ways) == 40 and len(Partners(thirteen, 2).ways) == 78
     with pytest.raises(UsageError, match="which factors a pair shares can be told of data with two named factors"):
         Partners(classes, tell=True)

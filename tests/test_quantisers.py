@@ -177,6 +177,41 @@ def test_autocast_changes_no_code(name: str) -> None:
     assert torch.equal(q.commitment, expected.commitment) and q.vectors.dtype == torch.float32
 
 
+EACH = [{"name": "vq"}, {"name": "residual"}, {"name": "fsq"}, {"name": "lfq", "bits": 5}]
+
+
+@pytest.mark.parametrize("settings", EACH, ids=lambda settings: settings["name"])
+def test_what_an_encoder_gives_in_half_precision_is_quantised_in_full(settings: dict[str, object]) -> None:
+    quantiser = make_quantiser(QuantiserSettings(**settings), 3)
+    half, found = torch.randn(50, quantiser.size, 4, 4).bfloat16(), []
+    start = {name: value.clone() for name, value in quantiser.state_dict().items()}
+    for z, inside in ((half.float(), False), (half, False), (half, True)):
+        torch.manual_seed(0)
+        quantiser.load_state_dict(start)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            quantiser.initialise(z)
+            q, penalty = quantiser(z), quantiser.penalty(z)
+            quantiser.observe(z, q.codes)
+            quantiser.after_step()
+        state = [value.clone() for value in quantiser.state_dict().values()]
+        found.append([q.vectors, q.codes, q.commitment, *state, *([] if penalty is None else [penalty])])
+    for same in zip(*found, strict=True):
+        assert same[0].dtype in (torch.float32, torch.int64)
+        assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
+
+
+def test_what_follows_from_the_settings_is_not_saved() -> None:
+    learned = {"codebook", "cluster_size", "cluster_sum", "updates"}
+    saved = {"vq": learned, "residual": learned, "fsq": set(), "lfq": {"mean", "deviation"}}
+    for settings in EACH:
+        assert set(make_quantiser(QuantiserSettings(**settings), 3).state_dict()) == saved[settings["name"]]
+
+
+def test_where_nobody_says_how_many_there_are_two_depths_and_four_bits() -> None:
+    assert make_quantiser(QuantiserSettings(name="residual"), 3)(grid().float()).codes.shape == (6, 4, 5, 2)
+    assert make_quantiser(QuantiserSettings(name="lfq"), 1).codes == 16
+
+
 # ---- the lookup-free quantiser ---------------------------------------------------------------------------------------
 
 
@@ -185,6 +220,7 @@ def test_a_code_is_the_signs_in_binary_and_back() -> None:
     q = quantiser(z)
     assert quantiser.size == 5 and quantiser.codes == 32
     assert torch.equal(q.vectors, z.sign())
+    assert (quantiser(0.0 * z).codes == 0).all() and (quantiser(0.0 * z).vectors == -1).all()
     written = ["".join("1" if number > 0 else "0" for number in reversed(row)) for row in rows_of(z).tolist()]
     assert q.codes.flatten().tolist() == [int(text, 2) for text in written]
     every = torch.arange(32).view(-1, 1, 1)
@@ -339,6 +375,20 @@ def test_an_untrained_prior_of_stacks_is_uniform() -> None:
     prior, codes = CodePrior(CodePriorSettings(), (3, 4), 9, 2), torch.randint(9, (4, 3, 4, 2))
     torch.testing.assert_close(-prior.log_prob(codes), torch.full((4,), 24 * math.log(9)))
     torch.testing.assert_close(prior.uniform_rate(codes), torch.full((4,), 24 * math.log(9)))
+
+
+@pytest.mark.parametrize("depth", [None, 2])
+def test_the_prior_is_computed_in_full_precision_under_autocast(depth: int | None) -> None:
+    torch.manual_seed(0)
+    prior = CodePrior(CodePriorSettings(hidden=32), (4, 4), 7, depth)
+    torch.nn.init.normal_(prior.head.weight)
+    codes, found = torch.randint(7, (20, *prior.shape)), []
+    for inside in (False, True):
+        with noise.keyed(1, torch.arange(50)), torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
+            found.append((prior.log_prob(codes), prior.sample(50)))
+    assert found[0][0].std() > 0.1 and not found[0][1].is_floating_point()
+    for same in zip(*found, strict=True):
+        assert torch.equal(*same)
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from zoo.quantisers import (
     VectorQuantiser,
     code_counts,
     code_use,
+    codebook,
     make_quantiser,
     perplexity,
     straight_through,
@@ -125,6 +126,15 @@ def test_without_memory_a_code_is_the_mean_of_its_cluster() -> None:
     for code in range(quantiser.codes):
         expected = rows[codes == code].mean(0) if code in used else before[code]
         torch.testing.assert_close(quantiser.codebook[code], expected)
+
+
+def test_a_code_that_one_vector_of_thousands_chose_is_at_that_vector() -> None:
+    quantiser = vq(codes=2, size=1, decay=0.0, restart_below=0.0)
+    quantiser.codebook.copy_(torch.tensor([[0.0], [100.0]]))
+    z = 0.01 * grid(batch=200, size=1)
+    z[0, 0, 0, 0] = 98.0
+    train_step(quantiser, z)
+    assert quantiser.codebook[1].item() == pytest.approx(98.0) and quantiser.cluster_size[1] < 1e-3
 
 
 def test_the_codebook_is_the_ratio_of_two_moving_averages() -> None:
@@ -245,6 +255,25 @@ def test_the_codebook_starts_at_distinct_vectors_of_the_data() -> None:
     few = vq(codes=16)
     few.initialise(grid(batch=1, height=1, width=2))
     assert len(few.codebook.unique(dim=0)) == 2
+
+
+def test_the_codebook_starts_from_so_many_vectors_drawn_from_all_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codebook, "SHOWN", 50)
+    rows = codebook.shown(torch.arange(200.0).view(10, 1, 4, 5)).flatten()
+    assert len(rows) == len(rows.unique()) == 50 and rows.min() < 50 and rows.max() >= 150
+    assert len(codebook.shown(torch.zeros(2, 1, 4, 5))) == 40
+
+
+def test_a_code_starts_at_a_vector_in_proportion_to_the_square_of_its_distance() -> None:
+    quantiser, z, far = vq(codes=2, size=1), torch.tensor([0.0, 1.0, 3.0]).double().view(3, 1, 1, 1), []
+    for _ in range(900):
+        quantiser.initialise(z)
+        first, second = quantiser.codebook.flatten().tolist()
+        if first < 3:
+            far.append(second == 3)
+    # Of 0 and 1 as the first the other two are at squares of 1 and 9, and of 1 and 4.
+    mean = (9 / 10 + 4 / 5) / 2
+    assert abs(sum(far) / len(far) - mean) < 4.5 * math.sqrt(mean * (1 - mean) / len(far))
 
 
 # ---- perplexity ----------------------------------------------------------------------------------------------------
@@ -416,6 +445,13 @@ def test_temperature_divides_the_logits() -> None:
         counts = torch.bincount(prior.sample(40_000, temperature).flatten(), minlength=4) / 40_000
         torch.testing.assert_close(counts.double(), torch.softmax(logits / temperature, 0), atol=0.015, rtol=0)
     assert (prior.sample(50, 0.0).flatten() == logits.argmax()).all()
+
+
+def test_temperature_zero_takes_the_most_probable_code_however_little_it_is_ahead() -> None:
+    prior = CodePrior(CodePriorSettings(hidden=4), (1, 2), 3)
+    with torch.no_grad():
+        prior.head.bias.copy_(torch.tensor([0.0, 1e-3, -1.0]))
+    assert (prior.sample(200, 0.0) == 1).all()
 
 
 def test_each_sample_is_a_function_of_its_own_number() -> None:
