@@ -255,6 +255,65 @@ def test_a_choice_of_which_runs_were_lost_is_written_anew_once_they_are_there(tm
         choose.write(lacking, path)
 
 
+def test_the_numbers_of_test_images_are_those_of_the_identity_that_most_values_have(tmp_path: Path) -> None:
+    sweep, records, found = runs_of(tmp_path, {"1": [(-91.0, -90.0)], "2": [(-90.0, -91.0)], "4": [(-92.0, -92.0)]})
+    elbo = records[0].metrics["elbo"]
+    other = elbo.model_copy(update={"identity": elbo.identity | {"more": 1}})
+    records[0] = records[0].model_copy(update={"metrics": {"elbo": other}})
+    one = choose.choose(sweep, records, found, "elbo")
+    assert "more" not in dict(one.test_column.identity)
+    assert [value.test and value.test.value for value in one.values] == [None, -91.0, -92.0]
+    assert one.chosen.setting == one.on_test.setting == "beta=2"
+
+
+def test_values_that_lost_runs_are_tried_ones_and_a_variant_without_a_choice_has_its_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    values = {"1": [(-91.0, -91.0)] * 2, "2": [(-90.0, -90.0)] * 2}
+    none = chosen(tmp_path, values, lost=[("1", 0), ("2", 1)])
+    single = chosen(tmp_path, {"3": [(-80.0, -84.0)]}, variant="vae")
+    told = choose.content([none, single], "elbo", "")["choices"]
+    assert [(one["tried"], one["chosen"]) for one in told] == [(2, None), (1, "beta=3")]
+    assert [[lost["seed"] for lost in value["lost"]] for value in told[0]["values"]] == [[0], [1]]
+    command._tell([none, single], None)
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["beta_vae", "none", "2", "-", "-"] in rows and any(row[:3] == ["vae", "beta=3", "1"] for row in rows)
+    assert "vae: picked on" not in out, "there is nothing to pick among one value"
+    command._tell([single], None)
+    assert "rank" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("choices", [5, None, [5], [{}], [{"records": 5}], [{"records": ["a"], "values": 5}]], ids=str)
+def test_a_file_that_somebody_changed_is_no_choice_and_is_not_written_over(tmp_path: Path, choices: Any) -> None:
+    path = tmp_path / "mine.json"
+    made = choose.content([chosen(tmp_path, {"1": [(-91.0, -91.0)], "2": [(-90.0, -90.0)]})], "elbo", "")
+    path.write_text(json.dumps(made | {"choices": choices}))
+    with pytest.raises(UsageError, match="holds another choice"):
+        choose.write(made, path)
+    if choices != [{"records": ["a"], "values": 5}]:
+        with pytest.raises(UsageError, match="is not what `zoo choose --out` writes"):
+            choose.chosen_in(path)
+    path.write_text(json.dumps(made | {"schema": 2}))
+    with pytest.raises(UsageError, match="is not what `zoo choose --out` writes"):
+        choose.read(path)
+
+
+def test_a_cell_at_which_another_process_is_ends_the_measuring_before_it_begins(tmp_path: Path) -> None:
+    cells = matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), (0,), ("latent=2", "latent=3"))
+    with pytest.raises(ZooError, match="has no record yet, as where another process is at it"):
+        choose.measure(cells, matrix.Places(tmp_path / "board", tmp_path / "runs"), "cpu")
+
+
+def test_the_seeds_that_are_asked_for_are_planned(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def planned(suite, variants, datasets, seeds, sweeps):
+        raise UsageError(f"seeds {list(seeds)}.")
+
+    monkeypatch.setattr(choose, "plan", planned)
+    for words, seeds in ((["--seeds", "2"], [0, 1]), (["--seed", "3", "--seed", "5"], [3, 5]), ([], [])):
+        assert f"seeds {seeds}" in zoo("choose", "smoke", *words)[2]
+
+
 # ---- what is planned, and what is refused ---------------------------------------------------------------------------
 
 
@@ -299,6 +358,7 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
         ("smoke --variants vae --sweep train.checkpoint_seconds=1,2", "is the same cell as"),
         ("smoke --variants vae --sweep latent=2,3 --by elbow", "no metric 'elbow'. Did you mean 'elbo'?"),
         ("smoke --variants vae --sweep latent=2,3 --by seconds", "'seconds' is what a run cost"),
+        ("smoke --variants vae --sweep latent=2,3 --by Peak-Memory", "'peak_memory' is what a run cost"),
         ("smoke --variants vae --sweep latent=2,3 --by rate", "no value of 'rate' is better"),
         ("smoke --variants vae --sweep latent=2,3 --by nll_iwae_64", "evaluate.nll_samples is 8"),
         ("smoke --variants vae --sweep latent=2,3 --seeds 2 --seed 1", "give --seeds N or --seed K"),

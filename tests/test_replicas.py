@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +16,12 @@ from tests.test_training import make_dropping
 from zoo import create_model, runs
 from zoo.config import RunConfig, resolve
 from zoo.errors import UsageError
+from zoo.models.vae import VanillaVAE
 from zoo.registry import registry
 from zoo.runs import load_run, together, train_run
 from zoo.runs.folder import finished
 from zoo.runs.together import gain, gain_beside, train_beside, train_together
-from zoo.training.capture import CannotCapture
+from zoo.training.capture import WARM_UP, CannotCapture
 from zoo.training.precision import Compute, choose
 from zoo.training.replicas import Replicas, why_not
 from zoo.training.trainer import Diverged, Result, Stopped, Trainer
@@ -186,6 +189,54 @@ def test_what_cannot_be_stacked_is_refused_with_its_reason(tmp_path: Path, varia
     assert not finished(tmp_path / "0")
 
 
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ("losses", "losses of its own"), ("parameter_groups", "losses of its own"),
+        ("after_step", "state that no gradient moves"), ("recollect", "state that no gradient moves"),
+    ],
+)  # fmt: skip
+def test_a_model_that_trains_in_its_own_way_is_not_stacked(own: str, reason: str) -> None:
+    model = create_model("vae", data="synthetic", latent=2)
+    kind = type("Own", (VanillaVAE,), {own: lambda self, *given: None})
+    assert why_not([resolve("vae")] * 2, [model] * 2) is None
+    assert reason in str(why_not([resolve("vae")] * 2, [kind(model.spec, model.settings)] * 2))
+
+
+@pytest.mark.parametrize("change", ["train.micro_batch=16", "train.compile=true", "train.optimizer=adamax"])
+def test_a_training_of_which_no_stack_is_made_is_refused(change: str) -> None:
+    both = [resolve("vae", "synthetic", seed, settings=[change]) for seed in range(2)]
+    found = why_not(both, [create_model("vae", data="synthetic", latent=2)] * 2)
+    assert found == "only Adam on whole batches, not compiled, is stacked"
+
+
+@pytest.mark.parametrize(
+    ("divided", "scaled", "resident", "said"),
+    [
+        (True, False, True, "on whole batches"), (False, True, True, "in float32 or bf16"),
+        (False, False, False, "pictures that fit onto the device"),
+    ],
+)  # fmt: skip
+def test_trainers_of_which_no_stack_can_be_made_are_refused(
+    divided: bool, scaled: bool, resident: bool, said: str
+) -> None:
+    part = SimpleNamespace
+    trainer = part(stepper=part(divided=divided), compute=part(scaled=scaled), train=part(resident=resident))
+    with pytest.raises(UsageError, match=said):
+        Replicas([trainer], [])
+    with pytest.raises(UsageError, match="no replicas to train"):
+        Replicas([], [])
+
+
+def test_a_stack_that_is_stopped_keeps_nothing_and_begins_again(tmp_path: Path) -> None:
+    wanted, folders, asked = configs("vae", seeds=2), [tmp_path / "0", tmp_path / "1"], iter([False] * 3 + [True])
+    with pytest.raises(Stopped, match="begin again"):
+        train_together(wanted, folders, choose("cpu"), lambda: next(asked))
+    assert not any(finished(folder) for folder in folders)
+    assert train_together(wanted, folders, choose("cpu")) == [True, True]
+    assert_same_run(folders[1], wanted[1], tmp_path / "alone")
+
+
 def test_runs_with_dropout_are_not_stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dropping(monkeypatch)
     with pytest.raises(UsageError, match="cannot be trained as one stack: dropout"):
@@ -205,6 +256,20 @@ def test_the_gain_is_measured_without_moving_anything(tmp_path: Path) -> None:
     assert gain(wanted, choose("cpu"), steps=3) > 0
     train_together(wanted, [tmp_path / "0", tmp_path / "1"], choose("cpu"))
     assert_same_run(tmp_path / "0", wanted[0], tmp_path / "alone")
+
+
+def test_the_gain_is_that_over_as_many_runs_one_after_the_other_once_they_are_warm() -> None:
+    now, warm, burst = [0.0], 2 * WARM_UP, 20 // together.BURSTS
+
+    def walk(seconds: float, more: float = 0.0) -> Iterator[None]:
+        for step in itertools.count():
+            now[0] += seconds + more * ((step - warm) // burst) if step >= warm else 1000.0
+            yield
+
+    # The bursts of the run alone take ever longer: it is the third of five that counts.
+    alone = SimpleNamespace(steps_of=lambda epoch: walk(2.0, 0.5), steps_per_epoch=100)
+    gained = together._gain(4, Compute(torch.device("cpu")), lambda: now[0], alone, walk(5.0), steps=20)
+    assert gained == pytest.approx(4 * 3.0 / 5.0)
 
 
 class OwnNoise(Trainer):

@@ -22,7 +22,7 @@ from benchmarks.check.subject import subject
 from benchmarks.finished import Finished
 from benchmarks.metrics import udr
 from benchmarks.metrics.codes import Undefined
-from benchmarks.rank import _codes, _groups, rank
+from benchmarks.rank import _check_data, _codes, _groups, rank
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
@@ -133,6 +133,18 @@ def test_of_several_models_it_is_the_median_over_the_others() -> None:
     pairs = np.array([[nan, 0.2, 0.6, 0.9], [0.1, nan, 0.5, 0.2], [0.6, 0.4, nan, 0.0], [1.0, 0.0, 0.2, nan]])
     assert udr.udr(pairs).tolist() == [0.6, 0.2, 0.4, 0.2]
     assert udr.udr(pairs[:2, :2]).tolist() == [0.2, 0.1]
+
+
+def test_each_model_is_told_of_its_own_codes_and_of_each_other_one_by_name() -> None:
+    z = grid(5, 3)
+    codes, kl = [z, z[:, :2], np.column_stack([z, z[:, 0]])], [np.array([1.0, 0.0, 1.0]), np.ones(2), np.zeros(4)]
+    found = udr.agreements(codes, kl, ["a", "b", "c"])
+    assert [(one.informative, one.latents, one.images) for one in found] == [(2, 3, 125), (2, 2, 125), (0, 4, 125)]
+    for name in udr.SIMILARITIES:
+        pairs = udr.pairwise(codes, kl, name)
+        for i, one in enumerate(found):
+            others = {other: pairs[i, j] for j, other in enumerate("abc") if j != i}
+            assert one.pairs[name] == others and one.scores[name] == np.median([*others.values()])
 
 
 # ---- beside the libraries
@@ -362,6 +374,15 @@ def test_runs_of_another_training_are_no_seeds_of_each_other() -> None:
     described = {Path(name): SimpleNamespace(config=config("vae", *kind)) for name, kind in kinds.items()}
     names = [[folder.name for folder in group] for group in _groups(list(described), described)]
     assert names == [["a", "b", "e"], ["c", "d"]]
+
+
+def test_runs_on_other_images_of_the_same_name_are_refused() -> None:
+    def described(sha: str) -> SimpleNamespace:
+        return SimpleNamespace(config=config(), data_sha256=sha)
+
+    _check_data({Path("a"): described("1"), Path("b"): described("1")})
+    with pytest.raises(UsageError, match="a and c are on different data .* their codes are of other images"):
+        _check_data({Path("a"): described("1"), Path("b"): described("1"), Path("c"): described("2")})
 
 
 def test_what_cannot_be_ranked_is_refused_in_a_sentence(zoo, runs: Path) -> None:  # noqa: F811
