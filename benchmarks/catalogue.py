@@ -29,7 +29,8 @@ class Listed:
 STARTS = ("nll", "iwae_loss", "auroc")  # of names that end in a number or in a data set's name
 DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
 ALL = "_all"  # of a bound of all images that was measured on the first ones, see `benchmarks.per_example.of_all`
-EX_POST = "_ex_post"  # of a distance whose samples' codes come from a density fitted after training
+# Of a distance whose samples' codes come from a density fitted after training: a mixture of Gaussians, or a flow.
+EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
 METRICS = (
     Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),
@@ -65,7 +66,8 @@ METRICS = (
     Listed("fid", "", "lower", "--set evaluate.inception=yes or a GPU", "Frechet distance in Inception features"),
     Listed("fid_bf16", "", "lower", "--set evaluate.inception=bf16", "the same with the network in bfloat16"),
     *(
-        Listed(distance + EX_POST, "", "lower", "--set evaluate.ex_post=K, a code", f"{distance} by a density of codes")
+        Listed(distance + suffix, "", "lower", f"--set evaluate.{setting}, a code", f"{distance} by a {what} of codes")
+        for suffix, setting, what in ((EX_POST, "ex_post=K", "density"), (EX_POST_FLOW, "ex_post_flow=T", "flow"))
         for distance in DISTANCES
     ),
     *(
@@ -145,7 +147,9 @@ def taken(name: str) -> bool:
 
 def explains(skipped: str, metric: str) -> bool:
     """Whether a record's reason for having no ``skipped`` is its reason for having no ``metric``: ``nll`` speaks of
-    ``nll_iwae_64``, ``fid`` of ``kid``."""
+    ``nll_iwae_64``, ``fid`` of ``kid``. Densities of codes have reasons of their own."""
+    if skipped.endswith(EX_POST) and metric.endswith(EX_POST_FLOW):
+        return False
     if begins_with(metric, skipped) or family(metric) == skipped:
         return True
     known = listed(skipped)

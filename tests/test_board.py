@@ -277,6 +277,23 @@ def test_a_density_that_a_variant_s_codes_have_none_of_is_missing_for_that_reaso
     assert gaps[("c", "fid_bf16_ex_post")] == gpu
 
 
+def test_so_is_a_flow_of_codes_and_what_keeps_the_mixture_away_is_another_matter() -> None:
+    few, discrete = "too few codes for a flow", "its codes are discrete"
+    flows = {"fd_digits_ex_post_flow": (3.0, 0.1, FD), "fid_bf16_ex_post_flow": (20.0, 0.1)}
+    made = [
+        make("a", numbers={"fd_digits": (5.0, 0.1, FD), **flows}),
+        make("b", numbers={"fd_digits": (6.0, 0.1, FD)}, skipped={"fd_digits_ex_post_flow": few}),
+        make("c", numbers={"fd_digits": (7.0, 0.1, FD)}, skipped={"fd_digits_ex_post": discrete}),
+    ]
+    (table,) = tables(made)
+    gaps = {
+        (row.variant, column.metric): cell.reason
+        for row in table.rows for column, cell in row.cells.items() if hasattr(cell, "reason")
+    }  # fmt: skip
+    assert gaps[("b", "fd_digits_ex_post_flow")] == gaps[("b", "fid_bf16_ex_post_flow")] == few
+    assert discrete not in (gaps[("c", "fd_digits_ex_post_flow")], gaps[("c", "fid_bf16_ex_post_flow")])
+
+
 def test_speeds_of_two_machines_do_not_share_a_column() -> None:
     rows = shown([make("a"), make("b", environment__device="another GPU")])
     assert all(len(cells(row, "images/s")) == 2 for row in rows.values())

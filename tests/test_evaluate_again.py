@@ -242,6 +242,7 @@ def test_numbers_of_other_data_say_so_and_are_of_it(mine: Path, monkeypatch: pyt
         assert name not in own.metrics or own.metrics[name].identity != one.identity
     assert found.run == own.run and found.config["data"] == own.config["data"]
     assert found.skipped["auroc"] == found.skipped["fd_digits_ex_post"] == OTHER
+    assert found.skipped["fd_digits_ex_post_flow"] == OTHER
 
 
 def test_its_own_data_by_its_name_is_its_own_data(mine: Path) -> None:

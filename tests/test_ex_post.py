@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
-from benchmarks.catalogue import EX_POST
+from benchmarks.catalogue import EX_POST, EX_POST_FLOW, explains
 from benchmarks.evaluate import evaluate
 from benchmarks.evaluation.ex_post import WIDEST, FromDensity, ex_post, fitted
 from benchmarks.evaluation.representation import batches_of
@@ -21,11 +21,14 @@ from benchmarks.metrics import extractors
 from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.frechet import frechet_estimate
 from benchmarks.pictures import generate
+from benchmarks.running.amend import ADDABLE
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, noise
 from zoo.config import resolve
 from zoo.data.mnist import partly_labelled
+from zoo.distributions import code_flow
 from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
+from zoo.distributions.code_flow import CodeFlow, CodeFlowSettings
 from zoo.runs import Run, train_run
 from zoo.runs.images import load_grey
 from zoo.training.precision import choose
@@ -33,10 +36,16 @@ from zoo.training.precision import choose
 CHEAP = ["train.epochs=0", "evaluate.quality_samples=32", "evaluate.ex_post=2", "evaluate.nll_samples=0",
          "train.batch_size=32", "evaluate.latent=no", "data.options.n_train=64", "data.options.n_test=32"]  # fmt: skip
 NAME, CPU = "fd_digits" + EX_POST, torch.device("cpu")
+FLOW = "fd_digits" + EX_POST_FLOW
 WITHOUT = {
     "cvae": "without its condition", "quadrant_cvae": "alone is no picture", "m2": "without its class",
     "vq_vae": "discrete", "categorical_vae": "discrete", "nvae_lite": f"{WIDEST} is the most",
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def short_fits_of_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_flow, "PASSES", 3)
 
 
 def run(folder: Path, variant: str = "vae", *settings: str) -> Run:
@@ -73,6 +82,51 @@ def test_it_is_of_as_many_samples_as_there_are_images_from_a_mixture_of_the_code
     expected = frechet_estimate(features((255 * means).round().to(torch.uint8)), real)
     assert (metric["value"], metric["stderr"]) == pytest.approx((expected.value, expected.stderr), rel=1e-3)
     assert metric["identity"]["n"] == metric["identity"]["reference_n"] == 40
+
+
+def test_a_flow_has_metrics_of_its_own_beside_those_of_the_mixture(tmp_path: Path) -> None:
+    made = run(tmp_path, "vae", "evaluate.ex_post_flow=2", "evaluate.seed=5", "latent=4")
+    both, skipped = ex_post(made)
+    assert both.keys() == {NAME, FLOW}
+    assert skipped.keys() == {
+        name + density for name in ("fid", "fd_efficientnet_lite0") for density in (EX_POST, EX_POST_FLOW)
+    }
+    stated = both[FLOW]["identity"]
+    assert (stated["density"], stated["flows"], stated["codes"]) == ("masked autoregressive flow", 2, 64)
+    assert "components" not in stated and not {"density", "flows"} & both[NAME]["identity"].keys()
+    assert both[FLOW]["value"] != both[NAME]["value"]
+    alone = made.config.evaluate.model_copy(update={"ex_post": 0})
+    found, _ = ex_post(replace(made, config=made.config.model_copy(update={"evaluate": alone})))
+    assert found == {FLOW: both[FLOW]}
+    ((_, bits, _),) = batches_of(made, made.images["train"], grey=True).sequential()
+    density = CodeFlow(CodeFlowSettings(flows=2), 4)
+    with torch.no_grad():
+        density.fit(made.model.represent(bits))
+        with noise.keyed(5, torch.arange(32)):
+            means = made.model.likelihood.mean(made.model.decode(density.sample(32)))
+    features = make_extractor("digits", CPU)
+    real = features(load_grey(made.config)["test"].pixels)
+    expected = frechet_estimate(features((255 * means).round().to(torch.uint8)), real)
+    assert both[FLOW]["value"] == pytest.approx(expected.value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("latent", "images", "said"),
+    [
+        (4, 12, "a flow needs at least 20 training images, and there are 12"),
+        (200, 64, "its codes have 200 dimensions; 128 is the most for a flow"),
+    ],
+)
+def test_what_keeps_a_flow_away_keeps_no_mixture_away(latent: int, images: int, said: str, tmp_path: Path) -> None:
+    made = run(tmp_path, "vae", "evaluate.ex_post_flow=2", f"latent={latent}")
+    made.images = made.images.subset({"train": images})
+    metrics, skipped = ex_post(made)
+    assert metrics.keys() == {NAME}
+    assert {skipped[name + EX_POST_FLOW] for name in ("fd_digits", "fid", "fd_efficientnet_lite0")} == {said}
+
+
+def test_a_reason_of_the_mixture_is_none_of_the_flow() -> None:
+    assert not explains(NAME, FLOW) and explains("fd_digits", FLOW) and explains("fid", "fid_ex_post_flow")
 
 
 def test_a_labelled_image_that_training_sees_again_and_again_is_one_code(tmp_path: Path) -> None:
@@ -121,6 +175,7 @@ def test_nobody_is_asked_for_it_unless_somebody_asks(tmp_path: Path) -> None:
     assert ex_post(made) == ({}, {})
     found = evaluate(made)
     assert "evaluate.ex_post" in found.skipped[NAME] and "fd_digits" in found.metrics
+    assert found.skipped[FLOW] == "needs --set evaluate.ex_post_flow=T, a code"
 
 
 def test_an_extractor_is_made_once_for_samples_of_the_prior_and_of_the_density(
@@ -207,6 +262,24 @@ def test_a_finished_cell_is_given_it_from_its_run_or_from_its_exported_model(zoo
     assert rest["skipped"].keys() & {NAME} == set()
 
 
+def test_a_flow_is_added_to_a_cell_that_has_the_mixture(zoo, tmp_path: Path) -> None:  # noqa: F811
+    assert zoo("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")[0] == 0
+    (path,) = tmp_path.glob("leaderboard/records/*/*.json")
+    key = record.read(path).cell.key
+    assert zoo("measure", "smoke", "ex_post", "--variants", "vae")[0] == 0
+    before = record.read(path).metrics
+    assert FLOW not in before
+    assert zoo("measure", "smoke", "ex_post_flow", "--variants", "vae")[0] == 0
+    after = record.read(path)
+    assert after.metrics.keys() == before.keys() | {FLOW} and after.metrics[NAME] == before[NAME]
+    assert "added by `zoo measure smoke ex_post_flow`" in after.metrics[FLOW].note
+    flows = ADDABLE["ex_post_flow"].asked["ex_post_flow"]
+    assert after.metrics[FLOW].identity["flows"] == CodeFlowSettings().flows == flows
+    assert after.cell.key == key and FLOW not in after.skipped
+    page = (tmp_path / "leaderboard" / "README.md").read_text()
+    assert NAME in page and FLOW in page and "masked autoregressive flow" in page
+
+
 def test_nothing_is_added_to_a_record_of_a_model_that_was_trained_another_time(zoo, tmp_path: Path) -> None:  # noqa: F811
     bench = ("bench", "smoke", "--variants", "vae", "--wandb", "disabled", "--jobs", "1")
     words = ("measure", "smoke", "ex_post", "--variants", "vae")
@@ -233,8 +306,15 @@ def test_samples_of_a_finished_run_are_drawn_from_it(
     assert zoo("sample", folder, "--n", "8", "--ex-post", "2", "--out", "a.png")[0] == 0
     assert zoo("sample", folder, "--n", "8", "--out", "b.png")[0] == 0
     batches = batches_of(made, made.images["train"], made.images.binarise == "dynamic")
-    assert torch.equal(shown["a.png"], generate(fitted(made.model, batches, 2), 8, 0, CPU))
+    two, flow = CodeDensitySettings(components=2), CodeFlowSettings()
+    assert torch.equal(shown["a.png"], generate(fitted(made.model, batches, two), 8, 0, CPU))
     assert not torch.equal(shown["a.png"], shown["b.png"])
+    assert zoo("sample", folder, "--n", "8", "--ex-post", "flow", "--out", "c.png")[0] == 0
+    assert torch.equal(shown["c.png"], generate(fitted(made.model, batches, flow), 8, 0, CPU))
+    assert not torch.equal(shown["c.png"], shown["a.png"]) and not torch.equal(shown["c.png"], shown["b.png"])
+    for wrong in ("0", "-1", "maf", "2.5"):
+        code, _, said = zoo("sample", folder, "--ex-post", wrong)
+        assert (code, said) == (2, f"zoo: --ex-post is a number of Gaussians from 1, or flow, not '{wrong}'.\n")
     run(tmp_path / "other", "vq_vae")
     code, _, said = zoo("sample", str(tmp_path / "other" / "run"), "--ex-post", "2")
     assert (code, said) == (2, "zoo: its codes are discrete.\n")

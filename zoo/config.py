@@ -30,8 +30,10 @@ NEUTRAL = frozenset(
 LATER: dict[str, dict[str, Any]] = {
     "data": {"dequantise": "none"},
     "train": {"stages": []},
-    "evaluate": {"latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "loss_samples": 0, "coded": 0},
-}
+    "evaluate": {
+        "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
+    },
+}  # fmt: skip
 
 
 class DataConfig(Config):
@@ -154,6 +156,10 @@ class EvaluateConfig(Config):
     ex_post: int = Field(
         0, ge=0, description="Gaussians of a density that is fitted to the codes of training images, and whose samples "
         "are measured as well; 0 leaves it out",
+    )
+    ex_post_flow: int = Field(
+        0, ge=0, description="autoregressive steps of a flow that is fitted to those codes as well, and whose samples "
+        "have metrics of their own; 0 leaves it out",
     )
     coded: int = Field(
         0, ge=0, description="images that are stored as bits and read back, which shows the length that the bound "

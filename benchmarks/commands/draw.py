@@ -39,24 +39,25 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
 @run_argument
 @common(64, "samples")
 @click.option("--temperature", default=1.0, show_default=True, type=options.Finite(), help="Of the prior.")
-@click.option("--ex-post", "components", type=click.IntRange(min=1), metavar="K",
-              help="Codes from K Gaussians fitted to those of training images, in place of the prior.")  # fmt: skip
+@click.option("--ex-post", metavar="K|flow",
+              help="Codes from K Gaussians, or a flow, fitted to those of training images, not the prior.")  # fmt: skip
 def sample(
-    run: Path, n: int, seed: int, out: Path | None, columns: int, temperature: float, components: int | None,
+    run: Path, n: int, seed: int, out: Path | None, columns: int, temperature: float, ex_post: str | None,
     **wanted: Any,
 ) -> None:  # fmt: skip
     """Draw samples from a finished run. Sample i depends on the seed and i alone."""
     from benchmarks.finished import Finished
     from benchmarks.pictures import generate
 
+    density = _density(ex_post)
     finished = Finished(run, wanted.pop("device"))
     y = finished.condition(n, seed, **_asked(wanted))
     model = finished.model
-    if components is not None:
+    if density is not None:
         from benchmarks.evaluation.ex_post import fitted, vectors
 
         vectors(model)  # before any data are loaded
-        model = fitted(model, finished.train(), components)
+        model = fitted(model, finished.train(), density)
     images = generate(model, n, seed, finished.device, y=y, temperature=temperature)
     _write(images, out or run / "pictures" / "samples.png", columns)
 
@@ -124,6 +125,20 @@ def interpolate(run: Path, n: int, seed: int, out: Path | None, columns: int, wa
     ya, yb = (None, None) if y is None else (y[:pairs], y[pairs : 2 * pairs])
     images = walk(finished.model, x[:pairs], x[pairs : 2 * pairs], ya, yb, steps=columns, way=way)
     _write(images, out or run / "pictures" / "interpolations.png", columns)
+
+
+def _density(text: str | None) -> Any:
+    """The settings of the density of codes that ``--ex-post`` names, or None; `UsageError` where it names none."""
+    if text is None:
+        return None
+    from zoo.distributions.code_density import CodeDensitySettings
+    from zoo.distributions.code_flow import CodeFlowSettings
+
+    if text == "flow":
+        return CodeFlowSettings()
+    if text.isdecimal() and len(text) < 10 and int(text):
+        return CodeDensitySettings(components=int(text))
+    raise UsageError(f"--ex-post is a number of Gaussians from 1, or flow, not '{text}'.")
 
 
 def _asked(wanted: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import ALL, COSTS, EX_POST, begins_with, explains
+from benchmarks.catalogue import ALL, COSTS, EX_POST, EX_POST_FLOW, begins_with, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, superscript
@@ -382,10 +382,12 @@ def _reason(record: Record, metric: str) -> str | None:
     """Why a record says that it lacks a metric: its own reason before that of its family."""
     if metric in record.skipped:
         return record.skipped[metric]
-    if metric.endswith(EX_POST):
+    for density in (EX_POST, EX_POST_FLOW):
+        if not metric.endswith(density):
+            continue
         # What has the distance in some features and no density for it has none for others either.
         for name, reason in record.skipped.items():
-            if name.endswith(EX_POST) and name.removesuffix(EX_POST) in record.metrics:
+            if name.endswith(density) and name.removesuffix(density) in record.metrics:
                 return reason
     for name in sorted(record.skipped, key=lambda name: not begins_with(metric, name)):
         if explains(name, metric):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, evaluated, matrix, per_example, record
-from benchmarks.catalogue import DISTANCES, EX_POST
+from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW
 from benchmarks.evaluate import PICTURES, evaluate
 from benchmarks.evaluated import Evaluated
 from benchmarks.evaluation.representation import once
@@ -108,7 +108,7 @@ def _subject(asked: Asked, device: str) -> _Subject:
     config = measured_otherwise(described.config, asked.split, _data(asked, described), asked.settings)
     images, own = _images(asked, described, config)
     if not own:
-        evaluate = config.evaluate.model_copy(update={"anomaly": (), "ex_post": 0})
+        evaluate = config.evaluate.model_copy(update={"anomaly": (), "ex_post": 0, "ex_post_flow": 0})
         config = config.model_copy(update={"evaluate": evaluate})
     split = config.evaluate.split
     run = finished_run(asked.folder, config, _measurable(images, split), choose(device, "float32"))
@@ -245,7 +245,8 @@ def _evaluated(subject: _Subject, found: Any, how: dict[str, Any]) -> Evaluated:
     if not own:
         of, bits = {"data": config.data.name, "data_sha256": subject.images.sha256[:12]}, subject.told["bits_seed"]
         of |= {} if bits is None else {"bits_seed": bits}
-    left_out = {} if own else dict.fromkeys(("auroc", *(name + EX_POST for name in DISTANCES)), OTHER)
+    densities = [name + density for name in DISTANCES for density in (EX_POST, EX_POST_FLOW)]
+    left_out = {} if own else dict.fromkeys(("auroc", *densities), OTHER)
     as_trained = subject.described.config.model_dump(mode="json")
     content = subject.told | matrix.described(replace(run, images=subject.images)) | how
     content |= {
