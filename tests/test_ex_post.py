@@ -104,10 +104,17 @@ def test_a_flow_has_metrics_of_its_own_beside_those_of_the_mixture(tmp_path: Pat
         density.fit(made.model.represent(bits))
         with noise.keyed(5, torch.arange(32)):
             means = made.model.likelihood.mean(made.model.decode(density.sample(32)))
+        ((_, unseen, _),) = batches_of(made, made.images["test"]).sequential()
+        codes = made.model.represent(unseen)
+        plain = torch.distributions.Normal(0.0, 1.0).log_prob(codes).sum(1).mean()
+        good = density.log_prob(codes).mean()
     features = make_extractor("digits", CPU)
     real = features(load_grey(made.config)["test"].pixels)
     expected = frechet_estimate(features((255 * means).round().to(torch.uint8)), real)
     assert both[FLOW]["value"] == pytest.approx(expected.value, rel=1e-3)
+    said = f"; mean log-density of test codes {good:.2f} nats, under the standard normal {plain:.2f}"
+    assert both[FLOW]["note"].endswith(said) and not both[NAME]["note"].endswith(said)
+    assert both[NAME]["note"].endswith(f" nats, under the standard normal {plain:.2f}")
 
 
 @pytest.mark.parametrize(

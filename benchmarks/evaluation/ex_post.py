@@ -27,6 +27,7 @@ from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.distributions.code_density import CodeDensity, CodeDensitySettings
 from zoo.distributions.code_flow import CodeFlow, CodeFlowSettings
+from zoo.distributions.gaussians import log_normal
 from zoo.errors import UsageError
 from zoo.models.base import VAE
 from zoo.runs import Run
@@ -57,6 +58,7 @@ def ex_post(run: Run, parts: Path | None = None, made: Maker | None = None) -> t
             return {}, skipped | {name + ending: str(reason) for ending in densities for name in left.values()}
         batches = batches_of(run, once(run.images["train"]), run.images.binarise == "dynamic")
         latents, codes = training_codes(run.model, batches)
+        seen = _codes(latents, batches_of(run, run.images[config.split]))
     except UsageError as error:  # of no extractor: nothing else is missing
         return {}, _none(str(error), densities, (*left.values(), *others))
     from benchmarks.metrics.quality import frechet_distance
@@ -73,9 +75,11 @@ def ex_post(run: Run, parts: Path | None = None, made: Maker | None = None) -> t
         fake = generate(samples, min(config.quality_samples, len(real)), config.seed, run.compute.device)
         what = _stated(settings) | {"codes": len(codes), "code": "posterior centre"}
         key = f"{run.images.name}-{config.split}"
+        said = _how_good(density, seen, config.split)
         for extractor, name in left.items():
             found = frechet_distance(fake, real, made(extractor), key, config.split, parts)
             found["identity"] |= what
+            found["note"] = "; ".join(filter(None, (found["note"], said)))
             metrics[name + ending] = found
     return metrics, skipped
 
@@ -95,6 +99,15 @@ def _stated(settings: Settings) -> dict[str, Any]:
     if isinstance(settings, CodeFlowSettings):
         return {"density": "masked autoregressive flow", "flows": settings.flows}
     return {"components": settings.components}
+
+
+@torch.no_grad()
+def _how_good(density: Density, codes: Tensor, split: str) -> str:
+    # In the units of this model's codes: no metric of its own, for no two models could share its column.
+    codes = codes.to(next(density.buffers()).device)
+    normal = log_normal(codes, torch.zeros_like(codes), torch.zeros_like(codes)).sum(1)
+    found, plain = (values.double().mean().item() for values in (density.log_prob(codes), normal))
+    return f"mean log-density of {split} codes {found:.2f} nats, under the standard normal {plain:.2f}"
 
 
 def _none(reason: str, densities: Iterable[str], names: Iterable[str]) -> dict[str, str]:
@@ -131,7 +144,7 @@ def training_codes(model: VAE, batches: Batches) -> tuple[Latents, Tensor]:
         UsageError: the codes are no such vectors, too few, too wide, or not finite.
     """
     latents = vectors(model)
-    codes = torch.cat([latents.codes(x, None).float().cpu() for _, x, _ in stoppable(batches.sequential())])
+    codes = _codes(latents, batches)
     n, dimensions = codes.shape
     if n < 2:
         raise UsageError(f"needs at least 2 training images, and there are {n}.")
@@ -140,6 +153,11 @@ def training_codes(model: VAE, batches: Batches) -> tuple[Latents, Tensor]:
     if not codes.isfinite().all():
         raise UsageError("codes of training images are not finite.")
     return latents, codes
+
+
+@torch.no_grad()
+def _codes(latents: Latents, batches: Batches) -> Tensor:
+    return torch.cat([latents.codes(x, None).float().cpu() for _, x, _ in stoppable(batches.sequential())])
 
 
 def fitted_to(codes: Tensor, settings: Settings) -> Density:
