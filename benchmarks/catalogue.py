@@ -135,8 +135,8 @@ def distance_of(extractor: str) -> str:
 
 
 def listed(name: str) -> Listed | None:
-    """The line of a recorded metric, if it is in the catalogue."""
-    return next((metric for metric in METRICS if metric.matches(name)), None)
+    """The line of a recorded metric, if it is in the catalogue: the one that says most of its name."""
+    return max((one for one in METRICS if one.matches(name)), key=lambda one: len(one.name), default=None)
 
 
 def taken(name: str) -> bool:

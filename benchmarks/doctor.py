@@ -56,7 +56,8 @@ def _assets() -> dict[str, str]:
     found = {"cache": str(cache_dir())}
     for name, asset in (ASSETS | WEIGHTS).items():
         missing = problem(asset, cache_dir() / asset.name)
-        found[name] = f"not here ({missing}); `zoo fetch {name}` gets it" if missing else "here, bytes verified"
+        # How to mend it comes first: a narrow screen cuts the end.
+        found[name] = f"`zoo fetch {name}` gets it: {missing}" if missing else "here, bytes verified"
     return found
 
 

@@ -61,12 +61,20 @@ def test_show_knows_every_name(zoo) -> None:
             code, out, _ = zoo("show", row["name"], "--json")
             assert code == 0 and json.loads(out)["name"] == row["name"]
     assert zoo("show", "beta-vae")[1] == zoo("show", "beta_vae")[1]
+    for recorded, name in (
+        ("nll_iwae_64", "nll_iwae_K"), ("nll_iwae_64_all", "nll_iwae_K_all"),
+        ("auroc_fashion-mnist", "auroc_OUTLIERS"), ("auroc_nll_fashion_mnist", "auroc_nll_OUTLIERS"),
+    ):  # fmt: skip
+        assert json.loads(zoo("show", recorded, "--json")[1])["name"] == name
 
 
 def test_show_says_what_a_variant_s_settings_do(zoo, monkeypatch: pytest.MonkeyPatch) -> None:
     told = json.loads(zoo("show", "beta_vae", "--json")[1])["what_settings_do"]
     field = BetaVAE.Settings.model_fields["beta"]
     assert told["beta"].startswith(field.description) and "default 4.0" in told["beta"]
+    told = json.loads(zoo("show", "vq_vae", "--json")[1])["what_settings_do"]
+    assert told["channels"].endswith("(default [16, 32])")
+    assert told["quantiser"].startswith("has settings of its own, as --set quantiser.name=vq: name, codes, ")
     broken = VariantEntry(target="zoo.nowhere:Mine", title="Mine", origin="somebody's 1.0")
     found = registry().model_copy(update={"variants": {"mine": broken}})
     monkeypatch.setattr("zoo.registry.registry", lambda: found)
@@ -448,7 +456,9 @@ def test_the_doctor_looks_for_all_that_can_be_fetched(zoo, monkeypatch: pytest.M
     found = json.loads(zoo("doctor", "--json")[1])["assets"]
     assert found.pop("cache") == str(tmp_path)
     assert found.keys() == {"mnist", "fashion_mnist", "cifar10", "inception", "efficientnet_lite0"}
-    assert all(f"`zoo fetch {name}` gets it" in said for name, said in found.items())
+    assert all(said.startswith(f"`zoo fetch {name}` gets it: ") for name, said in found.items())
+    lines = {line.split()[1]: line for line in zoo("doctor")[1].splitlines() if line.startswith("assets ")}
+    assert all(f"`zoo fetch {name}` gets it" in lines[name] for name in found), "whatever is cut"
 
 
 def test_weights_are_listed_once_for_whoever_fetches_or_looks_for_them(

@@ -99,7 +99,7 @@ def _without_constant(headers: list[str], rows: list[list[Any]]) -> tuple[list[s
 
 
 def _described(name: str) -> dict[str, Any]:
-    from benchmarks.catalogue import METRICS
+    from benchmarks.catalogue import METRICS, listed
     from benchmarks.suite import suites
     from zoo.registry import registry
 
@@ -110,6 +110,8 @@ def _described(name: str) -> dict[str, Any]:
             named.setdefault(fold(key), []).append(described)
     for metric in METRICS:
         named.setdefault(fold(metric.name), []).append({"kind": "metric"} | metric.__dict__)
+    if fold(name) not in named and (metric := listed(fold(name))):  # as a record calls it, with its K or its outliers
+        named[fold(name)] = [{"kind": "metric"} | metric.__dict__]
     if fold(name) not in named:
         raise unknown("variant, data set, suite or metric", name, [key for key in named], "zoo list")
     found = [
@@ -120,8 +122,11 @@ def _described(name: str) -> dict[str, Any]:
 
 
 def _what_settings_do(variant: str) -> dict[str, str] | str:
-    """What each of a variant's settings does, where its class says so, and what it is unless told (those that variants
-    have in common are on a page of their own); or why the class cannot be asked."""
+    """What each of a variant's settings does, where its class says so, and what it is unless told; of a part with
+    settings of its own which these are (what they do is on a page of their own); or why the class cannot be asked."""
+    from pydantic import BaseModel
+
+    from benchmarks.report.settings import spelled
     from zoo.models import settings_of
     from zoo.registry import registry
 
@@ -133,5 +138,13 @@ def _what_settings_do(variant: str) -> dict[str, str] | str:
         return f"its class cannot be asked: {error}"
     except (Exception, SystemExit) as error:
         return f"its class cannot be asked ({type(error).__name__}, {one_line(error)[:LONGEST]})"
-    told = {name: field.description for name, field in type(made).model_fields.items() if field.description}
-    return {name: f"{says} (default {getattr(made, name)})" for name, says in told.items()}
+    told = {}
+    for name, field in type(made).model_fields.items():
+        value = getattr(made, name)
+        if isinstance(value, BaseModel):
+            fields = type(value).model_fields
+            one = f"--set {name}.{(first := next(iter(fields)))}={spelled(getattr(value, first))}"
+            told[name] = f"has settings of its own, as {one}: {', '.join(fields)}"
+        elif field.description:
+            told[name] = f"{field.description} (default {spelled(value) if isinstance(value, tuple) else value})"
+    return told
