@@ -272,6 +272,21 @@ def test_the_gain_is_that_over_as_many_runs_one_after_the_other_once_they_are_wa
     assert gained == pytest.approx(4 * 3.0 / 5.0)
 
 
+@pytest.mark.parametrize("length", [1, 2, 2 * WARM_UP, 2 * WARM_UP + 2, 2 * WARM_UP + 4])
+def test_the_gain_in_a_short_epoch_is_that_of_the_steps_it_has(length: int) -> None:
+    now, taken = [0.0], []
+
+    def walk(seconds: float) -> Iterator[None]:
+        for _ in range(length):
+            now[0] += seconds
+            taken.append(seconds)
+            yield
+
+    alone = SimpleNamespace(steps_of=lambda epoch: walk(2.0), steps_per_epoch=length)
+    gained = together._gain(4, Compute(torch.device("cpu")), lambda: now[0], alone, walk(5.0), steps=20)
+    assert gained == pytest.approx(4 * 2.0 / 5.0) and taken.count(2.0) == taken.count(5.0) == length
+
+
 class OwnNoise(Trainer):
     """A CPU's run with a random generator of its own, as every run on a GPU has."""
 

@@ -144,9 +144,10 @@ def _gain(
     one = alone.steps_of(0)
     # The first steps warm up, and capture.
     warm = min(2 * WARM_UP, alone.steps_per_epoch - 1)
-    burst = max(1, min(steps, alone.steps_per_epoch - warm) // BURSTS)
+    left = alone.steps_per_epoch - warm
+    bursts, burst = min(BURSTS, left), max(1, min(steps, left) // BURSTS)
     took: tuple[list[float], list[float]] = ([], [])
-    for number in range(1 + BURSTS):
+    for number in range(1 + bursts):
         for times, walker in zip(took, (one, many), strict=True):
             seconds = _timed(compute, clock, walker, burst if number else warm)
             if number:
