@@ -464,6 +464,28 @@ def test_codes_wider_than_fifty_are_shown_to_tsne_by_their_principal_components(
     assert np.array_equal(shown[1], wide[:, :50].astype(np.float32))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sign_of_an_axis_is_that_of_its_largest_entry(seed: int) -> None:
+    z = np.random.default_rng(seed).normal(size=(60, 7)) * np.arange(1, 8)
+    points, _ = pca(z)
+    axes = (z - z.mean(0)).T @ points
+    assert (axes[np.abs(axes).argmax(0), [0, 1]] > 0).all()
+
+
+def test_tsne_begins_close_together_at_the_principal_components_and_has_its_seed(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[TSNE] = []
+    monkeypatch.setattr(TSNE, "fit_transform", lambda self, codes: made.append(self))
+    z = np.random.default_rng(0).normal(size=(200, 5)) * np.arange(1, 6)
+    for rows in (200, 10):
+        tsne(z[:rows], 7)
+    for model, rows, perplexity in zip(made, (200, 10), (30, 3), strict=True):
+        assert (model.random_state, model.perplexity) == (7, perplexity)
+        points, _ = pca(z[:rows])
+        assert model.init == pytest.approx(points * 1e-4 / points[:, 0].std(), rel=1e-5, abs=1e-12)
+
+
 @pytest.mark.parametrize("project", [pca, tsne])
 def test_codes_without_a_plane(project) -> None:
     with pytest.raises(Undefined, match="constant"):
