@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def add_variant(name: str, like: str = "vae", path: Path | None = None) -> list[
             "this vae-zoo is installed, not a checkout: `zoo new NAME --plugin FOLDER` writes a package of your own."
         )
     model = path.parent / "zoo" / "models" / f"{name}.py"
-    if model.exists():
+    if os.path.lexists(model):
         raise UsageError(f"{model} is there already; choose another name.")
     text = path.read_text(encoding="utf-8")
     source, parent = _source(name, like)
@@ -119,7 +120,7 @@ def add_plugin(name: str, folder: Path, like: str = "vae") -> list[Path]:
             dist=name.replace("_", "-"), title=title_of(name), variant=name, name=class_of(name)
         ),
     }
-    there = [path for path in wanted if path.exists()]
+    there = [path for path in wanted if os.path.lexists(path)]
     if there:
         raise UsageError(f"{there[0]} is there already; choose another folder.")
     for path, content in wanted.items():

@@ -107,6 +107,11 @@ def test_a_plugin_is_a_package_with_an_entry_point(zoo, tmp_path: Path) -> None:
     assert 'my_vae = "my_vae:MyVAE"' in (tmp_path / "mine" / "pyproject.toml").read_text()
     code, _, err = zoo("new", "my_vae", "--plugin", "mine")
     assert code == 2 and "is there already; choose another folder." in err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "my_vae.py").symlink_to(tmp_path / "nothing")  # a link to what is not there is there too
+    code, _, err = zoo("new", "my_vae", "--plugin", "other")
+    assert code == 2 and "my_vae.py is there already; choose another folder." in err
+    assert not (tmp_path / "nothing").exists() and (tmp_path / "other" / "my_vae.py").is_symlink()
 
 
 @pytest.mark.parametrize("folder", ["mine", "my own", "it's"])

@@ -537,7 +537,8 @@ def test_what_is_chosen_of_a_sorted_split_has_every_class() -> None:
 # ---- classifiers -----------------------------------------------------------------------------------------------------
 
 
-def test_real_images_in_place_of_samples_teach_what_real_images_teach() -> None:
+def test_real_images_in_place_of_samples_teach_what_real_images_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the device's generator is left alone"))
     images = load_synthetic(n_train=500)
     train, test, state = images["train"], images["test"], torch.get_rng_state()
     right = classification.learnt(train.pixels, train.labels, test, seed=0, steps=60)

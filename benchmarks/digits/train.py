@@ -40,7 +40,7 @@ def train(
     Batches of `BATCH`, or of all images where they are fewer; ``steps`` of them instead of whole ``epochs``, if given.
     """
     size = min(BATCH, len(pixels))
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # not that of a device as well, which nothing here draws from
     model = DigitClassifier()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     steps = len(pixels) // size * epochs if steps is None else steps
