@@ -376,6 +376,14 @@ def test_codes_are_looked_at_where_something_is_known_of_the_images_or_it_is_ask
         }[latent]  # fmt: skip
 
 
+def test_pictures_that_training_sees_several_times_are_there_once_where_some_hide_their_class() -> None:
+    pixels = torch.tensor([5, 7, 5, 9, 7, 5], dtype=torch.uint8).view(-1, 1, 1, 1)
+    whole = Images(pixels, torch.tensor([0, 1, 0, 1, 1, 0]))
+    assert representation.once(whole) is whole and representation.once(Images(pixels)).labels is None
+    found = representation.once(Images(pixels, torch.tensor([0, 1, 0, -1, 1, 0])))
+    assert found.pixels.flatten().tolist() == [5, 7, 9] and found.labels.tolist() == [0, 1, -1]
+
+
 def test_indices_are_drawn_by_the_seed_once_each_and_in_order() -> None:
     some = chosen(1000, 50, 1)
     assert len(some) == 50 and (some.diff() > 0).all() and 0 <= some.min() < 100 and 900 <= some.max() < 1000
