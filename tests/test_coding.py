@@ -602,9 +602,14 @@ def small_file(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"n": 0}, {"lanes": 0}, {"lanes": MOST_LANES + 1}, {"bucket_bits": 0}, {"bucket_bits": 21}], ids=str
-)
-def test_a_head_of_what_no_file_has_is_refused(changes: dict[str, int]) -> None:
+    "changes",
+    [
+        {"n": 0}, {"lanes": 0}, {"lanes": MOST_LANES + 1}, {"bucket_bits": 0}, {"bucket_bits": 21},
+        {"n": 12.5}, {"n": True}, {"shape": (1, 2, 2.0)}, {"threads": "1"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_head_of_what_no_file_has_is_refused(changes: dict[str, Any]) -> None:
     message, header = from_bytes(small_file(), "a.zoo")
     assert (message.n, header.shape, [len(each) for each in message.words]) == (2, (1, 2, 2), [3, 0])
     with pytest.raises(UsageError, match="a.zoo is damaged: its head cannot be read"):

@@ -77,7 +77,9 @@ def _header(content: bytes, name: str) -> tuple[Header, int]:
         told: dict[str, Any] = json.loads(zlib.decompress(content[begins:ends]))
         told["shape"] = tuple(told["shape"])
         header = Header(**told)
-        known = header.n >= 1 and 1 <= header.lanes <= MOST_LANES and 1 <= header.bucket_bits <= 20
+        numbers = (header.n, *header.shape, header.bucket_bits, header.lanes, header.threads)
+        known = all(type(number) is int for number in numbers)
+        known = known and header.n >= 1 and 1 <= header.lanes <= MOST_LANES and 1 <= header.bucket_bits <= 20
     except (zlib.error, ValueError, TypeError, KeyError, RecursionError):
         known = False
     if not known:
