@@ -452,6 +452,26 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
         assert re.search(rf"{re.escape(begins)}( nats an image)? to `{name}`", said), name
 
 
+def test_what_a_page_says_of_densities_of_codes_is_what_the_evaluations_say() -> None:
+    text, folder = (DOCS / "metrics.md").read_text(), ROOT / "leaderboard" / "evaluations" / "densities"
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+ ± [^|]+; .+) \|$", text, re.M))
+    assert sorted(rows) == sorted(path.stem for path in folder.glob("*.json") if not path.stem.endswith("-one"))
+    for name, shown in rows.items():
+        of_both, of_one = (evaluated.read(folder / f"{name}{which}.json") for which in ("", "-one"))
+        weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
+        for found in (of_both, of_one):
+            assert (found.run.weights_sha256, found.own, found.split) == (weights, True, "test")
+            assert found.command.replace(name, "vae") in text
+        both, one = of_both.metrics, of_one.metrics
+        assert one["fd_digits_ex_post"].identity["components"] == 1
+        assert both["fd_digits_ex_post"].identity["components"] == 10
+        measured = [one["fd_digits_ex_post"], both["fd_digits_ex_post"], both["fd_digits_ex_post_flow"]]
+        nats = [re.findall(r"-?\d+\.\d\d", found.note) for found in measured]
+        assert len({under_normal for _, under_normal in nats}) == 1
+        cells = zip([both["fd_digits"], *measured], [nats[0][1], *(own for own, _ in nats)], strict=True)
+        assert shown.split(" | ") == [f"{plus_minus(each.value, each.stderr)}; {log}" for each, log in cells], name
+
+
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
     values = {"flow_vae": -1.0, "vae": -2.0, "beta_vae": -3.0}
     runs = [make(name, numbers={"elbo": (value, 0.1)}) for name, value in values.items()]
