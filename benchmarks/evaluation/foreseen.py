@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.catalogue import DISTANCES, EX_POST, METRICS, OF_VARIANTS
+from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW, METRICS, OF_VARIANTS
 from benchmarks.evaluation import anomaly, classification, coding, factors, quality, representation
 from zoo.config import EvaluateConfig
 from zoo.data.images import ImageSet
@@ -31,6 +31,7 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
     absent |= set() if hasattr(model, "quantiser") else {"codebook_perplexity", "codebook_use"}
     absent |= set() if config.loss_samples or bounded else {"iwae_loss_K"}
     absent |= set() if config.ex_post else {name + EX_POST for name in DISTANCES}
+    absent |= set() if config.ex_post_flow else {name + EX_POST_FLOW for name in DISTANCES}
     return found | {metric.name: f"needs {metric.needs}" for metric in METRICS if metric.name in absent}
 
 
