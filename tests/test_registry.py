@@ -17,7 +17,7 @@ from zoo.config import RunConfig, resolve
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
 from zoo.files import canonical_json, fingerprint
-from zoo.models import canonical
+from zoo.models import canonical, check_settings
 from zoo.plain_yaml import parse_yaml, read_yaml
 from zoo.registry import DatasetEntry, Registry, VariantEntry, registry
 from zoo.runs.images import _loaded
@@ -148,6 +148,7 @@ def test_later_layers_win_and_leave_the_others() -> None:
         ("vae", "latent=1", "latent=1.0"),
         ("beta_vae", "beta=4.0", "beta=4"),
         ("beta_vae", "beta=4.0", "beta='4'"),
+        ("beta_vae", "beta=0", "beta=-0.0"),
         ("vae", "encoder.hidden=[8,9]", "encoder.hidden=[8.0,9]"),
         ("vae", "likelihood.name=gaussian likelihood.sigma=2.0", "likelihood.name=gaussian likelihood.sigma=2"),
     ],
@@ -166,6 +167,25 @@ def test_a_number_of_a_model_is_the_same_however_it_is_written(variant: str, one
 def test_the_settings_of_an_entry_are_written_as_they_are_read(name: str) -> None:
     entry = registry().variants[name]
     assert canonical_json(canonical(name, entry.settings)) == canonical_json(entry.settings)
+
+
+def test_where_an_entry_writes_a_number_otherwise_all_who_give_it_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of a plugin's entry, whose runs have keys with 4 in them.
+    entry = registry().variants["beta_vae"].model_copy(update={"settings": {"latent": 32, "beta": 4}})
+    monkeypatch.setitem(registry().variants, "beta_vae", entry)
+    alone = canonical_json(resolve("beta_vae").model)
+    for settings in (["beta=4.0"], ["latent=32.0"]):
+        assert canonical_json(resolve("beta_vae", settings=settings).model) == alone
+        assert canonical_json(resolve("beta_vae", defaults=map(parse_setting, settings)).model) == alone
+
+
+@pytest.mark.parametrize("value", ["inf", ".inf", "nan", "1e400"])
+def test_a_setting_of_a_model_that_is_not_finite_is_refused_for_a_file_would_have_none_of_it(value: str) -> None:
+    made = resolve("vae", settings=["likelihood.name=student_t", f"likelihood.scale={value}"])
+    with pytest.raises(UsageError, match="likelihood.scale"):
+        check_settings("vae", made.model)
+    with pytest.raises(UsageError, match=r"setting 'beta': input should be a finite number \(got (inf|nan)\)"):
+        check_settings("beta_vae", resolve("beta_vae", settings=[f"beta={value}"]).model)
 
 
 @pytest.mark.parametrize("wrong", [{"latent": "many"}, {"latent": 4.5}, {"letent": 4.0}])

@@ -254,10 +254,10 @@ def resolve(
         rule = dataset.binarise if config.data.dequantise == "none" else "none"
         config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
     _check_bits(config.data, asked.get("data", {}))
-    if any("model" in layer for layer in (*layers, asked)):  # those of the entry are so already
+    if any("model" in layer for layer in (*layers, asked)):
         from zoo.models import canonical
 
-        config = config.model_copy(update={"model": canonical(name, config.model)})
+        config = config.model_copy(update={"model": canonical(name, config.model, entry.settings)})
     parts = {key: given for key, given in asked.get("model", {}).items() if isinstance(given, Mapping)}
     if parts:
         from zoo.models import check_used

@@ -16,13 +16,14 @@ ReadBy = Mapping[str, tuple[str, ...]]
 
 
 class Frozen(BaseModel):
-    """Fields that cannot be set later, and of which a misspelt one is refused."""
+    """Fields that cannot be set later, of which a misspelt one is refused, and a number that is not finite: in a file
+    of JSON it would be none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Config(Frozen):
-    model_config = ConfigDict(allow_inf_nan=False)
+    """Settings of a run, which are not those of its variant."""
 
 
 def validate(model: type[Config], tree: Mapping[str, Any], where: str = "") -> Any:

@@ -48,22 +48,27 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
     settings_of(entry, settings)
 
 
-def canonical(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def canonical(name: str, settings: Mapping[str, Any], entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``settings`` of the registered variant, each as its class reads it: 4.0 of an integer is 4, and 4 of a float 4.0,
-    so that what makes the same model has the same identity. What is wrong with them is left to `check_settings`."""
+    so that what makes the same model has the same identity. One that equals that of ``entry`` is written as there. What
+    is wrong with them is left to `check_settings`."""
     try:
         made = settings_of(registry().variant(name)[1], settings).model_dump(mode="json")
     except (Exception, SystemExit):
         return dict(settings)
-    return _as_read(settings, made)
+    return _as_read(settings, made, entry or {})
 
 
-def _as_read(given: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+def _as_read(given: Mapping[str, Any], made: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for key, value in given.items():
-        read = made.get(key, value)
-        both = isinstance(value, Mapping) and isinstance(read, Mapping)
-        found[key] = _as_read(value, read) if both else read
+        read, usual = made.get(key, value), entry.get(key)
+        if isinstance(value, Mapping) and isinstance(read, Mapping):
+            found[key] = _as_read(value, read, usual if isinstance(usual, Mapping) else {})
+        elif key in entry and usual == read:
+            found[key] = usual
+        else:
+            found[key] = read + 0.0 if isinstance(read, float) else read  # -0.0 is 0.0
     return found
 
 
