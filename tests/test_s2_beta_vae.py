@@ -16,8 +16,9 @@ from tests.test_partners import a_part_of_a_grid, of_classes
 from zoo import create_model, noise, runs
 from zoo.config import resolve
 from zoo.data.companions import joined, parted
-from zoo.data.images import DataSpec, Images
+from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.labelled import Labelled
+from zoo.data.mnist import partly_labelled
 from zoo.errors import UsageError
 from zoo.models.s2_beta_vae import S2BetaVAE, supervised_loss
 from zoo.runs.images import condition_of
@@ -163,6 +164,19 @@ def test_of_images_without_factors_the_class_is_the_one_factor_where_it_is_known
     torch.testing.assert_close(labelled.values[:, 0], images.labels[labelled.index] / 4)
     hidden = Images(images.pixels, labels=torch.where(images.labels == 2, -1, images.labels))
     assert sorted(Labelled(hidden, 100).index.tolist()) == [0, 3, 4, 6, 8]
+
+
+def test_an_image_that_shows_its_class_several_times_is_one_labelled_image() -> None:
+    plain = of_classes()
+    splits = dict.fromkeys(SPLITS, Images(plain.pixels, labels=torch.arange(9) % 3))
+    whole = ImageSet("nine", splits, DataSpec((1, 1, 1), "8-bit", classes=3))
+    train = partly_labelled(whole, labelled=3, share=0.5)["train"]
+    assert int((train.labels >= 0).sum()) == 9 and len(train) == 18
+    labelled = Labelled(train, 2)
+    assert len(train.pixels[labelled.index].unique(dim=0)) == len(labelled.index) == 2
+    everyone = Labelled(train, 100)
+    assert torch.equal(everyone.index[:2], labelled.index) and len(everyone.index) == 3
+    torch.testing.assert_close(everyone.values[:, 0], train.labels[everyone.index] / 3)
 
 
 def test_what_is_measured_is_never_told_a_class_or_a_factor() -> None:

@@ -18,7 +18,7 @@ class Labelled:
 
     Args:
         images: a training split.
-        most: how many show their factors; all of them, if there are fewer.
+        most: how many show their factors, each picture counted once; all of them, if there are fewer.
         seed: which ones; the first ones of the same order, however many they are.
 
     Raises:
@@ -36,7 +36,10 @@ class Labelled:
                 "`zoo list datasets` shows which have them."
             )
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        self.index = order[(values[order] >= 0).all(1)][:most]
+        known = order[(values[order] >= 0).all(1)]
+        if len(known) < len(images):  # those that show it may be there several times (`zoo.data.mnist.partly_labelled`)
+            known = _different(images.pixels, known)
+        self.index = known[:most]
         self.values = (values[self.index] / torch.tensor(sizes)).float()
 
     @property
@@ -61,3 +64,11 @@ class Labelled:
 
     def _place(self, numbers: Tensor) -> Tensor:
         return numbers[..., 0] % len(self.index)
+
+
+def _different(pixels: Tensor, index: Tensor) -> Tensor:
+    # The first place in ``index`` of each picture there.
+    first: dict[bytes, int] = {}
+    for place in index.tolist():
+        first.setdefault(pixels[place].contiguous().numpy().tobytes(), place)
+    return torch.tensor([*first.values()], dtype=torch.int64)
