@@ -104,7 +104,8 @@ def everything(support: str) -> tuple[Tensor, float]:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"sigma": -1.0}, {"sigma": "optimal"}, {"scale": 0.0}, {"components": 0}, {"sigmas": 1.0},
+    [{"sigma": -1.0}, {"sigma": "optimal"}, {"sigma": math.inf}, {"scale": 0.0}, {"scale": math.inf},
+     {"sharpness": math.inf}, {"components": 0}, {"sigmas": 1.0},
      {"sharpness": 0.0}, {"degrees": 1.0}, {"degrees": math.inf}, {"start": "mean"}, {"start": "data", "degrees": 2.0}]
 )
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:

@@ -218,3 +218,9 @@ def test_the_centroids_are_the_codes_of_pseudo_inputs_that_begin_at_images() -> 
 def test_a_flow_posterior_is_refused() -> None:
     with pytest.raises(UsageError, match="need posterior.name=diagonal"):
         create_model("riemannian_vae", data=SPEC, posterior={"name": "planar"})
+
+
+@pytest.mark.parametrize("wrong", ["floor", "temperature", "apart"])
+def test_a_number_that_is_not_finite_is_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match=f"setting '{wrong}': .*finite number"):
+        create_model("riemannian_vae", data=SPEC, **{wrong: math.inf})
