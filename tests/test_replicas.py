@@ -66,6 +66,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("svae", FULL),
         ("poincare_vae", FULL),
         ("hamiltonian_vae", FULL),
+        ("riemannian_vae", [*FULL, "centroids=20"]),
     ],
 )
 def test_each_replica_is_the_run_of_its_seed_alone(tmp_path: Path, variant: str, options: list[str]) -> None:
