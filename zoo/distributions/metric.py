@@ -53,8 +53,9 @@ class MetricAt:
 
     @functools.cached_property
     def factor(self) -> Tensor:
-        """C (B, D, D), triangular, with C C' the inverse of the metric."""
-        return torch.linalg.cholesky_ex(self.inverse).L  # unlike cholesky it waits for no device
+        """C (B, D, D), triangular, with C C' the inverse of the metric; not a number where that has none."""
+        factor, wrong = torch.linalg.cholesky_ex(self.inverse)  # unlike cholesky it waits for no device
+        return torch.where((wrong == 0)[:, None, None], factor, torch.nan)
 
     @functools.cached_property
     def log_volume(self) -> Tensor:
