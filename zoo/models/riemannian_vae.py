@@ -63,7 +63,8 @@ class RiemannianVAE(HamiltonianVAE):
         return CarriedAlong(self.start(x), functools.partial(self.carry, self.metric()), x)
 
     def metric(self) -> CodeMetric:
-        """The metric as it is now."""
+        """The metric as it is now. The encoder sees the pseudo-inputs as one batch: batch normalisation, as in a timm
+        backbone, mixes their statistics with the data's, by which the codes of an evaluation are made."""
         features = self.encoder(images_of(self.free_inputs, self.confined))
         matrices = squares(self.metric_head(features), self.settings.latent)
         centroids = full(self.posterior(self.head(features)).centre)
