@@ -297,7 +297,9 @@ def _what_differs(key: str, recipes: dict[str, Record]) -> str:
     if len(names) != 1:
         return key[:6]
     (name,), ours = names, settings[[*recipes].index(key)]
-    return f"{name.removeprefix('model.')}={ours.get(name)}"
+    value = ours.get(name)
+    value = int(value) if isinstance(value, float) and value.is_integer() else value  # a whole number, as it is given
+    return f"{name.removeprefix('model.')}={value}"
 
 
 def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
