@@ -30,7 +30,7 @@ STARTS = ("nll", "iwae_loss", "auroc")  # of names that end in a number or in a 
 DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
 ALL = "_all"  # of a bound of all images that was measured on the first ones, see `benchmarks.per_example.of_all`
 # Of a distance whose samples' codes come from a density fitted after training: a mixture of Gaussians, or a flow.
-EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
+DENSITIES = EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
 METRICS = (
     Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),

@@ -126,7 +126,7 @@ def _what_settings_do(variant: str) -> dict[str, str] | str:
     settings of its own which these are (what they do is on a page of their own); or why the class cannot be asked."""
     from pydantic import BaseModel
 
-    from benchmarks.report.settings import spelled
+    from benchmarks.report.notation import spelled
     from zoo.models import settings_of
     from zoo.registry import registry
 

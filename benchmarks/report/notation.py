@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from benchmarks.report.compare import Estimate
@@ -32,6 +33,17 @@ def number(value: float, digits: int = 4) -> str:
     if abs(value) < 10.0**-MAX_DECIMALS or abs(value) >= MAX_WHOLE:
         return f"{value:.1e}"
     return _fixed(value, digits - 1 - _magnitude(value, digits))
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written after ``--set name=``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(spelled(one) for one in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {spelled(one)}" for key, one in value.items()) + "}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def error(value: float) -> str:

@@ -15,7 +15,7 @@ from benchmarks.record import Record
 from benchmarks.report import notation, plane, settings
 from benchmarks.report.compare import Estimate
 from benchmarks.report.markdown import grid
-from benchmarks.report.notation import DAGGER, escape, link
+from benchmarks.report.notation import DAGGER, escape, link, spelled
 from benchmarks.report.published import MARK_LEGEND
 from benchmarks.report.tables import Column, Row, Table, tables
 from benchmarks.suite import suites
@@ -58,7 +58,7 @@ def variant(name: str, entry: VariantEntry, found: list[Table], shared: Mapping[
     parts += ["## Settings", f'Given as `--set NAME=VALUE` or `create_model("{name}", ...)`.']
     parts.append(settings.table(kind.Settings, entry.settings, links))
     if entry.train:
-        words = ", ".join(f"`train.{key}={settings.spelled(value)}`" for key, value in entry.train.items())
+        words = ", ".join(f"`train.{key}={spelled(value)}`" for key, value in entry.train.items())
         parts.append(f"Its recipe changes the training defaults: {words}.")
     parts += _published(entry)
     parts += _recipes(name)

@@ -18,8 +18,7 @@ from benchmarks.recipe import (
     of_recipe,
 )
 from benchmarks.record import Record
-from benchmarks.report.notation import code, escape, estimate, link, number
-from benchmarks.report.settings import spelled
+from benchmarks.report.notation import code, escape, estimate, link, number, spelled
 from benchmarks.report.tables import flat
 from zoo.config import NEUTRAL, decisive
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmarks.report.markdown import grid
+from benchmarks.report.notation import spelled
 from zoo.errors import one_line
 
 HEAD = ["setting", "default", "type", "what it does"]
@@ -75,17 +76,6 @@ def _differences(value: BaseModel | None) -> str:
 
 def _value(value: Any) -> str:
     return "none" if value is None else f"`{spelled(value)}`"
-
-
-def spelled(value: Any) -> str:
-    """A value as it is written after ``--set name=``."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(spelled(one) for one in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {spelled(one)}" for key, one in value.items()) + "}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _type(annotation: Any, field: FieldInfo | None = None) -> str:

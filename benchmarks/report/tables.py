@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.catalogue import ALL, COSTS, EX_POST, EX_POST_FLOW, begins_with, explains
+from benchmarks.catalogue import ALL, COSTS, DENSITIES, EX_POST, begins_with, explains
 from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
-from benchmarks.report.notation import count, number, shorten, superscript
+from benchmarks.report.notation import count, number, shorten, spelled, superscript
 from zoo.config import LATER, decisive
 from zoo.files import canonical_json
 
@@ -297,9 +297,7 @@ def _what_differs(key: str, recipes: dict[str, Record]) -> str:
     if len(names) != 1:
         return key[:6]
     (name,), ours = names, settings[[*recipes].index(key)]
-    value = ours.get(name)
-    value = int(value) if isinstance(value, float) and value.is_integer() else value  # a whole number, as it is given
-    return f"{name.removeprefix('model.')}={value}"
+    return f"{name.removeprefix('model.')}={spelled(ours.get(name))}"
 
 
 def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
@@ -384,7 +382,7 @@ def _reason(record: Record, metric: str) -> str | None:
     """Why a record says that it lacks a metric: its own reason before that of its family."""
     if metric in record.skipped:
         return record.skipped[metric]
-    for density in (EX_POST, EX_POST_FLOW):
+    for density in DENSITIES:
         if not metric.endswith(density):
             continue
         # What has the distance in some features and no density for it has none for others either.

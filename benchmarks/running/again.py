@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, evaluated, matrix, per_example, record
-from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW
+from benchmarks.catalogue import DENSITIES, DISTANCES
 from benchmarks.evaluate import PICTURES, evaluate
 from benchmarks.evaluated import Evaluated
 from benchmarks.evaluation.representation import once
@@ -245,7 +245,7 @@ def _evaluated(subject: _Subject, found: Any, how: dict[str, Any]) -> Evaluated:
     if not own:
         of, bits = {"data": config.data.name, "data_sha256": subject.images.sha256[:12]}, subject.told["bits_seed"]
         of |= {} if bits is None else {"bits_seed": bits}
-    densities = [name + density for name in DISTANCES for density in (EX_POST, EX_POST_FLOW)]
+    densities = [name + density for name in DISTANCES for density in DENSITIES]
     left_out = {} if own else dict.fromkeys(("auroc", *densities), OTHER)
     as_trained = subject.described.config.model_dump(mode="json")
     content = subject.told | matrix.described(replace(run, images=subject.images)) | how
