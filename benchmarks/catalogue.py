@@ -22,7 +22,7 @@ class Listed:
 
     def matches(self, name: str) -> bool:
         """Whether a recorded metric is this one."""
-        pattern = re.escape(self.name).replace("OUTLIERS", ".+").replace("_K", r"_\d+")
+        pattern = re.sub("OUTLIERS|GRID", ".+", re.escape(self.name)).replace("_K", r"_\d+")
         return re.fullmatch(pattern, name) is not None
 
 
@@ -58,7 +58,9 @@ METRICS = (
     Listed("cas_few", "", None, "--set evaluate.cas=N, a class", "the same of one that saw a few real images"),
     Listed("cas_augmented", "", "higher", "--set evaluate.cas=N, a class", "the same with samples beside those few"),
     Listed("codebook_perplexity", "", None, "a codebook", "exp of the entropy of code use over the split"),
+    Listed("codebook_perplexity_GRID", "", None, "grids of codes", "the same of one of several grids"),
     Listed("codebook_use", "", "higher", "a codebook", "share of codes that the split uses"),
+    Listed("codebook_use_GRID", "", "higher", "grids of codes", "the same of one of several grids"),
     Listed("choice_entropy", "nats", None, "categorical variables", "entropy of a variable's choice over all images"),
     Listed("choice_information", "nats", None, "categorical variables", "what a variable's choice says of the image"),
     Listed("fd_digits", "", "lower", "1x28x28 images", "Frechet distance in the features of our digit classifier"),

@@ -26,6 +26,7 @@ from benchmarks.pictures import CHANNELS, generate, originals, to_bytes
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
+from zoo.models.quantised import QuantisedVAE, named
 from zoo.runs import Run
 from zoo.stopping import stopping_when
 
@@ -166,13 +167,14 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         out.metrics["active_units"] = entry(active, None, identity)
     else:
         out.skipped["active_units"] = f"needs at least 2 images, and the {config.split} split has {n}"
-    if hasattr(run.model, "quantiser"):
-        used, share = likelihood.codebook(run.model, batches)
-        identity = {"split": config.split, "codes": run.model.quantiser.codes}
-        if depth := getattr(run.model.quantiser, "depth", None):
-            identity["depth"] = depth
-        out.metrics["codebook_perplexity"] = entry(Estimate(used, None, n), None, identity)
-        out.metrics["codebook_use"] = entry(Estimate(share, None, n), "higher", identity)
+    if isinstance(run.model, QuantisedVAE):
+        found = likelihood.codebooks(run.model, batches)
+        for name, quantiser, (used, share) in zip(run.model.grids, run.model.quantisers, found):
+            identity = {"split": config.split, "codes": quantiser.codes}
+            if quantiser.depth:
+                identity["depth"] = quantiser.depth
+            out.metrics[named("codebook_perplexity", name)] = entry(Estimate(used, None, n), None, identity)
+            out.metrics[named("codebook_use", name)] = entry(Estimate(share, None, n), "higher", identity)
     if found := choices(run.model, batches):
         used, classes = found
         identity = {"split": config.split, "variables": used.entropy.shape[1], "classes": classes}

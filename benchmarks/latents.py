@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -19,10 +20,10 @@ from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
 from zoo.models.joint_vae import JointVAE
 from zoo.models.m2 import M2
+from zoo.models.quantised import QuantisedVAE
 from zoo.models.rae import RAE
 from zoo.models.svae import SphericalVAE, on_sphere
 from zoo.models.vae import VanillaVAE
-from zoo.models.vq_vae import VQVAE
 from zoo.priors import Prior
 
 Way = Literal["linear", "spherical"]
@@ -163,17 +164,20 @@ class Discrete(Latents):
         )
 
 
-class GridOfCodes(Discrete):
-    """A codebook: vectors as the encoder gives them, each step quantised."""
+class GridsOfCodes(Discrete):
+    """Codebooks: vectors as the encoder gives them, each step quantised."""
 
-    model: VQVAE
+    model: QuantisedVAE
 
     def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
-        return self.model.encode(x).flatten(1)
+        return torch.cat([z.flatten(1) for z, _ in self.model.quantise(x)], 1)
 
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
-        grid = codes.view(len(codes), -1, *self.model.grid)
-        return self.model.likelihood.mean(self.model.decode(self.model.quantiser(grid).vectors))
+        shapes = [(quantiser.size, *prior.grid) for quantiser, prior in zip(self.model.quantisers, self.model.priors)]
+        parts = codes.split([math.prod(shape) for shape in shapes], 1)
+        grids = [part.view(len(codes), *shape) for part, shape in zip(parts, shapes)]
+        vectors = [quantiser(grid).vectors for quantiser, grid in zip(self.model.quantisers, grids)]
+        return self.model.likelihood.mean(self.model.decode(*vectors))
 
 
 class Classes(Discrete):
@@ -236,7 +240,7 @@ def latents_of(model: VAE) -> Latents:
         )
     kinds = {
         JointVAE: LatentsAndChoices, VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer,
-        M2: LatentsAndClass, VQVAE: GridOfCodes, CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
+        M2: LatentsAndClass, QuantisedVAE: GridsOfCodes, CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):

@@ -39,7 +39,8 @@ NAME, CPU = "fd_digits" + EX_POST, torch.device("cpu")
 FLOW = "fd_digits" + EX_POST_FLOW
 WITHOUT = {
     "cvae": "without its condition", "quadrant_cvae": "alone is no picture", "m2": "without its class",
-    "vq_vae": "discrete", "categorical_vae": "discrete", "nvae_lite": f"{WIDEST} is the most",
+    "vq_vae": "discrete", "vq_vae_2": "discrete", "categorical_vae": "discrete",
+    "nvae_lite": f"{WIDEST} is the most",
 }  # fmt: skip
 
 

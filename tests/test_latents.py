@@ -16,7 +16,7 @@ from zoo.data.images import DataSpec, Images
 from zoo.distributions.gaussians import kl_diagonal
 from zoo.errors import UsageError
 
-NO_SCALE = {"vq_vae", "categorical_vae"}
+NO_SCALE = {"vq_vae", "vq_vae_2", "categorical_vae"}
 COMPLETES = {"quadrant_cvae"}
 
 

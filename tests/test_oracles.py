@@ -15,14 +15,16 @@ from torch import Tensor
 
 from benchmarks.check.subject import subject
 from benchmarks.metrics import likelihood
-from benchmarks.metrics.likelihood import bound, codebook, codes, importance_weighted, measured
+from benchmarks.metrics.likelihood import bound, codebooks, codes, importance_weighted, measured
 from zoo import create_model, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import Images
 from zoo.data.synthetic import load_ppca, load_synthetic, ppca_log_prob, ppca_ml_optimum
 from zoo.models.energy_vae import EnergyVAE
+from zoo.models.quantised import Grid
 from zoo.models.vae import VanillaVAE
+from zoo.quantisers import Quantised
 from zoo.runs import train_run
 from zoo.training.precision import choose
 
@@ -265,8 +267,13 @@ def test_the_use_of_a_codebook_is_counted_over_the_whole_split() -> None:
     model, images = subject("vq_vae").known(), load_synthetic(64, 64, 8).prepare("threshold")["train"]
     # One image has code 1 once, and everything else is code 0.
     first = (images.pixels[:1] > 127).float()
-    model.codes = lambda x: torch.stack([(x == first).flatten(1).all(1), x.new_zeros(len(x)).bool()], 1).long()
-    perplexity, use = codebook(model, Batches(images, batch_size=64), batch_size=7)
+
+    def quantise(x: Tensor) -> list[Grid]:
+        codes = torch.stack([(x == first).flatten(1).all(1), x.new_zeros(len(x)).bool()], 1).long()
+        return [Grid(x, Quantised(x, codes, x.new_zeros(len(x))))]
+
+    model.quantise = quantise
+    ((perplexity, use),) = codebooks(model, Batches(images, batch_size=64), batch_size=7)
     share = 1 / 128
     assert perplexity == pytest.approx(share**-share * (1 - share) ** -(1 - share), rel=1e-5)
     assert use == pytest.approx(2 / model.quantiser.codes)
@@ -283,7 +290,7 @@ def test_nothing_measured_of_a_split_depends_on_the_batch(name: str) -> None:
         numbers = {"codes": codes(model, split, size)} | measured(model, split, 3, size)
         terms = bound(model, split, 3, size)
         numbers |= {"distortion": terms.distortion, "rate": terms.rate}
-        return numbers | ({"codebook": torch.tensor(codebook(model, split, size))} if name == "vq_vae" else {})
+        return numbers | ({"codebook": torch.tensor(codebooks(model, split, size))[0]} if name == "vq_vae" else {})
 
     whole, parts = found(64), found(7)
     assert whole.keys() == parts.keys() and set(model.measures) <= whole.keys()

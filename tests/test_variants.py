@@ -325,6 +325,7 @@ WARMED_UP = {
     "rae": "nothing: it has no rate",
     "two_stage_vae": "the rate of the first stage",
     "vq_vae": "nothing: it has a rate that no gradient of the encoder lowers",
+    "vq_vae_2": "nothing, as vq_vae's",
 }
 
 
@@ -349,6 +350,7 @@ def test_a_warm_up_weighs_the_rate_from_nothing_on(name: str) -> None:
 BESIDE = {
     "ada_vae": "partners, with whose posteriors it averages",
     "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
+    "vq_vae_2": "those distances, and priors that have a loss of their own",
     "vae_gan": "an adversary's opinion",
     "factor_vae": "an adversary's opinion",
     "adversarial_ae": "an adversary's opinion",

@@ -357,9 +357,9 @@ def test_settings_are_checked() -> None:
 # ---- the prior -----------------------------------------------------------------------------------------------------
 
 
-def code_prior(height: int, width: int, codes: int, **settings: object) -> CodePrior:
+def code_prior(height: int, width: int, codes: int, depth: int | None = None, **settings: object) -> CodePrior:
     """A small prior in float64, every number of it away from its start."""
-    prior = CodePrior(CodePriorSettings(hidden=12, **settings), (height, width), codes).double()
+    prior = CodePrior(CodePriorSettings(hidden=12, **settings), (height, width), codes, depth).double()
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -436,6 +436,30 @@ def test_samples_are_of_the_density_that_log_prob_states(settings: dict[str, obj
     freedom = often.sum().item()
     assert freedom > 20
     assert statistic < freedom + 6 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("depth", [None, 2])
+def test_what_a_prior_is_told_moves_its_density_and_its_samples_alike(depth: int | None) -> None:
+    prior, n = code_prior(1, 2, 3, depth), 40_000
+    told = 2.0 * torch.randn(2, 2, 12, dtype=torch.float64)
+    codes = torch.tensor(list(itertools.product(range(3), repeat=prior.length))).view(-1, *prior.shape)
+    places = 3 ** torch.arange(prior.length - 1, -1, -1)
+    found = []
+    for one in told:
+        expected = prior.log_prob(codes, one.expand(len(codes), -1, -1)).exp()
+        assert expected.sum().item() == pytest.approx(1.0, abs=1e-10)
+        index = (prior.sample(n, told=one.expand(n, -1, -1)).flatten(1) * places).sum(1)
+        frequency = torch.bincount(index, minlength=len(codes)).double() / n
+        error = (expected * (1 - expected) / n).sqrt()
+        assert ((frequency - expected).abs() < 4.5 * error + 1e-3).all()
+        found.append(expected)
+    assert (found[0] - found[1]).abs().max() > 0.05
+    # A position is told its own features, which say nothing of those before it.
+    changed = told[:1].clone()
+    changed[:, 1] += 1.0
+    before, after = prior.logits(codes[:1], told[:1]), prior.logits(codes[:1], changed)
+    first = depth or 1
+    assert torch.equal(before[:, :first], after[:, :first]) and not torch.equal(before[:, first:], after[:, first:])
 
 
 def test_temperature_divides_the_logits() -> None:

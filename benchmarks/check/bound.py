@@ -14,6 +14,7 @@ from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import one_line
 from zoo.models.base import VAE
+from zoo.models.quantised import QuantisedVAE
 
 PER_PIXEL = math.log(2.0)
 #: settings that weigh something in training where they are read there, beside those whose description says so
@@ -74,7 +75,7 @@ def per_image(subject: Subject) -> None:
         if value.dim() == 0 or (name == "rate" and value.abs().max() < 1e-3):
             continue  # `shapes` says so; or nothing is said through the latents yet
         hold(
-            bool(value.std() > 1e-6 * value.abs().max()) or getattr(model, "quantiser", None) is not None,
+            bool(value.std() > 1e-6 * value.abs().max()) or isinstance(model, QuantisedVAE),
             f"all 16 images have the same {name} of {value[0].item():.4g} nats: an average over the batch",
             "return each image's own, and leave the mean over the batch to losses()",
         )

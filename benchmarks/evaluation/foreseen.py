@@ -7,6 +7,7 @@ from benchmarks.evaluation import anomaly, classification, coding, factors, qual
 from zoo.config import EvaluateConfig
 from zoo.data.images import ImageSet
 from zoo.models.base import VAE
+from zoo.models.quantised import QuantisedVAE
 
 BYTES = ("8-bit", "dequantised")
 
@@ -28,7 +29,9 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
     ):
         found |= dict.fromkeys(names, reason) if reason else {}
     absent = {name for name in OF_VARIANTS if name not in model.measures}
-    absent |= set() if hasattr(model, "quantiser") else {"codebook_perplexity", "codebook_use"}
+    grids = model.grids if isinstance(model, QuantisedVAE) else ()
+    absent |= set() if grids == ("",) else {"codebook_perplexity", "codebook_use"}
+    absent |= set() if len(grids) > 1 else {"codebook_perplexity_GRID", "codebook_use_GRID"}
     absent |= set() if config.loss_samples or bounded else {"iwae_loss_K"}
     absent |= set() if config.ex_post else {name + EX_POST for name in DISTANCES}
     absent |= set() if config.ex_post_flow else {name + EX_POST_FLOW for name in DISTANCES}

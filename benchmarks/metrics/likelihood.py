@@ -21,6 +21,7 @@ from zoo.config import ROWS
 from zoo.data.batches import Batches
 from zoo.errors import ZooError
 from zoo.models.base import VAE
+from zoo.models.quantised import QuantisedVAE
 from zoo.priors import unchanged
 from zoo.quantisers import code_counts, code_use, perplexity
 
@@ -102,12 +103,13 @@ def codes(model: VAE, batches: Batches, batch_size: int = 512) -> Tensor:
 
 
 @torch.no_grad()
-def codebook(model: VAE, batches: Batches, batch_size: int = 512) -> tuple[float, float]:
-    """Perplexity (1 to K) and share of the K codes used, over the whole split, of a model with a codebook."""
-    counts: Tensor | int = 0
+def codebooks(model: QuantisedVAE, batches: Batches, batch_size: int = 512) -> list[tuple[float, float]]:
+    """Of each grid of codes the perplexity (1 to K) and the share of its K codes that are used, over the split."""
+    counts: list[Tensor | int] = [0] * len(model.grids)
     for _, x, _ in stoppable(batches.sequential(batch_size)):
-        counts = counts + code_counts(model.codes(x), model.quantiser.codes)
-    return perplexity(counts).item(), code_use(counts).item()
+        for i, (quantiser, (_, q)) in enumerate(zip(model.quantisers, model.quantise(x))):
+            counts[i] = counts[i] + code_counts(q.codes, quantiser.codes)
+    return [(perplexity(some).item(), code_use(some).item()) for some in counts]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ then nothing can be decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,8 +29,8 @@ from zoo.errors import UsageError
 from zoo.likelihoods import Likelihood
 from zoo.models.base import VAE
 from zoo.models.hierarchy import Hierarchy, Layer, Pick
+from zoo.models.quantised import QuantisedVAE
 from zoo.models.vae import VanillaVAE
-from zoo.models.vq_vae import VQVAE
 from zoo.nets.aside import aside
 
 VALUES = {"binary": 2, "8-bit": 256}
@@ -77,8 +77,9 @@ def _coder_or_reason(model: VAE) -> _Coder | str:
         return f"a {likelihood.name} gives no probabilities of {model.spec.support} pixels"
     if model.spec.support == "8-bit" and model.spec.shape[0] > 1:
         return f"its pixels have {model.spec.shape[0]} channels of bytes, of which no more than one is coded"
-    if isinstance(model, VQVAE) and model.quantiser.codes > MOST_CODES:
-        return f"its quantiser has {model.quantiser.codes:,} codes, and {MOST_CODES:,} can be told apart"
+    most = max((each.codes for each in model.quantisers), default=0) if isinstance(model, QuantisedVAE) else 0
+    if most > MOST_CODES:
+        return f"its quantiser has {most:,} codes, and {MOST_CODES:,} can be told apart"
     return _coder(model) or "its posterior or its prior is not one of Gaussians, layer by layer, or of codes"
 
 
@@ -136,8 +137,8 @@ class _Coder(Protocol):
 
 
 def _coder(model: VAE) -> _Coder | None:
-    if isinstance(model, VQVAE):
-        return _Grid(model)
+    if isinstance(model, QuantisedVAE):
+        return _Grids(model)
     if isinstance(model, Hierarchy) and type(model).log_weights is Hierarchy.log_weights:
         layers: _Layers = _Stacked(model)
     elif isinstance(model, VanillaVAE) and type(model).log_weights is VanillaVAE.log_weights:
@@ -215,29 +216,32 @@ class _Single(_Layers):
         return [Layer(prior, posterior, z, log_q)], self.model.decode(z)
 
 
-class _Grid:
-    # Codes that the image determines, under an autoregressive prior; one or several a place.
-    def __init__(self, model: VQVAE) -> None:
+class _Grids:
+    # Codes that the image determines, grid after grid under autoregressive priors; one or several codes a place.
+    def __init__(self, model: QuantisedVAE) -> None:
         self.model = model
 
     def push(self, stack: Stack, buckets: Buckets, x: Tensor, batch: int) -> None:
-        codes = self.model.codes(x)
-        _push_pixels(stack, self.model, self.model.decode(self.model.quantiser.embed(codes)), x)
-        # The first position has to come out first.
-        starts = self._starts(codes)[:, ::-1]
-        push_symbols(stack, codes.flatten(1).cpu().numpy()[:, ::-1], starts)
+        codes = [q.codes for _, q in self.model.quantise(x)]
+        _push_pixels(stack, self.model, self.model.decode(*self.model.embedded(codes)), x)
+        # The first position of the first grid has to come out first.
+        for grid in reversed(range(len(codes))):
+            starts = self._starts(grid, codes)[:, ::-1]
+            push_symbols(stack, codes[grid].flatten(1).cpu().numpy()[:, ::-1], starts)
 
     def pop(self, stack: Stack, buckets: Buckets, rows: int, batch: int) -> Tensor:
         device = next(self.model.parameters()).device
-        codes = torch.zeros(rows, *self.model.prior.shape, dtype=torch.int64, device=device)
-        flat = codes.view(rows, -1)
-        for place in range(flat.shape[1]):
-            # All positions at once, each time: the same sums in the same order as when they were pushed.
-            flat[:, place] = torch.from_numpy(pop_symbol(stack, self._starts(codes)[:, place])).to(device)
-        return _pop_pixels(stack, self.model, self.model.decode(self.model.quantiser.embed(codes)))
+        codes = [torch.zeros(rows, *prior.shape, dtype=torch.int64, device=device) for prior in self.model.priors]
+        for grid, some in enumerate(codes):
+            flat = some.view(rows, -1)
+            for place in range(flat.shape[1]):
+                # All positions at once, each time: the same sums in the same order as when they were pushed.
+                flat[:, place] = torch.from_numpy(pop_symbol(stack, self._starts(grid, codes)[:, place])).to(device)
+        return _pop_pixels(stack, self.model, self.model.decode(*self.model.embedded(codes)))
 
-    def _starts(self, codes: Tensor) -> NDArray[np.uint64]:
-        return tables(torch.softmax(self.model.prior.logits(codes).double(), 2).cpu().numpy())
+    def _starts(self, grid: int, codes: Sequence[Tensor]) -> NDArray[np.uint64]:
+        logits = self.model.priors[grid].logits(codes[grid], self.model.told(grid, codes))
+        return tables(torch.softmax(logits.double(), 2).cpu().numpy())
 
 
 def _beside(posterior: DiagonalGaussian, prior) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,6 +9,8 @@ once: it costs no more arithmetic than evaluating the same grids.
 Where a position has several codes, one for each depth of a residual quantiser, they follow one another: each is
 predicted from all codes of earlier positions and from those before it at its own. (Lee et al. 2022 factorise so too,
 with a transformer over positions and another over depths.)
+
+A grid may be predicted from something else beside: features that each position is told.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class CodePriorSettings(Frozen):
 
 
 class CodePrior(nn.Module):
-    """p(codes) = product over i of p(c_i | c_<i), over (h, w) grids of K codes. Uniform until trained.
+    """p(codes) = product over i of p(c_i | c_<i), over (h, w) grids of K codes. Uniform until trained. What it is
+    ``told``, (B, h * w, hidden), is added to the features of each position.
 
     Args:
         settings: see `CodePriorSettings`.
@@ -92,10 +95,12 @@ class CodePrior(nn.Module):
         shallower = (self.depth - 1) * codes
         self.within = nn.Parameter(torch.randn(shallower, hidden) * 0.6 / math.sqrt(self.depth)) if shallower else None
 
-    def logits(self, codes: Tensor) -> Tensor:
+    def logits(self, codes: Tensor, told: Tensor | None = None) -> Tensor:
         """(B, h, w) or (B, h, w, depth) int64 to (B, h * w * depth, K): row i depends on the codes before i alone."""
         around = self._padded(codes)[:, self.neighbours]
         features = self._look(around.flatten(0, 1).flatten(1)).view(len(codes), -1, 1, self.settings.hidden)
+        if told is not None:
+            features = features + told.unsqueeze(2)
         features = (features + self.place.view(-1, self.depth, self.settings.hidden)).flatten(1, 2)
         # Products with a triangle instead of running sums, whose order on a GPU is not fixed.
         if self.within is not None:
@@ -109,9 +114,9 @@ class CodePrior(nn.Module):
         return self._predict(features)
 
     @full_precision
-    def log_prob(self, codes: Tensor) -> Tensor:
+    def log_prob(self, codes: Tensor, told: Tensor | None = None) -> Tensor:
         """(B, h, w) or (B, h, w, depth) int64 to (B,) nats."""
-        logits = self.logits(codes)
+        logits = self.logits(codes, told)
         return torch.log_softmax(logits, 2).gather(2, codes.flatten(1).unsqueeze(2)).sum((1, 2))
 
     def uniform_rate(self, codes: Tensor) -> Tensor:
@@ -120,7 +125,7 @@ class CodePrior(nn.Module):
 
     @torch.no_grad()
     @full_precision
-    def sample(self, n: int, temperature: float = 1.0) -> Tensor:
+    def sample(self, n: int, temperature: float = 1.0, told: Tensor | None = None) -> Tensor:
         """(n, h, w) or (n, h, w, depth) int64; the logits are divided by ``temperature``, and 0 takes the most probable
         code each time."""
         reach, width = self.settings.window, self.grid[1]
@@ -132,6 +137,8 @@ class CodePrior(nn.Module):
             position, level = divmod(i, self.depth)
             if level == 0:
                 around, here = self._look(padded[:, self.neighbours[position]].flatten(1)), torch.zeros_like(seen)
+                if told is not None:
+                    around = around + told[:, position]
             logits = self._predict(around + self.place[i] + here + seen) / max(temperature, 1e-6)
             below = torch.softmax(logits, 1).cumsum(1)
             # The sum of all probabilities is one up to rounding: scale by what it is.
