@@ -218,7 +218,8 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert there.is_file(), f"{target} of {named(path)}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", FENCE.sub("", there.read_text()), re.M)
-            assert anchor in map(slug, headings), f"#{anchor} of {target or named(path)}"
+            found = [*map(slug, headings)].count(anchor)
+            assert found == 1, f"#{anchor} of {target or named(path)} is there {found} times"
 
 
 #: `tests/x.py::test_name`, `test_x.py::test_name`, `test_x.py`, `test_name`; dots stand for the rest of a name.

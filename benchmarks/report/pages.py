@@ -53,7 +53,10 @@ def pages(registry: Registry, records: Iterable[Record], folder: Path) -> dict[P
 def variant(name: str, entry: VariantEntry, found: list[Table], shared: Mapping[type, tuple[str, str]]) -> str:
     """One variant: where it comes from, what can be set, what others printed, what was measured here."""
     kind = entry.load()
-    links = {model: f"see [{title}](../settings.md#{anchor})" for model, (title, anchor) in shared.items()}
+    links = {
+        model: f"see [{title}](../settings.md#{title.replace(',', '').replace(' ', '-')})"
+        for model, (_, title) in shared.items()
+    }
     parts = ["## Facts", _facts(name, entry, kind)]
     parts += ["## Settings", f'Given as `--set NAME=VALUE` or `create_model("{name}", ...)`.']
     parts.append(settings.table(kind.Settings, entry.settings, links))
@@ -87,8 +90,8 @@ def shared_settings(shared: Mapping[type, tuple[str, str]]) -> str:
     from zoo.config import DataConfig, EvaluateConfig, TrainConfig
 
     parts = []
-    for model, (title, _) in shared.items():
-        parts += [f"## {title[0].upper()}{title[1:]}", settings.table(model, prefix=f"{title.replace(' ', '_')}.")]
+    for model, (field, title) in shared.items():
+        parts += [f"## {title[0].upper()}{title[1:]}", settings.table(model, prefix=f"{field}.")]
     for name, model in (("data", DataConfig), ("train", TrainConfig), ("evaluate", EvaluateConfig)):
         parts += [f"## {name[0].upper()}{name[1:]}", settings.table(model, prefix=f"{name}.")]
     return "\n\n".join(parts)
@@ -238,13 +241,19 @@ def _best_cell(table: Table, column: Column, name: str) -> str:
 
 
 def _shared(variants: Mapping[str, VariantEntry]) -> dict[type[BaseModel], tuple[str, str]]:
-    """Settings classes that more than one variant has, with their title and anchor on the common page."""
-    owners: dict[type[BaseModel], tuple[str, set[str]]] = {}
+    """Settings classes that more than one variant has, with the field that they are in and their title on the common
+    page. Of several in one field, those that are not of most variants are called by theirs."""
+    owners: dict[type[BaseModel], tuple[str, list[str]]] = {}
     for name, entry in variants.items():
         for field, model in settings.nested(entry.load().Settings):
-            owners.setdefault(model, (field, set()))[1].add(name)
-    common = {model: field.replace("_", " ") for model, (field, users) in owners.items() if len(users) > 1}
-    return {model: (title, title.replace(" ", "-")) for model, title in sorted(common.items(), key=lambda one: one[1])}
+            owners.setdefault(model, (field, []))[1].append(name)
+    common = {model: one for model, one in owners.items() if len(one[1]) > 1}
+    usual = {field: model for model, (field, _) in sorted(common.items(), key=lambda one: len(one[1][1]))}
+    titles = {
+        model: (field, field.replace("_", " ") + ("" if usual[field] is model else f" of {', '.join(users)}"))
+        for model, (field, users) in common.items()
+    }
+    return dict(sorted(titles.items(), key=lambda one: one[1]))
 
 
 def _filled(path: Path, title: str, block: str) -> str:
