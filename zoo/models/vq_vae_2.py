@@ -27,6 +27,9 @@ from zoo.nets.code_prior import CodePrior
 from zoo.nets.halvings import doublings, halvings
 from zoo.quantisers import Quantiser, make_quantiser
 
+# Of each channel of a grid when training begins: at one, the commitment outweighs the picture for long.
+DEVIATION = 0.1
+
 
 class VQVAE2(QuantisedVAE):
     """A convolutional autoencoder with two quantised grids, ``top`` and ``bottom``."""
@@ -79,14 +82,16 @@ class VQVAE2(QuantisedVAE):
 
     @torch.no_grad()
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Each grid begins at a mean of 0 and a deviation of 1 in each channel, the lower one as it is beside an upper
-        one that has begun, and its quantiser begins there: what a fresh network makes of images hardly differs."""
+        """Each grid begins at a mean of 0 and the same deviation in each channel, the lower one as it is beside an
+        upper one that has begun, and its quantiser begins there: what a fresh network makes of images hardly differs.
+        """
         for grid, (head, quantiser) in enumerate(zip((self.upward[-1], self.merge), self.quantisers)):
             z = self.quantise(x)[grid].z
             mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3)).clamp_min(1e-12)
-            head.weight.div_(deviation.view(-1, 1, 1, 1))
-            head.bias.sub_(mean).div_(deviation)
-            quantiser.initialise((z - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1))
+            scale = DEVIATION / deviation
+            head.weight.mul_(scale.view(-1, 1, 1, 1))
+            head.bias.sub_(mean).mul_(scale)
+            quantiser.initialise((z - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return set_apart(self, "prior", [*self.priors, self.tell])
