@@ -46,6 +46,7 @@ METRICS = (
     Listed("guess_loss", "", "lower", "a model that completes", "the same of its deterministic first guess"),
     Listed("acceptance", "", None, "an energy-based prior", "share of standard normal draws that the prior accepts"),
     Listed("log_normaliser_error", "nats", "lower", "an energy-based prior", "standard error of its log-normaliser"),
+    Listed("lagrange_multiplier", "", None, "a constrained training", "what a nat of distortion weighed at its end"),
     Listed("active_units", "", None, "", "code dimensions whose mean varies by over 0.01 of the prior's variance"),
     Listed("linear_probe", "", "higher", "classes", "accuracy of a linear classifier of codes on unseen images"),
     Listed("knn_accuracy", "", "higher", "classes", "accuracy of the majority of the 10 nearest training codes"),
@@ -125,7 +126,10 @@ METRICS = (
 
 DISENTANGLEMENT = ("factors", "interventions")
 #: what variants measure themselves (`VAE.measures`)
-OF_VARIANTS = ("classification_error", "completion_loss", "guess_loss", "acceptance", "log_normaliser_error")
+OF_VARIANTS = (
+    "classification_error", "completion_loss", "guess_loss", "acceptance", "log_normaliser_error",
+    "lagrange_multiplier",
+)  # fmt: skip
 #: what a board has a column of beside the metrics
 COSTS = ("parameters", "images_per_second", "peak_memory", "seconds")
 
