@@ -57,6 +57,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "final_learning_rate": (1e-4, COSINE),
     "stages": ([[1, 2e-2]], STAGES),
     "warmup": (1.0, {}),
+    "cycles": (2, {}),
     "clip": (0.1, {}),
     "ema": (0.9, {}),
     "validate_every": (2, {}),

@@ -29,7 +29,7 @@ NEUTRAL = frozenset(
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
     "data": {"dequantise": "none"},
-    "train": {"stages": []},
+    "train": {"stages": [], "cycles": None},
     "evaluate": {
         "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
     },
@@ -103,6 +103,10 @@ class TrainConfig(Config):
         (), description="of `stages`: how many epochs at which learning rate, one after the other; the last goes on"
     )
     warmup: float = Field(0.0, ge=0, description="epochs over which the weight of the rate rises from 0 to 1")
+    cycles: int | None = Field(
+        None, ge=1, description="so many times, in cycles of one length, that weight rises anew: over `warmup` epochs, "
+        "or over half of the cycle where that is 0",
+    )
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
     validate_every: int = Field(1, ge=1, description="epochs between validations")
@@ -128,6 +132,9 @@ class TrainConfig(Config):
             raise ValueError("schedule=stages and the stages come together")
         if self.optimizer == "adamnormgrad" and self.clip is not None:
             raise ValueError("adamnormgrad is shown directions alone: clip has nothing to clip")
+        if self.cycles and self.epochs and self.warmup and self.warmup * self.cycles >= self.epochs:
+            said = f"a warm-up of {self.warmup:g} epochs leaves nothing of a cycle, of which there are {self.cycles} in"
+            raise ValueError(f"{said} {self.epochs}: make it shorter, or 0 for half a cycle")
         return self
 
 

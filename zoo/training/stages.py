@@ -9,20 +9,36 @@ from zoo.errors import UsageError
 from zoo.models.base import VAE, Progress
 
 
-def progress_at(step: int, warmup: float, steps: int) -> Progress:
-    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step."""
-    return Progress(min(1.0, step / warmup) if warmup else 1.0, fraction=step / steps)
+def warmup_of(config: TrainConfig, epoch: int) -> float:
+    """Over how many steps the weight of the rate rises, once in each cycle, where an epoch has so many."""
+    if config.cycles and not config.warmup:
+        return config.epochs * epoch / (2 * config.cycles)
+    return config.warmup * epoch
 
 
-def settled(model: VAE, step: int, warmup: float, steps: int) -> bool:
-    """Whether what was trained in the last of ``step`` steps is what is trained at the end: the warm-up is over, and
-    the stage is the last one."""
-    at, end = (model.stage(progress_at(place, warmup, steps)) for place in (max(step, 1) - 1, steps - 1))
-    return step > 0 and step >= warmup and at == end
+def progress_at(step: int, warmup: float, steps: int, cycles: int | None = None) -> Progress:
+    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step. Of several ``cycles`` each
+    has its own, as in Fu et al. (2019, https://arxiv.org/abs/1903.10145); they need not be whole steps long."""
+    cycles = cycles or 1
+    since = step * cycles % steps / cycles if step < steps else steps / cycles
+    return Progress(min(1.0, since / warmup) if warmup else 1.0, fraction=step / steps)
+
+
+def settled(model: VAE, step: int, warmup: float, steps: int, cycles: int | None = None) -> bool:
+    """Whether what was trained in the last of ``step`` steps is what is trained from there to the end: the last warm-up
+    is over, and the stage is the last one."""
+    cycles = cycles or 1
+    at, end = (model.stage(progress_at(place, warmup, steps, cycles)) for place in (max(step, 1) - 1, steps - 1))
+    return step > 0 and step * cycles >= steps * (cycles - 1) + warmup * cycles and at == end
 
 
 def check_stages(config: RunConfig, model: VAE, images: int) -> None:
-    """Raise `UsageError` where a training on so many images would leave a part of the model as it began."""
+    """Raise `UsageError` where a training on so many images would leave a part of the model as it began, or go back to
+    a stage that was over."""
+    starts, over = (model.stage(Progress(warmup, fraction=1.0)) for warmup in (0.0, 1.0))
+    if (config.train.cycles or 1) > 1 and starts != over:
+        said = f"the warm-up of {config.variant} parts two stages"
+        raise UsageError(f"{said}, and train.cycles={config.train.cycles} would go back to the first one.")
     if left := _untrained(model, config.train, images):
         names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
         raise UsageError(
@@ -35,9 +51,10 @@ def _untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
     # The parameter groups that no step would move.
     epoch = images // config.batch_size
     steps, left = config.epochs * epoch, set(model.parameter_groups())
+    warmup = warmup_of(config, epoch)
     # The last step first: nearly always the first and the last one are enough.
     for step in itertools.chain(range(min(1, steps)), range(steps - 1, 0, -1)):
-        left -= set(model.trained_in(model.stage(progress_at(step, config.warmup * epoch, steps))))
+        left -= set(model.trained_in(model.stage(progress_at(step, warmup, steps, config.cycles))))
         if not left:
             break
     return left if steps else set()
