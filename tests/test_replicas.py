@@ -54,7 +54,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("vae", FULL),
         ("vae", ["likelihood.name=gaussian", "prior.name=diagonal"]),  # a parameter that is one number
         ("vae", ["likelihood.name=laplace"]),
-        ("vae", ["train.cycles=2"]),
+        ("vae", ["train.cycles=2", "train.free_bits=0.3"]),
         ("vae", ["likelihood.name=continuous_bernoulli", "data.binarise=none"]),
         ("vae", ["likelihood.name=laplace", "data.dequantise=uniform"]),
         ("beta_vae", FULL),

@@ -58,6 +58,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "stages": ([[1, 2e-2]], STAGES),
     "warmup": (1.0, {}),
     "cycles": (2, {}),
+    "free_bits": (5.0, {}),
     "clip": (0.1, {}),
     "ema": (0.9, {}),
     "validate_every": (2, {}),

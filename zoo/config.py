@@ -29,7 +29,7 @@ NEUTRAL = frozenset(
 #: their default, so that those keep their keys. Those of `evaluate` ask for further numbers and move none.
 LATER: dict[str, dict[str, Any]] = {
     "data": {"dequantise": "none"},
-    "train": {"stages": [], "cycles": None},
+    "train": {"stages": [], "cycles": None, "free_bits": None},
     "evaluate": {
         "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
     },
@@ -106,6 +106,10 @@ class TrainConfig(Config):
     cycles: int | None = Field(
         None, ge=1, description="so many times, in cycles of one length, that weight rises anew: over `warmup` epochs, "
         "or over half of the cycle where that is 0",
+    )
+    free_bits: float | None = Field(
+        None, ge=0, description="nats of each part of the rate, on average over a batch, that cost nothing: of each "
+        "dimension, or of each layer or the whole rate where it is no sum over dimensions",
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")

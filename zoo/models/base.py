@@ -57,11 +57,13 @@ class Terms:
         rate: (B, G) nats, KL(q(z_g | x) || p(z_g)) of each group of latents, analytic where it can be and one-sample
             otherwise. (B, 0) of a model that bounds nothing.
         aux: whatever else an objective or an observer wants; never part of the ELBO.
+        divergence: (B, D) nats, the rate of each dimension where it is a sum of analytic ones; None elsewhere.
     """
 
     distortion: Tensor
     rate: Tensor
     aux: dict[str, Tensor] = field(default_factory=dict)
+    divergence: Tensor | None = None
 
     @property
     def elbo(self) -> Tensor:
@@ -101,6 +103,8 @@ class VAE(nn.Module):
             them.
         measures: what `measure` gives, by name: the unit and the better direction.
         train_size: how many examples there are to train on; the trainer says so before the first step.
+        free_bits: what `charged` leaves free in training, nats; None is nothing. The trainer says so too.
+        frees_bits: whether `losses` and `criterion` charge for the rate by `charged`.
         decodings: how many times a training step decodes each example.
         code_variance: of the code's dimensions under the prior, one number or (D,): what active units are counted
             against; 1 where nothing is said of it.
@@ -125,15 +129,25 @@ class VAE(nn.Module):
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {}
     changed: int | None = None
     train_size: int | None = None
+    free_bits: float | None = None
     centres: int = 1
     decodings: int = 1
     code_variance: float | Tensor = 1.0
 
     @property
+    def frees_bits(self) -> bool:
+        return type(self).losses is VAE.losses
+
+    @property
+    def couples_losses(self) -> bool:
+        """Whether an objective looks at the batch as a whole: that of the variant, or free bits."""
+        return self.couples_examples or self.free_bits is not None
+
+    @property
     def couples_batch(self) -> bool:
         """Whether a batch cannot be computed in parts, because an objective or a batch normalisation looks at it as a
         whole, or a network `drops`: each part would draw other numbers."""
-        return self.couples_examples or self.drops or any(isinstance(part, _BatchNorm) for part in self.modules())
+        return self.couples_losses or self.drops or any(isinstance(part, _BatchNorm) for part in self.modules())
 
     @property
     def drops(self) -> bool:
@@ -183,14 +197,23 @@ class VAE(nn.Module):
     # ---- what most variants leave as it is ------------------------------------------------------------------------
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """What training minimises: the batch mean of distortion + weight * rate, in one parameter group.
+        """What training minimises: the batch mean of distortion + weight * rate as `charged`, in one parameter group.
 
         ``progress`` is how far the warm-up has come: 0 at the first step, 1 when it is over; the trainer gives a
         `Progress`. A subclass with several parameter groups returns a loss for each group that this step moves.
         """
         terms = self.terms(x, y)
-        loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
+        loss = (terms.distortion + self.rate_weight(progress) * self.charged(terms)).mean()
         return Losses({"vae": loss}, terms)
+
+    def charged(self, terms: Terms) -> Tensor:
+        """(B,) nats, whose mean is what training is charged for the rate: all of it, or with free bits the sum over its
+        parts of the larger of ``free_bits`` and the part's mean over the batch (Kingma et al. 2016,
+        https://arxiv.org/abs/1606.04934). The parts are dimensions where `Terms.divergence` has them, else groups."""
+        if self.free_bits is None:
+            return terms.rate.sum(1)
+        parts = terms.rate if terms.divergence is None else terms.divergence
+        return torch.where(parts.mean(0) > self.free_bits, parts, self.free_bits).sum(1)
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """(B,), the higher the better: what the weights to keep, and when to stop, are decided by on validation images.
@@ -203,7 +226,7 @@ class VAE(nn.Module):
             terms: what `terms` gave for x and y, of another draw than what is drawn here: `drawn` samples of each
                 example.
         """
-        return -(terms.distortion + self.rate_weight(1.0) * terms.rate.sum(1))
+        return -(terms.distortion + self.rate_weight(1.0) * self.charged(terms))
 
     def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | None:
         """q(z | x) where it is one diagonal Gaussian over the whole code, else None: what the aggregate posterior's

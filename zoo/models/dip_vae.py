@@ -35,6 +35,7 @@ class DIPVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = DIPSettings
     couples_examples: ClassVar[bool] = True
+    frees_bits: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec, settings: DIPSettings) -> None:
         super().__init__(spec, settings)
@@ -43,7 +44,7 @@ class DIPVAE(VanillaVAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)
         terms, _ = self.bound(q, x, y)
-        bound = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
+        bound = (terms.distortion + self.rate_weight(progress) * self.charged(terms)).mean()
         return Losses({"vae": bound + self.penalty(q)}, terms)
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:

@@ -32,6 +32,7 @@ class FactorVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = FactorSettings
     couples_examples: ClassVar[bool] = True
+    frees_bits: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec, settings: FactorSettings) -> None:
         super().__init__(spec, settings)
@@ -44,7 +45,7 @@ class FactorVAE(VanillaVAE):
         terms = self.terms(x, y)
         z = terms.aux["z"]
         total_correlation = self.discriminator(z)
-        bound = terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)
+        bound = terms.distortion + self.rate_weight(progress) * self.charged(terms)
         terms.aux["total_correlation"] = total_correlation.detach()
         codes, half = z.detach(), (len(x) + 1) // 2
         rest = slice(len(x) // 2, None)

@@ -44,6 +44,7 @@ class GECOVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = GECOSettings
     seeks_bound: ClassVar[bool] = False
+    frees_bits: ClassVar[bool] = True
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {"lagrange_multiplier": ("", None)}
 
     log_multiplier: Tensor
@@ -65,7 +66,7 @@ class GECOVAE(VanillaVAE):
     def lagrangian(self, terms: Terms, progress: float | Tensor = 1.0) -> Tensor:
         """(B,) nats: what training minimises at the multiplier as it is."""
         constraint = terms.distortion - self.settings.target
-        return self.rate_weight(progress) * terms.rate.sum(1) + self.log_multiplier.exp() * constraint
+        return self.rate_weight(progress) * self.charged(terms) + self.log_multiplier.exp() * constraint
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """As `VAE.criterion`: the Lagrangian, the rate where the target is met. Its multiplier is of that moment."""

@@ -62,6 +62,10 @@ class HVAE(VAE):
         )
         self.decoder = chain(sizes[0], settings.hidden[0][::-1], math.prod(self.output), act)
 
+    @property
+    def frees_bits(self) -> bool:
+        return self.settings.k == 1
+
     # ---- the two chains --------------------------------------------------------------------------------------------
 
     def climb(

@@ -43,6 +43,7 @@ class InfoVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = InfoSettings
     couples_examples: ClassVar[bool] = True
+    frees_bits: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec, settings: InfoSettings) -> None:
         super().__init__(spec, settings)

@@ -43,6 +43,7 @@ class S2BetaVAE(BetaVAE):
 
     Settings: ClassVar[type[Settings]] = S2BetaSettings
     factor_supervised: ClassVar[bool] = True
+    frees_bits: ClassVar[bool] = True
 
     def companions(self, images: Images) -> Companions | None:
         """As `VAE.companions`: labelled images; None where no image is to show its factors.

@@ -84,7 +84,7 @@ class VanillaVAE(VAE):
         params = self.decode(z, y)
         divergence = q.kl(self.prior)
         rate = log_q - self.prior.log_bound(z) if divergence is None else divergence.sum(1)
-        return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}), params
+        return Terms(-self.log_likelihood(params, x), rate.unsqueeze(1), {"z": z}, divergence), params
 
     def terms(self, x: Tensor, y: Tensor | None = None) -> Terms:
         return self.bound(self.infer(x, y), x, y)[0]

@@ -26,7 +26,7 @@ from zoo.runs.images import check_range, compare_labels, condition_of, load_imag
 from zoo.training import checkpoint
 from zoo.training.distributed import ALONE, World
 from zoo.training.precision import Compute
-from zoo.training.stages import check_stages
+from zoo.training.stages import check_recipe
 from zoo.training.trainer import Result, Trainer, Watcher
 
 
@@ -54,7 +54,7 @@ def train_run(
     In a ``world`` of several processes each calls this with the same folder; the first one holds it for all.
 
     Raises:
-        UsageError: the folder holds another run, or another process is training in it; or as `check_stages`.
+        UsageError: the folder holds another run, or another process is training in it; or as `check_recipe`.
         Stopped, Diverged: as `Trainer.fit`.
         ZooError: what is there is damaged.
     """
@@ -65,7 +65,7 @@ def train_run(
         spec = images.spec
         model = fresh_model(config, spec)
         if not finished(folder):
-            check_stages(config, model, len(images["train"]))
+            check_recipe(config, model, len(images["train"]))
             if world.first:
                 compare_labels(config, model, images)
         if world.first:

@@ -22,7 +22,7 @@ from zoo.training.beside import AT_ONCE, fit_beside, on_stream
 from zoo.training.capture import WARM_UP
 from zoo.training.precision import Compute
 from zoo.training.replicas import Replicas, why_not
-from zoo.training.stages import check_stages
+from zoo.training.stages import check_recipe
 from zoo.training.trainer import Diverged, Result, Trainer
 
 TIMED_STEPS = 20
@@ -85,7 +85,7 @@ def train_beside(
                 continue
             images = load_images(config)
             model = runs.fresh_model(config, images.spec)
-            check_stages(config, model, len(images["train"]))
+            check_recipe(config, model, len(images["train"]))
             held.enter_context(claimed(folder, config, images.spec, images))
             own = decided(folder, compute, model, config.train, len(images["train"]))
             rest = (folder / "checkpoints", (), should_stop)

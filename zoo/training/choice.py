@@ -58,7 +58,7 @@ def validate(
     """Two means over ``batches``, with the weights that would be kept: of the ELBO in nats (of a model that bounds
     nothing minus the reconstruction loss), and of what is kept and waited for, `VAE.criterion`."""
     # What is of a whole batch is of one as in training; of many samples an example there is room for fewer.
-    rows = batch_size if model.couples_examples else max(1, VALIDATION_ROWS // model.drawn)
+    rows = batch_size if model.couples_losses else max(1, VALIDATION_ROWS // model.drawn)
     with evaluating(model, average):
         sums = torch.zeros(3, dtype=torch.float64, device=batches.device)
         for ids, x, y in batches.sequential(rows):
@@ -74,7 +74,8 @@ def validate(
 
 def is_another(model: VAE) -> bool:
     """Whether what is kept and waited for is another number than the ELBO."""
-    return type(model).criterion is not VAE.criterion or float(model.rate_weight(1.0)) != 1.0
+    own = type(model).criterion is not VAE.criterion or model.free_bits is not None
+    return own or float(model.rate_weight(1.0)) != 1.0
 
 
 def snapshot(model: VAE, average: Average | None) -> Weights:

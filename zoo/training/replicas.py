@@ -197,10 +197,10 @@ class Replicas:
         set_rate(self.optimizer, rate)
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast(), stacked():
-            distortion, kl = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
+            distortion, kl, charged = vmap(self._terms, in_dims=(0, 0, 0, None if y is None else 0, 0))(
                 self.parameters, self.buffers, x, y, draws
             )
-        loss = (distortion + weight.unsqueeze(1) * kl).mean(1)
+        loss = (distortion + weight.unsqueeze(1) * charged).mean(1)
         loss.sum().backward()
         with torch.no_grad():
             gradients = [leaf.grad for leaf in self.leaves if leaf.grad is not None]
@@ -219,22 +219,22 @@ class Replicas:
 
     def _terms(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor | None, draws: tuple
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         with noise.given(draws):
             terms = functional_call(_Terms(self.model), _named(parameters | buffers), (x, y))
         return terms
 
 
 class _Terms(nn.Module):
-    """`VAE.terms` as the forward of a module, which is what `functional_call` calls."""
+    """What `VAE.losses` adds up as the forward of a module, which is what `functional_call` calls."""
 
     def __init__(self, model: VAE) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         terms = self.model.terms(x, y)
-        return terms.distortion, terms.rate.sum(1)
+        return terms.distortion, terms.rate.sum(1), self.model.charged(terms)
 
 
 def _stacked(models: list[VAE], named: Callable) -> dict[str, Tensor]:

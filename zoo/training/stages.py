@@ -32,9 +32,11 @@ def settled(model: VAE, step: int, warmup: float, steps: int, cycles: int | None
     return step > 0 and step * cycles >= steps * (cycles - 1) + warmup * cycles and at == end
 
 
-def check_stages(config: RunConfig, model: VAE, images: int) -> None:
+def check_recipe(config: RunConfig, model: VAE, images: int) -> None:
     """Raise `UsageError` where a training on so many images would leave a part of the model as it began, or go back to
-    a stage that was over."""
+    a stage that was over, or where its losses know no free bits and are to have some."""
+    if config.train.free_bits is not None and not model.frees_bits:
+        raise UsageError(f"{config.variant} charges for its rate in a way of its own: it knows no train.free_bits.")
     starts, over = (model.stage(Progress(warmup, fraction=1.0)) for warmup in (0.0, 1.0))
     if (config.train.cycles or 1) > 1 and starts != over:
         said = f"the warm-up of {config.variant} parts two stages"

@@ -112,7 +112,7 @@ class Trainer:
     ) -> None:
         self.world = world
         self.model, self.train, self.validation = model, train, validation
-        model.train_size = train.n
+        model.train_size, model.free_bits = train.n, config.free_bits
         self.config, self.folder = config, folder
         self.watchers, self.should_stop = watchers, should_stop
         captured = bool(record or compute.device.type == "cuda") and can_capture(config, train, compute)
