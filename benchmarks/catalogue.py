@@ -31,6 +31,8 @@ DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
 ALL = "_all"  # of a bound of all images that was measured on the first ones, see `benchmarks.per_example.of_all`
 # Of a distance whose samples' codes come from a density fitted after training: a mixture of Gaussians, or a flow.
 DENSITIES = EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
+# What the bound loses by the encoder, and what by the family of its posterior.
+GAPS = ("amortisation_gap", "approximation_gap")
 METRICS = (
     Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),
@@ -39,6 +41,13 @@ METRICS = (
     Listed("nll_iwae_K_all", "nats", "lower", "", "of all images, by the gap to the ELBO on the first ones"),
     Listed("bits_per_dim", "bits/dim", "lower", "bytes and a likelihood of them", "nll over dimensions, in bits"),
     Listed("code_length", "nats", "lower", "--set evaluate.coded=N", "what storing an image took; all were read back"),
+    *(
+        Listed(name, "nats", "lower", "--set evaluate.gaps=N, a diagonal posterior", summary)
+        for name, summary in zip(
+            GAPS, ("ELBO of each image's best Gaussian above the ELBO", "log p(x) above that of this Gaussian"),
+            strict=True,
+        )
+    ),
     Listed("reconstruction_loss", "", "lower", "", "distortion where the likelihood is not one of the data: not nats"),
     Listed("iwae_loss_K", "", "lower", "--set evaluate.loss_samples=K", "the K-sample bound of such a loss: not nats"),
     Listed("classification_error", "", "lower", "a model with q(y | x)", "share of images given a wrong class"),

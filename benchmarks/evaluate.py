@@ -15,6 +15,7 @@ from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.foreseen import BYTES, unbounded, without_bounds
+from benchmarks.evaluation.inference import NOISY, inference_gaps
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
@@ -34,8 +35,6 @@ GRID = 64
 #: every picture that an evaluation may draw; beside a file of `zoo evaluate` each is looked for before it is written
 PICTURES = ("reconstructions", "samples", "traversals", "interpolations", "pca", "tsne")
 FAST = "@hist-gbt"
-#: identity of what is measured of dequantised bytes: their nats are a bound in the mean over the noise, drawn once
-NOISY = {"dequantised": "uniform"}
 
 
 @dataclass
@@ -92,6 +91,9 @@ def _evaluated(run: Run, partial: Partial) -> Evaluation:
     metrics, skipped, taken = coded(run, batches)
     out.add(metrics, skipped)
     out.per_example |= taken
+    metrics, skipped, lost = inference_gaps(run, batches, unbounded(model), partial)
+    out.add(metrics, skipped)
+    out.per_example |= lost
     _say_what_is_missing(out)
     return out
 

@@ -399,6 +399,7 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
         ("m2", "latent=2,3", "classification_error", None),
         ("vae", "latent=2,3", "fd_digits_ex_post", "needs --set evaluate.ex_post=K"),
         ("vae", "latent=2,3", "fd_digits_ex_post_flow", "needs --set evaluate.ex_post_flow=T"),
+        ("vae", "latent=2,3", "amortisation_gap", "evaluate.gaps is 0"),
         ("vae", "latent=2,3", "fid", None),  # what only an evaluation tells
     ],
 )

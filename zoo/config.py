@@ -32,6 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": [], "cycles": None, "free_bits": None},
     "evaluate": {
         "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
+        "gaps": 0,
     },
 }  # fmt: skip
 
@@ -175,6 +176,10 @@ class EvaluateConfig(Config):
     coded: int = Field(
         0, ge=0, description="images that are stored as bits and read back, which shows the length that the bound "
         "promises; 0 leaves it out",
+    )
+    gaps: int = Field(
+        0, ge=0, description="images whose best Gaussian posterior is found, which shows what of the bound the encoder "
+        "loses and what the family; 0 leaves it out",
     )
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
 

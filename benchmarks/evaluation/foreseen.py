@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW, METRICS, OF_VARIANTS
-from benchmarks.evaluation import anomaly, classification, coding, factors, quality, representation
+from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
+from benchmarks.evaluation import anomaly, classification, coding, factors, inference, quality, representation
 from zoo.config import EvaluateConfig
 from zoo.data.images import ImageSet
 from zoo.models.base import VAE
@@ -22,6 +22,7 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
         (("auroc",), anomaly.lacking(config, model, bounded)),
         (classification.METRICS, classification.lacking(config, model, images.spec)),
         ((coding.NAME,), coding.lacking(config, model)),
+        (GAPS, inference.lacking(config, model, unbounded(model))),
         (("disentanglement",), factors.lacking(config, model, shown)),
         (representation.PROBES, representation.unprobed(config, model, images)),
         (representation.METRICS, representation.lacking(config, shown)),

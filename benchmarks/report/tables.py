@@ -33,7 +33,7 @@ _HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"iwae_loss
          rf"(fd|fid)(?!.*{EX_POST}).*", r"(fd|fid).*", r"active_units",
          r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip
 # Nats of a model that is told y are of log p(x | y): another quantity than log p(x).
-_OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|iwae_loss.*|distortion|rate")
+_OF_X_GIVEN_Y = re.compile(r"elbo|nll.*|bits_per_dim|reconstruction_loss|iwae_loss.*|distortion|rate|.*_gap")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, matrix, per_example, record
-from benchmarks.catalogue import ALL, DISTANCES, EX_POST, EX_POST_FLOW
+from benchmarks.catalogue import ALL, DISTANCES, EX_POST, EX_POST_FLOW, GAPS
 from benchmarks.record import Record
 from zoo.errors import UsageError
 from zoo.stopping import stopping_when
@@ -44,6 +44,7 @@ ADDABLE = {
     "ex_post": Addable(MIXTURE, tuple(name + EX_POST for name in DISTANCES)),
     "ex_post_flow": Addable(FLOW, tuple(name + EX_POST_FLOW for name in DISTANCES)),
     OF_VALUES: Addable({}, ()),
+    "gaps": Addable({"gaps": 100}, GAPS),
     "fid_ex_post": Addable(MIXTURE | {"inception": "yes"}, ("fid_ex_post",)),
     "fid_bf16_ex_post": Addable(MIXTURE | {"inception": "bf16"}, ("fid_bf16_ex_post",)),
     "fid_ex_post_flow": Addable(FLOW | {"inception": "yes"}, ("fid_ex_post_flow",)),
@@ -69,7 +70,7 @@ def amend(
         UsageError: the cell is not done, or its trained model is neither here nor there, or is of another training
             than its record.
         Busy: another process is at that cell.
-        Stopped: ``should_stop`` said so; the features there are by then are kept for the next call.
+        Stopped: ``should_stop`` said so; the features and gaps there are by then are kept for the next call.
     """
     from zoo.runs.folder import CELL_LOCK, finished, locked
 
@@ -94,7 +95,7 @@ def amend(
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
         with stopping_when(should_stop):
-            found = _measured(run, metric, folder / PARTS)
+            found = _measured(run, metric, folder / PARTS, exported or folder)
         amended = _with(made, found, planned, places, command, " to the exported model" if exported else "")
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         return amended
@@ -157,13 +158,21 @@ def _of_all(made: Record, places: matrix.Places) -> Any:
     return Evaluation(found)
 
 
-def _measured(run: Any, metric: str, parts: Any) -> Any:
+def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
     from benchmarks.evaluate import Evaluation, latent_space
     from benchmarks.evaluation.ex_post import ex_post
+    from benchmarks.evaluation.foreseen import unbounded
+    from benchmarks.evaluation.inference import inference_gaps
     from benchmarks.evaluation.quality import sample_quality
+    from benchmarks.evaluation.representation import batches_of
+    from benchmarks.partial import keeping
 
     if metric == "latent":
         return latent_space(run)
+    if metric == "gaps":
+        batches = batches_of(run, run.images[run.config.evaluate.split])
+        with keeping(run, model, parts / metric) as partial:
+            return Evaluation(*inference_gaps(run, batches, unbounded(run.model), partial)[:2])
     if "ex_post" in metric:
         return Evaluation(*ex_post(run, parts))
     return Evaluation(*sample_quality(run, only=metric, parts=parts))

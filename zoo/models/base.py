@@ -94,6 +94,8 @@ class VAE(nn.Module):
             and the values of its factors (`zoo.data.labelled`); what it reports is of images alone.
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
+        one_gaussian: a vector z is its only latent variable, q(z | x) is one diagonal Gaussian (`diagonal_posterior`),
+            and the density of z under its prior is known (`log_joint`).
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
             distortion in no nats, no rate, and no log-weights, and nothing of it is reported as an ELBO or an NLL.
         seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.
@@ -122,6 +124,7 @@ class VAE(nn.Module):
     paired: ClassVar[bool] = False
     factor_supervised: ClassVar[bool] = False
     completes: ClassVar[bool] = False
+    one_gaussian: bool = False
     bounds: ClassVar[bool] = True
     seeks_bound: ClassVar[bool] = True
     seeks_likelihood: ClassVar[bool] = True
@@ -232,6 +235,11 @@ class VAE(nn.Module):
         """q(z | x) where it is one diagonal Gaussian over the whole code, else None: what the aggregate posterior's
         density is summed from."""
         return None
+
+    def log_joint(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """log p(x, z) (B,) nats, log p(x, z | y) of a conditional model, for given z (B, D), which may ask for a
+        gradient: of a model that is ``one_gaussian``."""
+        raise NotImplementedError
 
     def categorical_posterior(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
         """log q(c_n = k | x), (B, N, K) nats, of N latent variables of K classes each; None where none is such: what

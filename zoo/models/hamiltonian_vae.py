@@ -50,6 +50,7 @@ class HamiltonianVAE(VanillaVAE):
     """A vanilla VAE whose posterior is `Carried` by leapfrog steps on -log p(x, z)."""
 
     Settings: ClassVar[type[Settings]] = HamiltonianSettings
+    one_gaussian = False
     drawn = 1
 
     def __init__(self, spec: DataSpec, settings: HamiltonianSettings) -> None:

@@ -48,6 +48,7 @@ class JointVAE(AnnealedVAE):
     """p(z) p(c) p(x | z, c), inferred by q(z | x) q(c | x): c (B, N, K) is N choices among K classes, evenly likely."""
 
     Settings: ClassVar[type[Settings]] = JointSettings
+    one_gaussian = False
 
     def __init__(self, spec: DataSpec, settings: JointSettings) -> None:
         super().__init__(spec, settings)

@@ -42,6 +42,7 @@ class PoincareVAE(VanillaVAE):
     """A vanilla VAE whose posterior is wrapped onto hyperbolic space, and whose decoder begins with gyroplanes."""
 
     Settings: ClassVar[type[Settings]] = PoincareSettings
+    one_gaussian = False
 
     def __init__(self, spec: DataSpec, settings: PoincareSettings) -> None:
         VAE.__init__(self, spec, settings)

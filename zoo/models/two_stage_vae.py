@@ -114,6 +114,7 @@ class TwoStageVAE(VanillaVAE):
     """p(u) p(z | u) p(x | z), inferred by q(z | x) q(u | z); two parameter groups: ``first``, ``second``."""
 
     Settings: ClassVar[type[Settings]] = TwoStageSettings
+    one_gaussian = False
 
     def __init__(self, spec: DataSpec, settings: TwoStageSettings) -> None:
         super().__init__(spec, settings)

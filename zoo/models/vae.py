@@ -20,7 +20,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
 from zoo.nets.mlp import start_at_mean_image
-from zoo.posteriors import PosteriorSettings, make_posterior
+from zoo.posteriors import DiagonalPosterior, PosteriorSettings, make_posterior
 from zoo.priors import PriorSettings, make_prior
 
 
@@ -100,6 +100,13 @@ class VanillaVAE(VAE):
     def diagonal_posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalGaussian | None:
         q = self.infer(x, y)
         return q if isinstance(q, DiagonalGaussian) else None
+
+    @property
+    def one_gaussian(self) -> bool:
+        return isinstance(self.posterior, DiagonalPosterior) and not self.prior.estimated
+
+    def log_joint(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.log_likelihood(self.decode(z, y), x) + self.prior.log_prob(z)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decode(self.represent(x, y), y))
