@@ -20,6 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.catalogue import GAPS
 from benchmarks.record import Metric, Record, cell_key, parse
 from benchmarks.report import notation, provenance, short, terminal
 from benchmarks.report.against import against
@@ -430,7 +431,9 @@ def test_a_conditional_model_is_marked_and_not_ranked_in_nats() -> None:
     assert cells(rows["cvae"], "fd_digits (n=10000)") == ["**2.00 ± 0.10**"], "a distance is ranked"
 
 
-@pytest.mark.parametrize("name", ["elbo", "nll_iwae_64", "bits_per_dim", "reconstruction_loss", "rate", "distortion"])
+@pytest.mark.parametrize(
+    "name", ["elbo", "nll_iwae_64", "bits_per_dim", "reconstruction_loss", "rate", "distortion", *GAPS]
+)
 def test_nothing_of_x_given_y_is_ranked_with_what_is_of_x(name: str) -> None:
     numbers = {name: (1.0, 0.1), "fd_digits": (1.0, 0.1, FD)}
     (table,) = tables([make("vae", numbers=numbers), make("cvae", numbers=numbers, model__conditional=True)])
