@@ -59,6 +59,17 @@ METRICS = (
     Listed("active_units", "", None, "", "code dimensions whose mean varies by over 0.01 of the prior's variance"),
     Listed("linear_probe", "", "higher", "classes", "accuracy of a linear classifier of codes on unseen images"),
     Listed("knn_accuracy", "", "higher", "classes", "accuracy of the majority of the 10 nearest training codes"),
+    *(
+        Listed(f"{start}_{end}", "", "higher", f"--set evaluate.clustering=yes, {needs}", f"{what} {groups}")
+        for start, needs, groups in (
+            ("cluster", "classes", "by k-means over codes"), ("choice", "one categorical variable", "by that variable"),
+        )
+        for end, what in (
+            ("accuracy", "share in the group that is matched to their class,"),
+            ("nmi", "mutual information with the class, normalised, of groups"),
+            ("ari", "adjusted Rand index of classes and groups"),
+        )
+    ),
     Listed("total_correlation", "nats", "lower", "a diagonal posterior", "dependence between the dimensions of q(z)"),
     Listed("index_code_information", "nats", None, "a diagonal posterior", "what z says of which image it is of"),
     Listed("auroc_OUTLIERS", "", "higher", "--set evaluate.anomaly=DATASET", "images told from outliers by the ELBO"),

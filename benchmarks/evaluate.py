@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.catalogue import ALL, METRICS, explains
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
+from benchmarks.evaluation.clustering import clustered
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.foreseen import BYTES, unbounded, without_bounds
@@ -108,6 +109,13 @@ def latent_space(run: Run) -> Evaluation:
     return out
 
 
+def clusters(run: Run) -> Evaluation:
+    """What `evaluate.clustering` asks for, alone."""
+    run.model.eval()
+    batches = batches_of(run, run.images[run.config.evaluate.split])
+    return Evaluation(*clustered(run, batches, likelihood.codes(run.model, batches)))
+
+
 def _say_what_is_missing(out: Evaluation) -> None:
     # What only some variants and data sets have, and these have not.
     for metric in METRICS:
@@ -185,6 +193,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
     metrics, skipped, pictures = represented(run, batches, representation)
     out.add(metrics, skipped)
     out.show(pictures)
+    out.add(*clustered(run, batches, representation))
     out.add(*disentanglement(run))
 
 

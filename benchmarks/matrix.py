@@ -29,7 +29,7 @@ RECORDS = "records"  # in the folder of a board
 # What an evaluation imports where it needs it.
 EVALUATION = (
     *("per_example", "partial", "evaluation.ex_post", "evaluation.quality", "report.figures", "digits.train"),
-    *("metrics.aggregate", "metrics.codes", "metrics.disentanglement"),
+    *("metrics.aggregate", "metrics.clusters", "metrics.codes", "metrics.disentanglement"),
     *("metrics.extractors", "metrics.probes", "metrics.projections", "metrics.quality", "metrics.reconstruction"),
 )
 

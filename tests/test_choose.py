@@ -400,6 +400,7 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
         ("vae", "latent=2,3", "fd_digits_ex_post", "needs --set evaluate.ex_post=K"),
         ("vae", "latent=2,3", "fd_digits_ex_post_flow", "needs --set evaluate.ex_post_flow=T"),
         ("vae", "latent=2,3", "amortisation_gap", "evaluate.gaps is 0"),
+        ("vae", "latent=2,3", "cluster_ari", "evaluate.clustering is no"),
         ("vae", "latent=2,3", "fid", None),  # what only an evaluation tells
     ],
 )

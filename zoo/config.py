@@ -32,7 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": [], "cycles": None, "free_bits": None},
     "evaluate": {
         "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
-        "gaps": 0,
+        "gaps": 0, "clustering": False,
     },
 }  # fmt: skip
 
@@ -162,6 +162,9 @@ class EvaluateConfig(Config):
     latent: Literal["auto", "yes", "no"] = Field(
         "auto",
         description="probes, total correlation, PCA of codes; auto: of data with classes or factors; yes: and t-SNE",
+    )
+    clustering: bool = Field(
+        False, description="whether images fall into their classes untold: k-means over codes, and a model's own choice"
     )
     anomaly: tuple[str, ...] = Field((), description=f"data sets that are outliers; '{HELD_OUT}': the class left out")
     cas: int = Field(0, ge=0, description="class-conditional samples that a classifier learns from; 0 leaves it out")

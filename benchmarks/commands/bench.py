@@ -96,7 +96,8 @@ def measure(
     sweep: str | None, runs: Path, weights: Path | None, board: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
-    fid_bf16, in half the time; latent, which is probes and pictures of the codes; ex_post, the distances of samples
+    fid_bf16, in half the time; latent, which is probes and pictures of the codes;
+    clusters, how far clusters of the codes are the classes; ex_post, the distances of samples
     whose codes come from a density fitted to those of training images; fid_ex_post and fid_bf16_ex_post, those of
     Inception's features; ex_post_flow, fid_ex_post_flow and fid_bf16_ex_post_flow, the same of another density, a flow;
     nll_all, the bound of all images where it was measured on the first ones; gaps, what of the bound of 100 images the

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
-from benchmarks.evaluation import anomaly, classification, coding, factors, inference, quality, representation
+from benchmarks.evaluation import (
+    anomaly,
+    classification,
+    clustering,
+    coding,
+    factors,
+    inference,
+    quality,
+    representation,
+)
 from zoo.config import EvaluateConfig
 from zoo.data.images import ImageSet
 from zoo.models.base import VAE
@@ -21,6 +30,7 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
     for names, reason in (
         (("auroc",), anomaly.lacking(config, model, bounded)),
         (classification.METRICS, classification.lacking(config, model, images.spec)),
+        ((*clustering.CLUSTERS, *clustering.CHOICES), clustering.lacking(config, model, images)),
         ((coding.NAME,), coding.lacking(config, model)),
         (GAPS, inference.lacking(config, model, unbounded(model))),
         (("disentanglement",), factors.lacking(config, model, shown)),

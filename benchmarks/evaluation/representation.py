@@ -23,6 +23,7 @@ TRAIN_CODES, TEST_CODES = 10_000, 10_000
 COMPONENTS, DRAWS = 10_000, 1_000
 PLOTTED = 2_000  # codes in a picture
 LEARNT_FROM = "it is learnt from the training split"
+CONDITIONED = "needs a code of the image alone, and this model is told the condition"
 PROBES = ("linear_probe", "knn_accuracy")
 METRICS = (*PROBES, "total_correlation", "index_code_information", "pca", "tsne")
 
@@ -57,7 +58,7 @@ def unprobed(config: EvaluateConfig, model: VAE, images: ImageSet) -> str | None
     if config.split == "train":
         return LEARNT_FROM
     if model.conditional:
-        return "needs a code of the image alone, and this model is told the condition"
+        return CONDITIONED
     unknown = [split for split in ("train", config.split) if not (images[split].labels >= 0).any()]
     return f"no image of the {unknown[0]} split shows its class" if unknown else None
 
@@ -71,8 +72,7 @@ def _probes(run: Run, shown: Images, representation: Tensor) -> tuple[dict[str, 
     config = run.config.evaluate
     known = some(to_learn_from(run.images["train"]), TRAIN_CODES, config.seed)
     z_train = likelihood.codes(run.model, batches_of(run, known, run.images.binarise == "dynamic")).numpy()
-    kept = (shown.labels >= 0).nonzero().squeeze(1)
-    kept = kept[chosen(len(kept), TEST_CODES, config.seed)]
+    kept = scored(shown, config.seed)
     data = (z_train, known.labels.numpy(), representation[kept].numpy(), shown.labels[kept].numpy())
     common = {"split": config.split, "training_codes": len(z_train), "seed": config.seed}
     metrics, skipped = {}, {}
@@ -162,6 +162,12 @@ def chosen(n: int, most: int, seed: int) -> Tensor:
     if n <= most:
         return torch.arange(n)
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
+def scored(shown: Images, seed: int) -> Tensor:
+    """The indices of the pictures whose codes are set beside their class: those of a known one, as `chosen`."""
+    known = (shown.labels >= 0).nonzero().squeeze(1)
+    return known[chosen(len(known), TEST_CODES, seed)]
 
 
 def labelled(images: Images) -> Images:

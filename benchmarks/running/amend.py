@@ -41,6 +41,7 @@ ADDABLE = {
     "fid": Addable({"inception": "yes"}, ("fid",)),
     "fid_bf16": Addable({"inception": "bf16"}, ("fid_bf16",)),
     "latent": Addable({"latent": "yes"}, ("tsne",)),
+    "clusters": Addable({"clustering": True}, ("cluster_accuracy", "choice_accuracy")),
     "ex_post": Addable(MIXTURE, tuple(name + EX_POST for name in DISTANCES)),
     "ex_post_flow": Addable(FLOW, tuple(name + EX_POST_FLOW for name in DISTANCES)),
     OF_VALUES: Addable({}, ()),
@@ -159,7 +160,7 @@ def _of_all(made: Record, places: matrix.Places) -> Any:
 
 
 def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
-    from benchmarks.evaluate import Evaluation, latent_space
+    from benchmarks.evaluate import Evaluation, clusters, latent_space
     from benchmarks.evaluation.ex_post import ex_post
     from benchmarks.evaluation.foreseen import unbounded
     from benchmarks.evaluation.inference import inference_gaps
@@ -169,6 +170,8 @@ def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
 
     if metric == "latent":
         return latent_space(run)
+    if metric == "clusters":
+        return clusters(run)
     if metric == "gaps":
         batches = batches_of(run, run.images[run.config.evaluate.split])
         with keeping(run, model, parts / metric) as partial:
