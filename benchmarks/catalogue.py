@@ -31,6 +31,8 @@ DISTANCES = ("fd_digits", "fd_efficientnet_lite0", "fid", "fid_bf16")
 ALL = "_all"  # of a bound of all images that was measured on the first ones, see `benchmarks.per_example.of_all`
 # Of a distance whose samples' codes come from a density fitted after training: a mixture of Gaussians, or a flow.
 DENSITIES = EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
+#: what annealed importance sampling says of the bound
+ANNEALED = ("nll_ais", "ais_gain", "ais_gap")
 # What the bound loses by the encoder, and what by the family of its posterior.
 GAPS = ("amortisation_gap", "approximation_gap")
 METRICS = (
@@ -39,6 +41,9 @@ METRICS = (
     Listed("rate", "nats", None, "", "KL(q(z | x) || p(z)), summed over latents"),
     Listed("nll_iwae_K", "nats", "lower", "a likelihood of the data", "bound on -log p(x) from K importance samples"),
     Listed("nll_iwae_K_all", "nats", "lower", "", "of all images, by the gap to the ELBO on the first ones"),
+    Listed("nll_ais", "nats", "lower", "--set evaluate.ais=T", "bound on -log p(x) from annealed importance sampling"),
+    Listed("ais_gain", "nats", None, "--set evaluate.ais=T", "what it is lower by than nll_iwae_K on the same images"),
+    Listed("ais_gap", "nats", None, "--set evaluate.ais=T", "what it can be off by: bidirectional Monte Carlo"),
     Listed("bits_per_dim", "bits/dim", "lower", "bytes and a likelihood of them", "nll over dimensions, in bits"),
     Listed("code_length", "nats", "lower", "--set evaluate.coded=N", "what storing an image took; all were read back"),
     *(

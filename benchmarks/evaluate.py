@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import ALL, METRICS, explains
+from benchmarks.evaluation.annealing import annealing
 from benchmarks.evaluation.anomaly import anomaly
 from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.clustering import clustered
@@ -53,6 +54,13 @@ class Evaluation:
         self.metrics |= metrics
         self.skipped |= skipped
 
+    def add_with_values(
+        self, metrics: dict[str, dict[str, Any]], skipped: dict[str, str], per_example: dict[str, Tensor]
+    ) -> None:
+        """The same, with the values of examples."""
+        self.add(metrics, skipped)
+        self.per_example |= per_example
+
     def show(self, pictures: dict[str, Tensor]) -> None:
         """Pictures that a part of the evaluation drew. Raises `ValueError` where one is not of `PICTURES`."""
         if unknown := pictures.keys() - set(PICTURES):
@@ -80,6 +88,7 @@ def _evaluated(run: Run, partial: Partial) -> Evaluation:
     out = Evaluation()
     batches = batches_of(run, run.images[config.split])
     elbo, tight = _bounds(out, model, batches, config, partial)
+    out.add_with_values(*annealing(run, batches, unbounded(model), partial))
     for name, values in likelihood.measured(model, batches, config.seed).items():
         if len(values):
             out.metrics[name] = _metric(values, *model.measures[name], {"split": config.split})
@@ -89,12 +98,8 @@ def _evaluated(run: Run, partial: Partial) -> Evaluation:
     _quality(out, run, batches, partial)
     out.add(*anomaly(run, elbo, tight, partial))
     out.add(*classification(run))
-    metrics, skipped, taken = coded(run, batches)
-    out.add(metrics, skipped)
-    out.per_example |= taken
-    metrics, skipped, lost = inference_gaps(run, batches, unbounded(model), partial)
-    out.add(metrics, skipped)
-    out.per_example |= lost
+    out.add_with_values(*coded(run, batches))
+    out.add_with_values(*inference_gaps(run, batches, unbounded(model), partial))
     _say_what_is_missing(out)
     return out
 

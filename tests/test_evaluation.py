@@ -551,10 +551,10 @@ def test_settings_that_came_later_leave_the_keys_of_old_records_alone() -> None:
     plain = RunConfig(variant="vae")
     old = {name: value for name, value in plain.model_dump(mode="json")["evaluate"].items()
            if name not in ("rows", "latent", "anomaly", "cas", "ex_post", "ex_post_flow", "loss_samples",
-                           "coded", "gaps", "clustering")}  # fmt: skip
+                           "coded", "gaps", "clustering", "ais", "ais_images")}  # fmt: skip
     assert plain.identity()["evaluate"] == old
     later = ({"latent": "no"}, {"anomaly": ["fashion_mnist"]}, {"cas": 10}, {"ex_post": 5}, {"loss_samples": 5})
-    for asked in (*later, {"coded": 5}, {"ex_post_flow": 5}, {"gaps": 5}, {"clustering": True}):
+    for asked in (*later, {"coded": 5}, {"ex_post_flow": 5}, {"gaps": 5}, {"clustering": True}, {"ais": 5}):
         config = RunConfig(variant="vae", evaluate=asked)
         assert config.identity()["evaluate"] == old | asked
         assert cell_key(config.identity()) != cell_key(plain.identity())

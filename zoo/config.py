@@ -32,7 +32,7 @@ LATER: dict[str, dict[str, Any]] = {
     "train": {"stages": [], "cycles": None, "free_bits": None},
     "evaluate": {
         "latent": "auto", "anomaly": [], "cas": 0, "ex_post": 0, "ex_post_flow": 0, "loss_samples": 0, "coded": 0,
-        "gaps": 0, "clustering": False,
+        "gaps": 0, "clustering": False, "ais": 0, "ais_images": 100,
     },
 }  # fmt: skip
 
@@ -184,6 +184,11 @@ class EvaluateConfig(Config):
         0, ge=0, description="images whose best Gaussian posterior is found, which shows what of the bound the encoder "
         "loses and what the family; 0 leaves it out",
     )
+    ais: int = Field(
+        0, ge=0, description="temperatures of annealed importance sampling, which says how loose the bound is; 0 "
+        "leaves it out",
+    )
+    ais_images: int = Field(100, ge=1, description="only the first so many images for it, and as many simulated ones")
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")
 
     @field_validator("split")

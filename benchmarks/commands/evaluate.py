@@ -26,7 +26,7 @@ UNASKED = ("needs ", "evaluate.")  # how reasons begin that are no news: of the 
 @click.option("--data", help="Another data set of the same shape, or folder:PATH. [default: the run's]")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE",
               help="Such as evaluate.nll_samples=5000, evaluate.nll_images=null (all), evaluate.inception=bf16, "
-              "evaluate.ex_post=10, evaluate.ex_post_flow=5 or evaluate.gaps=100; with --data also "
+              "evaluate.ex_post=10, evaluate.ex_post_flow=5, evaluate.ais=100 or evaluate.gaps=100; with --data also "
               "data.options.NAME.")  # fmt: skip
 @click.option("--out", type=options.Json(), help="The file. [default: RUN/evaluations/SPLIT-DATA-KEY.json]")
 @options.device

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.catalogue import DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
+from benchmarks.catalogue import ANNEALED, DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
 from benchmarks.evaluation import (
+    annealing,
     anomaly,
     classification,
     clustering,
@@ -28,6 +29,7 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
     bounded, shown = unbounded(model) is None, images[config.split]
     found = without_bounds(config, model)
     for names, reason in (
+        (ANNEALED, annealing.lacking(config, model, unbounded(model))),
         (("auroc",), anomaly.lacking(config, model, bounded)),
         (classification.METRICS, classification.lacking(config, model, images.spec)),
         ((*clustering.CLUSTERS, *clustering.CHOICES), clustering.lacking(config, model, images)),

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics.likelihood import HELD, first
+from benchmarks.metrics.likelihood import HELD, first_images
 from benchmarks.partial import Partial
 from benchmarks.progress import progress
 from zoo import noise
@@ -75,7 +75,7 @@ def gaps(
     size = max(1, min(AT_ONCE, rows // DRAWS))
     title, initial = "best posteriors", min(done, wanted) * STEPS
     with frozen(model), unchanged(), progress(wanted * STEPS, title, "step", initial=initial) as bar:
-        for ids, x, y in first(batches, wanted, size, done):
+        for ids, x, y in first_images(batches, wanted, size, done):
             joint = _Joint(model, ids, x, y, rows)
             with torch.no_grad():
                 q = model.diagonal_posterior(x, y)

@@ -83,7 +83,7 @@ def importance_weighted(
     partial = partial or Partial()
     done = len(partial.values(name))
     with progress(wanted, f"bound of {k} samples", "image", initial=min(done, wanted)) as bar:
-        for ids, x, y in first(batches, wanted, max(1, rows // k), done):
+        for ids, x, y in first_images(batches, wanted, max(1, rows // k), done):
             parts = []
             for start in stoppable(range(0, k, rows)):
                 samples = range(start, min(start + rows, k))
@@ -142,8 +142,8 @@ def _roomy(device: torch.device, dims: int) -> int:
     return min(MOST_ROWS, torch.cuda.mem_get_info(device)[0] // (3 * 64 * 4 * dims))
 
 
-def first(batches: Batches, n: int, size: int, done: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """The first n examples, without the ``done`` ones that come before them, as `Batches.sequential` gives them."""
+def first_images(batches: Batches, n: int, size: int, done: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """The first ``n`` images in batches of ``size``, without the ``done`` ones that come before the others."""
     seen = 0
     for ids, x, y in batches.sequential(size):
         rows = slice(max(done - seen, 0), n - seen)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment, matrix, per_example, record
-from benchmarks.catalogue import ALL, DISTANCES, EX_POST, EX_POST_FLOW, GAPS
+from benchmarks.catalogue import ALL, ANNEALED, DISTANCES, EX_POST, EX_POST_FLOW, GAPS
 from benchmarks.record import Record
 from zoo.errors import UsageError
 from zoo.stopping import stopping_when
@@ -44,6 +44,7 @@ ADDABLE = {
     "clusters": Addable({"clustering": True}, ("cluster_accuracy", "choice_accuracy")),
     "ex_post": Addable(MIXTURE, tuple(name + EX_POST for name in DISTANCES)),
     "ex_post_flow": Addable(FLOW, tuple(name + EX_POST_FLOW for name in DISTANCES)),
+    "ais": Addable({"ais": 100}, ANNEALED),
     OF_VALUES: Addable({}, ()),
     "gaps": Addable({"gaps": 100}, GAPS),
     "fid_ex_post": Addable(MIXTURE | {"inception": "yes"}, ("fid_ex_post",)),
@@ -160,7 +161,9 @@ def _of_all(made: Record, places: matrix.Places) -> Any:
 
 
 def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
+    # ``model`` is the folder that the run's model came from.
     from benchmarks.evaluate import Evaluation, clusters, latent_space
+    from benchmarks.evaluation.annealing import annealing
     from benchmarks.evaluation.ex_post import ex_post
     from benchmarks.evaluation.foreseen import unbounded
     from benchmarks.evaluation.inference import inference_gaps
@@ -172,10 +175,11 @@ def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
         return latent_space(run)
     if metric == "clusters":
         return clusters(run)
-    if metric == "gaps":
+    if metric in ("ais", "gaps"):
+        measure = annealing if metric == "ais" else inference_gaps
         batches = batches_of(run, run.images[run.config.evaluate.split])
         with keeping(run, model, parts / metric) as partial:
-            return Evaluation(*inference_gaps(run, batches, unbounded(run.model), partial)[:2])
+            return Evaluation(*measure(run, batches, unbounded(run.model), partial)[:2])
     if "ex_post" in metric:
         return Evaluation(*ex_post(run, parts))
     return Evaluation(*sample_quality(run, only=metric, parts=parts))

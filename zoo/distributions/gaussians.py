@@ -63,6 +63,11 @@ class DiagonalGaussian:
         # From eps, not from (z - mean) / sigma: the same number without the rounding of z.
         return z, -0.5 * (LOG_2PI + self.log_variance + eps.square()).sum(-1)
 
+    @full_precision
+    def noise_of(self, z: Tensor) -> Tensor:
+        """The noise (..., D) of which `rsample` makes z (..., D)."""
+        return (z - self.mean) * torch.exp(-0.5 * self.log_variance)
+
     def sample(self, temperature: float = 1.0) -> Tensor:
         """A draw (..., D), its standard deviations times ``temperature``."""
         return self.mean + temperature * torch.exp(0.5 * self.log_variance) * noise.normal(self.mean)

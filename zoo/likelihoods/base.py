@@ -112,6 +112,11 @@ class Likelihood(nn.Module):
         """How many channels the decoder has to give for an image with ``image_channels``."""
         return image_channels
 
+    @property
+    def clips(self) -> bool:
+        """Whether `sample` draws from another density than that of `log_prob`: one whose tails are cut off."""
+        return self.is_density and self.confined and not self.bounded
+
     def output_shape(self, image: tuple[int, int, int]) -> tuple[int, int, int]:
         """What the decoder has to give for an image of shape (C, H, W): (C', H, W)."""
         return self.channels(image[0]), *image[1:]

@@ -20,6 +20,8 @@ from zoo.data.companions import Companions
 from zoo.data.images import DataSpec, Images
 from zoo.data.partners import Partners
 from zoo.distributions.gaussians import DiagonalGaussian
+from zoo.errors import UsageError
+from zoo.likelihoods.base import Likelihood
 from zoo.settings import Frozen
 
 
@@ -197,6 +199,15 @@ class VAE(nn.Module):
         times ``temperature``."""
         raise NotImplementedError
 
+    def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draws of p(x), not means of p(x | z), and for each an exact draw of its posterior: x (n, C, H, W), and the
+        noise (n, D) of which `log_weights` makes the latents that x was drawn with, in the order in which it draws.
+
+        Raises:
+            UsageError: the draws or the noise cannot be had.
+        """
+        raise UsageError("nobody knows which noise of its posterior makes a given latent.")
+
     # ---- what most variants leave as it is ------------------------------------------------------------------------
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
@@ -312,6 +323,12 @@ def set_apart(model: VAE, group: str, modules: Iterable[nn.Module]) -> dict[str,
     apart = parameters_of(modules)
     taken = {id(parameter) for parameter in apart}
     return {"vae": [parameter for parameter in model.parameters() if id(parameter) not in taken], group: apart}
+
+
+def require_draws(likelihood: Likelihood) -> None:
+    """Raise `UsageError` where what is drawn does not follow the density that is measured."""
+    if likelihood.clips:
+        raise UsageError(f"draws of its {likelihood.name} are clipped to [0, 1], and its density is not.")
 
 
 def repeat(value: Tensor | None, k: int) -> Tensor | None:

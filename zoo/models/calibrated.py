@@ -31,10 +31,19 @@ class CalibratedVAE(VanillaVAE):
     @full_precision
     def log_likelihood(self, params: Tensor, x: Tensor) -> Tensor:
         """(B,) nats, log p(x | z) with a Bernoulli's logits calibrated."""
-        if self.likelihood.name == "bernoulli":
-            scale, offset = self.calibration.to(params.dtype)
-            params = params * scale + offset
-        return super().log_likelihood(params, x)
+        return super().log_likelihood(self.calibrated(params), x)
+
+    @full_precision
+    def draw(self, params: Tensor) -> Tensor:
+        """As `VanillaVAE.draw`, with a Bernoulli's logits calibrated."""
+        return super().draw(self.calibrated(params))
+
+    def calibrated(self, params: Tensor) -> Tensor:
+        """The decoder's output with a Bernoulli's logits calibrated."""
+        if self.likelihood.name != "bernoulli":
+            return params
+        scale, offset = self.calibration.to(params.dtype)
+        return params * scale + offset
 
     @torch.no_grad()
     def recollect(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:

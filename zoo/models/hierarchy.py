@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import DiagonalGaussian
+from zoo.errors import UsageError
 from zoo.likelihoods import make_likelihood
-from zoo.models.base import VAE, Terms, repeat
+from zoo.models.base import VAE, Terms, repeat, require_draws
 from zoo.nets import batch_norm
 from zoo.priors import Prior
 
@@ -122,18 +123,38 @@ class Hierarchy(VAE):
 
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """As `VAE.sample`; the temperature scales every layer's standard deviations."""
+        return self.likelihood.mean(self.descend(of_prior(n, temperature), n)[1])
 
-        def tempered(prior: DiagonalGaussian | Prior, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
-            if isinstance(prior, Prior):
-                return prior.sample(n, temperature), None
-            return prior.sample(temperature), None
+    def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_draws(self.likelihood)
+        layers, params = self.descend(of_prior(n), n)
+        if any(isinstance(layer.prior, Prior) and layer.prior.estimated for layer in layers):
+            raise UsageError("the density of its prior is estimated.")
+        x, known, found = self.likelihood.sample(params), iter(layers), []
 
-        return self.likelihood.mean(self.descend(tempered, n)[1])
+        def given(_: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[Tensor, None]:
+            z = next(known).z
+            found.append(posterior.noise_of(z))
+            return z, None
+
+        self.descend(given, n, self.ascend(x))
+        return x, torch.cat(found, 1)
 
     def recollect(self, batches: Iterable[tuple[Tensor, Any]]) -> None:
         """Collect the batch-norm statistics that evaluation uses from shuffled training batches (x, y), each
         of the training batch size. To be called with the weights that will be evaluated, before they are."""
         batch_norm.recollect(self, batches, self.terms)
+
+
+def of_prior(rows: int, temperature: float = 1.0) -> Pick:
+    """Draws from the prior, its standard deviations times ``temperature``, for `Hierarchy.descend`."""
+
+    def pick(prior: DiagonalGaussian | Prior, _: DiagonalGaussian | None) -> tuple[Tensor, None]:
+        if isinstance(prior, Prior):
+            return prior.sample(rows, temperature), None
+        return prior.sample(temperature), None
+
+    return pick
 
 
 def draw(prior: DiagonalGaussian | Prior, posterior: DiagonalGaussian) -> tuple[Tensor, Tensor]:

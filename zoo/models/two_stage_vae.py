@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import LOG_VARIANCE_BOUND, DiagonalGaussian
+from zoo.errors import UsageError
 from zoo.likelihoods import Gaussian, LikelihoodSettings
-from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat
+from zoo.models.base import Losses, Settings, Terms, parameters_of, repeat, require_draws
 from zoo.models.vae import VanillaVAE
 from zoo.nets import Activation, DecoderSettings, EncoderSettings, Width
 from zoo.nets.mlp import dense
@@ -171,6 +172,16 @@ class TwoStageVAE(VanillaVAE):
         log_prior = self.prior.log_prob(u) + self.second.log_prob(z, u)
         log_likelihood = self.log_likelihood(self.decode(z, y), repeat(x, k))
         return (log_likelihood + log_prior - log_q_z - log_q_u).view(k, len(x))
+
+    def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_draws(self.likelihood)
+        u = self.prior.sample(n)
+        z = self.second.sample(u)
+        x = self.draw(self.decode(z, y))
+        q = self.diagonal_posterior(x, y)
+        if q is None:
+            raise UsageError("its posterior is not one diagonal Gaussian.")
+        return x, torch.cat([q.noise_of(z), self.second.infer(z).noise_of(u)], 1)
 
     def sample(self, n: int, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """As `VAE.sample`; the temperature scales the standard deviations of u and of z given u."""

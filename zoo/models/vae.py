@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import DiagonalGaussian
+from zoo.errors import UsageError
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
-from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat
+from zoo.models.base import VAE, Settings, Terms, condition_size, condition_vector, repeat, require_draws
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
 from zoo.nets.mlp import start_at_mean_image
 from zoo.posteriors import DiagonalPosterior, PosteriorSettings, make_posterior
@@ -93,6 +94,21 @@ class VanillaVAE(VAE):
         z, log_q = self.infer(x, y).repeat(k).rsample()
         log_likelihood = self.log_likelihood(self.decode(z, repeat(y, k)), repeat(x, k))
         return (log_likelihood + self.prior.log_prob(z) - log_q).view(k, len(x))
+
+    def draw(self, params: Tensor) -> Tensor:
+        """(B, C, H, W), a draw of p(x | z) from the decoder's output."""
+        return self.likelihood.sample(params)
+
+    def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        require_draws(self.likelihood)
+        if self.prior.estimated:
+            raise UsageError(f"the density of its {self.prior.name} prior is estimated.")
+        z = self.prior.sample(n)
+        x = self.draw(self.decode(z, y))
+        q = self.diagonal_posterior(x, y)
+        if q is None:
+            raise UsageError("its posterior is not one diagonal Gaussian.")
+        return x, q.noise_of(z)
 
     def represent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.infer(x, y).centre
