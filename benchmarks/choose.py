@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import matrix
-from benchmarks.catalogue import ALL, COSTS, DISENTANGLEMENT, METRICS, begins_with, explains
+from benchmarks.catalogue import ALL, COSTS, DENSITIES, DISENTANGLEMENT, METRICS, begins_with, explains
 from benchmarks.evaluated import Evaluated
 from benchmarks.interrupt import stop_if_asked
 from benchmarks.matrix import Places, Planned
@@ -180,7 +180,7 @@ def check_metric(by: str, sweeps: Sequence[Sweep]) -> None:
 
     if by in COSTS:
         raise UsageError(f"'{by}' is what a run cost, and nothing that was measured on {SPLIT} images.")
-    known = [one for one in METRICS if one.matches(by)] or [one for one in METRICS if begins_with(one.name, by)]
+    known = [one for one in METRICS if one.matches(by)] or [one for one in METRICS if _means(by, one.name)]
     directions = {one.better for one in known}
     if not known:
         measures = [registry().variant(sweep.variant)[1].load().measures for sweep in sweeps]
@@ -223,12 +223,17 @@ def _check_measured(by: str, sweep: Sweep, images: ImageSet) -> None:
         if any(begins_with(name, by) for name in model.measures):
             return
         lacks = foreseen(config.evaluate.model_copy(update={"split": SPLIT}), model, images)
-        meant = [one.name for one in METRICS if one.better and (one.matches(by) or begins_with(one.name, by))]
+        meant = [one.name for one in METRICS if one.better and (one.matches(by) or _means(by, one.name))]
         why = [next((lacks[name] for name in lacks if explains(name, metric)), "") for metric in meant]
         if not all(why):
             return
         reasons += why or ["it measures no such thing"]
     raise _lacking(by, sweep, reasons[0])
+
+
+def _means(by: str, metric: str) -> bool:
+    """Whether ``by`` is a metric's name or how it begins; a distance by one density of codes is none by another."""
+    return metric == by or (begins_with(metric, by) and not by.endswith(DENSITIES))
 
 
 def _lacking(by: str, sweep: Sweep, why: str) -> UsageError:
@@ -356,7 +361,7 @@ def _column(table: Table, by: str, sweep: Sweep) -> Column:
     ranked = [column for column in table.columns if column.better and column.metric not in COSTS and column.identity]
     found = [column for column in ranked if column.metric == by]
     if not found:
-        found = [column for column in ranked if begins_with(column.metric, by)]
+        found = [column for column in ranked if _means(by, column.metric)]
         whole = {column.metric.removesuffix(ALL) for column in found if column.metric.endswith(ALL)}
         found = [column for column in found if column.metric not in whole]
     names = list(dict.fromkeys(column.metric for column in found))

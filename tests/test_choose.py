@@ -416,6 +416,21 @@ def test_a_metric_that_no_value_will_have_is_refused_before_training(
     assert str(caught.value).startswith(f"{variant} has no '{by}' of validation images of 'synthetic': {said}")
 
 
+def test_a_distance_by_one_density_of_codes_is_none_by_another(tmp_path: Path) -> None:
+    smoke, swept = suite_named("smoke"), {None: options.swept("latent=2,3")}
+    asked = smoke.defaults["evaluate"] | {"ex_post_flow": 2}
+    flows = smoke.model_copy(update={"defaults": smoke.defaults | {"evaluate": asked}})
+    sweeps = choose.plan(flows, ("vae",), (), (), swept)
+    choose.check_metric("fd_digits_ex_post_flow", sweeps)
+    with pytest.raises(UsageError, match="needs --set evaluate.ex_post=K"):
+        choose.check_metric("fd_digits_ex_post", sweeps)
+    values = {"1": [(92.0, 91.0)], "2": [(90.0, 89.0)]}
+    made = runs_of(tmp_path, values, "fd_digits_ex_post_flow")
+    assert choose.choose(*made, "fd_digits_ex_post_flow").chosen.setting == "beta=2"
+    with pytest.raises(UsageError, match="beta_vae has no 'fd_digits_ex_post' of validation images"):
+        choose.choose(*made, "fd_digits_ex_post")
+
+
 def test_a_link_to_nothing_is_not_written_over(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("gone.json")
