@@ -388,6 +388,8 @@ def content_of(path: str | Path, kind: str) -> Any:
     try:
         if path.is_symlink() and not path.exists():
             raise ZooError(f"{path} is not {one}: it is a link to what is not there.")
+        if path.is_dir():
+            raise ZooError(f"{path} is not {one}: it is a folder.")
         if not path.is_file():
             raise ZooError(f"there is no {kind} {path}.")
         with open(path, "rb") as file:

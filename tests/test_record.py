@@ -312,7 +312,7 @@ def test_a_record_too_large_to_be_read_is_not_written(tmp_path: Path) -> None:
 def test_a_record_that_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="there is no record"):
         read(tmp_path / "absent.json")
-    with pytest.raises(ZooError, match="there is no record"):
+    with pytest.raises(ZooError, match="is not a record: it is a folder"):
         read(tmp_path)
     (tmp_path / "link.json").symlink_to("absent.json")
     with pytest.raises(ZooError, match="link.json is not a record: it is a link to what is not there"):
