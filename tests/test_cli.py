@@ -61,6 +61,12 @@ def test_show_knows_every_name(zoo) -> None:
             code, out, _ = zoo("show", row["name"], "--json")
             assert code == 0 and json.loads(out)["name"] == row["name"]
     assert zoo("show", "beta-vae")[1] == zoo("show", "beta_vae")[1]
+
+
+def test_a_published_number_is_shown_without_what_nobody_knows_of_it(zoo) -> None:
+    (without,), (given, *_) = (json.loads(zoo("show", name, "--json")[1])["published"] for name in ("vae", "svae"))
+    assert given["stderr"] == 0.31 and "stderr" not in without and None not in without.values()
+    assert "null" not in zoo("show", "vae")[1] and "changed: null" in zoo("show", "ada_vae")[1]
     for recorded, name in (
         ("nll_iwae_64", "nll_iwae_K"), ("nll_iwae_64_all", "nll_iwae_K_all"),
         ("auroc_fashion-mnist", "auroc_OUTLIERS"), ("auroc_nll_fashion_mnist", "auroc_nll_OUTLIERS"),

@@ -107,6 +107,8 @@ def _described(name: str) -> dict[str, Any]:
     for kind, entries in (("variant", registry().variants), ("dataset", registry().datasets), ("suite", suites())):
         for key, entry in entries.items():
             described = {"kind": kind, "name": key} | entry.model_dump(mode="json", by_alias=True)
+            if kind == "variant":
+                described["published"] = [one.model_dump(mode="json", exclude_none=True) for one in entry.published]
             named.setdefault(fold(key), []).append(described)
     for metric in METRICS:
         named.setdefault(fold(metric.name), []).append({"kind": "metric"} | metric.__dict__)
