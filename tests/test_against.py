@@ -15,11 +15,13 @@ from benchmarks.metrics.features import mean_and_error
 from benchmarks.record import Metric
 from benchmarks.report.against import Difference, against
 from benchmarks.report.compare import best, differ, estimate, half_width, ranks
+from benchmarks.report.notes import taught
 from benchmarks.report.tables import tables
 from tests.conftest import ROOT
 from tests.test_board import FD, ZOO, failed, make
 from tests.test_cli import call
 from zoo.errors import UsageError
+from zoo.registry import registry
 
 THREE = [
     make(name, seed, numbers={"elbo": (mean + off, 0.1)})
@@ -316,6 +318,17 @@ def test_of_a_variant_that_was_told_more_than_images_it_is_said(
             _, out, _ = call(monkeypatch, capsys, "compare", *pair, "--board", str(tmp_path))
             assert out.count("\nada_vae learns from more than images: pairs of images") == told
             assert max(map(len, out.splitlines())) <= 80
+
+
+def test_rows_of_a_variant_that_were_told_more_than_others_say_so_each() -> None:
+    def said(*told: str | None) -> list[str]:
+        settings = [{"model": {"beta": 1.0} | ({} if one is None else {"told": one})} for one in told]
+        made = [make("ada_vae", numbers={"elbo": (-90.0, 0.1)}, settings=one) for one in settings]
+        return taught(tables([*made, make("vae", numbers={"elbo": (-90.0, 0.1)})])[0].rows, registry().variants)
+
+    pairs, more = "learns from more than images: pairs of images that share factors", ", and which factors these are."
+    assert said(None) == [f"ada_vae {pairs}."] and said("shared") == [f"ada_vae {pairs}{more}"]
+    assert said(None, "shared") == [f"ada_vae (told=None) {pairs}.", f"ada_vae (told=shared) {pairs}{more}"]
 
 
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(

@@ -68,6 +68,7 @@ class VariantEntry(Entry):
     train: dict[str, Any] = Field({}, description="what its recipe changes in the training defaults")
     provides: tuple[str, ...] = ()
     taught: str = Field("", description="what its training is shown beside images; its numbers are of images alone")
+    taught_by: dict[str, str] = Field({}, description="what more it is shown where it has a setting, by that setting")
     published: tuple[Published, ...] = ()
     origin: str = BUILT_IN
 

@@ -55,9 +55,20 @@ def _filled(words: str, numbers: list[str]) -> str:
 
 def taught(rows: Iterable[Row], entries: Mapping[str, Any]) -> list[str]:
     """A sentence for each variant whose training saw more than images, though its numbers are of images alone: what it
-    is better at than others may be what it was told."""
-    told = {variant: str(part(entries.get(variant), "taught") or "") for variant in {row.variant for row in rows}}
-    return [f"{variant} learns from more than images: {what}." for variant, what in sorted(told.items()) if what]
+    is better at than others may be what it was told. One for each of its rows where these do not have the same."""
+    told: dict[str, dict[str, str]] = {}
+    for row in rows:
+        told.setdefault(row.variant, {})[row.label] = _taught(row, entries.get(row.variant))
+    named = {}
+    for variant, by_label in told.items():
+        named |= by_label if len({*by_label.values()}) > 1 else {variant: next(iter(by_label.values()))}
+    return [f"{name} learns from more than images: {what}." for name, what in sorted(named.items()) if what]
+
+
+def _taught(row: Row, entry: Any) -> str:
+    given = row.records[0].config.get("model", {})
+    more = [what for setting, what in (part(entry, "taught_by") or {}).items() if given.get(setting) is not None]
+    return ", and ".join(filter(None, [str(part(entry, "taught") or ""), *more]))
 
 
 def recipes(table: Table) -> str:
