@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import choose, matrix
-from benchmarks.choose import LOST, MISSING, NO_ERROR, SAME, TIE, WORSE, Choice, Sweep
+from benchmarks import matrix
+from benchmarks.choosing import candidates, choice, written
+from benchmarks.choosing.candidates import Sweep
+from benchmarks.choosing.choice import LOST, MISSING, NO_ERROR, SAME, TIE, WORSE, Choice
 from benchmarks.commands import choose as command
 from benchmarks.commands import options
 from benchmarks.evaluated import Evaluated, Origin
@@ -70,7 +72,7 @@ def evaluation(made: Record, name: str, value: float, stderr: float | None, n: i
 def runs_of(
     folder: Path, values: dict[str, list[tuple[float, float]]], name: str = "elbo", stderr: float | None = 0.1,
     lost: Any = (), variant: str = "beta_vae", apart: dict[str, np.ndarray] | None = None, **changes: Any,
-) -> tuple[Sweep, list[Record], choose.Evaluations]:  # fmt: skip
+) -> tuple[Sweep, list[Record], choice.Evaluations]:  # fmt: skip
     """The runs of values that came to (validation, test) a seed. ``lost`` has (value, seed) of runs that failed,
     ``apart`` what the images of a value come to beside their mean."""
     records, found, cells = [], {}, {}
@@ -93,7 +95,7 @@ def runs_of(
 
 def chosen(folder: Path, values: Any, name: str = "elbo", *rest: Any, **more: Any) -> Choice:
     """What is chosen of `runs_of` the same."""
-    return choose.choose(*runs_of(folder, values, name, *rest, **more), name)
+    return choice.choose(*runs_of(folder, values, name, *rest, **more), name)
 
 
 def verdicts(one: Choice) -> list[str]:
@@ -112,7 +114,7 @@ def test_the_best_of_validation_is_chosen_though_another_is_the_best_of_test(
     assert said in out
     (row,) = (line for line in out.splitlines() if line.split()[1:3] == ["beta=2", "3"])
     assert "-95.00 ± 0.10" in row
-    told = choose.content([one], "elbo", "zoo choose")["choices"][0]
+    told = written.content([one], "elbo", "zoo choose")["choices"][0]
     assert (told["chosen"], told["tried"], told["test"]["value"]) == ("beta=2", 3, -95.0)
     assert told["chosen_on_test"]["setting"] == "beta=1" and told["chosen_on_test"]["test"]["value"] == -91.0
     assert told["records"] == [f"quick@1/{made.cell.stem}.json" for made in one.chosen.records]
@@ -169,7 +171,7 @@ def test_a_value_that_lost_a_run_is_not_chosen_on_either_images(tmp_path: Path, 
     assert none.chosen is None and none.on_test is None and verdicts(none) == [LOST] * 3
     command._tell([none], None)
     assert "no value has a number of each of its seeds, and none is chosen" in capsys.readouterr().out
-    assert choose.content([none], "elbo", "")["choices"][0]["records"] == []
+    assert written.content([none], "elbo", "")["choices"][0]["records"] == []
     with pytest.raises(ZooError, match="no run of beta_vae on 'mnist' is done, and seed 0: out of memory"):
         chosen(tmp_path, values, lost=[(beta, seed) for beta in values for seed in (0, 1)])
 
@@ -181,7 +183,7 @@ def test_variants_at_their_best_are_ranked_and_one_that_is_told_the_class_is_not
     two = chosen(tmp_path, {"3": [(-80.0, -84.0)]}, variant="vae")
     told = chosen(tmp_path, {"5": [(-70.0, -74.0)], "6": [(-70.5, -73.0)]}, variant="cvae", model__conditional=True)
     assert told.chosen.setting == "beta=5" and verdicts(told) == ["chosen", WORSE] and told.marked
-    assert choose.ranks([one, two, told]) == {("beta_vae", "mnist"): 2, ("vae", "mnist"): 1}
+    assert choice.ranks([one, two, told]) == {("beta_vae", "mnist"): 2, ("vae", "mnist"): 1}
     command._tell([one, two, told], None)
     out = capsys.readouterr().out
     assert "cvae†" in out and "not ranked with log p(x)" in out and command.UNEQUAL in out
@@ -202,26 +204,26 @@ def test_the_name_of_a_metric_may_be_how_one_begins_and_not_how_two_do(tmp_path:
         found[made.cell] = again_, tmp_path / f"{beta}.json"
         sweep[f"beta={beta}"] = [Planned(made.cell, RunConfig(variant="vae"), "")]
     asked = Sweep("vae", "mnist", sweep)
-    assert choose.choose(asked, records, found, "nll").column.metric == "nll_iwae_64_all"
-    assert choose.choose(asked, records, found, "nll_iwae_64").column.metric == "nll_iwae_64"
+    assert choice.choose(asked, records, found, "nll").column.metric == "nll_iwae_64_all"
+    assert choice.choose(asked, records, found, "nll_iwae_64").column.metric == "nll_iwae_64"
     with pytest.raises(UsageError, match="one of several numbers of vae: give fd_digits or fd_two."):
-        choose.choose(asked, records, found, "fd")
+        choice.choose(asked, records, found, "fd")
     with pytest.raises(UsageError, match="vae has no 'mig' of validation images of 'mnist': measured are .*fd_digits"):
-        choose.choose(asked, records, found, "mig")
+        choice.choose(asked, records, found, "mig")
     # A number that is the same for each split chooses on what is reported.
     bare = {cell: (one.model_copy(update={"metrics": {"mig": made.metrics["fd_two"].model_copy(
         update={"identity": {}, "better": "higher"})}}), path)
         for made, (cell, (one, path)) in zip(records, found.items(), strict=True)}  # fmt: skip
     with pytest.raises(UsageError, match="the same for every split"):
-        choose.choose(asked, records, bare, "mig")
+        choice.choose(asked, records, bare, "mig")
     # Nor are two numbers compared that were measured otherwise.
     (cell, (one, path)), *_ = found.items()
     other = one.metrics["nll_iwae_64"].model_copy(update={"identity": {"split": "validation", "k": 3}})
     apart = found | {cell: (one.model_copy(update={"metrics": one.metrics | {"nll_iwae_64": other}}), path)}
     with pytest.raises(UsageError, match="measured otherwise"):
-        choose.choose(asked, records, apart, "nll_iwae_64")
+        choice.choose(asked, records, apart, "nll_iwae_64")
     lacks = found | {cell: (one.model_copy(update={"metrics": {"fd_two": one.metrics["fd_two"]}}), path)}
-    assert verdicts(choose.choose(asked, records, lacks, "nll_iwae_64")) == [MISSING, "chosen"]
+    assert verdicts(choice.choose(asked, records, lacks, "nll_iwae_64")) == [MISSING, "chosen"]
 
 
 def test_values_of_two_sets_of_one_name_are_not_compared(tmp_path: Path) -> None:
@@ -230,29 +232,29 @@ def test_values_of_two_sets_of_one_name_are_not_compared(tmp_path: Path) -> None
     (cell, (one, path)), *_ = found.items()
     other = one.data.model_copy(update={"sha256": "ef" * 32})
     with pytest.raises(UsageError, match="not measured on the same validation images: 'mnist' was another set"):
-        choose.choose(sweep, records, found | {cell: (one.model_copy(update={"data": other}), path)}, "elbo")
+        choice.choose(sweep, records, found | {cell: (one.model_copy(update={"data": other}), path)}, "elbo")
     with pytest.raises(UsageError, match="not measured on the same test images"):
-        choose.choose(sweep, [records[0].model_copy(update={"data": other}), records[1]], found, "elbo")
-    assert choose.choose(sweep, records, found, "elbo").chosen.setting == "beta=2"
+        choice.choose(sweep, [records[0].model_copy(update={"data": other}), records[1]], found, "elbo")
+    assert choice.choose(sweep, records, found, "elbo").chosen.setting == "beta=2"
 
 
 def test_a_choice_of_which_runs_were_lost_is_written_anew_once_they_are_there(tmp_path: Path) -> None:
     values, path = {"1": [(-91.0, -91.0)] * 2, "2": [(-90.0, -90.0)] * 2}, tmp_path / "mine.json"
     lacking, whole = (
-        choose.content([chosen(tmp_path, values, lost=lost)], "elbo", "") for lost in ([("2", 1)], [])
+        written.content([chosen(tmp_path, values, lost=lost)], "elbo", "") for lost in ([("2", 1)], [])
     )
-    choose.write(lacking, path)
-    choose.write(lacking | {"command": "zoo choose"}, path)
-    assert choose.read(path)["command"] == "", "a file that holds the same was written again"
+    written.write(lacking, path)
+    written.write(lacking | {"command": "zoo choose"}, path)
+    assert written.read(path)["command"] == "", "a file that holds the same was written again"
     more = chosen(tmp_path, values | {"4": [(-92.0, -92.0)] * 2})
-    for other in (whole | {"by": "nll"}, choose.content([more], "elbo", ""), whole | {"choices": []}):
+    for other in (whole | {"by": "nll"}, written.content([more], "elbo", ""), whole | {"choices": []}):
         with pytest.raises(UsageError, match="holds another choice"):
-            choose.write(other, path)
-        assert choose.read(path)["choices"][0]["chosen"] == "beta=1"
-    choose.write(whole, path)
-    assert choose.read(path)["choices"][0]["chosen"] == "beta=2"
+            written.write(other, path)
+        assert written.read(path)["choices"][0]["chosen"] == "beta=1"
+    written.write(whole, path)
+    assert written.read(path)["choices"][0]["chosen"] == "beta=2"
     with pytest.raises(UsageError, match="holds another choice"):
-        choose.write(lacking, path)
+        written.write(lacking, path)
 
 
 def test_the_numbers_of_test_images_are_those_of_the_identity_that_most_values_have(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_the_numbers_of_test_images_are_those_of_the_identity_that_most_values_h
     elbo = records[0].metrics["elbo"]
     other = elbo.model_copy(update={"identity": elbo.identity | {"more": 1}})
     records[0] = records[0].model_copy(update={"metrics": {"elbo": other}})
-    one = choose.choose(sweep, records, found, "elbo")
+    one = choice.choose(sweep, records, found, "elbo")
     assert "more" not in dict(one.test_column.identity)
     assert [value.test and value.test.value for value in one.values] == [None, -91.0, -92.0]
     assert one.chosen.setting == one.on_test.setting == "beta=2"
@@ -272,7 +274,7 @@ def test_values_that_lost_runs_are_tried_ones_and_a_variant_without_a_choice_has
     values = {"1": [(-91.0, -91.0)] * 2, "2": [(-90.0, -90.0)] * 2}
     none = chosen(tmp_path, values, lost=[("1", 0), ("2", 1)])
     single = chosen(tmp_path, {"3": [(-80.0, -84.0)]}, variant="vae")
-    told = choose.content([none, single], "elbo", "")["choices"]
+    told = written.content([none, single], "elbo", "")["choices"]
     assert [(one["tried"], one["chosen"]) for one in told] == [(2, None), (1, "beta=3")]
     assert [[lost["seed"] for lost in value["lost"]] for value in told[0]["values"]] == [[0], [1]]
     command._tell([none, single], None)
@@ -287,29 +289,29 @@ def test_values_that_lost_runs_are_tried_ones_and_a_variant_without_a_choice_has
 @pytest.mark.parametrize("choices", [5, None, [5], [{}], [{"records": 5}], [{"records": ["a"], "values": 5}]], ids=str)
 def test_a_file_that_somebody_changed_is_no_choice_and_is_not_written_over(tmp_path: Path, choices: Any) -> None:
     path = tmp_path / "mine.json"
-    made = choose.content([chosen(tmp_path, {"1": [(-91.0, -91.0)], "2": [(-90.0, -90.0)]})], "elbo", "")
+    made = written.content([chosen(tmp_path, {"1": [(-91.0, -91.0)], "2": [(-90.0, -90.0)]})], "elbo", "")
     path.write_text(json.dumps(made | {"choices": choices}))
     with pytest.raises(UsageError, match="holds another choice"):
-        choose.write(made, path)
+        written.write(made, path)
     if choices != [{"records": ["a"], "values": 5}]:
         with pytest.raises(UsageError, match="is not what `zoo choose --out` writes"):
-            choose.chosen_in(path)
+            written.chosen_in(path)
     path.write_text(json.dumps(made | {"schema": 2}))
     with pytest.raises(UsageError, match="is not what `zoo choose --out` writes"):
-        choose.read(path)
+        written.read(path)
 
 
 def test_a_cell_at_which_another_process_is_ends_the_measuring_before_it_begins(tmp_path: Path) -> None:
     cells = matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), (0,), ("latent=2", "latent=3"))
     with pytest.raises(ZooError, match="has no record yet, as where another process is at it"):
-        choose.measure(cells, matrix.Places(tmp_path / "board", tmp_path / "runs"), "cpu")
+        choice.measure(cells, matrix.Places(tmp_path / "board", tmp_path / "runs"), "cpu")
 
 
 def test_the_seeds_that_are_asked_for_are_planned(zoo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     def planned(suite, variants, datasets, seeds, sweeps):
         raise UsageError(f"seeds {list(seeds)}.")
 
-    monkeypatch.setattr(choose, "plan", planned)
+    monkeypatch.setattr(candidates, "plan", planned)
     for words, seeds in ((["--seeds", "2"], [0, 1]), (["--seed", "3", "--seed", "5"], [3, 5]), ([], [])):
         assert f"seeds {seeds}" in zoo("choose", "smoke", *words)[2]
 
@@ -321,13 +323,13 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
     smoke = suite_named("smoke")
 
     def of(*sweeps: str, variants: tuple[str, ...] = ()) -> dict[str, list[str]]:
-        found = choose.plan(smoke, variants, (), (0, 1), command._by_variant(sweeps))
+        found = candidates.plan(smoke, variants, (), (0, 1), command._by_variant(sweeps))
         for sweep in found:
             for setting, cells in sweep.values.items():
                 value = setting.partition("=")[2]
                 assert [one.config.seed for one in cells] == [0, 1]
                 assert not value or all(str(one.config.model["latent"]) == value for one in cells)
-        turns = [one.config.seed for one in choose.in_turn(found)]
+        turns = [one.config.seed for one in candidates.in_turn(found)]
         assert turns == sorted(turns) and len(turns) == 2 * sum(len(sweep.values) for sweep in found)
         return {sweep.variant: list(sweep.values) for sweep in found}
 
@@ -336,9 +338,9 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
     assert of("beta_vae:latent=2,3", "vae:latent=4") == {"beta_vae": two, "vae": three}
     assert of("vae:latent=4", "latent=2,3", variants=("vae", "cvae")) == {"vae": three, "cvae": two}
     assert of("vae:latent=2,3", variants=("vae", "cvae")) == {"vae": two, "cvae": [""]}
-    twice = choose.plan(smoke, ("vae",), ("synthetic", "synthetic"), (), {None: ("latent=2", "latent=3")})
+    twice = candidates.plan(smoke, ("vae",), ("synthetic", "synthetic"), (), {None: ("latent=2", "latent=3")})
     assert [one.dataset for one in twice] == ["synthetic"]
-    assert list(choose.plan(suite_named("importance"), (), (), (), {})[0].values) == ["k=1", "k=5", "k=50"]
+    assert list(candidates.plan(suite_named("importance"), (), (), (), {})[0].values) == ["k=1", "k=5", "k=50"]
 
 
 @pytest.mark.parametrize(
@@ -407,12 +409,12 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
 def test_a_metric_that_no_value_will_have_is_refused_before_training(
     variant: str, values: str, by: str, said: str | None
 ) -> None:
-    sweeps = choose.plan(suite_named("smoke"), (variant,), (), (), {None: options.swept(values)})
+    sweeps = candidates.plan(suite_named("smoke"), (variant,), (), (), {None: options.swept(values)})
     if said is None:
-        choose.check_metric(by, sweeps)
+        candidates.check_metric(by, sweeps)
         return
     with pytest.raises(UsageError) as caught:
-        choose.check_metric(by, sweeps)
+        candidates.check_metric(by, sweeps)
     assert str(caught.value).startswith(f"{variant} has no '{by}' of validation images of 'synthetic': {said}")
 
 
@@ -420,38 +422,38 @@ def test_a_distance_by_one_density_of_codes_is_none_by_another(tmp_path: Path) -
     smoke, swept = suite_named("smoke"), {None: options.swept("latent=2,3")}
     asked = smoke.defaults["evaluate"] | {"ex_post_flow": 2}
     flows = smoke.model_copy(update={"defaults": smoke.defaults | {"evaluate": asked}})
-    sweeps = choose.plan(flows, ("vae",), (), (), swept)
-    choose.check_metric("fd_digits_ex_post_flow", sweeps)
+    sweeps = candidates.plan(flows, ("vae",), (), (), swept)
+    candidates.check_metric("fd_digits_ex_post_flow", sweeps)
     with pytest.raises(UsageError, match="needs --set evaluate.ex_post=K"):
-        choose.check_metric("fd_digits_ex_post", sweeps)
+        candidates.check_metric("fd_digits_ex_post", sweeps)
     values = {"1": [(92.0, 91.0)], "2": [(90.0, 89.0)]}
     made = runs_of(tmp_path, values, "fd_digits_ex_post_flow")
-    assert choose.choose(*made, "fd_digits_ex_post_flow").chosen.setting == "beta=2"
+    assert choice.choose(*made, "fd_digits_ex_post_flow").chosen.setting == "beta=2"
     with pytest.raises(UsageError, match="beta_vae has no 'fd_digits_ex_post' of validation images"):
-        choose.choose(*made, "fd_digits_ex_post")
+        choice.choose(*made, "fd_digits_ex_post")
 
 
 def test_a_link_to_nothing_is_not_written_over(tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to("gone.json")
-    for write in (choose.check_free, lambda path: choose.write({"kind": choose.KIND, "schema": 1}, path)):
+    for write in (written.check_free, lambda path: written.write({"kind": written.KIND, "schema": 1}, path)):
         with pytest.raises(UsageError, match="link.json is not a choice: it is a link to what is not there"):
             write(link)
     assert link.is_symlink() and [*tmp_path.iterdir()] == [link]
 
 
 def test_scores_of_pictures_drawn_from_factors_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweeps = choose.plan(suite_named("smoke"), ("vae",), (), (), {None: ("latent=2", "latent=3")})
+    sweeps = candidates.plan(suite_named("smoke"), ("vae",), (), (), {None: ("latent=2", "latent=3")})
     plain = load_synthetic(8, 8, 8)
     of = {"factor_names": ("even",), "factor_sizes": (2,), "factor_kind": "measured"}
     splits = {name: replace(one, factors=one.labels[:, None] % 2, **of) for name, one in plain.splits.items()}
     plain = replace(plain, splits=splits)
     monkeypatch.setattr("zoo.runs.images.load_images", lambda config: plain)
-    choose.check_metric("mig", sweeps)
+    candidates.check_metric("mig", sweeps)
     monkeypatch.setattr("zoo.runs.images.load_images", lambda config: replace(plain, render=lambda factors: factors))
-    choose.check_metric("elbo", sweeps)
+    candidates.check_metric("elbo", sweeps)
     with pytest.raises(UsageError, match="'mig' of 'synthetic' is of pictures that are drawn from its factors"):
-        choose.check_metric("mig", sweeps)
+        candidates.check_metric("mig", sweeps)
 
 
 # ---- the whole way --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from benchmarks.commands.exit_codes import FAILED
 from zoo.errors import UsageError, fold
 
 if TYPE_CHECKING:
-    from benchmarks.choose import Choice, Value
+    from benchmarks.choosing.choice import Choice, Value
 
 USUAL = "as the suite has it"
 CHOSE = "Validation images chose the value, and the weights before: theirs is flattered."
@@ -53,8 +53,8 @@ def choose(
     """Choose the value of a setting on validation images, for each variant of a SUITE, and say what it comes to on test
     images. The cells are those of `zoo bench`, and the missing ones are run; each run is then measured on its
     validation images, as by `zoo evaluate RUN --split validation`. The same command goes on where it was stopped."""
-    from benchmarks import choose as choosing
     from benchmarks import matrix
+    from benchmarks.choosing import candidates, choice, written
     from benchmarks.interrupt import graceful
     from benchmarks.suite import suite_named
 
@@ -62,17 +62,17 @@ def choose(
     bench.check_jobs(jobs)
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
-    planned = choosing.plan(suite_named(suite), *names, every, _by_variant(sweeps))
-    cells = choosing.in_turn(planned)
+    planned = candidates.plan(suite_named(suite), *names, every, _by_variant(sweeps))
+    cells = candidates.in_turn(planned)
     if worker is not None:
         bench.work(cells, places, device, wandb_mode, worker)
         return
     bench.check_settings(cells)
     by = fold(by)
     if out is not None:
-        choosing.check_free(out)
-    choosing.check_models(cells, places)
-    choosing.check_metric(by, planned)
+        written.check_free(out)
+    candidates.check_models(cells, places)
+    candidates.check_metric(by, planned)
     if todo := [one for one in cells if not matrix.over(one, places)]:
         with matrix.then(lambda: matrix.write_board(places), places):
             bench.run_all(todo, cells, places, device, wandb_mode, jobs)
@@ -81,14 +81,14 @@ def choose(
         click.echo(f"[{cells.index(one) + 1}/{len(cells)}] {one.cell.stem} on validation images", err=True)
 
     with graceful() as should_stop:
-        found = choosing.measure(cells, places, device, should_stop, tell)
+        found = choice.measure(cells, places, device, should_stop, tell)
     choices = []
     for sweep in planned:
         records = [made for one in sweep.cells if (made := matrix.recorded(one, places)) is not None]
-        choices.append(choosing.choose(sweep, records, found, by))
-    made = choosing.content(choices, by, shlex.join(["zoo", *sys.argv[1:]]))
+        choices.append(choice.choose(sweep, records, found, by))
+    made = written.content(choices, by, shlex.join(["zoo", *sys.argv[1:]]))
     if out is not None:
-        choosing.write(made, out)
+        written.write(made, out)
     if as_json:
         click.echo(json.dumps(made, indent=2))
     else:
@@ -113,7 +113,7 @@ def _by_variant(sweeps: tuple[str, ...]) -> dict[str | None, tuple[str, ...]]:
 
 
 def _tell(choices: list[Choice], out: Path | None) -> None:
-    from benchmarks.choose import ranks
+    from benchmarks.choosing.choice import ranks
     from benchmarks.report import notation, terminal
 
     width, ranked = terminal.screen_width(), ranks(choices)
@@ -168,7 +168,7 @@ def _row(one: Choice, rank: int | None) -> list[str]:
 
 
 def _said(one: Choice, width: int) -> Iterator[str]:
-    from benchmarks import choose as choosing
+    from benchmarks.choosing import choice
     from benchmarks.report import notation, terminal
 
     for value in one.values:
@@ -181,9 +181,9 @@ def _said(one: Choice, width: int) -> Iterator[str]:
         yield f"{one.variant}: no value has a number of each of its seeds, and none is chosen."
         return
     for verdict, why in (
-        (choosing.TIE, "the errors do not tell it from {}: it has the better mean."),
-        (choosing.SAME, "{} came to the same numbers: it stands first."),
-        (choosing.NO_ERROR, "no error is known by which to tell it from {}: it has the better mean."),
+        (choice.TIE, "the errors do not tell it from {}: it has the better mean."),
+        (choice.SAME, "{} came to the same numbers: it stands first."),
+        (choice.NO_ERROR, "no error is known by which to tell it from {}: it has the better mean."),
     ):
         if others := one.judged(verdict):
             yield f"{one.variant}, {chosen.setting}: " + why.format(notation.listed([each.setting for each in others]))

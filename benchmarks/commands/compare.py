@@ -96,7 +96,7 @@ def _only_chosen(records: list[Record], files: tuple[Path, ...], folder: Path) -
     """Those that one of the files of `zoo choose` names; all where there is no such file."""
     if not files:
         return records
-    from benchmarks.choose import chosen_in, record_name
+    from benchmarks.choosing.written import chosen_in, record_name
 
     names = {name for file in files for name in chosen_in(file)}
     found = {record_name(one): one for one in records}
