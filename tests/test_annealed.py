@@ -20,7 +20,10 @@ from benchmarks.metrics import annealed as module
 from benchmarks.metrics.annealed import anneal, annealed, bidirectional, moved, step_sizes, temperatures
 from benchmarks.metrics.likelihood import importance_weighted
 from benchmarks.partial import Partial
+from benchmarks.report.short import board
+from benchmarks.report.tables import tables
 from benchmarks.running import amend
+from tests.test_board import make
 from tests.test_oracles import batches, data, log_evidence, mean_and_error, solved, weight_and_mean, wrong
 from zoo import noise
 from zoo.config import EvaluateConfig, resolve
@@ -417,6 +420,14 @@ def test_an_evaluation_that_is_not_asked_has_none_and_what_is_missing_has_a_reas
     assert metrics.keys() == {"nll_ais"}
     assert skipped == {"ais_gain": "evaluate.nll_samples is 0",
                        "ais_gap": "its posterior is not one diagonal Gaussian"}  # fmt: skip
+
+
+def test_a_board_has_them_under_further_measurements_and_the_bound_of_all_keeps_its_place() -> None:
+    numbers = {"elbo": (-90.0, 0.1), "nll_iwae_512": (88.0, 0.2), "nll_ais": (87.0, 0.5), "ais_gain": (0.9, 0.1)}
+    (table,) = tables([make("vae", numbers=numbers)])
+    assert [column.metric for column in table.head] == ["elbo", "nll_iwae_512"]
+    assert {"NLL (AIS)", "ais_gain"} <= {column.name for column in table.further}
+    assert "NLL k=512" in (printed := board(table.rows[0].records)) and "87" not in printed
 
 
 def test_what_a_finished_cell_is_measured_by_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,12 +24,12 @@ Identity = tuple[tuple[str, Any], ...]
 TITLES = {
     "elbo": "ELBO", "bits_per_dim": "bits/dim", "reconstruction_loss": "reconstruction loss (no likelihood)",
     "active_units": "active units", "rate": "rate", "distortion": "distortion", "fid": "FID",
-    "fid_bf16": "FID in bfloat16", "kid": "KID",
+    "nll_ais": "NLL (AIS)", "fid_bf16": "FID in bfloat16", "kid": "KID",
     "psnr": "PSNR", "ssim": "SSIM", "mig": "MIG", "sap": "SAP", "parameters": "parameters",
     "images_per_second": "images/s", "peak_memory": "peak MB", "seconds": "seconds",
 }  # fmt: skip
 # The head table; what matches none of these goes to the second table.
-_HEAD = (r"elbo", r"nll.*", r"bits_per_dim", r"reconstruction_loss", r"iwae_loss.*",
+_HEAD = (r"elbo", r"nll_iwae.*", r"bits_per_dim", r"reconstruction_loss", r"iwae_loss.*",
          rf"(fd|fid)(?!.*{EX_POST}).*", r"(fd|fid).*", r"active_units",
          r"mig|sap_.*|disentanglement.*|(beta|factor)_vae_score|modularity|irs")  # fmt: skip
 # Nats of a model that is told y are of log p(x | y): another quantity than log p(x).
