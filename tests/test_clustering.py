@@ -266,7 +266,7 @@ def test_an_evaluation_and_a_finished_cell_are_given_the_same(tmp_path: Path) ->
     asked = made.config.evaluate.model_copy(update=ADDABLE["clusters"].asked)
     made.config = made.config.model_copy(update={"evaluate": asked})
     _codes(after, made, batches)
-    added = _measured(made, "clusters", tmp_path)
+    added = _measured(made, "clusters", tmp_path, tmp_path)
     assert added.metrics.keys() == set(CLUSTERS) >= {ADDABLE["clusters"].signs[0]}
     assert added.metrics.items() <= after.metrics.items() and added.skipped.items() <= after.skipped.items()
     assert (added.metrics, added.skipped) == measured(made)
