@@ -12,12 +12,14 @@ import torch
 
 import zoo.registry as names
 from tests.conftest import ROOT
-from zoo import list_models
-from zoo.config import RunConfig, resolve
+from zoo import create_model, list_models
+from zoo.config import RunConfig, measured_otherwise, resolve
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
 from zoo.files import canonical_json, fingerprint
 from zoo.models import canonical, check_settings
+from zoo.models.ada_vae import AdaVAE
+from zoo.models.base import Settings
 from zoo.plain_yaml import parse_yaml, read_yaml
 from zoo.registry import DatasetEntry, Registry, VariantEntry, registry
 from zoo.runs.images import _loaded
@@ -161,6 +163,91 @@ def test_a_number_of_a_model_is_the_same_however_it_is_written(variant: str, one
         assert asked == of_a_suite
         keys |= {fingerprint(asked.identity()), fingerprint(of_a_suite.identity())}
     assert len(keys) == 1 and keys != {fingerprint(resolve(variant, settings=["latent=3"]).identity())}
+
+
+@pytest.mark.parametrize(
+    ("variant", "given", "same"),
+    [
+        ("ada_vae", "told=null", ""),
+        ("ada_vae", "changed=null", ""),  # which the entry has
+        ("joint_vae", "latent=8 likelihood.start=null", "latent=8"),
+        ("vae", "likelihood.name=gaussian likelihood.start=null", "likelihood.name=gaussian"),
+    ],
+)
+def test_nothing_that_is_the_default_is_the_same_given_or_not(variant: str, given: str, same: str) -> None:
+    plain = resolve(variant, settings=same.split())
+    for found in (
+        resolve(variant, settings=given.split()),
+        resolve(variant, defaults=map(parse_setting, given.split())),
+        resolve(variant, defaults=[{"model": plain.model}], settings=given.split()),
+    ):
+        assert found == plain and fingerprint(found.identity()) == fingerprint(plain.identity())
+
+
+def test_nothing_in_place_of_a_default_or_of_what_the_entry_has_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = registry().variants["ada_vae"].model_copy(update={"settings": {"latent": 32, "told": "shared"}})
+    monkeypatch.setitem(registry().variants, "ada_vae", told)
+    assert resolve("ada_vae", settings=["told=null"]).model == {"latent": 32, "told": None}
+
+    class Bounded(Settings):
+        most: int | None = 5
+        least: int | None
+
+    monkeypatch.setattr(AdaVAE, "Settings", Bounded)
+    assert canonical("ada_vae", {"most": None, "least": None}) == {"most": None, "least": None}
+    assert resolve("vae", settings=["latent=null"]).model == registry().variants["vae"].settings | {"latent": None}
+
+
+@pytest.mark.parametrize(
+    ("one", "same"), [("n_train=100", "n_train=100.0"), ("shape=[1,8,8]", "shape=[1.0,8,8.0]"), ("seed=0", "seed=-0.0")]
+)
+def test_a_number_among_the_options_of_data_is_the_same_however_it_is_written(one: str, same: str) -> None:
+    made = [resolve("vae", "synthetic", settings=[f"data.options.{text}"]) for text in (one, same)]
+    made += [resolve("vae", "synthetic", defaults=[parse_setting(f"data.options.{text}")]) for text in (one, same)]
+    own = resolve("vae", "synthetic")
+    made += [measured_otherwise(own, None, own.data, [f"data.options.{text}"]) for text in (one, same)]
+    assert len({canonical_json(config.data.options) for config in made}) == 1
+    assert made[0] == made[1] == made[2] == made[3] and made[4] == made[5]
+    assert resolve("vae", "synthetic", settings=["data.options.n_train=100.5"]).data.options == {"n_train": 100.5}
+    assert resolve("vae", "synthetic", settings=["data.options.flag=yes"]).data.options == {"flag": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"latent": 10**31}, f"setting 'latent': a whole number is at most 2^53 in size (got {10**31})."),
+        ({"latent": 2**53 + 1}, f"setting 'latent': a whole number is at most 2^53 in size (got {2**53 + 1})."),
+        ({"encoder": {"hidden": [8, 10**31]}},
+         f"setting 'encoder.hidden.1': a whole number is at most 2^53 in size (got {10**31})."),
+    ],
+)  # fmt: skip
+def test_a_number_that_no_tensor_is_as_large_as_is_refused_by_its_name(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        create_model("vae", **settings)
+    assert str(caught.value) == said
+    check_settings("vae", {"latent": 2**53})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"likelihood": {"sigma": "no"}}, "setting 'likelihood.sigma': input should be a valid number, unable to parse "
+         "string as a number, or 'learned' (got 'no')."),
+        ({"likelihood": {"sigma": -1}},
+         "setting 'likelihood.sigma': input should be greater than 0, or 'learned' (got -1)."),
+        ({"encoder": {"hidden": [8, "x"]}}, "setting 'encoder.hidden.1': input should be a valid integer, unable to "
+         "parse string as an integer (got 'x')."),
+    ],
+)  # fmt: skip
+def test_a_setting_of_several_types_is_named_as_it_is_given(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_settings("vae", {"latent": 4} | settings)
+    assert str(caught.value) == said
+
+
+def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
+    with pytest.raises(UsageError, match="^setting 'train.compile': input should be 'auto', or a valid boolean"):
+        resolve("vae", settings=["train.compile=perhaps"])
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from zoo.errors import UsageError
 from zoo.files import canonical_json, expanded
 from zoo.registry import registry
-from zoo.settings import Config, does_nothing, merge, parse_setting, validate
+from zoo.settings import MOST, Config, does_nothing, merge, parse_setting, validate
 
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -274,6 +274,8 @@ def resolve(
     tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
     config = validate(RunConfig, tree)
     config = config.model_copy(update={"train": _used(config.train, asked.get("train", {}))})
+    options = _whole(config.data.options)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"options": options})})
     if config.data.binarise == "auto":
         rule = dataset.binarise if config.data.dequantise == "none" else "none"
         config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
@@ -334,11 +336,21 @@ def measured_otherwise(
                              "evaluate.nll_samples=5000.")  # fmt: skip
         if isinstance(setting[section], Mapping) and section == "evaluate" and "split" in setting[section]:
             raise UsageError("'evaluate.split' is given as --split.")
-        tree = merge(tree, setting)
+        tree = merge(tree, _whole(setting) if section == "data" else setting)
     found = _with_outliers(validate(RunConfig, tree))
     if split is None:
         return found
     return found.model_copy(update={"evaluate": found.evaluate.model_copy(update={"split": split})})
+
+
+def _whole(value: Any) -> Any:
+    """Options of data with 100 for 100.0, however deep: nobody knows which of them a loading function takes for whole
+    numbers, and what loads the same images has the same identity."""
+    if isinstance(value, Mapping):
+        return {key: _whole(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < MOST else value
 
 
 def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.errors import UsageError, one_line
 from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
 
+MOST = 2**53  # of a whole number that a variant is given
 #: Of a part of a model that has a `name`: which names read a setting that not all of them read.
 ReadBy = Mapping[str, tuple[str, ...]]
 
@@ -72,6 +73,19 @@ def parse_setting(text: str) -> dict[str, Any]:
     return value
 
 
+def check_whole(settings: Any, path: str = "") -> None:
+    """Raise `UsageError` where a whole number among ``settings`` is beyond `MOST`: a float would have lost its last
+    digits, as a reader of a record may, and no tensor has such a size."""
+    if isinstance(settings, Mapping):
+        parts = [(str(key), part) for key, part in settings.items()]
+    else:
+        parts = [(str(i), part) for i, part in enumerate(settings)] if isinstance(settings, list | tuple) else []
+    for name, part in parts:
+        check_whole(part, f"{path}.{name}" if path else name)
+    if isinstance(settings, int) and abs(settings) > MOST:
+        raise UsageError(f"setting '{path}': a whole number is at most 2^53 in size (got {settings}).")
+
+
 def does_nothing(path: str, why: str) -> UsageError:
     """Of a setting that somebody gave by hand and nothing reads: it would only give the same run another identity."""
     return UsageError(f"{path} would do nothing: {why}.")
@@ -79,8 +93,9 @@ def does_nothing(path: str, why: str) -> UsageError:
 
 def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
     """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
-    first = error.errors()[0]
-    path = ".".join(part for part in (where, *map(str, first["loc"])) if part)
+    first, *others = error.errors()
+    place = _place(first["loc"], model)
+    path = ".".join(part for part in (where, *map(str, place)) if part)
     if first["type"] == "extra_forbidden":
         owner: Any = model
         for part in first["loc"][:-1]:
@@ -93,5 +108,20 @@ def setting_error(error: ValidationError, model: type[BaseModel], where: str = "
     if first["type"] == "missing":
         return UsageError(f"setting '{path}' has no default and was given no value.")
     subject = f"setting '{path}'" if path else "the settings"
+    # Of a setting that takes one thing or another each says why it is not the one.
+    same = [one for one in others if place != first["loc"] and _place(one["loc"], model) == place]
     said = one_line(plain(first).removeprefix("value error, ")).rstrip(".")
+    said += "".join(f", or {one_line(plain(one)).removeprefix('input should be ').rstrip('.')}" for one in same)
     return UsageError(f"{subject}: {said} (got {first['input']!r}).")
+
+
+def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
+    """Where an error is, without the names that pydantic has for what a setting of several types could have been."""
+    found, owner = [], model
+    for part in location:
+        fields = getattr(owner, "model_fields", {})
+        if fields or isinstance(part, int):
+            found.append(part)
+        kind = fields[part].annotation if part in fields else None
+        owner = next((one for one in (kind, *get_args(kind)) if hasattr(one, "model_fields")), None)
+    return tuple(found)

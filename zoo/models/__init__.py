@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from zoo.errors import UsageError
 from zoo.registry import VariantEntry, registry
-from zoo.settings import does_nothing, merge, setting_error
+from zoo.settings import check_whole, does_nothing, merge, setting_error
 
 if TYPE_CHECKING:
     from zoo.data.images import DataSpec
@@ -50,13 +52,36 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 def canonical(name: str, settings: Mapping[str, Any], entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``settings`` of the registered variant, each as its class reads it: 4.0 of an integer is 4, and 4 of a float 4.0,
-    so that what makes the same model has the same identity. One that equals that of ``entry`` is written as there. What
-    is wrong with them is left to `check_settings`."""
+    so that what makes the same model has the same identity. One that equals that of ``entry`` is written as there. None
+    where the variant's entry says nothing and the default is None is left out. What is wrong with them is left to
+    `check_settings`."""
+    kind = registry().variant(name)[1]
     try:
-        made = settings_of(registry().variant(name)[1], settings).model_dump(mode="json")
+        made = settings_of(kind, settings)
     except (Exception, SystemExit):
         return dict(settings)
-    return _as_read(settings, made, entry or {})
+    for path in _nones(settings, kind.settings):
+        fewer = _without(settings, path)
+        with contextlib.suppress(UsageError):  # it has no default
+            settings = fewer if settings_of(kind, fewer) == made else settings
+    return _as_read(settings, made.model_dump(mode="json"), entry or {})
+
+
+def _nones(given: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The paths of what is None in ``given`` and is not in ``entry``."""
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            usual = entry.get(key)
+            yield from ((key, *path) for path in _nones(value, usual if isinstance(usual, Mapping) else {}))
+        elif value is None and key not in entry:
+            yield (key,)
+
+
+def _without(settings: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    # What holds nothing else goes too.
+    key, *rest = path
+    part = _without(settings[key], tuple(rest)) if rest else {}
+    return {name: value for name, value in settings.items() if name != key} | ({key: part} if part else {})
 
 
 def _as_read(given: Mapping[str, Any], made: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,9 +133,11 @@ def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
     """``settings`` as an instance of the class's own ``Settings``; raises `UsageError` where it refuses them."""
     kind = entry.load().Settings
     try:
-        return kind.model_validate(settings)
+        made = kind.model_validate(settings)
     except ValidationError as error:
         raise setting_error(error, kind) from None
+    check_whole(made.model_dump())
+    return made
 
 
 def data_spec(name: str, binarise: str = "auto", dequantise: str = "none") -> DataSpec:
