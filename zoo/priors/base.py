@@ -19,8 +19,8 @@ computed: ContextVar[dict[Prior, tuple[Tensor, Tensor]] | None] = ContextVar("zo
 
 @contextlib.contextmanager
 def unchanged() -> Iterator[None]:
-    """No weight changes inside the block, and nobody asks for a gradient of one: what a prior computes of its weights alone,
-    such as the posteriors of pseudo-inputs, it computes once."""
+    """No weight changes inside the block, and nobody asks for a gradient of one: what a prior computes of its weights
+    alone, such as the posteriors of pseudo-inputs, it computes once."""
     with holding(computed, {}):  # a new one each time, also where this decorates a function
         yield
 
