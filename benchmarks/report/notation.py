@@ -37,6 +37,8 @@ def number(value: float, digits: int = 4) -> str:
 
 def spelled(value: Any) -> str:
     """A value as it is written after ``--set name=``."""
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
