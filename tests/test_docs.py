@@ -473,6 +473,37 @@ def test_what_a_page_says_of_densities_of_codes_is_what_the_evaluations_say() ->
         assert shown.split(" | ") == [f"{plus_minus(each.value, each.stderr)}; {log}" for each, log in cells], name
 
 
+BOUNDS = ("nll_iwae_512", "nll_ais", "ais_gain", "ais_gap", "amortisation_gap", "approximation_gap")
+
+
+def test_what_a_page_says_of_how_loose_bounds_are_is_what_the_evaluations_say() -> None:
+    text, folder = (DOCS / "metrics.md").read_text(), ROOT / "leaderboard" / "evaluations" / "bounds"
+    assert f"| model | {' | '.join(f'`{name}`' for name in BOUNDS)} |" in text
+    said = text.split("**On models of the board**")[1].split("Records:")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", said, re.M))
+    found = {path.stem: evaluated.read(path) for path in folder.glob("*.json")}
+    assert sorted(rows) == sorted(found)
+    for name, made in found.items():
+        weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
+        assert (made.run.weights_sha256, made.own, made.split) == (weights, True, "test")
+        assert made.command.replace(name, "vae") in text
+        cells = [made.metrics.get(one) for one in BOUNDS]
+        assert {cell.n for cell in cells if cell} == {100}
+        shown = ["–" if cell is None else plus_minus(cell.value, cell.stderr) for cell in cells]
+        assert rows[name].split(" | ") == shown, name
+        groups = " | ".join(f"{made.metrics[f'cluster_{end}'].value:.3f}" for end in ("accuracy", "nmi", "ari"))
+        assert f"\n| `{name}` | {groups} |\n" in text, name
+    orders = [sorted((made.metrics[one].value, name) for name, made in found.items()) for one in BOUNDS[:2]]
+    assert len({tuple(name for _, name in order) for order in orders}) == 1 and "no two models change places" in said
+    gains = {name: made.metrics["ais_gain"].value for name, made in found.items()}
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    (vae, gan) = re.findall(r"is ([\d.]+) nats too large for vae and ([\d.]+) for vae_gan", readme)[0]
+    assert (vae, gan) == (f"{gains['vae']:.1f}", f"{gains['vae_gan']:.1f}")
+    others = [gain for name, gain in gains.items() if name != "vae_gan"]
+    assert f"is {min(others):.1f} to {max(others):.1f} nats too large" in said
+    assert f"it is {gains['vae_gan']:.0f} nats too large for `vae_gan`" in said
+
+
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
     values = {"flow_vae": -1.0, "vae": -2.0, "beta_vae": -3.0}
     runs = [make(name, numbers={"elbo": (value, 0.1)}) for name, value in values.items()]
