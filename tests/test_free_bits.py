@@ -103,7 +103,7 @@ def test_a_code_that_is_not_used_comes_into_use() -> None:
 
 def test_it_is_of_the_batch_as_a_whole() -> None:
     model, config = make(free_bits=0.1), TrainConfig(micro_batch=4, free_bits=0.1)
-    with pytest.raises(Indivisible):
+    with pytest.raises(Indivisible, match="VanillaVAE with train.free_bits needs each batch as a whole"):
         Stepper(model, config, Compute(torch.device("cpu")), 8, World(), captured=False)
     model.free_bits = None
     assert Stepper(model, config, Compute(torch.device("cpu")), 8, World(), captured=False).divided

@@ -63,7 +63,7 @@ class Stepper:
         self.micro_batch = min(config.micro_batch or batch_size, batch_size)
         self.divided = self.micro_batch < batch_size or world.size > 1
         if self.divided and model.couples_batch:
-            name = type(model).__name__
+            name = type(model).__name__ + ("" if model.free_bits is None else " with train.free_bits")
             raise Indivisible(f"{name} needs each batch as a whole, and cannot be trained on parts of one.")
         self.forward: Callable[..., tuple[dict[str, Tensor], Tensor]] = functools.partial(_measured, model)
         self.compiled: Compiled | None = None
