@@ -188,8 +188,9 @@ def explains(skipped: str, metric: str) -> bool:
 
 
 def begins_with(metric: str, name: str) -> bool:
-    """Whether a metric is called ``name``, or that and something more: ``nll_iwae_64`` begins with ``nll``."""
-    return metric == name or metric.startswith(f"{name}_")
+    """Whether a metric is called ``name``, or that and something more: ``nll_iwae_64`` begins with ``nll``. That is the
+    bound of K samples, and ``nll_ais`` is none."""
+    return metric == name or (metric.startswith(f"{name}_") and metric not in ANNEALED)
 
 
 def family(name: str) -> str:

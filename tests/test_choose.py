@@ -195,7 +195,8 @@ def test_the_name_of_a_metric_may_be_how_one_begins_and_not_how_two_do(tmp_path:
     values = {"1": [(92.0, 91.0)], "2": [(90.0, 89.0)]}
     records, found, sweep = [], {}, {}
     for beta, ((validation, test),) in values.items():
-        numbers = {"nll_iwae_64": (test, 0.1), "nll_iwae_64_all": (test, 0.1), "fd_digits": 3.0, "fd_two": 3.0}
+        numbers = {"nll_iwae_64": (test, 0.1), "nll_iwae_64_all": (test, 0.1), "nll_ais": (test, 0.1),
+                   "fd_digits": 3.0, "fd_two": 3.0}  # fmt: skip
         made = make("vae", numbers=numbers, settings={"model": {"beta": beta}})
         one = evaluation(made, "nll_iwae_64", validation, 0.1)
         more = {name: made.metrics[name].model_copy(update={"identity": {"split": "validation"}}) for name in numbers}
