@@ -359,6 +359,25 @@ def test_what_cannot_be_simulated_is_annealed_all_the_same(name: str) -> None:
         model.simulate(2)
 
 
+def test_a_variant_with_log_weights_of_its_own_is_not_simulated_from_those_of_another() -> None:
+    class Own(VanillaVAE):
+        def log_weights(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
+            return super().log_weights(x, y, k) + noise.normal(x.new_empty(k * len(x), 1)).view(k, len(x))
+
+    ladder = type(fresh("ladder_vae"))
+
+    class OwnLadder(ladder):
+        log_weights = Own.log_weights
+
+    vae = fresh("vae")
+    own = Own(vae.spec, vae.settings).eval()
+    layered = OwnLadder(vae.spec, fresh("ladder_vae").settings).eval()
+    for model in (own, layered, fresh("joint_vae")):
+        with pytest.raises(UsageError, match="nobody knows which noise"):
+            model.simulate(2)
+    assert vae.one_gaussian and not own.one_gaussian
+
+
 def test_clipped_draws_are_no_draws_of_the_density() -> None:
     from zoo import create_model
 

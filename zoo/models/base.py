@@ -97,7 +97,8 @@ class VAE(nn.Module):
         completes: it is shown a part of x, and its nats are of the rest given that part.
         centres: how many different images there are to sample at temperature zero.
         one_gaussian: a vector z is its only latent variable, q(z | x) is one diagonal Gaussian (`diagonal_posterior`),
-            and the density of z under its prior is known (`log_joint`).
+            and the density of z under its prior is known (`log_joint`). A subclass of such a variant that has
+            `log_weights` of its own is taken for none, unless it says so.
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
             distortion in no nats, no rate, and no log-weights, and nothing of it is reported as an ELBO or an NLL.
         seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.

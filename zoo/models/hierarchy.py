@@ -126,6 +126,8 @@ class Hierarchy(VAE):
         return self.likelihood.mean(self.descend(of_prior(n, temperature), n)[1])
 
     def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if type(self).log_weights is not Hierarchy.log_weights:  # of other latents, maybe
+            return super().simulate(n, y)
         require_draws(self.likelihood)
         layers, params = self.descend(of_prior(n), n)
         if any(isinstance(layer.prior, Prior) and layer.prior.estimated for layer in layers):

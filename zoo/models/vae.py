@@ -100,6 +100,8 @@ class VanillaVAE(VAE):
         return self.likelihood.sample(params)
 
     def simulate(self, n: int, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if type(self).log_weights is not VanillaVAE.log_weights:  # of other latents, maybe
+            return super().simulate(n, y)
         require_draws(self.likelihood)
         if self.prior.estimated:
             raise UsageError(f"the density of its {self.prior.name} prior is estimated.")
@@ -119,7 +121,8 @@ class VanillaVAE(VAE):
 
     @property
     def one_gaussian(self) -> bool:
-        return isinstance(self.posterior, DiagonalPosterior) and not self.prior.estimated
+        own = type(self).log_weights is not VanillaVAE.log_weights  # of other latents, maybe
+        return isinstance(self.posterior, DiagonalPosterior) and not self.prior.estimated and not own
 
     def log_joint(self, z: Tensor, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.log_likelihood(self.decode(z, y), x) + self.prior.log_prob(z)
