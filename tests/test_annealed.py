@@ -431,6 +431,13 @@ def test_an_evaluation_that_is_asked_has_all_three(tmp_path: Path) -> None:
     assert gap["identity"]["data"] == "simulated" and "of the moves accepted" in gap["note"]
 
 
+def test_what_is_of_dequantised_bytes_says_so_and_what_has_no_moves_too(tmp_path: Path) -> None:
+    made = run(tmp_path, "evaluate.ais=1", "data.dequantise=uniform", "likelihood.name=continuous_bernoulli")
+    metrics, _, _ = annealing(made, batches_of(made, made.images["test"]), None)
+    assert [metrics[name]["identity"].get("dequantised") for name in ANNEALED] == ["uniform", "uniform", None]
+    assert metrics["nll_ais"]["note"] == metrics["ais_gap"]["note"] == "no moves: one temperature"
+
+
 def test_an_evaluation_that_is_not_asked_has_none_and_what_is_missing_has_a_reason(tmp_path: Path) -> None:
     plain = evaluate(run(tmp_path))
     assert all(plain.skipped[name] == "evaluate.ais is 0" for name in ANNEALED)

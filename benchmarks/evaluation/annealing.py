@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import ANNEALED
+from benchmarks.evaluation.inference import NOISY
 from benchmarks.metrics import annealed, likelihood
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.partial import Partial
@@ -35,18 +36,19 @@ def annealing(
         "split": config.split, "images": len(bound), "steps": config.ais, "leapfrog": annealed.LEAPFROG,
         "chains": annealed.CHAINS, "path": "posterior to joint",
     }  # fmt: skip
-    found = mean_and_error(-bound)._replace(note=_moves(accepted))
-    metrics, skipped = {NLL: entry(found, "lower", identity, "nats")}, {}
+    of_images = identity | (NOISY if model.spec.support == "dequantised" else {})
+    found = mean_and_error(-bound)._replace(note=_moves(accepted, config.ais))
+    metrics, skipped = {NLL: entry(found, "lower", of_images, "nats")}, {}
     if k := config.nll_samples:
         tight = likelihood.importance_weighted(model, batches, k, *rest, "ais_nll", partial)
-        metrics[GAIN] = entry(mean_and_error(bound - tight), None, identity | {"k": k}, "nats")
+        metrics[GAIN] = entry(mean_and_error(bound - tight), None, of_images | {"k": k}, "nats")
     else:
         skipped[GAIN] = "evaluate.nll_samples is 0"
     try:
         lower, upper, accepted = annealed.bidirectional(model, batches, config.ais, *rest, partial).unbind(1)
     except UsageError as error:
         return metrics, skipped | {GAP: str(error).rstrip(".")}, {NLL: -bound}
-    found = mean_and_error(upper - lower)._replace(note=_moves(accepted))
+    found = mean_and_error(upper - lower)._replace(note=_moves(accepted, config.ais))
     metrics[GAP] = entry(found, None, identity | {"data": "simulated"}, "nats")
     return metrics, skipped, {NLL: -bound}
 
@@ -66,5 +68,7 @@ def lacking(config: EvaluateConfig, model: VAE, unbounded: str | None) -> str | 
     return None
 
 
-def _moves(accepted: Tensor) -> str:
+def _moves(accepted: Tensor, steps: int) -> str:
+    if steps == 1:
+        return "no moves: one temperature"
     return f"{accepted.mean():.0%} of the moves accepted, of the image with the fewest {accepted.min():.0%}"
