@@ -525,6 +525,7 @@ def test_a_choice_is_made_of_evaluations_that_are_there_and_nothing_is_done_twic
     assert zoo(*WORDS, "--out", "mine.json")[:2] == (0, out) and files(desk) == now
     code, as_json, _ = zoo(*WORDS, "--json", "--out", "mine.json")
     assert code == 0 and json.loads(as_json)["choices"] == told["choices"] and files(desk) == now
+    monkeypatch.setattr(choice, "measure", None)  # another choice is refused before anything is measured
     code, _, err = zoo(*WORDS, "--by", "nll", "--out", "mine.json")
     assert code == 2 and "mine.json holds another choice, and is not written over" in err and files(desk) == now
 

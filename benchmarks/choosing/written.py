@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.choosing.candidates import Sweep
 from benchmarks.choosing.choice import Choice
 from benchmarks.record import Record, content_of, path_of, pretty
 from benchmarks.report.compare import Estimate
@@ -54,10 +55,26 @@ def _lost(made: Record) -> dict[str, Any]:
     return {"seed": made.cell.seed, "status": made.status, "reason": made.reason}
 
 
-def check_free(path: Path) -> None:
-    """Raise `UsageError` where ``path`` holds anything but a choice."""
-    if os.path.lexists(path):
-        read(path)
+def check_free(path: Path, asked: Any = None) -> None:
+    """Raise `UsageError` where ``path`` holds anything but a choice, or a choice among others than are ``asked`` for
+    (`among`), which `write` would refuse."""
+    if os.path.lexists(path) and _asked(read(path)) != asked and asked is not None:
+        raise _other(path)
+
+
+def among(by: str, sweeps: Sequence[Sweep]) -> Any:
+    """What a choice by a metric is among, before it is made; as `_asked` of its file."""
+    return by, [
+        (
+            one.cells[0].cell.group, one.dataset, one.variant,
+            [(setting, len(planned)) for setting, planned in one.values.items()],
+        )
+        for one in sweeps
+    ]  # fmt: skip
+
+
+def _other(path: Path) -> UsageError:
+    return UsageError(f"{path} holds another choice, and is not written over: give another --out.")
 
 
 def write(found: Mapping[str, Any], path: Path) -> None:
@@ -69,7 +86,7 @@ def write(found: Mapping[str, Any], path: Path) -> None:
     if before is not None and before | {"command": ""} == now | {"command": ""}:
         return
     if before is not None and not (_lacks_runs(before) and _asked(before) == _asked(now)):
-        raise UsageError(f"{path} holds another choice, and is not written over: give another --out.")
+        raise _other(path)
     atomic_write(path, text)
 
 

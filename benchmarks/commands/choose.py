@@ -70,7 +70,7 @@ def choose(
     bench.check_settings(cells)
     by = fold(by)
     if out is not None:
-        written.check_free(out)
+        written.check_free(out, written.among(by, planned))
     candidates.check_models(cells, places)
     candidates.check_metric(by, planned)
     if todo := [one for one in cells if not matrix.over(one, places)]:
