@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import train_run
 from zoo.training.precision import choose
-from zoo.training.stages import progress_at, settled, warmup_of
+from zoo.training.stages import check_recipe, progress_at, settled, warmup_of
 
 
 def rises(epoch: int, **train: float) -> list[float]:
@@ -89,6 +90,26 @@ def test_what_contradicts_a_cycle_is_refused(tmp_path: Path) -> None:
     staged = ["train.epochs=2", "train.warmup=0.5"]
     with pytest.raises(UsageError, match="parts two stages, and train.cycles=2 would go back to the first"):
         train_run(resolve("quadrant_cvae", "synthetic", settings=[*staged, "train.cycles=2"]), tmp_path, choose("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        (["train.cycles=3"], None),
+        (["train.cycles=4"], "each of train.cycles=4 would have 1.5 steps, and the weight of the rate rises over 0.75"),
+        (["train.cycles=1000"], "each of train.cycles=1000 would have 0.006 steps"),
+        (["train.cycles=2", "train.warmup=0.6"], None),
+        (["train.cycles=2", "train.warmup=0.8"], "each of train.cycles=2 would have 3 steps, .* rises over 2.4"),
+        (["train.cycles=1000", "train.epochs=0"], None),
+    ],
+)
+def test_a_cycle_too_short_to_rise_is_refused(more: list[str], refused: str | None) -> None:
+    config = resolve("vae", "synthetic", settings=["train.epochs=2", "train.batch_size=64", *more])
+    model = create_model("vae", data="synthetic", latent=2)
+    with pytest.raises(UsageError, match=refused) if refused else contextlib.nullcontext():
+        check_recipe(config, model, 192)
+    told = rises(3, **config.train.model_dump(include={"epochs", "cycles", "warmup"}))
+    assert refused or not told or told[-1] == 1.0
 
 
 def test_runs_without_cycles_keep_their_identity() -> None:

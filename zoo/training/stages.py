@@ -34,19 +34,29 @@ def settled(model: VAE, step: int, warmup: float, steps: int, cycles: int | None
 
 def check_recipe(config: RunConfig, model: VAE, images: int) -> None:
     """Raise `UsageError` where a training on so many images would leave a part of the model as it began, or go back to
-    a stage that was over, or where its losses know no free bits and are to have some."""
+    a stage that was over, or have a cycle in which the weight of the rate never comes to 1, or where its losses know no
+    free bits and are to have some."""
     if config.train.free_bits is not None and not model.frees_bits:
         raise UsageError(f"{config.variant} charges for its rate in a way of its own: it knows no train.free_bits.")
     starts, over = (model.stage(Progress(warmup, fraction=1.0)) for warmup in (0.0, 1.0))
     if (config.train.cycles or 1) > 1 and starts != over:
         said = f"the warm-up of {config.variant} parts two stages"
         raise UsageError(f"{said}, and train.cycles={config.train.cycles} would go back to the first one.")
+    _check_cycles(config.train, images // config.train.batch_size)
     if left := _untrained(model, config.train, images):
         names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
         raise UsageError(
             f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
             f"({train.warmup:g}) or train.epochs ({train.epochs})."
         )
+
+
+def _check_cycles(config: TrainConfig, epoch: int) -> None:
+    # A cycle of L steps has one that is at least L - 1 steps into it, and need not have a later one.
+    steps, cycles = config.epochs * epoch, config.cycles
+    if cycles and steps and (rise := warmup_of(config, epoch)) + 1 > steps / cycles:
+        said = f"each of train.cycles={cycles} would have {steps / cycles:.3g} steps"
+        raise UsageError(f"{said}, and the weight of the rate rises over {rise:.3g}: it would not come to 1.")
 
 
 def _untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
