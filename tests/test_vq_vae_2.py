@@ -149,6 +149,26 @@ def test_both_grids_begin_standardised_and_with_codes_in_use() -> None:
         assert torch.cdist(quantiser.codebook, rows).min(1).values.max() < 1e-2
 
 
+def test_levels_begin_with_most_of_them_in_use() -> None:
+    torch.manual_seed(0)
+    model = create_model("vq_vae_2", data=DataSpec((1, 28, 28), "binary"), quantiser={"name": "fsq", "levels": [5, 3]})
+    x = torch.bernoulli(torch.rand(64, 1, 28, 28))
+    model.initialise(x)
+    for _, q in model.quantise(x):
+        assert len(q.codes.unique()) >= 12
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_what_does_not_differ_begins_as_it_is(images: int) -> None:
+    torch.manual_seed(0)
+    model = create_model("vq_vae_2", data=DataSpec((1, 2, 2), "binary"), channels=[4])
+    x = torch.ones(images, 1, 2, 2)
+    before = model.upward[-1].weight.clone()
+    model.initialise(x)
+    assert torch.equal(before, model.upward[-1].weight)
+    assert all(z.abs().max() < 1e-4 for z, _ in model.quantise(x)) and torch.isfinite(model.terms(x).elbo).all()
+
+
 def test_the_prior_trains_alone_in_its_stage_and_both_codebooks_stand_still_then() -> None:
     model, x = tiny(prior_from=0.5).train(), every_image()
     model.initialise(x)

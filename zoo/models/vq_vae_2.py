@@ -27,8 +27,9 @@ from zoo.nets.code_prior import CodePrior
 from zoo.nets.halvings import doublings, halvings
 from zoo.quantisers import Quantiser, make_quantiser
 
-# Of each channel of a grid when training begins: at one, the commitment outweighs the picture for long.
-DEVIATION = 0.1
+# Of each channel of a grid when training begins: at one, the commitment outweighs the picture for long. Levels have no
+# commitment and lie between -1 and 1, of which a tenth would see the middle ones alone.
+DEVIATION, OF_LEVELS = 0.1, 1.0
 
 
 class VQVAE2(QuantisedVAE):
@@ -85,10 +86,13 @@ class VQVAE2(QuantisedVAE):
         """Each grid begins at a mean of 0 and the same deviation in each channel, the lower one as it is beside an
         upper one that has begun, and its quantiser begins there: what a fresh network makes of images hardly differs.
         """
+        begun = OF_LEVELS if self.settings.quantiser.name == "fsq" else DEVIATION
         for grid, (head, quantiser) in enumerate(zip((self.upward[-1], self.merge), self.quantisers)):
             z = self.quantise(x)[grid].z
-            mean, deviation = z.mean((0, 2, 3)), z.std((0, 2, 3)).clamp_min(1e-12)
-            scale = DEVIATION / deviation
+            mean = z.mean((0, 2, 3))
+            deviation = z.std((0, 2, 3), correction=min(1, z[:, 0].numel() - 1))
+            # Of one vector, or of the same ones, there is none to bring anywhere.
+            scale = begun / torch.where(deviation > 1e-6, deviation, begun)
             head.weight.mul_(scale.view(-1, 1, 1, 1))
             head.bias.sub_(mean).mul_(scale)
             quantiser.initialise((z - mean.view(-1, 1, 1)) * scale.view(-1, 1, 1))
