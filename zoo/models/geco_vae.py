@@ -99,7 +99,7 @@ class GECOVAE(VanillaVAE):
         self.updates += finite
 
     def measure(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """The multiplier that the training ended with: one over the beta of a beta-VAE with the same gradient."""
+        """The multiplier of the weights that were kept: one over the beta of a beta-VAE with the same gradient."""
         return {"lagrange_multiplier": self.log_multiplier.exp()}
 
     def _load_from_state_dict(self, *given: Any) -> None:
