@@ -307,7 +307,11 @@ def test_the_codes_of_a_finished_cell_are_measured_and_drawn(zoo, tmp_path: Path
     for name in ("pca", "traversals", "interpolations"):
         (tmp_path / "leaderboard" / bare["figures"].pop(name)).unlink()
     path.write_text(json.dumps(bare))
+    kept = next((tmp_path / "runs").rglob("run.json")).parent / amend.PARTS / "gaps" / "values.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
     assert zoo("measure", "smoke", "latent", "--variants", "vae")[0] == 0
+    assert kept.exists(), "what another metric that was stopped has is gone"
     after = json.loads(path.read_text())
     for name, metric in made["metrics"].items():
         assert after["metrics"][name]["value"] == metric["value"]

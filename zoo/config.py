@@ -109,8 +109,8 @@ class TrainConfig(Config):
         "or over half of the cycle where that is 0",
     )
     free_bits: float | None = Field(
-        None, ge=0, description="nats of each part of the rate, on average over a batch, that cost nothing: of each "
-        "dimension, or of each layer or the whole rate where it is no sum over dimensions",
+        None, ge=0, le=1e6, description="nats of each part of the rate, on average over a batch, that cost nothing: of "
+        "each dimension, or of each layer or the whole rate where it is no sum over dimensions",
     )
     clip: float | None = Field(None, gt=0, description="largest gradient norm of a parameter group")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated; 0 is off")
@@ -185,8 +185,8 @@ class EvaluateConfig(Config):
         "loses and what the family; 0 leaves it out",
     )
     ais: int = Field(
-        0, ge=0, description="temperatures of annealed importance sampling, which says how loose the bound is; 0 "
-        "leaves it out",
+        0, ge=0, le=1_000_000, description="temperatures of annealed importance sampling, which says how loose the "
+        "bound is; 0 leaves it out",
     )
     ais_images: int = Field(100, ge=1, description="only the first so many images for it, and as many simulated ones")
     rows: int = Field(ROWS, ge=1, description="decoder rows at once, at most; no number depends on it")

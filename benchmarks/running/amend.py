@@ -96,10 +96,11 @@ def amend(
         asked = run.config.evaluate.model_copy(update=ADDABLE[metric].asked)
         run.config = run.config.model_copy(update={"evaluate": asked})
         run.model.eval()
+        parts = folder / PARTS / metric  # its own: another metric that was stopped goes on from what it has
         with stopping_when(should_stop):
-            found = _measured(run, metric, folder / PARTS, exported or folder)
+            found = _measured(run, metric, parts, exported or folder)
         amended = _with(made, found, planned, places, command, " to the exported model" if exported else "")
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        shutil.rmtree(parts, ignore_errors=True)
         return amended
 
 
@@ -178,7 +179,7 @@ def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
     if metric in ("ais", "gaps"):
         measure = annealing if metric == "ais" else inference_gaps
         batches = batches_of(run, run.images[run.config.evaluate.split])
-        with keeping(run, model, parts / metric) as partial:
+        with keeping(run, model, parts) as partial:
             return Evaluation(*measure(run, batches, unbounded(run.model), partial)[:2])
     if "ex_post" in metric:
         return Evaluation(*ex_post(run, parts))
