@@ -17,7 +17,7 @@ from benchmarks.evaluation.clustering import clustered
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.foreseen import BYTES, unbounded, without_bounds
-from benchmarks.evaluation.inference import NOISY, inference_gaps
+from benchmarks.evaluation.inference import inference_gaps
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
 from benchmarks.metrics import likelihood
@@ -135,7 +135,7 @@ def _bounds(
 ) -> tuple[Tensor | None, Tensor | None]:
     """(N,) ELBOs and (n,) k-sample bounds, each None where it is skipped."""
     support = model.spec.support
-    split = {"split": config.split} | (NOISY if support == "dequantised" else {})
+    split = {"split": config.split} | likelihood.of_noise(support)
     terms = likelihood.bound(model, batches, config.seed)
     kind = getattr(model, "likelihood", None)
     unit = "nats"

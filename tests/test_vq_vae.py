@@ -16,6 +16,7 @@ from zoo.data.images import DataSpec, Images
 from zoo.errors import UsageError
 from zoo.models import create_model
 from zoo.models.base import Progress
+from zoo.models.quantised import QuantisedVAE
 from zoo.models.vq_vae import VQVAE
 from zoo.nets.code_prior import CodePrior, CodePriorSettings
 from zoo.quantisers import (
@@ -504,11 +505,11 @@ def test_the_prior_learns_what_the_codes_are() -> None:
 # ---- the model -----------------------------------------------------------------------------------------------------
 
 
-def tiny(name: str = "vq", **settings: object) -> VQVAE:
+def tiny(name: str = "vq", variant: str = "vq_vae", **settings: object) -> QuantisedVAE:
     """A model of 2 x 4 binary pixels with a 1 x 2 grid of codes, small enough to add up."""
     quantiser = {"name": "vq", "codes": 3} if name == "vq" else {"name": "fsq", "levels": [3, 2]}
     small = {"latent": 4, "channels": [6], "hidden": 6, "prior": {"hidden": 8}, "quantiser": quantiser}
-    model = create_model("vq_vae", data=TINY, **small | settings).double()
+    model = create_model(variant, data=TINY, **small | settings).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))

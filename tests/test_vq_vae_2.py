@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -11,29 +12,16 @@ from torch import Tensor
 
 from benchmarks.latents import interpolate
 from benchmarks.pictures import to_bytes
+from tests import test_vq_vae as one_grid
+from tests.test_vq_vae import every_image
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.models import create_model
 from zoo.models.base import Progress
 from zoo.models.vq_vae_2 import DEVIATION, VQVAE2
 
-TINY = DataSpec(shape=(1, 2, 4), support="binary")
-
-
-def tiny(**settings: object) -> VQVAE2:
-    """A model of 2 x 4 binary pixels with a 1 x 1 grid of codes above one of 1 x 2, small enough to add up."""
-    small = {
-        "latent": 4, "channels": [6], "hidden": 6, "prior": {"hidden": 8}, "quantiser": {"name": "vq", "codes": 3}
-    }  # fmt: skip
-    model = create_model("vq_vae_2", data=TINY, **small | settings).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
-    return model.eval()
-
-
-def every_image() -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=8)), dtype=torch.float64).view(-1, 1, 2, 4)
+#: Of 2 x 4 binary pixels, with a 1 x 1 grid of codes above one of 1 x 2.
+tiny = functools.partial(one_grid.tiny, variant="vq_vae_2")
 
 
 def every_code(model: VQVAE2) -> list[Tensor]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.catalogue import ANNEALED
-from benchmarks.evaluation.inference import NOISY
 from benchmarks.metrics import annealed, likelihood
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.partial import Partial
@@ -36,7 +35,7 @@ def annealing(
         "split": config.split, "images": len(bound), "steps": config.ais, "leapfrog": annealed.LEAPFROG,
         "chains": annealed.CHAINS, "path": "posterior to joint",
     }  # fmt: skip
-    of_images = identity | (NOISY if model.spec.support == "dequantised" else {})
+    of_images = identity | likelihood.of_noise(model.spec.support)
     found = mean_and_error(-bound)._replace(note=_moves(accepted, config.ais))
     metrics, skipped = {NLL: entry(found, "lower", of_images, "nats")}, {}
     if k := config.nll_samples:

@@ -9,14 +9,12 @@ from torch import Tensor
 from benchmarks.catalogue import GAPS
 from benchmarks.metrics.features import entry, mean_and_error
 from benchmarks.metrics.inference import gaps, stated
+from benchmarks.metrics.likelihood import of_noise
 from benchmarks.partial import Partial
 from zoo.config import EvaluateConfig
 from zoo.data.batches import Batches
 from zoo.models.base import VAE
 from zoo.runs import Run
-
-#: identity of what is measured of dequantised bytes: their nats are a bound in the mean over the noise, drawn once
-NOISY = {"dequantised": "uniform"}
 
 
 def inference_gaps(
@@ -28,7 +26,7 @@ def inference_gaps(
     if reason := lacking(config, model, unbounded):
         return {}, dict.fromkeys(GAPS, reason), {}
     found = gaps(model, batches, config.gaps, config.seed, config.rows, partial)
-    identity = {"split": config.split} | (NOISY if model.spec.support == "dequantised" else {})
+    identity = {"split": config.split} | of_noise(model.spec.support)
     identity |= {"images": len(found.late)} | stated()
     late = f"of it {found.late.mean():.3f} nats came in the last fifth of the steps"
     metrics, values = {}, dict(zip(GAPS, found[:2], strict=True))

@@ -31,6 +31,12 @@ MOST_ROWS = 1 << 16
 HELD = 1 << 22
 
 
+def of_noise(support: str) -> dict[str, str]:
+    """What the identity of nats says beside: those of dequantised bytes are a bound in the mean over the noise, which
+    was drawn once."""
+    return {"dequantised": "uniform"} if support == "dequantised" else {}
+
+
 @dataclass
 class Bound:
     """The terms of one posterior sample for every image of a split: float64 (N,) each, on the CPU."""
