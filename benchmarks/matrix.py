@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks import environment, record
 from benchmarks.record import KEPT, Cell, Record
 from benchmarks.running import attempts
-from benchmarks.suite import Suite, suites
+from benchmarks.suite import Suite, Sweeps, suites, swept
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError, ended, one_line
 from zoo.files import one_at_a_time, sweep, write_if_changed
@@ -67,21 +68,24 @@ def plan(
     variants: tuple[str, ...] = (),
     datasets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
-    sweep: tuple[str, ...] = (),
+    sweeps: Sweeps = MappingProxyType({}),
 ) -> list[Planned]:
     """The cells of a suite, seeds outermost, so that a matrix that is cut short has every variant once.
 
-    ``variants`` (any registered, not only the suite's), ``datasets``, ``seeds`` and ``sweep`` (texts ``path=value``, a
-    cell each) replace the suite's own.
+    ``variants`` (any registered, not only the suite's), ``datasets``, ``seeds`` and ``sweeps`` replace the suite's own.
 
     Raises:
-        UsageError: two of them are the same cell: they differ in nothing that decides a number.
+        UsageError: two of them are the same cell: they differ in nothing that decides a number; or ``sweeps`` has
+            values of a variant that is not among those that are run.
     """
     planned: dict[Cell, Planned] = {}
+    for name in sweeps:
+        if name and name not in {registry().variant(one)[0] for one in variants or suite.variants}:
+            raise UsageError(f"--sweep has values of {name}, which is not among the variants.")
     for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
-                for setting in sweep or suite.settings or (None,):
+                for setting in swept(registry().variant(variant)[0], sweeps, suite.sweeps):
                     config = suite.config(variant, dataset, seed, (setting,) if setting else ())
                     words = ["zoo", "bench", suite.asked, "--variants", config.variant]
                     words += ["--datasets", config.data.asked.replace(",", "\\,"), "--seed", str(seed)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from zoo.registry import registry
 from zoo.settings import Config
 
 FOLDER = Path(__file__).resolve().parent / "suites"
+# Texts ``path=value``, a cell each, by the variant that they are of; None is all others.
+Sweeps = Mapping[str | None, tuple[str, ...]]
 
 
 class Suite(Config):
@@ -40,7 +43,7 @@ class Suite(Config):
     defaults: dict[str, dict[str, Any]] = {}
     overrides: dict[str, dict[str, dict[str, Any]]] = {}
     sweep: dict[str, tuple[bool | int | float | str, ...]] = Field(
-        {}, max_length=1, description="one setting and its values, each of which is a cell of its own"
+        {}, description="a setting and its values, a cell each, of all variants; or of one that it names, VARIANT:PATH"
     )
 
     _path: str = PrivateAttr("")
@@ -55,9 +58,19 @@ class Suite(Config):
         return f"{self.name}@{self.version}"
 
     @property
-    def settings(self) -> tuple[str, ...]:
-        """The values of the sweep, each as a text ``path=value``."""
-        return tuple(f"{path}={json.dumps(value)}" for path, values in self.sweep.items() for value in values)
+    def sweeps(self) -> Sweeps:
+        """The values of its sweeps, each as a text ``path=value``."""
+        found = {}
+        for key, values in self.sweep.items():
+            variant, _, path = key.rpartition(":")
+            found[variant or None] = tuple(f"{path}={json.dumps(value)}" for value in values)
+        return found
+
+    @property
+    def size(self) -> int:
+        """How many cells it has."""
+        rows = sum(len(swept(variant, self.sweeps)) for variant in self.variants)
+        return rows * len(self.datasets) * len(self.seeds)
 
     def config(self, variant: str, dataset: str, seed: int, settings: tuple[str, ...] = ()) -> RunConfig:
         """The configuration of one cell."""
@@ -85,6 +98,13 @@ class Suite(Config):
             if told:
                 found[name] = told
         return found
+
+
+def swept(variant: str, *sweeps: Sweeps) -> tuple[str | None, ...]:
+    """The values of one variant in the first of ``sweeps`` that has some, its own before those of all; (None,) where
+    none has: one cell, of which nothing is set."""
+    found = (values for given in sweeps for whose in (variant, None) if (values := given.get(whose)))
+    return next(found, (None,))
 
 
 @functools.cache
@@ -120,7 +140,16 @@ def read_suite(path: Path) -> Suite:
         if name in overrides:
             raise UsageError(f"{path}: overrides has {name} more than once.")
         overrides[name] = layer
-    return suite.model_copy(update={"overrides": overrides})
+    sweep: dict[str, tuple[Any, ...]] = {}
+    for written, values in suite.sweep.items():
+        variant, colon, setting = written.rpartition(":")
+        name = registry().variant(variant)[0] if colon else ""
+        if any(key.rpartition(":")[0] == name for key in sweep):
+            raise UsageError(f"{path}: sweep has two settings of {name or 'all variants'}, and a sweep is of one.")
+        if name and name not in {registry().variant(one)[0] for one in suite.variants}:
+            raise UsageError(f"{path}: sweep has values of {name}, which is none of its variants.")
+        sweep[f"{name}:{setting}" if name else setting] = values
+    return suite.model_copy(update={"overrides": overrides, "sweep": sweep})
 
 
 def suite_named(name: str) -> Suite:

@@ -303,7 +303,7 @@ def test_a_file_that_somebody_changed_is_no_choice_and_is_not_written_over(tmp_p
 
 
 def test_a_cell_at_which_another_process_is_ends_the_measuring_before_it_begins(tmp_path: Path) -> None:
-    cells = matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), (0,), ("latent=2", "latent=3"))
+    cells = matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), (0,), {None: ("latent=2", "latent=3")})
     with pytest.raises(ZooError, match="has no record yet, as where another process is at it"):
         choice.measure(cells, matrix.Places(tmp_path / "board", tmp_path / "runs"), "cpu")
 
@@ -324,7 +324,7 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
     smoke = suite_named("smoke")
 
     def of(*sweeps: str, variants: tuple[str, ...] = ()) -> dict[str, list[str]]:
-        found = candidates.plan(smoke, variants, (), (0, 1), command._by_variant(sweeps))
+        found = candidates.plan(smoke, variants, (), (0, 1), options.swept(sweeps))
         for sweep in found:
             for setting, cells in sweep.values.items():
                 value = setting.partition("=")[2]
@@ -413,7 +413,7 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
 def test_a_metric_that_no_value_will_have_is_refused_before_training(
     variant: str, values: str, by: str, said: str | None
 ) -> None:
-    sweeps = candidates.plan(suite_named("smoke"), (variant,), (), (), {None: options.swept(values)})
+    sweeps = candidates.plan(suite_named("smoke"), (variant,), (), (), options.swept((values,)))
     if said is None:
         candidates.check_metric(by, sweeps)
         return
@@ -423,7 +423,7 @@ def test_a_metric_that_no_value_will_have_is_refused_before_training(
 
 
 def test_a_distance_by_one_density_of_codes_is_none_by_another(tmp_path: Path) -> None:
-    smoke, swept = suite_named("smoke"), {None: options.swept("latent=2,3")}
+    smoke, swept = suite_named("smoke"), options.swept(("latent=2,3",))
     asked = smoke.defaults["evaluate"] | {"ex_post_flow": 2}
     flows = smoke.model_copy(update={"defaults": smoke.defaults | {"evaluate": asked}})
     sweeps = candidates.plan(flows, ("vae",), (), (), swept)
@@ -469,7 +469,7 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("choose")
     (folder / "tiny.yaml").write_text(SUITE)
     places = matrix.Places(folder / "leaderboard", folder / "runs")
-    cells = matrix.plan(suite_named(str(folder / "tiny.yaml")), sweep=("latent=1", "latent=2"))
+    cells = matrix.plan(suite_named(str(folder / "tiny.yaml")), sweeps={None: ("latent=1", "latent=2")})
     made = matrix.run_all(cells, places, matrix.compute_of("cpu", cells))
     assert [one.status for one in made] == ["done", "done"], made
     return folder

@@ -219,7 +219,7 @@ def test_a_suite_with_a_sweep_has_a_cell_a_value() -> None:
 
     suite = suite_named("importance")
     assert [planned.config.model["k"] for planned in plan(suite)] == [1, 5, 50]
-    assert [planned.config.model["k"] for planned in plan(suite, sweep=("k=7",))] == [7]
+    assert [planned.config.model["k"] for planned in plan(suite, sweeps={None: ("k=7",)})] == [7]
     assert {planned.command.rsplit(" ", 1)[1] for planned in plan(suite)} == {"k=1", "k=5", "k=50"}
 
 

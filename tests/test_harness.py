@@ -46,7 +46,7 @@ def places(tmp_path: Path) -> Places:
 
 
 def smoke(*sweep: str, seeds: tuple[int, ...] = (0,)) -> list[matrix.Planned]:
-    return matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), seeds, sweep)
+    return matrix.plan(suite_named("smoke"), ("vae",), ("synthetic",), seeds, {None: sweep})
 
 
 def test_each_cell_is_trained_in_its_own_number_format(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -455,7 +455,7 @@ def test_a_sweep_and_its_seeds_are_one_lot(tmp_path: Path) -> None:
     from benchmarks.running.ahead import groups
     from benchmarks.suite import suite_named
 
-    cells = plan(suite_named("smoke"), ("beta_vae",), ("synthetic",), (0, 1), ("beta=1", "beta=4"))
+    cells = plan(suite_named("smoke"), ("beta_vae",), ("synthetic",), (0, 1), {None: ("beta=1", "beta=4")})
     (lot,) = groups(cells, Places(tmp_path / "board", tmp_path / "runs"))
     assert [(planned.config.seed, planned.config.model["beta"]) for planned in lot] == [(0, 1), (0, 4), (1, 1), (1, 4)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from benchmarks import matrix
 from benchmarks.catalogue import ALL, COSTS, DENSITIES, DISENTANGLEMENT, METRICS, begins_with, explains
 from benchmarks.matrix import Places, Planned
 from benchmarks.report.notation import listed
-from benchmarks.suite import Suite
+from benchmarks.suite import Suite, Sweeps, swept
 from zoo.errors import UsageError, unknown
 from zoo.registry import registry
 
@@ -41,15 +41,14 @@ def plan(
     variants: Sequence[str],
     datasets: Sequence[str],
     seeds: Sequence[int],
-    sweeps: Mapping[str | None, tuple[str, ...]],
+    sweeps: Sweeps,
 ) -> list[Sweep]:
     """The cells to choose among, variant by variant on each data set.
 
     Args:
         variants: names; none is those that ``sweeps`` names, with those of the suite where it has one for all.
         datasets, seeds: none is those of the suite.
-        sweeps: the values, as texts ``path=value``, by the variant that they are of; None is all others. A variant
-            without any has those of the suite, and one value where that has none.
+        sweeps: the values. A variant without any has those of the suite, and one value where that has none.
 
     Raises:
         UsageError: there is nothing to choose among, or what is swept makes no other model; or as `matrix.plan`.
@@ -65,12 +64,12 @@ def plan(
     sweeps_of: dict[tuple[str, str], Sweep] = {}
     for dataset in datasets or suite.datasets:
         for name in names:
-            asked = own.get(name, usual)
+            asked = {name: own.get(name, usual)}
             cells = matrix.plan(suite, (name,), (dataset,), tuple(seeds), asked)
-            settings = asked or suite.settings or ("",)
+            settings = swept(name, asked, suite.sweeps)
             _check_swept(settings)
             # Seeds are outermost: each of them has every value, in their order.
-            values = {setting: cells[i :: len(settings)] for i, setting in enumerate(settings)}
+            values = {setting or "": cells[i :: len(settings)] for i, setting in enumerate(settings)}
             where = cells[0].config.data.asked
             sweeps_of[where, name] = Sweep(name, where, values)
     found = [*sweeps_of.values()]
@@ -89,8 +88,8 @@ def in_turn(sweeps: Iterable[Sweep]) -> list[Planned]:
     return sorted(cells, key=lambda planned: seeds.index(planned.config.seed))
 
 
-def _check_swept(settings: Iterable[str]) -> None:
-    for setting in settings:
+def _check_swept(settings: Iterable[str | None]) -> None:
+    for setting in filter(None, settings):
         path = setting.partition("=")[0].strip()
         section = path.replace("-", "_").partition(".")[0]
         if section == "evaluate":

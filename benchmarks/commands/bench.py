@@ -39,7 +39,7 @@ from zoo.errors import UsageError, ZooError, unknown
 @options.as_json
 def bench(
     suite: str, variants: tuple[str, ...], datasets: tuple[str, ...], seeds: int | None, chosen: tuple[int, ...],
-    sweep: str | None, plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float,
+    sweeps: tuple[str, ...], plan: bool, missing: bool, jobs: str, on: str, address: str, gpus_per_cell: float,
     worker: int | None, runs: Path, board: Path, device: str, wandb_mode: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Run every cell of a suite that is not done yet, then write the board."""
@@ -50,8 +50,8 @@ def bench(
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
-    cells = matrix.plan(wanted, *names, every, options.swept(sweep))
-    if sweep or plan:
+    cells = matrix.plan(wanted, *names, every, options.swept(sweeps))
+    if sweeps or plan:
         check_settings(cells)
     if plan:
         cells = [planned for planned in cells if not (missing and matrix.done(planned, places))]
@@ -93,7 +93,7 @@ def bench(
 @options.as_json
 def measure(
     suite: str, metric: str, variants: tuple[str, ...], datasets: tuple[str, ...], chosen: tuple[int, ...],
-    sweep: str | None, runs: Path, weights: Path | None, board: Path, device: str, as_json: bool,
+    sweeps: tuple[str, ...], runs: Path, weights: Path | None, board: Path, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Add a dear METRIC to the finished cells of a suite, from the models that they kept, and write the board: fid;
     fid_bf16, in half the time; latent, which is probes and pictures of the codes;
@@ -113,7 +113,7 @@ def measure(
         raise unknown("metric to add", metric, ADDABLE, "zoo measure --help")
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
-    cells = matrix.plan(suite_named(suite), *names, chosen, options.swept(sweep))
+    cells = matrix.plan(suite_named(suite), *names, chosen, options.swept(sweeps))
     compute_of = matrix.compute_of(device, cells)
     command = shlex.join(["zoo", "measure", suite, metric])
     records, unfit = [], []

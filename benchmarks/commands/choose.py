@@ -14,7 +14,7 @@ import click
 
 from benchmarks.commands import bench, options
 from benchmarks.commands.exit_codes import FAILED
-from zoo.errors import UsageError, fold
+from zoo.errors import fold
 
 if TYPE_CHECKING:
     from benchmarks.choosing.choice import Choice, Value
@@ -28,10 +28,7 @@ UNEQUAL = "Not all had as many values: with more of them there is more to gain."
 
 @click.command()
 @click.argument("suite")
-@click.option(
-    "--sweep", "sweeps", multiple=True, metavar="[VARIANT:]PATH=A,B",
-    help="One setting and its values, of all variants or of one; can be repeated.",
-)  # fmt: skip
+@options.sweep
 @click.option("--by", default="elbo", show_default=True, help="The metric, as in `zoo list metrics`; or nll.")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
 @click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
@@ -62,7 +59,7 @@ def choose(
     bench.check_jobs(jobs)
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
-    planned = candidates.plan(suite_named(suite), *names, every, _by_variant(sweeps))
+    planned = candidates.plan(suite_named(suite), *names, every, options.swept(sweeps))
     cells = candidates.in_turn(planned)
     if worker is not None:
         bench.work(cells, places, device, wandb_mode, worker)
@@ -95,21 +92,6 @@ def choose(
         _tell(choices, out)
     if any(value.lost for one in choices for value in one.values):
         raise click.exceptions.Exit(FAILED)
-
-
-def _by_variant(sweeps: tuple[str, ...]) -> dict[str | None, tuple[str, ...]]:
-    """The values of each ``--sweep`` by the variant that it names, None for one that names none."""
-    from zoo.registry import registry
-
-    found: dict[str | None, tuple[str, ...]] = {}
-    for text in sweeps:
-        named, colon, path = text.partition("=")[0].rpartition(":")
-        variant = registry().variant(named.strip())[0] if colon else None
-        if variant in found:
-            whose = f"{variant} has" if variant else "all variants have"
-            raise UsageError(f"{whose} two sweeps, and a choice is of one setting: give one --sweep of each.")
-        found[variant] = options.swept(text[len(named) + len(colon) :])
-    return found
 
 
 def _tell(choices: list[Choice], out: Path | None) -> None:

@@ -75,10 +75,7 @@ def _datasets() -> tuple[list[str], list[list[Any]]]:
 def _suites() -> tuple[list[str], list[list[Any]]]:
     from benchmarks.suite import suites
 
-    rows = [
-        [suite.name, suite.version, len(suite.variants) * len(suite.datasets) * len(suite.seeds), suite.title]
-        for suite in suites().values()
-    ]
+    rows = [[suite.name, suite.version, suite.size, suite.title] for suite in suites().values()]
     return ["name", "version", "cells", "title"], rows
 
 

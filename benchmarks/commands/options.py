@@ -23,8 +23,9 @@ wandb = click.option("--wandb", "wandb_mode", type=WANDB, default="auto", show_d
 seed = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 seeds = click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
 sweep = click.option(
-    "--sweep", metavar="PATH=A,B,C", help="One setting with several values, a cell each, such as beta=1,2,4,8."
-)
+    "--sweep", "sweeps", multiple=True, metavar="[VARIANT:]PATH=A,B",
+    help="One setting with several values, a cell each, such as beta=1,2,4,8; repeated: one a VARIANT.",
+)  # fmt: skip
 
 
 class Place(click.Path):
@@ -124,14 +125,27 @@ def names(given: tuple[str, ...], option: str) -> tuple[str, ...]:
     return found
 
 
-def swept(text: str | None) -> tuple[str, ...]:
-    """``k=1,5`` as ``k=1`` and ``k=5``; nothing for nothing.
+def swept(given: tuple[str, ...]) -> dict[str | None, tuple[str, ...]]:
+    """The values of each ``--sweep`` by the variant that it names, None for one that names none: ``k=1,5`` is ``k=1``
+    and ``k=5``.
 
     Raises:
-        UsageError: it reads otherwise, or a value is given twice.
+        UsageError: one reads otherwise, a value is given twice, or a variant has two sweeps.
     """
-    if text is None:
-        return ()
+    from zoo.registry import registry
+
+    found: dict[str | None, tuple[str, ...]] = {}
+    for text in given:
+        named, colon, _ = text.partition("=")[0].rpartition(":")
+        variant = registry().variant(named.strip())[0] if colon else None
+        if variant in found:
+            whose = f"{variant} has" if variant else "all variants have"
+            raise UsageError(f"{whose} two sweeps, and one is of one setting: give one --sweep of each.")
+        found[variant] = _values(text[len(named) + len(colon) :])
+    return found
+
+
+def _values(text: str) -> tuple[str, ...]:
     path, equals, values = text.partition("=")
     parts = [part.strip() for part in values.split(",")]
     if not equals or not path.strip() or not all(parts) or any(mark in values for mark in "[]{}"):
