@@ -29,6 +29,7 @@ from benchmarks.commands.options import LONGEST
 from benchmarks.commands.rank import rank
 from benchmarks.commands.reproduce import reproduce
 from benchmarks.commands.scoring import fid, score
+from benchmarks.commands.spread import spread
 from benchmarks.report.terminal import screen_width, table
 from zoo import __version__
 from zoo.errors import UsageError, ZooError, ended, fold, one_line, unknown
@@ -72,6 +73,7 @@ def zoo(context: click.Context) -> None:
     zoo evaluate DIR           a finished run again, on other images or with more samples
     zoo choose SUITE           the best value of a setting, by validation images
     zoo compare A B            which of two is better, and by how much
+    zoo spread SUITE           what is of the variant, of its setting and of the seed
     zoo compress RUN FILE      images in as many bits as the bound says
     zoo rank RUN RUN ...       how far seeds agree on their codes: disentanglement without labels
     zoo list                   what there is
@@ -160,7 +162,7 @@ def doctor(as_json: bool) -> None:
 
 
 for command in (
-    *(bench, evaluate, measure, leaderboard, reproduce, choose, compare, rank, list_, show, new, check),
+    *(bench, evaluate, measure, leaderboard, reproduce, choose, compare, spread, rank, list_, show, new, check),
     *(sample, reconstruct, traverse, interpolate, export, score, fid, compress, decompress),
 ):
     zoo.add_command(command)

@@ -9,7 +9,7 @@ from benchmarks.per_example import Records, paired_errors
 from benchmarks.record import Record
 from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import DAGGER
-from benchmarks.report.tables import Column, Row, Table, tables
+from benchmarks.report.tables import Column, Row, Table, of_suite, tables
 from zoo.errors import UsageError, unknown
 
 
@@ -54,10 +54,7 @@ def against(
     """
     found = tables(records)
     if suite is not None:
-        groups = {table.group for table in found}
-        found = [table for table in found if suite in (table.group, table.group.partition("@")[0])]
-        if not found:
-            raise unknown("suite with records", suite, groups, "zoo leaderboard")
+        found = of_suite(found, suite)
     for name in (a, b):
         rows = [row for table in found for row in table.rows]
         if not any(name in (row.label, row.variant) for row in rows):

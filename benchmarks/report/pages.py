@@ -17,6 +17,7 @@ from benchmarks.report.compare import Estimate
 from benchmarks.report.markdown import grid
 from benchmarks.report.notation import DAGGER, escape, link, spelled
 from benchmarks.report.published import MARK_LEGEND
+from benchmarks.report.spread import Spread, spreads
 from benchmarks.report.tables import Column, Row, Table, tables
 from benchmarks.suite import suites
 from zoo.registry import BUILT_IN, Registry, VariantEntry
@@ -43,6 +44,7 @@ def pages(registry: Registry, records: Iterable[Record], folder: Path) -> dict[P
         "variants/index.md": ("Variants", lambda: index(variants, found)),
         "settings.md": ("Settings", lambda: shared_settings(shared)),
         "theory/rate-distortion.md": ("Rate and distortion", lambda: rates(found)),
+        "howto/spread.md": ("Is it the model, its setting or the seed?", lambda: parted(found)),
     }
     for name, (title, block) in blocks.items():
         made[folder / name] = _filled(folder / name, title, block())
@@ -112,6 +114,28 @@ def rates(found: list[Table]) -> str:
             ]  # fmt: skip
             parts.append(grid(head, rows))
     return "\n\n".join(parts) or "There are no records with a rate yet. `zoo bench quick` makes some."
+
+
+def parted(found: list[Table]) -> str:
+    """What the spread of each metric is of, for every table with a sweep whose rows have several seeds."""
+    head = ["metric", "variant", "setting", "seed", "by chance", "rank beside the ELBO", "worst mean", "best mean"]
+    parts = []
+    for table in found:
+        variants = {row.variant for row in table.rows}
+        swept = len(variants) < len(table.rows) and all(len(row.done) > 1 for row in table.rows)
+        if swept and table.group.partition("@")[0] not in OWN:
+            parts.append(f"## {_where(table)}")
+            parts.append(f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants.")
+            parts.append(grid(head, map(_parts, spreads(table))))
+    return "\n\n".join(parts) or "There are no records of it yet."
+
+
+def _parts(one: Spread) -> list[str]:
+    parts = [f"{100 * part:.0f} %" for part in (one.variant, one.setting, one.seed)]
+    dealt = " + ".join(f"{100 * part:.0f} %" for part in one.by_chance)
+    rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
+    ends = [f"{notation.number(mean)}, {escape(row)}" for row, mean in (one.worst, one.best)]
+    return [escape(one.column.title), *parts, dealt, rank, *ends]
 
 
 def _where(table: Table) -> str:

@@ -17,6 +17,7 @@ from benchmarks.record import Cell, Data, Metric, Record, cell_key, in_order
 from benchmarks.report.compare import Estimate, best, estimate, ranks
 from benchmarks.report.notation import count, number, shorten, spelled, superscript
 from zoo.config import LATER, decisive
+from zoo.errors import unknown
 from zoo.files import canonical_json
 
 Identity = tuple[tuple[str, Any], ...]
@@ -211,6 +212,15 @@ def tables(records: Iterable[Record]) -> list[Table]:
         seen.setdefault(table.group, []).extend(images_seen(record) for record in table.done)
     longest = {group: statistics.median(images) if images else 0.0 for group, images in seen.items()}
     return sorted(built, key=lambda table: -longest[table.group])
+
+
+def of_suite(found: Iterable[Table], suite: str) -> list[Table]:
+    """Those of one suite, by its name with its version or without; `UsageError` where there are none."""
+    found = [*found]
+    chosen = [table for table in found if suite in (table.group, table.group.partition("@")[0])]
+    if not chosen:
+        raise unknown("suite with records", suite, {table.group for table in found}, "zoo leaderboard")
+    return chosen
 
 
 def images_seen(record: Record) -> float:

@@ -1,0 +1,82 @@
+"""`zoo spread`: what the spread of each metric over the runs of a suite is of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks.commands import options
+from zoo.errors import fold, unknown
+
+if TYPE_CHECKING:
+    from benchmarks.report.spread import Spread
+
+PARTS = "variant, setting, seed: % of the variance over the runs; of the variant and of its setting is what means of"
+PARTS = f"{PARTS}\nthe runs of a variant, and then of a row, explain."
+AGREEMENT = "rank: Spearman's correlation with {} over the runs, both turned so that more is better."
+HEADS = ("metric", "variant", "setting", "seed", "rank", "best", "row of the best mean")
+
+
+@click.command()
+@click.argument("suite")
+@click.option("--datasets", multiple=True, help="Only these.")
+@click.option("--beside", default="elbo", show_default=True, help="The metric that ranks are compared with.")
+@options.board("Folder of the records.")
+@options.as_json
+def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_json: bool) -> None:
+    """Take apart how each metric of a SUITE spreads over its runs: what is of the variant, of its setting (a sweep) and
+    of the seed. The suite has records of several rows, and of several seeds."""
+    from benchmarks import record
+    from benchmarks.report import terminal
+    from benchmarks.report.spread import spreads
+    from benchmarks.report.tables import of_suite, tables
+
+    found = of_suite(tables(record.read_all(board / "records")), suite)
+    names = options.names(datasets, "--datasets")
+    if lacking := [name for name in names if name not in {table.dataset for table in found}]:
+        raise unknown("data set with records", lacking[0], {table.dataset for table in found}, "zoo leaderboard")
+    found = [table for table in found if not names or table.dataset in names]
+    taken = [(table, spreads(table, fold(beside))) for table in found]
+    if as_json:
+        rows = [
+            {"suite": table.group, "dataset": table.dataset} | _plain(one) for table, some in taken for one in some
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for table, some in taken:
+        click.echo(f"{table.group}  {table.dataset}{table.which}  {len(table.done)} runs")
+        click.echo(terminal.table(map(_row, some), HEADS, terminal.screen_width(), right=" rrrrr"))
+        click.echo()
+    click.echo(PARTS)
+    dealt = [_range(parts) for parts in zip(*(one.by_chance for _, some in taken for one in some), strict=True)]
+    click.echo(f"Numbers dealt to the runs at random would come to {' and '.join(dealt)} on average.")
+    click.echo(AGREEMENT.format(beside))
+
+
+def _row(one: Spread) -> tuple[str, ...]:
+    from benchmarks.report import notation
+
+    rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
+    parts = map(_percent, (one.variant, one.setting, one.seed))
+    return one.column.title.removesuffix(" (nats)"), *parts, rank, notation.number(one.best[1]), one.best[0]
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def _range(parts: Iterable[float]) -> str:
+    ends = sorted(parts)
+    return " to ".join(dict.fromkeys(map(_percent, (ends[0], ends[-1]))))
+
+
+def _plain(one: Spread) -> dict[str, Any]:
+    parts = {"variant": one.variant, "setting": one.setting, "seed": one.seed}
+    by_chance = dict(zip(("variant", "setting"), one.by_chance, strict=True))
+    rows = {name: {"row": row, "mean": mean} for name, (row, mean) in (("worst", one.worst), ("best", one.best))}
+    column = {"metric": one.column.metric, "unit": one.column.unit, "identity": dict(one.column.identity)}
+    return column | {"runs": one.runs} | parts | {"by_chance": by_chance, "agreement": one.agreement} | rows

@@ -1,0 +1,121 @@
+"""What the spread of a metric over the runs of a suite is of: the variant, its swept setting, or the seed.
+
+The question, and to fit scores by the objective alone and then by objective and setting, are of Locatello et al.,
+Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations, ICML 2019,
+https://arxiv.org/abs/1811.12359, section 5.4. A fit by groups predicts the mean of the group.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report.tables import Column, Table
+from zoo.errors import UsageError
+
+# The values of a metric by the place of their row in the table and their seed, turned so that more is better.
+Values = Mapping[tuple[int, int], float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What the variance of one metric over ``runs`` is of.
+
+    ``variant`` is the part that the means of the variants explain, ``setting`` what those of the rows, which are a
+    variant with a setting each, explain beyond that, and ``seed`` the rest; in [0, 1]. ``by_chance`` is what the first
+    two would be on average if the same numbers were dealt to the runs at random. ``worst`` and ``best`` are a row's
+    label with its mean. ``agreement`` is Spearman's rank correlation with another metric over the runs that have both,
+    both turned so that more is better; None where one of the two does not differ in them.
+    """
+
+    column: Column
+    runs: int
+    variant: float
+    setting: float
+    by_chance: tuple[float, float]
+    worst: tuple[str, float]
+    best: tuple[str, float]
+    agreement: float | None
+
+    @property
+    def seed(self) -> float:
+        return 1.0 - self.variant - self.setting
+
+
+def spreads(table: Table, beside: str = "elbo") -> list[Spread]:
+    """Of every ranked metric that several rows of a table have, one of them of several seeds, and in which runs differ;
+    in the order of the board.
+
+    Args:
+        beside: the metric that ranks are compared with.
+
+    Raises:
+        UsageError: there is one row, or no row has several seeds; ``beside`` is no ranked metric of the table.
+    """
+    where = f"{table.group} on {table.dataset}{table.which}"
+    if len(table.rows) < 2:
+        raise UsageError(f"{where} has one row: what it spreads over is its seeds, as the board says.")
+    if all(len(row.done) < 2 for row in table.rows):
+        raise UsageError(f"{where} has one finished seed of each row: nothing says what is of the seed.")
+    ranked = [column for column in (*table.head, *table.further) if column.better]
+    measured = {column: _values(table, column) for column in ranked}
+    found = {column: values for column, values in measured.items() if _can_be_told(values)}
+    other = next((values for column, values in found.items() if column.metric == beside), None)
+    if other is None:
+        names = ", ".join(dict.fromkeys(column.metric for column in found)) or "none"
+        raise UsageError(f"'{beside}' is no metric in which the runs of {where} differ; these are: {names}.")
+    return [_spread(table, column, values, other) for column, values in found.items()]
+
+
+def explained(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """The part of the variance of ``values`` that the means of their groups explain, in [0, 1]; they differ."""
+    by_group: dict[Hashable, list[float]] = {}
+    for value, group in zip(values, groups, strict=True):
+        by_group.setdefault(group, []).append(value)
+    means = {group: statistics.fmean(some) for group, some in by_group.items()}
+    whole = statistics.fmean(values)
+    rest = sum((value - means[group]) ** 2 for value, group in zip(values, groups, strict=True))
+    return 1.0 - rest / sum((value - whole) ** 2 for value in values)
+
+
+def _values(table: Table, column: Column) -> Values:
+    sign = -1.0 if column.better == "lower" else 1.0
+    return {
+        (place, seed): sign * metric.value
+        for place, row in enumerate(table.rows)
+        if not row.marked(column)
+        for seed, metric in row.measured(column)
+    }
+
+
+def _can_be_told(values: Values) -> bool:
+    # Several rows, several seeds of one of them, and a difference.
+    rows = {place for place, _ in values}
+    return 1 < len(rows) < len(values) and len(set(values.values())) > 1
+
+
+def _spread(table: Table, column: Column, values: Values, other: Values) -> Spread:
+    numbers, rows = [*values.values()], [place for place, _ in values]
+    variants = [table.rows[place].variant for place in rows]
+    variant = explained(numbers, variants)
+    chances = [(len(set(groups)) - 1) / (len(numbers) - 1) for groups in (variants, rows)]
+    means = {
+        table.rows[place].label: statistics.fmean(metric.value for _, metric in table.rows[place].measured(column))
+        for place in dict.fromkeys(rows)
+    }
+    worst, *_, best = sorted(means.items(), key=lambda one: one[1], reverse=column.better == "lower")
+    return Spread(
+        column, len(numbers), variant, explained(numbers, rows) - variant, (chances[0], chances[1] - chances[0]),
+        worst, best, _agreement(values, other),
+    )  # fmt: skip
+
+
+def _agreement(ours: Values, theirs: Values) -> float | None:
+    from scipy.stats import spearmanr
+
+    both = [run for run in ours if run in theirs]
+    pairs = [[values[run] for run in both] for values in (ours, theirs)]
+    if any(len(set(numbers)) < 2 for numbers in pairs):
+        return None
+    return float(spearmanr(*pairs).statistic)
