@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import re
@@ -38,6 +39,7 @@ from zoo.settings import parse_setting
 from zoo.training.compiled import Compiled
 from zoo.training.optimise import Group, backward
 from zoo.training.precision import choose
+from zoo.training.stages import check_recipe
 
 NAMES = list_models()
 BUILT_IN = [name for name in NAMES if registry().variants[name].origin == "built-in"]
@@ -471,6 +473,27 @@ def test_a_training_that_leaves_a_part_as_it_began_is_refused(
     with pytest.raises(UsageError, match=said):
         train_run(config, tmp_path, choose("cpu"))
     assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "left"),
+    [
+        ({0.0: "vae"}, "'prior'"),
+        ({0.0: "prior"}, "'vae'"),
+        ({0.0: "vae", 0.9999: "prior"}, None),
+        ({0.0: "vae", 0.3: "prior", 0.6: "vae"}, None),
+        ({0.0: "none", 0.501: "vae", 0.502: "prior", 0.503: "none", 0.6: "vae"}, None),
+    ],
+)
+def test_of_how_many_steps_nobody_knows_no_stage_is_missed_that_some_would_be_in(
+    stages: dict[float, str], left: str | None
+) -> None:
+    model, config = make("vq_vae"), resolve("vq_vae", "synthetic", settings=["train.epochs=2"])
+    model.stage = lambda progress: next(stages[start] for start in sorted(stages)[::-1] if progress.fraction >= start)
+    model.trained_in = lambda stage: {stage} & {"vae", "prior"}
+    for images in (None, 10**6):
+        with pytest.raises(UsageError, match=f"would move {left} of") if left else contextlib.nullcontext():
+            check_recipe(config, model, images)
 
 
 @every_variant

@@ -220,6 +220,34 @@ def test_a_setting_that_a_variant_lacks_is_said_before_anything_is_trained(
     assert [entry.name for entry in tmp_path.iterdir()] == ["small.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("variant", "sweep", "said"),
+    [
+        ("iwae", "train.free_bits=0.1,0.2", "iwae charges for its rate in a way of its own"),
+        ("hvae", "train.free_bits=0.1", None),
+        ("quadrant_cvae", "train.warmup=0.5,1", "no step of this training would move 'vae' of quadrant_cvae"),
+        ("quadrant_cvae", "train.warmup=0,0.5", "no step of this training would move 'guess' of quadrant_cvae"),
+        ("quadrant_cvae", "train.warmup=0.5,0.999", None),
+        ("quadrant_cvae", "train.cycles=1,2", "train.cycles=2 would go back to the first one"),
+        ("vq_vae", "prior_from=0.5,0.999", None),
+        ("vq_vae", "train.epochs=0", None),
+    ],
+)
+def test_a_recipe_that_no_training_could_have_is_said_before_the_data_are_loaded(
+    zoo, tmp_path: Path, variant: str, sweep: str, said: str | None  # noqa: F811
+) -> None:
+    names, data = ("--variants", variant), ("--datasets", "mnist_static")  # of which there is no copy
+    text = Path(small_suite(tmp_path)).read_text()
+    text = re.sub(r"  (model|data): .*\n", "", text) + "overrides: {quadrant_cvae: {train: {warmup: 0.1}}}\n"
+    (tmp_path / "small.yaml").write_text(text)
+    for command in (("bench", "--plan"), ("bench",), ("choose",)) if said else (("bench", "--plan"),):
+        more = WORDS if command[-1] != "--plan" else ()
+        code, out, err = zoo(command[0], "small.yaml", *command[1:], *names, *data, "--sweep", sweep, *more)
+        assert code == (2 if said else 0), err
+        assert (out == "" and said in err and len(err.splitlines()) == 1) if said else sweep.partition("=")[0] in out
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.yaml"]
+
+
 def test_every_variant_of_a_suite_that_ships_has_the_settings_it_is_given() -> None:
     for suite in suites().values():
         bench.check_settings(matrix.plan(suite))

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
+
+import torch
 
 from zoo.config import RunConfig, TrainConfig
+from zoo.data.images import DataSpec
 from zoo.errors import UsageError
+from zoo.models import build
 from zoo.models.base import VAE, Progress
+from zoo.nets.backbone import unfetched
+from zoo.registry import registry
+
+ANY_SHAPE = (3, 64, 64)  # of images that have none until they are loaded: no stage goes by it
+MOMENTS = 100  # at which a training that may have any number of steps is asked for its stage
 
 
 def warmup_of(config: TrainConfig, epoch: int) -> float:
@@ -32,18 +42,37 @@ def settled(model: VAE, step: int, warmup: float, steps: int, cycles: int | None
     return step > 0 and step * cycles >= steps * (cycles - 1) + warmup * cycles and at == end
 
 
-def check_recipe(config: RunConfig, model: VAE, images: int) -> None:
+def check_ahead(config: RunConfig) -> None:
+    """As `check_recipe`, as far as the settings tell before any data are loaded. What is wrong with the variant itself
+    is left to whoever trains it."""
+    data = registry().dataset(config.data.name)[1]
+    spec = DataSpec(data.shape or ANY_SHAPE, data.support, data.classes, data.attributes)
+    try:
+        entry = registry().variant(config.variant)[1]
+        kind, plain = entry.load(), (VAE.stage, VAE.trained_in)
+        if config.train.free_bits is None and (kind.stage, kind.trained_in) == plain:
+            return  # and no model is built for nothing
+        # On the meta device it would take no memory, and PyTorch seconds to load what that needs.
+        with unfetched(), torch.random.fork_rng(devices=[]):
+            model = build(entry, spec.prepared(config.data.binarise, config.data.dequantise), config.model)
+    except (Exception, SystemExit):
+        return
+    check_recipe(config, model, None)
+
+
+def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
     """Raise `UsageError` where a training on so many images would leave a part of the model as it began, or go back to
     a stage that was over, or have a cycle in which the weight of the rate never comes to 1, or where its losses know no
-    free bits and are to have some."""
+    free bits and are to have some. None is a number that nobody knows yet: what is refused is wrong with any."""
     if config.train.free_bits is not None and not model.frees_bits:
         raise UsageError(f"{config.variant} charges for its rate in a way of its own: it knows no train.free_bits.")
     starts, over = (model.stage(Progress(warmup, fraction=1.0)) for warmup in (0.0, 1.0))
     if (config.train.cycles or 1) > 1 and starts != over:
         said = f"the warm-up of {config.variant} parts two stages"
         raise UsageError(f"{said}, and train.cycles={config.train.cycles} would go back to the first one.")
-    _check_cycles(config.train, images // config.train.batch_size)
-    if left := _untrained(model, config.train, images):
+    if images is not None:
+        _check_cycles(config.train, images // config.train.batch_size)
+    if left := _untrained(model, config.train, images) if images is not None else _never_trained(model, config.train):
         names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
         raise UsageError(
             f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
@@ -70,3 +99,13 @@ def _untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
         if not left:
             break
     return left if steps else set()
+
+
+def _never_trained(model: VAE, config: TrainConfig) -> set[str]:
+    # The parameter groups that no step would move, however many steps an epoch has: the last one comes near the end.
+    if not config.epochs:
+        return set()
+    moments = (*(config.epochs * i / MOMENTS for i in range(MOMENTS)), math.nextafter(config.epochs, 0))
+    stages = {model.stage(progress_at(at, warmup_of(config, 1), config.epochs, config.cycles)) for at in moments}
+    # Of several stages there may be one more between two moments.
+    return set(model.parameter_groups()).difference(*map(model.trained_in, stages)) if len(stages) == 1 else set()
