@@ -92,6 +92,17 @@ def test_what_contradicts_a_cycle_is_refused(tmp_path: Path) -> None:
         train_run(resolve("quadrant_cvae", "synthetic", settings=[*staged, "train.cycles=2"]), tmp_path, choose("cpu"))
 
 
+@pytest.mark.parametrize("name", ["vq_vae", "vq_vae_2", "rae", "adversarial_ae"])
+def test_cycles_are_refused_where_no_weight_rises_and_the_warm_up_of_a_suite_is_not(name: str) -> None:
+    model = create_model(name)
+    for cycles, refused in (("2", True), ("1", True), ("null", False)):
+        config = resolve(name, settings=[f"train.cycles={cycles}"], defaults=[{"train": {"warmup": 2}}])
+        said = f"{name} has no weight here that rises over a warm-up: it knows no train.cycles"
+        for images in (None, 50_000):
+            with pytest.raises(UsageError, match=said) if refused else contextlib.nullcontext():
+                check_recipe(config, model, images)
+
+
 @pytest.mark.parametrize(
     ("more", "refused"),
     [

@@ -475,6 +475,23 @@ def test_a_training_that_leaves_a_part_as_it_began_is_refused(
     assert not (tmp_path / "run.json").exists()
 
 
+@every_variant
+def test_a_warm_up_moves_the_weights_or_the_variant_says_that_it_has_none(name: str) -> None:
+    ends = []
+    for warmup in (0, 3):
+        torch.manual_seed(1)
+        ends.append(fit(make(name), registry().variants[name], 16, 3, warmup))
+    one, other = (model.state_dict() for model in ends)
+    assert all(torch.equal(one[key], other[key]) for key in one) != ends[0].warms_up
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("beta_vae", {"beta": 0.0}), ("info_vae", {"alpha": 1.0}), ("adversarial_ae", {"rate": 0.1})]
+)
+def test_whether_a_warm_up_moves_anything_goes_by_the_weight_of_the_rate(name: str, settings: dict[str, float]) -> None:
+    assert make(name).warms_up != make(name, **settings).warms_up
+
+
 @pytest.mark.parametrize(
     ("stages", "left"),
     [

@@ -110,6 +110,7 @@ class VAE(nn.Module):
         train_size: how many examples there are to train on; the trainer says so before the first step.
         free_bits: what `charged` leaves free in training, nats; None is nothing. The trainer says so too.
         frees_bits: whether `losses` and `criterion` charge for the rate by `charged`.
+        warms_up: whether the warm-up moves what it trains on; not so where there is no weight that rises.
         decodings: how many times a training step decodes each example.
         code_variance: of the code's dimensions under the prior, one number or (D,): what active units are counted
             against; 1 where nothing is said of it.
@@ -143,6 +144,10 @@ class VAE(nn.Module):
     @property
     def frees_bits(self) -> bool:
         return type(self).losses is VAE.losses
+
+    @property
+    def warms_up(self) -> bool:
+        return self.rate_weight(0.0) != self.rate_weight(1.0)
 
     @property
     def couples_losses(self) -> bool:

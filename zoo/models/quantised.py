@@ -54,6 +54,7 @@ class QuantisedVAE(VAE):
     """
 
     Settings: ClassVar[type[Settings]] = QuantisedSettings
+    warms_up: ClassVar[bool] = False
     grids: ClassVar[tuple[str, ...]] = ("",)
 
     def __init__(self, spec: DataSpec, settings: QuantisedSettings) -> None:

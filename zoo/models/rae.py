@@ -92,6 +92,7 @@ class RAE(VAE):
 
     Settings: ClassVar[type[Settings]] = RAESettings
     bounds: ClassVar[bool] = False
+    warms_up: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec, settings: RAESettings) -> None:
         super().__init__(spec, settings)

@@ -50,7 +50,7 @@ def check_ahead(config: RunConfig) -> None:
     try:
         entry = registry().variant(config.variant)[1]
         kind, plain = entry.load(), (VAE.stage, VAE.trained_in)
-        if config.train.free_bits is None and (kind.stage, kind.trained_in) == plain:
+        if config.train.free_bits is None and config.train.cycles is None and (kind.stage, kind.trained_in) == plain:
             return  # and no model is built for nothing
         # On the meta device it would take no memory, and PyTorch seconds to load what that needs.
         with unfetched(), torch.random.fork_rng(devices=[]):
@@ -63,9 +63,13 @@ def check_ahead(config: RunConfig) -> None:
 def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
     """Raise `UsageError` where a training on so many images would leave a part of the model as it began, or go back to
     a stage that was over, or have a cycle in which the weight of the rate never comes to 1, or where its losses know no
-    free bits and are to have some. None is a number that nobody knows yet: what is refused is wrong with any."""
+    free bits, or no weight that rises, and are to have them. None is a number that nobody knows yet: what is refused is
+    wrong with any."""
     if config.train.free_bits is not None and not model.frees_bits:
         raise UsageError(f"{config.variant} charges for its rate in a way of its own: it knows no train.free_bits.")
+    # A suite gives all of its variants one warm-up, and is not asked why.
+    if config.train.cycles is not None and not model.warms_up:
+        raise UsageError(f"{config.variant} has no weight here that rises over a warm-up: it knows no train.cycles.")
     starts, over = (model.stage(Progress(warmup, fraction=1.0)) for warmup in (0.0, 1.0))
     if (config.train.cycles or 1) > 1 and starts != over:
         said = f"the warm-up of {config.variant} parts two stages"
