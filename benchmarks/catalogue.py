@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -165,6 +166,7 @@ def distance_of(extractor: str) -> str:
     return f"fid{extractor.removeprefix('inception')}" if inception else f"fd_{extractor}"
 
 
+@functools.cache
 def listed(name: str) -> Listed | None:
     """The line of a recorded metric, if it is in the catalogue: the one that says most of its name."""
     return max((one for one in METRICS if one.matches(name)), key=lambda one: len(one.name), default=None)
