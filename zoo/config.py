@@ -35,6 +35,12 @@ LATER: dict[str, dict[str, Any]] = {
         "gaps": 0, "clustering": False, "ais": 0, "ais_images": 100,
     },
 }  # fmt: skip
+#: Settings of `evaluate` that decide a number only where one of others is above 0: they have their default in a run's
+#: identity elsewhere. In a configuration they stay, for what is measured afterwards.
+BESIDE = {
+    "ais_images": ("ais",),
+    **dict.fromkeys(("inception", "ex_post", "ex_post_flow"), ("quality_samples",)),
+}
 
 
 class DataConfig(Config):
@@ -228,10 +234,12 @@ class RunConfig(Config):
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A dumped `RunConfig` less the settings of `NEUTRAL`, and those of `LATER` that have their default."""
+    """A dumped `RunConfig` less the settings of `NEUTRAL`, and those of `LATER` that have their default, as those of
+    `BESIDE` have that are beside none."""
     kept = dict(config)
     for section, settings in kept.items():
         if isinstance(settings, Mapping):
+            settings = _with_idle_ones_as_usual(settings) if section == "evaluate" else settings
             later = LATER.get(section, {})
             kept[section] = {
                 name: value
@@ -239,6 +247,12 @@ def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
                 if f"{section}.{name}" not in NEUTRAL and (name not in later or value != later[name])
             }
     return kept
+
+
+def _with_idle_ones_as_usual(evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    usual = {name: field.default for name, field in EvaluateConfig.model_fields.items()}
+    idle = {name for name, others in BESIDE.items() if not any((usual | evaluate)[one] for one in others)}
+    return {name: usual[name] if name in idle else value for name, value in evaluate.items()}
 
 
 def resolve(
@@ -280,6 +294,7 @@ def resolve(
         rule = dataset.binarise if config.data.dequantise == "none" else "none"
         config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
     _check_bits(config.data, asked.get("data", {}))
+    _check_bound(config.evaluate, asked.get("evaluate", {}))
     if any("model" in layer for layer in (*layers, asked)):
         from zoo.models import canonical
 
@@ -321,6 +336,7 @@ def measured_otherwise(
         UsageError: as `resolve`, or a setting of what is over, such as the training.
     """
     tree: dict[str, Any] = config.model_dump(mode="json")
+    asked: dict[str, Any] = {}
     if data is not None:
         # What the run was told of outliers may be this very set, or need an option that it has not.
         tree["data"], old = data.model_dump(mode="json"), tree["evaluate"]["anomaly"]
@@ -336,8 +352,9 @@ def measured_otherwise(
                              "evaluate.nll_samples=5000.")  # fmt: skip
         if isinstance(setting[section], Mapping) and section == "evaluate" and "split" in setting[section]:
             raise UsageError("'evaluate.split' is given as --split.")
-        tree = merge(tree, _whole(setting) if section == "data" else setting)
+        tree, asked = merge(tree, _whole(setting) if section == "data" else setting), merge(asked, setting)
     found = _with_outliers(validate(RunConfig, tree))
+    _check_bound(found.evaluate, asked.get("evaluate", {}))
     if split is None:
         return found
     return found.model_copy(update={"evaluate": found.evaluate.model_copy(update={"split": split})})
@@ -382,6 +399,13 @@ def _check_bits(data: DataConfig, asked: Mapping[str, Any]) -> None:
     drawn = data.binarise == "dynamic" or data.dequantise == "uniform"
     if not drawn and name in asked and data.test_bits_seed != usual:
         raise does_nothing(f"data.{name}", f"data.binarise={data.binarise} draws no bits")
+
+
+def _check_bound(evaluate: EvaluateConfig, asked: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where images were ``asked`` for of a bound that is not measured: recorded identities have
+    them, so that they cannot be left out."""
+    if asked.get("nll_images") is not None and not (evaluate.nll_samples or evaluate.loss_samples):
+        raise does_nothing("evaluate.nll_images", "evaluate.nll_samples and evaluate.loss_samples are 0")
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:
