@@ -3,6 +3,7 @@ examples can be compared example by example, without the error that both share."
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
@@ -39,12 +40,28 @@ def write(values: Mapping[str, Tensor], cell: Cell, records: Records) -> None:
     keep(values, path_of(cell, records))
 
 
-def keep(values: Mapping[str, Tensor], path: Path) -> None:
-    """As `write`, in the file ``path``."""
-    kept = {name: each.float().numpy() for name, each in values.items() if not name.endswith(ALL)}
-    if kept:
+def add(values: Mapping[str, Tensor], cell: Cell, records: Records) -> None:
+    """As `write`, beside the values that are there. It goes before the record that is to have these metrics: whoever is
+    killed between the two leaves values that `read` passes over, as no metric says that it is their mean, and that are
+    written again with the metrics. The other way round the record had its metrics for good, and never their values."""
+    path = path_of(cell, records)
+    there = {}
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            there = _arrays(path)
+        except BROKEN_NPZ as error:
+            if getattr(error, "errno", None):  # of the disk, and what lies there may be whole
+                raise
+            log.warning("%s cannot be read (%s), and is written anew.", path, error)
+    keep(values, path, there)
+
+
+def keep(values: Mapping[str, Tensor], path: Path, there: Mapping[str, np.ndarray] | None = None) -> None:
+    """As `write`, in the file ``path``, beside what is ``there``."""
+    new = {name: each.float().numpy() for name, each in values.items() if not name.endswith(ALL)}
+    if new:
         buffer = io.BytesIO()
-        np.savez(buffer, **kept)
+        np.savez(buffer, **{**(there or {}), **new})
         atomic_write(path, buffer.getvalue())
 
 
@@ -53,8 +70,7 @@ def read(of: Record, records: Records) -> dict[str, np.ndarray]:
     (it is then of another run of the cell), and empty where there is no file or a broken one."""
     path = path_of(of.cell, records)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name].astype(np.float64) for name in file.files if name in of.metrics}
+        found = {name: each.astype(np.float64) for name, each in _arrays(path).items() if name in of.metrics}
     except FileNotFoundError:
         return {}
     except BROKEN_NPZ as error:
@@ -87,6 +103,11 @@ def of_all(elbo: np.ndarray, bound: np.ndarray) -> np.ndarray:
     values = elbo + gap.mean()
     values[:m] += n / m * (gap - gap.mean())
     return values
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _is_of(values: np.ndarray, of: Record, name: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +178,33 @@ def test_differences_are_paired_where_all_of_both_are_known(tmp_path: Path) -> N
     assert per_example.paired_errors(records[:2], others, tmp_path).keys() == {"elbo"}
     moved = [one.model_copy(update={"data": one.data.model_copy(update={"test_bits_seed": 5})}) for one in others]
     assert per_example.paired_errors(records[:2], moved, tmp_path) == {}
+
+
+def test_values_that_come_later_stand_beside_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = kept("vae", 0, np.arange(4.0), tmp_path)
+    path, more = per_example.path_of(one.cell, tmp_path), {"ais_gap": torch.ones(3), "nll_iwae_2_all": torch.ones(4)}
+    per_example.add(more, one.cell, tmp_path)
+    per_example.add({}, one.cell, tmp_path)
+    with np.load(path) as file:
+        found = {name: file[name].tolist() for name in file.files}
+    assert found == {"elbo": [0.0, 1.0, 2.0, 3.0], "ais_gap": [1.0, 1.0, 1.0]}
+    assert per_example.read(one, tmp_path).keys() == {"elbo"}, "the record has no other metric"
+    for there in (b"", path.read_bytes()[:-20], None):
+        path.unlink() if there is None else path.write_bytes(there)
+        per_example.add(more, one.cell, tmp_path)
+        with np.load(path) as file:
+            assert file.files == ["ais_gap"]
+    there = path.read_bytes()
+
+    def fails(*given: Any, **more: Any) -> None:
+        raise OSError(errno.EIO, "of the disk")
+
+    monkeypatch.setattr(np, "load", fails)
+    with pytest.raises(OSError, match="of the disk"):
+        per_example.add({"elbo": torch.ones(4)}, one.cell, tmp_path)
+    assert path.read_bytes() == there
 
 
 @pytest.mark.parametrize("other", ["vae", "flow_vae"])

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import record
+from benchmarks import per_example, record
 from benchmarks.catalogue import GAPS
 from benchmarks.check.subject import subject
 from benchmarks.evaluate import evaluate
@@ -341,10 +342,25 @@ def test_they_are_added_to_a_cell_and_a_stop_of_that_loses_little(
 
     with counting(2):
         assert zoo("measure", str(suite), "gaps")[0] != 0
-    with counting(0):
-        assert zoo("measure", str(suite), "gaps")[0] == 0
+    places = path.parents[1]
+    kept = per_example.read(before, places)
+
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    with counting(0), monkeypatch.context() as patch:
+        patch.setattr(record, "write", killed)  # between the values and the record
+        assert zoo("measure", str(suite), "gaps")[0] != 0
     assert taken == [50, 50, 50], "the first fifty were kept"
+    assert record.read(path) == before and per_example.read(before, places).keys() == kept.keys()
+    with np.load(path.with_suffix(".npz")) as file:
+        assert {*file.files} == {*kept, *GAPS} - {"nll_iwae_2_all"}
+    assert zoo("measure", str(suite), "gaps")[0] == 0
     after = record.read(path)
+    values = per_example.read(after, places)
+    assert values.keys() == kept.keys() | set(GAPS) and "elbo" in kept
+    assert all(np.array_equal(values[name], each) for name, each in kept.items())
+    assert per_example.paired_errors([after], [after], places).keys() >= set(GAPS)
     assert after.metrics.keys() == before.metrics.keys() | set(GAPS) and not set(GAPS) & after.skipped.keys()
     assert after.metrics[GAPS[1]].identity["images"] == ADDABLE["gaps"].asked["gaps"] == 100
     assert f"added by `zoo measure {suite} gaps`" in after.metrics[GAPS[0]].note and after.cell == before.cell

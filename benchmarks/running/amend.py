@@ -125,7 +125,7 @@ def _with(
     made: Record, found: Any, planned: matrix.Planned, places: matrix.Places, command: str, of: str = ""
 ) -> Record:
     """The record with what was ``found`` (a `benchmarks.evaluate.Evaluation`) and it lacks, written if that is
-    anything; each metric has a note of the command."""
+    anything, after the values of its images (`benchmarks.per_example.add`); each metric has a note of the command."""
     commit, dirty = environment.at_start()
     at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
     content = made.model_dump(by_alias=True)
@@ -138,6 +138,8 @@ def _with(
     content["figures"] |= matrix.draw(planned, found.pictures, places)
     amended = record.parse(content, f"the record of {made.cell.stem}")
     if amended != made:
+        new = {name: each for name, each in found.per_example.items() if name not in made.metrics}
+        per_example.add(new, made.cell, places.records)
         record.write(amended, places.records)
     return amended
 
@@ -180,7 +182,8 @@ def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
         measure = annealing if metric == "ais" else inference_gaps
         batches = batches_of(run, run.images[run.config.evaluate.split])
         with keeping(run, model, parts) as partial:
-            return Evaluation(*measure(run, batches, unbounded(run.model), partial)[:2])
+            metrics, skipped, values = measure(run, batches, unbounded(run.model), partial)
+            return Evaluation(metrics, skipped, per_example=values)
     if "ex_post" in metric:
         return Evaluation(*ex_post(run, parts))
     return Evaluation(*sample_quality(run, only=metric, parts=parts))
