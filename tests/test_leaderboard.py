@@ -35,6 +35,21 @@ def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(reco
         assert one.cell.key == record.cell_key(_identity(one.config))
 
 
+def test_every_evaluation_has_the_key_by_which_it_is_not_measured_again() -> None:
+    from benchmarks.evaluated import read
+    from benchmarks.running.again import key_of
+    from zoo.config import RunConfig, measured_otherwise
+
+    found = {path: json.loads(path.read_text()) for path in (BOARD / "evaluations").rglob("*.json")}
+    made = [read(path) for path, content in found.items() if content.get("kind") == "evaluation"]
+    assert any(one.config["evaluate"]["nll_images"] and not one.config["evaluate"]["nll_samples"] for one in made)
+    for one in made:
+        config = RunConfig.model_validate(one.config | {"evaluate": one.config["evaluate"] | {"split": "test"}})
+        told = {name: getattr(one, name) for name in ("split", "own", "bits_seed", "options")}
+        told |= {"run": one.run.model_dump()}
+        assert one.key == key_of(told, measured_otherwise(config, one.split, None), one.data.sha256)
+
+
 def test_what_is_neither_training_nor_evaluation_is_less_than_a_tenth(records: list[record.Record]) -> None:
     for group in {one.cell.group for one in records}:
         took = [one.seconds for one in records if one.cell.group == group and one.status == "done"]

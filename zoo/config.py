@@ -38,6 +38,7 @@ LATER: dict[str, dict[str, Any]] = {
 #: Settings of `evaluate` that decide a number only where one of others is above 0: they have their default in a run's
 #: identity elsewhere. In a configuration they stay, for what is measured afterwards.
 BESIDE = {
+    "nll_images": ("nll_samples", "loss_samples"),
     "ais_images": ("ais",),
     **dict.fromkeys(("inception", "ex_post", "ex_post_flow"), ("quality_samples",)),
 }
@@ -294,7 +295,6 @@ def resolve(
         rule = dataset.binarise if config.data.dequantise == "none" else "none"
         config = config.model_copy(update={"data": config.data.model_copy(update={"binarise": rule})})
     _check_bits(config.data, asked.get("data", {}))
-    _check_bound(config.evaluate, asked.get("evaluate", {}))
     if any("model" in layer for layer in (*layers, asked)):
         from zoo.models import canonical
 
@@ -336,7 +336,6 @@ def measured_otherwise(
         UsageError: as `resolve`, or a setting of what is over, such as the training.
     """
     tree: dict[str, Any] = config.model_dump(mode="json")
-    asked: dict[str, Any] = {}
     if data is not None:
         # What the run was told of outliers may be this very set, or need an option that it has not.
         tree["data"], old = data.model_dump(mode="json"), tree["evaluate"]["anomaly"]
@@ -352,9 +351,8 @@ def measured_otherwise(
                              "evaluate.nll_samples=5000.")  # fmt: skip
         if isinstance(setting[section], Mapping) and section == "evaluate" and "split" in setting[section]:
             raise UsageError("'evaluate.split' is given as --split.")
-        tree, asked = merge(tree, _whole(setting) if section == "data" else setting), merge(asked, setting)
+        tree = merge(tree, _whole(setting) if section == "data" else setting)
     found = _with_outliers(validate(RunConfig, tree))
-    _check_bound(found.evaluate, asked.get("evaluate", {}))
     if split is None:
         return found
     return found.model_copy(update={"evaluate": found.evaluate.model_copy(update={"split": split})})
@@ -399,13 +397,6 @@ def _check_bits(data: DataConfig, asked: Mapping[str, Any]) -> None:
     drawn = data.binarise == "dynamic" or data.dequantise == "uniform"
     if not drawn and name in asked and data.test_bits_seed != usual:
         raise does_nothing(f"data.{name}", f"data.binarise={data.binarise} draws no bits")
-
-
-def _check_bound(evaluate: EvaluateConfig, asked: Mapping[str, Any]) -> None:
-    """Raise `UsageError` where images were ``asked`` for of a bound that is not measured: recorded identities have
-    them, so that they cannot be left out."""
-    if asked.get("nll_images") is not None and not (evaluate.nll_samples or evaluate.loss_samples):
-        raise does_nothing("evaluate.nll_images", "evaluate.nll_samples and evaluate.loss_samples are 0")
 
 
 def _with_outliers(config: RunConfig) -> RunConfig:

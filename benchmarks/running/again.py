@@ -123,8 +123,15 @@ def _subject(asked: Asked, device: str) -> _Subject:
         "run": origin, "split": split, "own": own, "bits_seed": images.bits_seed(split),
         "options": config.data.options,
     }  # fmt: skip
-    told["key"] = fingerprint([told, config.identity(), images.sha256])[:12]
+    told["key"] = key_of(told, config, images.sha256)
     return _Subject(described, run, images, own, told)
+
+
+def key_of(told: dict[str, Any], config: RunConfig, sha256: str) -> str:
+    """12 hexadecimal digits: what an evaluation by ``config`` is of, the hash of its images, and how it is measured."""
+    identity = config.identity()
+    identity["evaluate"]["nll_images"] = config.evaluate.nll_images  # as the keys of the first files have it
+    return fingerprint([told, identity, sha256])[:12]
 
 
 def _data(asked: Asked, described: Described) -> DataConfig | None:
