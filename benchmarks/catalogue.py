@@ -36,6 +36,8 @@ DENSITIES = EX_POST, EX_POST_FLOW = "_ex_post", "_ex_post_flow"
 ANNEALED = ("nll_ais", "ais_gain", "ais_gap")
 # What the bound loses by the encoder, and what by the family of its posterior.
 GAPS = ("amortisation_gap", "approximation_gap")
+#: of a codebook, or with the name of its grid behind an underscore of one of several
+CODEBOOK = ("codebook_perplexity", "codebook_use")
 METRICS = (
     Listed("elbo", "nats", "higher", "a likelihood of the data", "lower bound at one posterior sample, beta = 1"),
     Listed("distortion", "nats", None, "", "-log p(x | z), summed over pixels"),

@@ -16,7 +16,7 @@ from benchmarks.evaluation.classification import classification
 from benchmarks.evaluation.clustering import clustered
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
-from benchmarks.evaluation.foreseen import BYTES, unbounded, without_bounds
+from benchmarks.evaluation.foreseen import BYTES, of_several_grids, unbounded, without_bounds
 from benchmarks.evaluation.inference import inference_gaps
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
@@ -190,6 +190,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
                 identity["depth"] = quantiser.depth
             out.metrics[named("codebook_perplexity", name)] = entry(Estimate(used, None, n), None, identity)
             out.metrics[named("codebook_use", name)] = entry(Estimate(share, None, n), "higher", identity)
+    out.skipped |= of_several_grids(run.model)
     if found := choices(run.model, batches):
         used, classes = found
         identity = {"split": config.split, "variables": used.entropy.shape[1], "classes": classes}

@@ -390,9 +390,10 @@ def test_clipped_draws_are_no_draws_of_the_density() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("vq_vae", "no function of normal noise"), ("m2", "no function of normal noise"),
-        ("joint_vae", "no function of normal noise"), ("svae", "no function of normal noise"),
-        ("categorical_vae", "no function of normal noise"), ("rae", "has no posterior"), ("vae", None),
+        ("vq_vae", "no function of normal noise: they draw none"),
+        *((name, "no function of normal noise alone: they draw uniform noise")
+          for name in ("m2", "joint_vae", "svae", "categorical_vae")),
+        ("rae", "has no posterior"), ("vae", None),
     ],
 )  # fmt: skip
 def test_who_has_no_annealed_bound_says_why(name: str, reason: str | None) -> None:
@@ -403,6 +404,13 @@ def test_who_has_no_annealed_bound_says_why(name: str, reason: str | None) -> No
     assert found is None if reason is None else reason in found
     assert all(told.get(metric) == found for metric in ANNEALED)
     assert lacking(EvaluateConfig(), model, None) == "evaluate.ais is 0"
+
+
+def test_noise_that_the_images_of_a_batch_share_is_none_of_an_image_s_own() -> None:
+    model = fresh("vae")
+    plain = model.log_weights
+    model.log_weights = lambda x, y=None, k=1: plain(x, y, k) + noise.normal(x.new_empty(7)).sum()
+    assert lacking(EvaluateConfig(ais=5), model, None).endswith("of normal noise that each image has of its own")
 
 
 # ---- in an evaluation ------------------------------------------------------------------------------------------------

@@ -389,7 +389,7 @@ def test_bad_input_is_one_sentence_and_trains_nothing(
     [
         ("vae", "latent=2,3", "codebook_use", "needs a codebook"),
         ("vq_vae", "quantiser.codes=3,4", "codebook_use", None),
-        ("vq_vae_2", "quantiser.codes=3,4", "codebook_use", "needs a codebook"),
+        ("vq_vae_2", "quantiser.codes=3,4", "codebook_use", "each grid has its own: codebook_use_top, "),
         ("vq_vae_2", "quantiser.codes=3,4", "codebook_use_top", None),
         ("vq_vae", "quantiser.codes=3,4", "codebook_use_top", "needs grids of codes"),
         ("cvae", "latent=2,3", "linear_probe", "needs a code of the image alone, and this model is told the condition"),

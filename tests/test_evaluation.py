@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import matrix
-from benchmarks.catalogue import METRICS, explains, family, listed
+from benchmarks.catalogue import CODEBOOK, METRICS, explains, family, listed
 from benchmarks.evaluate import Evaluation, _bounds, _say_what_is_missing, evaluate
 from benchmarks.evaluation import classification, representation
 from benchmarks.evaluation.anomaly import anomaly
@@ -109,6 +109,14 @@ def test_every_metric_is_measured_or_has_a_reason(variant: str, data: str, setti
         assert (made["unit"], made["better"]) == (known.unit, known.better), name
         Metric.model_validate(made)
     assert all(png(images) for images in found.pictures.values())
+
+
+def test_what_has_a_codebook_a_grid_says_under_which_names_they_are_measured(tmp_path: Path) -> None:
+    found = evaluate(run(tmp_path, "vq_vae_2", "synthetic", "data.options.n_test=16", "evaluate.latent=no"))
+    for name in CODEBOOK:
+        said, names = found.skipped[name].split(": ")
+        assert said == "each grid has its own" and names == f"{name}_top, {name}_bottom"
+        assert found.metrics.keys() >= {*names.split(", ")}
 
 
 def test_one_image_is_too_few_to_say_which_of_its_code_s_numbers_vary(tmp_path: Path) -> None:

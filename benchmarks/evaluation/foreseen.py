@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.catalogue import ANNEALED, DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
+from benchmarks.catalogue import ANNEALED, CODEBOOK, DISTANCES, EX_POST, EX_POST_FLOW, GAPS, METRICS, OF_VARIANTS
 from benchmarks.evaluation import (
     annealing,
     anomaly,
@@ -17,7 +17,7 @@ from benchmarks.evaluation import (
 from zoo.config import EvaluateConfig
 from zoo.data.images import ImageSet
 from zoo.models.base import VAE
-from zoo.models.quantised import QuantisedVAE
+from zoo.models.quantised import QuantisedVAE, named
 
 BYTES = ("8-bit", "dequantised")
 
@@ -27,7 +27,7 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
     training, the images and ``config`` can tell. What goes by the device, by the codes or by the form of the posterior
     is not among them, such as Frechet distances and the total correlation."""
     bounded, shown = unbounded(model) is None, images[config.split]
-    found = without_bounds(config, model)
+    found = without_bounds(config, model) | of_several_grids(model)
     for names, reason in (
         (ANNEALED, annealing.lacking(config, model, unbounded(model))),
         (("auroc",), anomaly.lacking(config, model, bounded)),
@@ -43,8 +43,8 @@ def foreseen(config: EvaluateConfig, model: VAE, images: ImageSet) -> dict[str, 
         found |= dict.fromkeys(names, reason) if reason else {}
     absent = {name for name in OF_VARIANTS if name not in model.measures}
     grids = model.grids if isinstance(model, QuantisedVAE) else ()
-    absent |= set() if grids == ("",) else {"codebook_perplexity", "codebook_use"}
-    absent |= set() if len(grids) > 1 else {"codebook_perplexity_GRID", "codebook_use_GRID"}
+    absent |= set() if grids else set(CODEBOOK)
+    absent |= set() if len(grids) > 1 else {f"{name}_GRID" for name in CODEBOOK}
     absent |= set() if config.loss_samples or bounded else {"iwae_loss_K"}
     absent |= set() if config.ex_post else {name + EX_POST for name in DISTANCES}
     absent |= set() if config.ex_post_flow else {name + EX_POST_FLOW for name in DISTANCES}
@@ -59,6 +59,14 @@ def unbounded(model: VAE) -> str | None:
     if kind is not None and not kind.is_nll_of(support):
         return f"a {kind.name} is not a likelihood of {support} data"
     return None
+
+
+def of_several_grids(model: VAE) -> dict[str, str]:
+    """Which numbers of a codebook are not measured of a model that has one a grid, each with those in its place."""
+    grids = model.grids if isinstance(model, QuantisedVAE) else ()
+    if len(grids) < 2:
+        return {}
+    return {name: f"each grid has its own: {', '.join(named(name, grid) for grid in grids)}" for name in CODEBOOK}
 
 
 def without_bounds(config: EvaluateConfig, model: VAE) -> dict[str, str]:

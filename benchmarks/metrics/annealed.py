@@ -79,9 +79,13 @@ class Noise:
         self.model = model
         with torch.no_grad(), aside(model), noise.listen() as heard:
             model.log_weights(x[:1], None if y is None else y[:1], 1)
-        normal = all(draw.fill is Tensor.normal_ and draw.shape[:1] == (1,) for draw in heard)
-        if not heard or not normal:
-            raise UsageError("its log-weights are no function of normal noise alone.")
+        if not heard:
+            raise UsageError("its log-weights are no function of normal noise: they draw none.")
+        if others := {draw.fill.__name__.strip("_") for draw in heard if draw.fill is not Tensor.normal_}:
+            drawn = " and ".join(sorted(others))
+            raise UsageError(f"its log-weights are no function of normal noise alone: they draw {drawn} noise.")
+        if any(draw.shape[:1] != (1,) for draw in heard):
+            raise UsageError("its log-weights are no function of normal noise that each image has of its own.")
         self.parts, self.dtype = [draw.shape[1:] for draw in heard], heard[0].dtype
 
     def draw(self, seed: int, ids: Tensor, chains: int) -> Tensor:
