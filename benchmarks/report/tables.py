@@ -121,8 +121,10 @@ class Row:
     def measured(self, column: Column) -> list[tuple[int, Metric]]:
         """(seed, measurement) of each seed whose number is in this row's cell."""
         # What a run cost is shown even if it failed, but is never averaged with runs that were finished.
-        given = self.done or (self.records if column.metric in COSTS else [])
-        found = [(record.cell.seed, measurements(record).get(column.metric)) for record in given]
+        cost = column.metric in COSTS
+        given = self.done or (self.records if cost else [])
+        known = [(record.cell.seed, measurements(record) if cost else record.metrics) for record in given]
+        found = [(seed, metrics.get(column.metric)) for seed, metrics in known]
         return [(seed, metric) for seed, metric in found if metric and column.holds(column.metric, metric)]
 
     def marked(self, column: Column) -> bool:

@@ -16,7 +16,9 @@ def escape(value: object) -> Markup:
     """Any text so that it shows as itself between tags and in a quoted attribute; what is no character, as a space."""
     if isinstance(value, Markup):
         return value
-    text = "".join(c if c.isprintable() or c == "\n" else " " for c in str(value))
+    text = str(value)
+    if not text.isprintable():  # letter by letter is slow for a picture
+        text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
     return Markup(html.escape(text, quote=True))
 
 
