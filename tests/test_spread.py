@@ -123,10 +123,11 @@ def test_the_command_prints_it_and_has_it_as_json(
     board = ("--board", str(tmp_path))
     code, out, _ = call(monkeypatch, capsys, "spread", "quick", *board)
     assert code == 0 and "quick@1  mnist  8 runs" in out
-    assert next(line for line in out.splitlines() if line.startswith("MIG ↑")).split()[2:9] == (
-        "71 % 11 % 18 % 1.00".split()
+    assert next(line for line in out.splitlines() if line.startswith("MIG ↑")).split()[2:] == (
+        "71 % 11 % 18 % 1.00 b (beta=2)".split()
     )
-    assert "at random would come to 14 % and 29 % on average" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "at random the same numbers would come to 14 % and 29 % on average" in out
     found = json.loads(call(monkeypatch, capsys, "spread", "quick@1", "--json", "--beside", "MIG", *board)[1])
     (mig,) = (one for one in found if one["metric"] == "mig")
     assert mig["variant"] + mig["setting"] + mig["seed"] == pytest.approx(1.0) and mig["identity"]["bins"] == 20

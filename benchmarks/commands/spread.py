@@ -15,10 +15,10 @@ from zoo.errors import fold, unknown
 if TYPE_CHECKING:
     from benchmarks.report.spread import Spread
 
-PARTS = "variant, setting, seed: % of the variance over the runs; of the variant and of its setting is what means of"
-PARTS = f"{PARTS}\nthe runs of a variant, and then of a row, explain."
-AGREEMENT = "rank: Spearman's correlation with {} over the runs, both turned so that more is better."
-HEADS = ("metric", "variant", "setting", "seed", "rank", "best", "row of the best mean")
+PARTS = "variant, setting, seed: % of the variance over the runs. Means of the runs of a"
+PARTS = f"{PARTS}\nvariant, and then of a row, which is a setting, explain the first two."
+AGREEMENT = "rank: Spearman's correlation with {} over the runs, more being better in both."
+HEADS = ("metric", "variant", "setting", "seed", "rank", "best mean")
 
 
 @click.command()
@@ -49,20 +49,18 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
         return
     for table, some in taken:
         click.echo(f"{table.group}  {table.dataset}{table.which}  {len(table.done)} runs")
-        click.echo(terminal.table(map(_row, some), HEADS, terminal.screen_width(), right=" rrrrr"))
+        click.echo(terminal.table(map(_row, some), HEADS, terminal.screen_width(), right=" rrrrk"))
         click.echo()
     click.echo(PARTS)
     dealt = [_range(parts) for parts in zip(*(one.by_chance for _, some in taken for one in some), strict=True)]
-    click.echo(f"Numbers dealt to the runs at random would come to {' and '.join(dealt)} on average.")
+    click.echo(f"Dealt at random the same numbers would come to {' and '.join(dealt)} on average.")
     click.echo(AGREEMENT.format(beside))
 
 
 def _row(one: Spread) -> tuple[str, ...]:
-    from benchmarks.report import notation
-
     rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
     parts = map(_percent, (one.variant, one.setting, one.seed))
-    return one.column.title.removesuffix(" (nats)"), *parts, rank, notation.number(one.best[1]), one.best[0]
+    return one.column.title.removesuffix(" (nats)"), *parts, rank, one.best[0]
 
 
 def _percent(part: float) -> str:
