@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show, in one call of under ten minutes: tests on the device, speed, published recipes
-# trained beside each other, and as much of the suite `mnist` as fits; what is cut short goes on at the next call with the
+# trained beside each other, and as much of a suite as fits; what is cut short goes on at the next call with the
 # same OUT.
 #
 #   benchmarks/on_gpu.sh OUT [SECONDS]     records, pictures and logs go to OUT, runs to OUT/runs; SECONDS in all (570)
 #
 # The Python that is first on the PATH must hold what pyproject.toml asks for; VAE_ZOO_CACHE the assets, where there is
 # no network. PYTHAE=1 adds the comparison with pythae, which the package index is needed for once (PIP_NO_INDEX and
-# PIP_FIND_LINKS serve as well). RECIPES names what is reproduced, TESTS the tests (an expression of pytest's -k).
+# PIP_FIND_LINKS serve as well). RECIPES names what is reproduced, TESTS the tests (an expression of pytest's -k), SUITE
+# the suite, with what belongs to it (SUITE="study_mini --datasets shapes --seeds 10").
 set -uo pipefail
 out=${1:?usage: benchmarks/on_gpu.sh OUT [SECONDS]}
 end=$((SECONDS + ${2:-570}))
@@ -39,5 +40,6 @@ step 40 seeds python3 -m benchmarks.throughput --rows seeds --variants vae,beta_
 step 45 bare python3 -m benchmarks.throughput --rows bare --variants vae,cvae --images 12800 --repeats 5 --json
 # shellcheck disable=SC2086
 step 300 recipes "${zoo[@]}" reproduce $recipes "${places[@]}"
-step 600 suite "${zoo[@]}" bench mnist "${places[@]}"
+# shellcheck disable=SC2086
+step 600 suite "${zoo[@]}" bench ${SUITE:-mnist} "${places[@]}"
 exit $failed

@@ -15,8 +15,9 @@ from zoo.errors import fold, unknown
 if TYPE_CHECKING:
     from benchmarks.report.spread import Spread
 
-PARTS = "variant, setting, seed: % of the variance over the runs. Means of the runs of a"
-PARTS = f"{PARTS}\nvariant, and then of a row, which is a setting, explain the first two."
+PARTS = """\
+variant, setting, seed: % of the variance over the runs. Means of the runs of a
+variant, and then of a row, which is a setting, explain the first two."""
 AGREEMENT = "rank: Spearman's correlation with {} over the runs, more being better in both."
 HEADS = ("metric", "variant", "setting", "seed", "rank", "best mean")
 
