@@ -345,6 +345,10 @@ def test_the_table_has_the_mig_of_the_records_there_are(zoo, runs: Path) -> None
         measured(runs / "vae-2", 2, 0.5, latents=9)
         of_most = zoo(*words)[1]
         found = {row["run"][-1]: row["mig"] for row in json.loads(zoo(*words, "--json")[1])}
+        ranked = [row["run"][-1] for row in json.loads(zoo(*words, "--json")[1])]
+        for mig, seed in zip((0.2, 0.9, 0.5), map(int, ranked), strict=True):
+            measured(runs / f"vae-{seed}", seed, mig)
+        of_all = zoo(*words)[1]
     finally:
         for path in runs.glob("vae-*/record.json"):
             path.unlink()
@@ -358,6 +362,9 @@ def test_the_table_has_the_mig_of_the_records_there_are(zoo, runs: Path) -> None
     assert "\nother: " in of_most
     assert {run: mig["value"] for run, mig in found.items()} == {"0": 0.125, "1": 0.25, "2": 0.5}
     assert found["1"]["identity"] == {"n_train": 10, "latents": 9}
+    # By UDR 1, 2, 3, by MIG 3, 1, 2: 1 - 6 (4 + 1 + 1) / (3 (9 - 1)).
+    assert "correlation of UDR with MIG over 3 runs: -0.50 (Lasso), " in of_all
+    assert "correlation" not in one + of_most
 
 
 def test_the_order_of_the_runs_and_the_rows_of_a_batch_do_not_matter(runs: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UDR = "UDR: median over the other seeds of the same settings; high where they agree, as disentangled codes do."
 MOST = "Of codes that agree one with one it is 1 by Spearman and 0.9 by the Lasso."
+LEAST = 3  # runs of which ranks are compared
 NO_RECORD, ELSEWISE = "no record", "other"
 OTHER = "other: measured on other samples or codes than most here; --json has the numbers."
 
@@ -49,6 +50,8 @@ def rank(runs: tuple[Path, ...], n: int, board: Path, device: str, as_json: bool
     click.echo(f"{found[0].config.data.name}  {found[0].images:,} test images")
     click.echo(terminal.table(rows, heads, terminal.screen_width(), right="krrrrr"))
     click.echo(f"\n{UDR}\n{MOST}")
+    if said := _agreement(found, usual):
+        click.echo(said)
     if any(ELSEWISE in row for row in rows):
         click.echo(OTHER)
 
@@ -69,6 +72,19 @@ def _mig(one: Ranked, usual: Any) -> str:
     if one.mig is None:
         return NO_RECORD
     return notation.number(one.mig.value) if _measured(one) == usual else ELSEWISE
+
+
+def _agreement(found: Sequence[Ranked], usual: Any) -> str | None:
+    """How far the ranks by UDR are those by MIG, over the runs that have one measured alike; None for fewer than 3."""
+    from benchmarks.report.spread import rank_correlation
+
+    known = [one for one in found if one.mig and _measured(one) == usual]
+    if len(known) < LEAST:
+        return None
+    migs = [one.mig.value for one in known]
+    pairs = [(name, rank_correlation([one.scores[name] for one in known], migs)) for name in known[0].scores]
+    each = ", ".join(f"{value:.2f} ({name.capitalize()})" for name, value in pairs if value is not None)
+    return each and f"Spearman's correlation of UDR with MIG over {len(known)} runs: {each}."
 
 
 def _plain(one: Ranked) -> dict[str, Any]:

@@ -79,6 +79,15 @@ def explained(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     return 1.0 - rest / sum((value - whole) ** 2 for value in values)
 
 
+def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """Spearman's, of two numbers of each run; None where one of the two never differs."""
+    from scipy.stats import spearmanr
+
+    if any(len(set(numbers)) < 2 for numbers in (ours, theirs)):
+        return None
+    return float(spearmanr(ours, theirs).statistic)
+
+
 def _values(table: Table, column: Column) -> Values:
     sign = -1.0 if column.better == "lower" else 1.0
     return {
@@ -112,10 +121,5 @@ def _spread(table: Table, column: Column, values: Values, other: Values) -> Spre
 
 
 def _agreement(ours: Values, theirs: Values) -> float | None:
-    from scipy.stats import spearmanr
-
     both = [run for run in ours if run in theirs]
-    pairs = [[values[run] for run in both] for values in (ours, theirs)]
-    if any(len(set(numbers)) < 2 for numbers in pairs):
-        return None
-    return float(spearmanr(*pairs).statistic)
+    return rank_correlation(*([values[run] for run in both] for values in (ours, theirs)))
