@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 import zoo.registry as names
 from tests.conftest import ROOT
@@ -215,17 +219,64 @@ def test_a_number_among_the_options_of_data_is_the_same_however_it_is_written(on
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"latent": 10**31}, f"setting 'latent': a whole number is at most 2^53 in size (got {10**31})."),
-        ({"latent": 2**53 + 1}, f"setting 'latent': a whole number is at most 2^53 in size (got {2**53 + 1})."),
+        ({"latent": 10**31}, f"setting 'latent': a whole number is at most 10^9 in size (got {10**31})."),
+        ({"latent": 2**53 + 1}, f"setting 'latent': a whole number is at most 10^9 in size (got {2**53 + 1})."),
+        ({"latent": 10**9 + 1}, f"setting 'latent': a whole number is at most 10^9 in size (got {10**9 + 1})."),
         ({"encoder": {"hidden": [8, 10**31]}},
-         f"setting 'encoder.hidden.1': a whole number is at most 2^53 in size (got {10**31})."),
+         f"setting 'encoder.hidden.1': a whole number is at most 10^9 in size (got {10**31})."),
     ],
 )  # fmt: skip
 def test_a_number_that_no_tensor_is_as_large_as_is_refused_by_its_name(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError) as caught:
         create_model("vae", **settings)
     assert str(caught.value) == said
-    check_settings("vae", {"latent": 2**53})
+    check_settings("vae", {"latent": 10**9})
+
+
+def whole(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, bool]]:
+    """The settings that are whole numbers, at any depth, and whether each is a list of them."""
+    for key, field in kind.model_fields.items():
+        kinds = [field.annotation, *get_args(field.annotation)]
+        for part in kinds:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from whole(part, f"{above}{key}.")
+        if re.search(r"\bint\b|Width", str(field.annotation)):
+            yield f"{above}{key}", "tuple" in str(field.annotation)
+
+
+def test_no_whole_number_of_a_run_is_beyond_what_could_be_held_or_done() -> None:
+    parts = {part: RunConfig.model_fields[part].annotation for part in ("train", "evaluate")}
+    run = [f"{part}.{path}" for part, kind in parts.items() for path, _ in whole(kind)]
+    assert len(run) > 15 and "train.epochs" in run
+    for path in run:
+        if path == "evaluate.seed":
+            resolve("vae", settings=[f"{path}={2**62}"])
+            continue
+        for value in (10**9 + 1, 10**15, 10**300):
+            with pytest.raises(UsageError) as caught:
+                resolve("vae", settings=[f"{path}={value}"])
+            said = str(caught.value)
+            assert path in said and "\n" not in said and ("at most 10^9" in said or path == "evaluate.ais")
+    assert resolve("vae", settings=[f"train.epochs={10**9}"]).train.epochs == 10**9
+    with pytest.raises(UsageError, match="'evaluate.gaps': a whole number is at most 10"):
+        measured_otherwise(resolve("vae"), None, None, [f"evaluate.gaps={10**12}"])
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_no_whole_number_of_a_variant_is_beyond_what_could_be_held_or_done(name: str) -> None:
+    entry, found = registry().variants[name], []
+    for path, several in whole(entry.load().Settings):
+        for value in (10**9 + 1, 10**15, 10**300):
+            settings = merge(entry.settings, parse_setting(f"{path}={[value] if several else value}")["model"])
+            if path.endswith("seed") and value < 2**53:
+                check_settings(name, settings)
+                continue
+            with pytest.raises(UsageError) as caught:
+                check_settings(name, settings)
+            said = str(caught.value)
+            assert f"'{path}" in said and "\n" not in said
+            found.append(f"at most {'2^53' if path.endswith('seed') else '10^9'} in size" in said)
+    assert any(found) and ("latent", False) in whole(entry.load().Settings)
 
 
 @pytest.mark.parametrize(

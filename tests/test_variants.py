@@ -513,6 +513,16 @@ def test_of_how_many_steps_nobody_knows_no_stage_is_missed_that_some_would_be_in
             check_recipe(config, model, images)
 
 
+def test_what_no_training_would_move_is_known_without_a_look_at_its_every_step() -> None:
+    model, asked = make("quadrant_cvae"), []
+    stage = model.stage
+    model.stage = lambda progress: asked.append(progress) or stage(progress)
+    config = resolve("quadrant_cvae", "synthetic", settings=["train.epochs=1000", "train.warmup=0"])
+    with pytest.raises(UsageError, match="would move 'guess' of"):
+        check_recipe(config, model, 5_000)
+    assert len(asked) < 1000
+
+
 @every_variant
 def test_distortion_is_a_sum_over_pixels(name: str) -> None:
     # The contract leaves a factor of two, for whoever starts elsewhere; here a pixel that is not shown to the model

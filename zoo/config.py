@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from zoo.errors import UsageError
 from zoo.files import canonical_json, expanded
 from zoo.registry import registry
-from zoo.settings import MOST, Config, does_nothing, merge, parse_setting, validate
+from zoo.settings import MOST, Config, check_whole, does_nothing, merge, parse_setting, validate
 
 SEEDS = 2**63 - 1  # what a random generator takes, less one: validation bits have the seed after that of the test
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -288,6 +288,7 @@ def resolve(
         tree, asked = merge(tree, setting), merge(asked, setting)
     tree = merge(tree, {"variant": name, "data": {"name": data_name}, "seed": seed})
     config = validate(RunConfig, tree)
+    _check_counts(config)
     config = config.model_copy(update={"train": _used(config.train, asked.get("train", {}))})
     options = _whole(config.data.options)
     config = config.model_copy(update={"data": config.data.model_copy(update={"options": options})})
@@ -353,6 +354,7 @@ def measured_otherwise(
             raise UsageError("'evaluate.split' is given as --split.")
         tree = merge(tree, _whole(setting) if section == "data" else setting)
     found = _with_outliers(validate(RunConfig, tree))
+    _check_counts(found)
     if split is None:
         return found
     return found.model_copy(update={"evaluate": found.evaluate.model_copy(update={"split": split})})
@@ -366,6 +368,11 @@ def _whole(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_whole(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < MOST else value
+
+
+def _check_counts(config: RunConfig) -> None:
+    # Those of a model are looked at where it is built.
+    check_whole({"train": config.train.model_dump(), "evaluate": config.evaluate.model_dump(exclude={"seed"})})
 
 
 def _used(train: TrainConfig, asked: Mapping[str, Any]) -> TrainConfig:

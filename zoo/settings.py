@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from zoo.errors import UsageError, one_line
 from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
 
-MOST = 2**53  # of a whole number that a variant is given
+MOST = 2**53  # of a whole number that a float tells from the next one
+LARGEST = 10**9  # of a size and of a count: no layer is so wide, and nothing here is done so often
 #: Of a part of a model that has a `name`: which names read a setting that not all of them read.
 ReadBy = Mapping[str, tuple[str, ...]]
 
@@ -74,16 +75,17 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def check_whole(settings: Any, path: str = "") -> None:
-    """Raise `UsageError` where a whole number among ``settings`` is beyond `MOST`: a float would have lost its last
-    digits, as a reader of a record may, and no tensor has such a size."""
+    """Raise `UsageError` where a whole number among ``settings`` is beyond `LARGEST`, or a seed beyond `MOST`: a float
+    would have lost its last digits, as a reader of a record may. ``path`` is where they are."""
     if isinstance(settings, Mapping):
         parts = [(str(key), part) for key, part in settings.items()]
     else:
         parts = [(str(i), part) for i, part in enumerate(settings)] if isinstance(settings, list | tuple) else []
     for name, part in parts:
         check_whole(part, f"{path}.{name}" if path else name)
-    if isinstance(settings, int) and abs(settings) > MOST:
-        raise UsageError(f"setting '{path}': a whole number is at most 2^53 in size (got {settings}).")
+    most, said = (MOST, "2^53") if path.endswith("seed") else (LARGEST, "10^9")
+    if isinstance(settings, int) and abs(settings) > most:
+        raise UsageError(f"setting '{path}': a whole number is at most {said} in size (got {settings}).")
 
 
 def does_nothing(path: str, why: str) -> UsageError:

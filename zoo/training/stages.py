@@ -74,9 +74,11 @@ def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
     if (config.train.cycles or 1) > 1 and starts != over:
         said = f"the warm-up of {config.variant} parts two stages"
         raise UsageError(f"{said}, and train.cycles={config.train.cycles} would go back to the first one.")
+    left = _never_trained(model, config.train)
     if images is not None:
         _check_cycles(config.train, images // config.train.batch_size)
-    if left := _untrained(model, config.train, images) if images is not None else _never_trained(model, config.train):
+        left = left or _untrained(model, config.train, images)
+    if left:
         names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
         raise UsageError(
             f"no step of this training would move {names} of {config.variant}: its stages need another train.warmup "
