@@ -16,14 +16,13 @@ from zoo.config import TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.runs import train_run
 from zoo.training.precision import choose
-from zoo.training.stages import check_recipe, progress_at, settled, warmup_of
+from zoo.training.stages import Course, check_recipe
 
 
 def rises(epoch: int, **train: float) -> list[float]:
     """The progress of the warm-up at each step, of epochs of so many."""
-    config = TrainConfig(**train)
-    steps = config.epochs * epoch
-    return [progress_at(step, warmup_of(config, epoch), steps, config.cycles) for step in range(steps)]
+    course = Course.of(TrainConfig(**train), epoch)
+    return [course.progress(step) for step in range(course.steps)]
 
 
 @pytest.mark.parametrize(
@@ -48,8 +47,9 @@ def test_one_cycle_is_a_warm_up_of_its_length() -> None:
 def test_it_is_over_for_good_where_the_last_weight_has_risen() -> None:
     model = create_model("vae", data="synthetic", latent=2)
     for cycles, warmup, first in ((1, 5.0, 5), (3, 5.0, 25), (4, 3.75, 27), (None, 5.0, 5)):
-        assert [settled(model, step, warmup, 30, cycles) for step in range(31)] == [step >= first for step in range(31)]
-        assert all(progress_at(step, warmup, 30, cycles) == 1.0 for step in range(first, 30))
+        course = Course.of(TrainConfig(epochs=30, warmup=warmup, cycles=cycles), 1)
+        assert [course.settled(model, step) for step in range(31)] == [step >= first for step in range(31)]
+        assert all(course.progress(step) == 1.0 for step in range(first, 30))
 
 
 def test_training_is_told_and_keeps_what_the_end_of_the_last_cycle_is_best_at() -> None:

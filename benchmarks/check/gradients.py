@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.check.subject import Subject
 from benchmarks.check.verdict import NOT_FINITE, hold
 from zoo.models.base import VAE, Losses
-from zoo.training.stages import progress_at
+from zoo.training.stages import Course
 
 MOMENTS = 20  # of a training, at which it is asked which losses there are
 ALL_GROUPS = "list every parameter once, in the group whose loss trains it"
@@ -46,7 +46,7 @@ def losses_reach_their_groups(subject: Subject) -> None:
     for step in range(MOMENTS):
         if not idle and type(model).trained_in is VAE.trained_in:
             break
-        moment = progress_at(step, MOMENTS // 4, MOMENTS)
+        moment = Course(MOMENTS, MOMENTS // 4).progress(step)
         found = _losses_of(subject.trainable(), x, y, moment).keys()
         idle -= found  # one that has a loss in some other stage of a training
         stage = model.stage(moment)

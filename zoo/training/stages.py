@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -19,27 +20,34 @@ ANY_SHAPE = (3, 64, 64)  # of images that have none until they are loaded: no st
 MOMENTS = 100  # at which a training that may have any number of steps is asked for its stage
 
 
-def warmup_of(config: TrainConfig, epoch: int) -> float:
-    """Over how many steps the weight of the rate rises, once in each cycle, where an epoch has so many."""
-    if config.cycles and not config.warmup:
-        return config.epochs * epoch / (2 * config.cycles)
-    return config.warmup * epoch
+@dataclass(frozen=True)
+class Course:
+    """How long a training is: ``steps`` in all, and ``warmup`` of them over which the weight of the rate rises, in each
+    of ``cycles`` anew (Fu et al. 2019, https://arxiv.org/abs/1903.10145), which need not be whole steps long."""
 
+    steps: int
+    warmup: float = 0.0
+    cycles: int = 1
 
-def progress_at(step: int, warmup: float, steps: int, cycles: int | None = None) -> Progress:
-    """How far a warm-up of so many steps, and a training of ``steps``, have come at a step. Of several ``cycles`` each
-    has its own, as in Fu et al. (2019, https://arxiv.org/abs/1903.10145); they need not be whole steps long."""
-    cycles = cycles or 1
-    since = step * cycles % steps / cycles if step < steps else steps / cycles
-    return Progress(min(1.0, since / warmup) if warmup else 1.0, fraction=step / steps)
+    @classmethod
+    def of(cls, config: TrainConfig, epoch: int) -> Course:
+        """That of a recipe, where an epoch has so many steps."""
+        steps, cycles = config.epochs * epoch, config.cycles or 1
+        half = config.cycles and not config.warmup
+        return cls(steps, steps / (2 * cycles) if half else config.warmup * epoch, cycles)
 
+    def progress(self, step: float) -> Progress:
+        """How far the warm-up, and the whole training, have come at a step."""
+        steps, cycles = self.steps, self.cycles
+        since = step * cycles % steps / cycles if step < steps else steps / cycles
+        return Progress(min(1.0, since / self.warmup) if self.warmup else 1.0, fraction=step / steps)
 
-def settled(model: VAE, step: int, warmup: float, steps: int, cycles: int | None = None) -> bool:
-    """Whether what was trained in the last of ``step`` steps is what is trained from there to the end: the last warm-up
-    is over, and the stage is the last one."""
-    cycles = cycles or 1
-    at, end = (model.stage(progress_at(place, warmup, steps, cycles)) for place in (max(step, 1) - 1, steps - 1))
-    return step > 0 and step * cycles >= steps * (cycles - 1) + warmup * cycles and at == end
+    def settled(self, model: VAE, step: int) -> bool:
+        """Whether what was trained in the last of ``step`` steps is what is trained from there to the end: the last
+        warm-up is over, and the stage is the last one."""
+        at, end = (model.stage(self.progress(place)) for place in (max(step, 1) - 1, self.steps - 1))
+        over = step * self.cycles >= self.steps * (self.cycles - 1) + self.warmup * self.cycles
+        return step > 0 and over and at == end
 
 
 def check_ahead(config: RunConfig) -> None:
@@ -76,8 +84,9 @@ def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
         raise UsageError(f"{said}, and train.cycles={config.train.cycles} would go back to the first one.")
     left = _never_trained(model, config.train)
     if images is not None:
-        _check_cycles(config.train, images // config.train.batch_size)
-        left = left or _untrained(model, config.train, images)
+        epoch = images // config.train.batch_size
+        _check_cycles(config.train, epoch)
+        left = left or _untrained(model, config.train, epoch)
     if left:
         names, train = " and ".join(f"'{name}'" for name in sorted(left)), config.train
         raise UsageError(
@@ -88,30 +97,29 @@ def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
 
 def _check_cycles(config: TrainConfig, epoch: int) -> None:
     # A cycle of L steps has one that is at least L - 1 steps into it, and need not have a later one.
-    steps, cycles = config.epochs * epoch, config.cycles
-    if cycles and steps and (rise := warmup_of(config, epoch)) + 1 > steps / cycles:
-        said = f"each of train.cycles={cycles} would have {steps / cycles:.3g} steps"
-        raise UsageError(f"{said}, and the weight of the rate rises over {rise:.3g}: it would not come to 1.")
+    course = Course.of(config, epoch)
+    if config.cycles and course.steps and course.warmup + 1 > (length := course.steps / course.cycles):
+        said = f"each of train.cycles={course.cycles} would have {length:.3g} steps"
+        raise UsageError(f"{said}, and the weight of the rate rises over {course.warmup:.3g}: it would not come to 1.")
 
 
-def _untrained(model: VAE, config: TrainConfig, images: int) -> set[str]:
+def _untrained(model: VAE, config: TrainConfig, epoch: int) -> set[str]:
     # The parameter groups that no step would move.
-    epoch = images // config.batch_size
-    steps, left = config.epochs * epoch, set(model.parameter_groups())
-    warmup = warmup_of(config, epoch)
+    course, left = Course.of(config, epoch), set(model.parameter_groups())
     # The last step first: nearly always the first and the last one are enough.
-    for step in itertools.chain(range(min(1, steps)), range(steps - 1, 0, -1)):
-        left -= set(model.trained_in(model.stage(progress_at(step, warmup, steps, config.cycles))))
+    for step in itertools.chain(range(min(1, course.steps)), range(course.steps - 1, 0, -1)):
+        left -= set(model.trained_in(model.stage(course.progress(step))))
         if not left:
             break
-    return left if steps else set()
+    return left if course.steps else set()
 
 
 def _never_trained(model: VAE, config: TrainConfig) -> set[str]:
     # The parameter groups that no step would move, however many steps an epoch has: the last one comes near the end.
     if not config.epochs:
         return set()
+    course = Course.of(config, 1)
     moments = (*(config.epochs * i / MOMENTS for i in range(MOMENTS)), math.nextafter(config.epochs, 0))
-    stages = {model.stage(progress_at(at, warmup_of(config, 1), config.epochs, config.cycles)) for at in moments}
+    stages = {model.stage(course.progress(at)) for at in moments}
     # Of several stages there may be one more between two moments.
     return set(model.parameter_groups()).difference(*map(model.trained_in, stages)) if len(stages) == 1 else set()

@@ -30,7 +30,7 @@ from zoo.training.graph import GraphSteps, can_capture
 from zoo.training.memory import peak_memory, reset_peak
 from zoo.training.optimise import learning_rate
 from zoo.training.precision import Compute
-from zoo.training.stages import progress_at, settled, warmup_of
+from zoo.training.stages import Course
 from zoo.training.state import State, capture, copied, restore
 from zoo.training.stepper import Stepper
 from zoo.training.tally import LOGGED, UNBOUNDED, Tally
@@ -120,8 +120,8 @@ class Trainer:
         # Its own on a GPU, where other runs may train beside this one; a CPU's is the process's.
         self.draw_from(_like_the_device_s(compute.device) if compute.device.type == "cuda" else None)
         self.steps_per_epoch = len(train)
-        self.steps = config.epochs * self.steps_per_epoch
-        self.warmup_steps = warmup_of(config, self.steps_per_epoch)
+        self.course = Course.of(config, self.steps_per_epoch)
+        self.steps = self.course.steps
         self.step = 0
         self.tally = Tally(compute.device)
         self.retreats = 0
@@ -213,8 +213,7 @@ class Trainer:
 
     def progress(self, step: int | None = None) -> Progress:
         """How far the warm-up, and the whole training, have come at ``step``; None is the next one."""
-        at = self.step if step is None else step
-        return progress_at(at, self.warmup_steps, self.steps, self.config.cycles)
+        return self.course.progress(self.step if step is None else step)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, lowered where the training went back."""
@@ -311,8 +310,7 @@ class Trainer:
             # Before the warm-up is over, and in a stage before the last, what is trained is another objective: what was
             # best of that is neither kept nor waited for.
             ends = (self.step, self.choice.best_epoch * self.steps_per_epoch)
-            lengths = (self.warmup_steps, self.steps, self.config.cycles)
-            moving = not all(settled(self.model, step, *lengths) for step in ends)
+            moving = not all(self.course.settled(self.model, step) for step in ends)
             self.choice.consider(criterion, epoch + 1, moving, lambda: snapshot(self.model, self.stepper.average))
         self.peak = max(self.peak, peak_memory(self.compute.device))
         for name, value in row.items():
