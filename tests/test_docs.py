@@ -360,13 +360,13 @@ def test_formulae_survive_markdown_and_can_be_drawn(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def records() -> list:
-    return pages.committed(ROOT / "leaderboard" / "records")
+    return pages.committed(ROOT / pages.RECORDS)
 
 
 def test_generated_parts_are_what_the_registry_and_the_records_say(records: list) -> None:
     old = [
         named(path)
-        for path, text in pages.pages(registry(), records, DOCS).items()
+        for path, text in pages.pages(registry(), records, DOCS, pages.committed(ROOT / pages.STUDY)).items()
         if not path.exists() or path.read_text() != text
     ]
     assert not old, f"{', '.join(old)}: run `python -m benchmarks.report.pages`"
@@ -543,6 +543,7 @@ def test_what_is_written_by_hand_is_kept_and_without_records_pages_say_so(tmp_pa
     for name, suite in (("iwae", "family"), ("ada_vae", "disentanglement")):
         assert f"`zoo bench {suite} --variants {name}` makes one" in made[tmp_path / "variants" / f"{name}.md"]
     assert "There are no records with a rate yet" in made[tmp_path / "theory" / "rate-distortion.md"]
+    assert "There are no records of it yet" in made[tmp_path / "howto" / "spread.md"]
     page.write_text(made[page])
     assert pages.pages(registry(), [], tmp_path)[page] == made[page]
 

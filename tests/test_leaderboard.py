@@ -8,9 +8,10 @@ import math
 import pytest
 
 from benchmarks import record
-from benchmarks.matrix import Places, write_board
+from benchmarks.matrix import Places, plan, write_board
 from benchmarks.report import short
 from benchmarks.report.compare import differ, estimate
+from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from zoo.registry import registry
 
@@ -28,11 +29,18 @@ def records() -> list[record.Record]:
 
 
 def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(records: list[record.Record]) -> None:
-    for one in [*records, *record.read_all(BOARD / "reproductions" / "records")]:
+    others = [one for place in ("reproductions", "study") for one in record.read_all(BOARD / place / "records")]
+    assert others
+    for one in [*records, *others]:
         assert one.cell.variant in registry().variants
         assert one.cell.dataset in registry().datasets
         assert one.environment.git_commit and one.environment.git_dirty is False, one.cell.stem
         assert one.cell.key == record.cell_key(_identity(one.config))
+
+
+def test_the_study_has_each_of_its_cells() -> None:
+    made = {one.cell: one.status for one in record.read_all(BOARD / "study" / "records")}
+    assert made == {planned.cell: "done" for planned in plan(suite_named("study_mini"))}
 
 
 def test_every_evaluation_has_the_key_by_which_it_is_not_measured_again() -> None:
