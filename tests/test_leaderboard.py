@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 
 import pytest
 
@@ -11,6 +12,8 @@ from benchmarks import record
 from benchmarks.matrix import Places, plan, write_board
 from benchmarks.report import short
 from benchmarks.report.compare import differ, estimate
+from benchmarks.report.spread import rank_correlation, spreads
+from benchmarks.report.tables import tables
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from zoo.registry import registry
@@ -41,6 +44,40 @@ def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(reco
 def test_the_study_has_each_of_its_cells() -> None:
     made = {one.cell: one.status for one in record.read_all(BOARD / "study" / "records")}
     assert made == {planned.cell: "done" for planned in plan(suite_named("study_mini"))}
+
+
+def test_the_readme_says_of_the_study_what_its_records_say() -> None:
+    (table,) = tables(record.read_all(BOARD / "study" / "records"))
+    found = {one.column.metric: one for one in spreads(table)}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    elbo, mig = (f"{100 * found[name].seed:.0f} %" for name in ("elbo", "mig"))
+    assert f"finds {elbo} of the ELBO's variance to be the seed's and {mig} of MIG's" in text
+    assert f"Of {len(table.done)} short runs" in text
+    # And what its page says in words.
+    assert found["mig"].seed > 0.5 and found["mig"].setting < found["mig"].by_chance[1]
+    assert found["linear_probe"].agreement > 0.5
+    scores = ("mig", "sap", "disentanglement", "completeness", "irs", "modularity", "beta_vae_", "factor_vae_")
+    ranks = [one.agreement for name, one in found.items() if name.startswith(scores)]
+    assert len(ranks) == 9 and max(map(abs, ranks)) < 0.4
+    of: dict[str, list[float]] = {}
+    for one in table.done:
+        of.setdefault(one.cell.variant, []).append(one.metrics["mig"].value)
+    means = {name: statistics.fmean(values) for name, values in of.items()}
+    errors = {name: statistics.stdev(values) / len(values) ** 0.5 for name, values in of.items()}
+    best = max(means, key=means.get)
+    assert best == "factor_vae"
+    assert all(means[best] - means[name] > 3 * math.hypot(errors[best], errors[name]) for name in means if name != best)
+
+
+def test_the_page_says_how_far_udr_ranks_the_runs_of_the_study_as_mig_does() -> None:
+    runs = json.loads((BOARD / "study" / "udr.json").read_text())
+    assert {one["run"].rpartition("/")[2] for one in runs} == {
+        one.cell.stem for one in record.read_all(BOARD / "study" / "records")
+    }
+    migs = [one["mig"]["value"] for one in runs]
+    lasso, ranks = (rank_correlation([one[name] for one in runs], migs) for name in ("udr_lasso", "udr_spearman"))
+    text = " ".join((ROOT / "docs" / "howto" / "spread.md").read_text().split())
+    assert f"ranks the {len(runs)} runs as MIG does by {lasso:.2f} (Lasso) and {ranks:.2f} (Spearman)" in text
 
 
 def test_every_evaluation_has_the_key_by_which_it_is_not_measured_again() -> None:
