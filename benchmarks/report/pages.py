@@ -127,7 +127,9 @@ def parted(found: list[Table]) -> str:
     for table in found:
         variants = {row.variant for row in table.rows}
         parts.append(f"## {_where(table)}")
-        parts.append(f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants.")
+        hours = sum(record.seconds.total for record in table.done) / 3600
+        size = f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants"
+        parts.append(f"{size}. One after the other they would take {hours:.1f} hours.")
         parts.append(grid(head, map(_parts, spreads(table))))
     return "\n\n".join(parts) or "There are no records of it yet."
 

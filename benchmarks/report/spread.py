@@ -2,7 +2,7 @@
 
 The question, and to fit scores by the objective alone and then by objective and setting, are of Locatello et al.,
 Challenging Common Assumptions in the Unsupervised Learning of Disentangled Representations, ICML 2019,
-https://arxiv.org/abs/1811.12359, section 5.4. A fit by groups predicts the mean of the group.
+https://arxiv.org/abs/1811.12359. A fit by groups predicts the mean of the group.
 """
 
 from __future__ import annotations
