@@ -132,9 +132,13 @@ def test_the_command_prints_it_and_has_it_as_json(
     (mig,) = (one for one in found if one["metric"] == "mig")
     assert mig["variant"] + mig["setting"] + mig["seed"] == pytest.approx(1.0) and mig["identity"]["bins"] == 20
     assert mig["best"] == {"row": "b (beta=2)", "mean": 5.5} and mig["by_chance"]["setting"] == pytest.approx(2 / 7)
+    record.write(make("a", 0, numbers={"elbo": 1.0}, cell__dataset="shapes"), tmp_path / "records")
+    code, out, err = call(monkeypatch, capsys, "spread", "quick", *board)
+    assert code == 0 and "shapes" not in out and "left out: quick@1 on shapes has one row" in err
     for words, said in (
         (("slow",), "no suite with records 'slow'"),
-        (("quick", "--datasets", "mnist,shapes"), "no data set with records 'shapes'"),
+        (("quick", "--datasets", "shapes"), "quick@1 on shapes has one row"),
+        (("quick", "--datasets", "mnist,shades"), "no data set with records 'shades'"),
         (("quick", "--beside", "fd"), "'fd' is no metric"),
     ):
         code, _, err = call(monkeypatch, capsys, "spread", *words, *board)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands import options
-from zoo.errors import fold, unknown
+from zoo.errors import UsageError, fold, unknown
 
 if TYPE_CHECKING:
     from benchmarks.report.spread import Spread
@@ -41,7 +41,16 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
     if lacking := [name for name in names if name not in {table.dataset for table in found}]:
         raise unknown("data set with records", lacking[0], {table.dataset for table in found}, "zoo leaderboard")
     found = [table for table in found if not names or table.dataset in names]
-    taken = [(table, spreads(table, fold(beside))) for table in found]
+    taken, unfit = [], []
+    for table in found:
+        try:
+            taken.append((table, spreads(table, fold(beside))))
+        except UsageError as error:
+            unfit.append(error)
+    if not taken:
+        raise unfit[0]
+    for error in unfit:
+        click.echo(f"left out: {error}", err=True)
     if as_json:
         rows = [
             {"suite": table.group, "dataset": table.dataset} | _plain(one) for table, some in taken for one in some
