@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
     of the seed. The suite has records of several rows, and of several seeds."""
     from benchmarks import record
     from benchmarks.report import terminal
-    from benchmarks.report.spread import spreads
+    from benchmarks.report.spread import by_chance, spreads
     from benchmarks.report.tables import of_suite, tables
 
     found = of_suite(tables(record.read_all(board / "records")), suite)
@@ -62,24 +61,17 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
         click.echo(terminal.table(map(_row, some), HEADS, terminal.screen_width(), right=" rrrrk"))
         click.echo()
     click.echo(PARTS)
-    dealt = [_range(parts) for parts in zip(*(one.by_chance for _, some in taken for one in some), strict=True)]
-    click.echo(f"Dealt at random the same numbers would come to {' and '.join(dealt)} on average.")
+    dealt = by_chance(one for _, some in taken for one in some)
+    click.echo(f"Dealt at random the same numbers would come to {dealt} on average.")
     click.echo(AGREEMENT.format(beside))
 
 
 def _row(one: Spread) -> tuple[str, ...]:
+    from benchmarks.report.spread import percent
+
     rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
-    parts = map(_percent, (one.variant, one.setting, one.seed))
+    parts = map(percent, (one.variant, one.setting, one.seed))
     return one.column.title.removesuffix(" (nats)"), *parts, rank, one.best[0]
-
-
-def _percent(part: float) -> str:
-    return f"{100 * part:.0f} %"
-
-
-def _range(parts: Iterable[float]) -> str:
-    ends = sorted(parts)
-    return " to ".join(dict.fromkeys(map(_percent, (ends[0], ends[-1]))))
 
 
 def _plain(one: Spread) -> dict[str, Any]:

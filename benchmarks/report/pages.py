@@ -17,7 +17,7 @@ from benchmarks.report.compare import Estimate
 from benchmarks.report.markdown import grid
 from benchmarks.report.notation import DAGGER, escape, link, spelled
 from benchmarks.report.published import MARK_LEGEND
-from benchmarks.report.spread import Spread, spreads
+from benchmarks.report.spread import Spread, by_chance, percent, spreads
 from benchmarks.report.tables import Column, Row, Table, tables
 from benchmarks.suite import suites
 from zoo.registry import BUILT_IN, Registry, VariantEntry
@@ -122,24 +122,26 @@ def rates(found: list[Table]) -> str:
 
 def parted(found: list[Table]) -> str:
     """What the spread of each metric of each table is of."""
-    head = ["metric", "variant", "setting", "seed", "by chance", "rank beside the ELBO", "worst mean", "best mean"]
+    head = ["metric", "variant", "setting", "seed", "rank", "worst mean", "best mean"]
     parts = []
     for table in found:
-        variants = {row.variant for row in table.rows}
+        some, variants = spreads(table), {row.variant for row in table.rows}
         parts.append(f"## {_where(table)}")
         hours = sum(record.seconds.total for record in table.done) / 3600
-        size = f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants"
-        parts.append(f"{size}. One after the other they would take {hours:.1f} hours.")
-        parts.append(grid(head, map(_parts, spreads(table))))
+        parts.append(
+            f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants; one after the other they "
+            f"would take {hours:.1f} hours. Dealt at random the same numbers would come to {by_chance(some)} for the "
+            "variant and the setting. Ranks are compared with those by the ELBO."
+        )
+        parts.append(grid(head, map(_parts, some)))
     return "\n\n".join(parts) or "There are no records of it yet."
 
 
 def _parts(one: Spread) -> list[str]:
-    parts = [f"{100 * part:.0f} %" for part in (one.variant, one.setting, one.seed)]
-    dealt = " + ".join(f"{100 * part:.0f} %" for part in one.by_chance)
+    parts = map(percent, (one.variant, one.setting, one.seed))
     rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
     ends = [f"{notation.number(mean)}, {escape(row)}" for row, mean in (one.worst, one.best)]
-    return [escape(one.column.title), *parts, dealt, rank, *ends]
+    return [escape(one.column.title), *parts, rank, *ends]
 
 
 def _where(table: Table) -> str:

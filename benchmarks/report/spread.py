@@ -8,7 +8,7 @@ https://arxiv.org/abs/1811.12359. A fit by groups predicts the mean of the group
 from __future__ import annotations
 
 import statistics
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.tables import Column, Table
@@ -77,6 +77,17 @@ def explained(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     whole = statistics.fmean(values)
     rest = sum((value - means[group]) ** 2 for value, group in zip(values, groups, strict=True))
     return 1.0 - rest / sum((value - whole) ** 2 for value in values)
+
+
+def percent(part: float) -> str:
+    """``17 %``, of a part in [0, 1]."""
+    return f"{100 * part:.0f} %"
+
+
+def by_chance(found: Iterable[Spread]) -> str:
+    """``3 % and 17 %``, or from where to where each is, as it goes by how many runs have a metric."""
+    parts = [sorted(some) for some in zip(*(one.by_chance for one in found), strict=True)]
+    return " and ".join(" to ".join(dict.fromkeys((percent(some[0]), percent(some[-1])))) for some in parts)
 
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
