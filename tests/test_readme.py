@@ -28,7 +28,6 @@ def commands() -> list[str]:
 SHORT = {
     "bench quick": "bench smoke",
     "choose quick": "choose smoke",
-    "spread study_mini": "spread smoke",
     "--data mnist": "--data synthetic",
     "train.epochs=5": "train.epochs=1 --set evaluate.quality_samples=0",
 }
@@ -44,7 +43,7 @@ def test_each_zoo_command_runs(
     if command == "zoo compare flow_vae vae":
         call(monkeypatch, capsys, "bench", "smoke", "--variants", "flow_vae,vae")
     if command.startswith("zoo spread "):
-        call(monkeypatch, capsys, "bench", "smoke", "--variants", "vae,vae_gan", "--seeds", "2")
+        Path("leaderboard").symlink_to(ROOT / "leaderboard")
     if command.startswith(("zoo rank ", "zoo evaluate ", "zoo compress ")):
         for seed, folder in enumerate(word for word in command.split()[2:] if word.startswith("runs/")):
             words = f"train vae --data synthetic --seed {seed} --out {folder} --set train.epochs=1"
