@@ -85,7 +85,7 @@ def plan(
     for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:
-                for setting in swept(registry().variant(variant)[0], sweeps, suite.sweeps):
+                for setting in swept(variant, sweeps, suite.sweeps):
                     config = suite.config(variant, dataset, seed, (setting,) if setting else ())
                     words = ["zoo", "bench", suite.asked, "--variants", config.variant]
                     words += ["--datasets", config.data.asked.replace(",", "\\,"), "--seed", str(seed)]

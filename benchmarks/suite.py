@@ -103,7 +103,8 @@ class Suite(Config):
 def swept(variant: str, *sweeps: Sweeps) -> tuple[str | None, ...]:
     """The values of one variant in the first of ``sweeps`` that has some, its own before those of all; (None,) where
     none has: one cell, of which nothing is set."""
-    found = (values for given in sweeps for whose in (variant, None) if (values := given.get(whose)))
+    name, _ = registry().variant(variant)
+    found = (values for given in sweeps for whose in (name, None) if (values := given.get(whose)))
     return next(found, (None,))
 
 

@@ -158,7 +158,7 @@ def suite(folder: Path, sweep: str, variants: str = "[vae, beta_vae, iwae]") -> 
 
 
 def test_a_suite_sweeps_each_variant_over_a_setting_of_its_own(tmp_path: Path) -> None:
-    wanted = suite_named(str(suite(tmp_path, "{latent: [2, 3], beta-vae:beta: [1, 4, 8]}")))
+    wanted = suite_named(str(suite(tmp_path, "{latent: [2, 3], beta-vae:beta: [1, 4, 8]}", "[vae, Beta-VAE, iwae]")))
     cells = matrix.plan(wanted)
     assert wanted.size == len(cells) == 2 * (2 + 3 + 2)
     swept = {(one.config.variant, one.command.rsplit("--sweep ", 1)[1]) for one in cells}

@@ -68,7 +68,8 @@ def bench(
         return
     with matrix.then(lambda: matrix.write_board(places), places):
         todo = [planned for planned in cells if not matrix.over(planned, places)]
-        check_settings(todo)
+        if not sweeps:  # all of them were, above
+            check_settings(todo)
         if todo and on == "ray":
             _run_on_ray(cells, places, device, wandb_mode, address, gpus_per_cell)
         elif todo:

@@ -120,10 +120,7 @@ def _spread(table: Table, column: Column, values: Values, other: Values) -> Spre
     variants = [table.rows[place].variant for place in rows]
     variant = explained(numbers, variants)
     chances = [(len(set(groups)) - 1) / (len(numbers) - 1) for groups in (variants, rows)]
-    means = {
-        table.rows[place].label: statistics.fmean(metric.value for _, metric in table.rows[place].measured(column))
-        for place in dict.fromkeys(rows)
-    }
+    means = {row.label: row.cells[column].value for row in (table.rows[place] for place in dict.fromkeys(rows))}
     worst, *_, best = sorted(means.items(), key=lambda one: one[1], reverse=column.better == "lower")
     return Spread(
         column, len(numbers), variant, explained(numbers, rows) - variant, (chances[0], chances[1] - chances[0]),
