@@ -12,7 +12,7 @@ from benchmarks import record
 from benchmarks.matrix import Places, plan, write_board
 from benchmarks.report import short
 from benchmarks.report.compare import differ, estimate
-from benchmarks.report.spread import rank_correlation, spreads
+from benchmarks.report.spread import percent, rank_correlation, spreads
 from benchmarks.report.tables import tables
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
@@ -50,7 +50,7 @@ def test_the_readme_says_of_the_study_what_its_records_say() -> None:
     (table,) = tables(record.read_all(BOARD / "study" / "records"))
     found = {one.column.metric: one for one in spreads(table)}
     text = " ".join((ROOT / "README.md").read_text().split())
-    elbo, mig = (f"{100 * found[name].seed:.0f} %" for name in ("elbo", "mig"))
+    elbo, mig = (percent(found[name].seed, found[name].errors[2]) for name in ("elbo", "mig"))
     assert f"finds {elbo} of the ELBO's variance to be the seed's and {mig} of MIG's" in text
     assert f"Of {len(table.done)} short runs" in text
     # And what its page says in words.

@@ -78,6 +78,33 @@ def test_where_all_is_of_one_cause_it_has_all() -> None:
     assert (found.variant, found.setting, found.seed) == pytest.approx((0.0, 0.0, 1.0))
 
 
+def test_the_errors_are_those_of_leaving_each_seed_out_by_hand() -> None:
+    three = {("a", 1.0): [0.0, 1.0, 5.0], ("b", 1.0): [4.0, 6.0, 5.0]}
+    found = of(runs(three))
+    without = [of(runs({row: [x for i, x in enumerate(some) if i != left] for row, some in three.items()}))
+               for left in range(3)]  # fmt: skip
+    for which, name in enumerate(("variant", "setting", "seed")):
+        parts = [getattr(one, name) for one in without]
+        squares = sum((part - sum(parts) / 3) ** 2 for part in parts)
+        assert found.errors[which] == pytest.approx((2 / 3 * squares) ** 0.5)
+    assert found.errors[1] == 0.0 < found.errors[0] == found.errors[2]  # each variant has one setting
+    assert of(runs(BY_HAND)).errors == (None, None, None)  # of two seeds each, one is no spread
+
+
+def test_the_errors_are_how_far_the_parts_move_with_the_seeds() -> None:
+    draw = np.random.default_rng(0)
+    seeds = 6
+    means = {("a", 1.0): 0.0, ("a", 2.0): 1.0, ("b", 1.0): 3.0, ("b", 2.0): 2.0}
+    parts, errors = [], []
+    for _ in range(60):
+        found = of(runs({row: list(mean + draw.normal(size=seeds)) for row, mean in means.items()}))
+        parts.append((found.variant, found.setting, found.seed))
+        errors.append(found.errors)
+    moved, told = np.std(parts, axis=0), np.sqrt(np.mean(np.square(errors), axis=0))
+    assert told == pytest.approx(moved, rel=0.35)
+    assert moved.min() > 0.02
+
+
 def test_ranks_are_compared_with_both_turned_so_that_more_is_better() -> None:
     records = runs(BY_HAND)
     assert of(records).agreement == pytest.approx(1.0) == of(records, beside="mig").agreement
@@ -124,13 +151,14 @@ def test_the_command_prints_it_and_has_it_as_json(
     code, out, _ = call(monkeypatch, capsys, "spread", "quick", *board)
     assert code == 0 and "quick@1  mnist  8 runs" in out
     assert next(line for line in out.splitlines() if line.startswith("MIG ↑")).split()[2:] == (
-        "71 % 11 % 18 % 1.00 b (beta=2)".split()
+        "71 11 18 1.00 b (beta=2)".split()
     )
     assert max(map(len, out.splitlines())) <= 80
     assert "at random the same numbers would come to 14 % and 29 % on average" in out
     found = json.loads(call(monkeypatch, capsys, "spread", "quick@1", "--json", "--beside", "MIG", *board)[1])
     (mig,) = (one for one in found if one["metric"] == "mig")
     assert mig["variant"] + mig["setting"] + mig["seed"] == pytest.approx(1.0) and mig["identity"]["bins"] == 20
+    assert mig["errors"] == {"variant": None, "setting": None, "seed": None}
     assert mig["best"] == {"row": "b (beta=2)", "mean": 5.5} and mig["by_chance"]["setting"] == pytest.approx(2 / 7)
     record.write(make("a", 0, numbers={"elbo": 1.0}, cell__dataset="shapes"), tmp_path / "records")
     code, out, err = call(monkeypatch, capsys, "spread", "quick", *board)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from benchmarks.report.spread import Spread
 
 PARTS = """\
-variant, setting, seed: % of the variance over the runs. Means of the runs of a
-variant, and then of a row, which is a setting, explain the first two."""
+variant, setting, seed: % of the variance over the runs, with standard errors
+over seeds. Means of the runs of a variant, and then of a row, which is a
+setting, explain the first two."""
 AGREEMENT = "rank: Spearman's correlation with {} over the runs, more being better in both."
 HEADS = ("metric", "variant", "setting", "seed", "rank", "best mean")
 
@@ -67,16 +68,18 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
 
 
 def _row(one: Spread) -> tuple[str, ...]:
-    from benchmarks.report.spread import percent
+    from benchmarks.report.spread import correlation, percent
 
-    rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
-    parts = map(percent, (one.variant, one.setting, one.seed))
-    return one.column.title.removesuffix(" (nats)"), *parts, rank, one.best[0]
+    parts = [part.removesuffix(" %") for part in map(percent, (one.variant, one.setting, one.seed), one.errors)]
+    numbers = (text.replace(" ± ", "±") for text in (*parts, correlation(one)))
+    return one.column.title.removesuffix(" (nats)"), *numbers, one.best[0]
 
 
 def _plain(one: Spread) -> dict[str, Any]:
     parts = {"variant": one.variant, "setting": one.setting, "seed": one.seed}
     by_chance = dict(zip(("variant", "setting"), one.by_chance, strict=True))
+    errors = dict(zip(parts, one.errors, strict=True))
     rows = {name: {"row": row, "mean": mean} for name, (row, mean) in (("worst", one.worst), ("best", one.best))}
     column = {"metric": one.column.metric, "unit": one.column.unit, "identity": dict(one.column.identity)}
-    return column | {"runs": one.runs} | parts | {"by_chance": by_chance, "agreement": one.agreement} | rows
+    agreement = {"agreement": one.agreement, "agreement_error": one.agreement_error}
+    return column | {"runs": one.runs} | parts | {"errors": errors, "by_chance": by_chance} | agreement | rows

@@ -17,7 +17,7 @@ from benchmarks.report.compare import Estimate
 from benchmarks.report.markdown import grid
 from benchmarks.report.notation import DAGGER, escape, link, spelled
 from benchmarks.report.published import MARK_LEGEND
-from benchmarks.report.spread import Spread, by_chance, percent, spreads
+from benchmarks.report.spread import Spread, by_chance, correlation, percent, spreads
 from benchmarks.report.tables import Column, Row, Table, tables
 from benchmarks.suite import suites
 from zoo.registry import BUILT_IN, Registry, VariantEntry
@@ -131,17 +131,16 @@ def parted(found: list[Table]) -> str:
         parts.append(
             f"{len(table.done)} runs, in {len(table.rows)} rows of {len(variants)} variants; one after the other they "
             f"would take {hours:.1f} hours. Dealt at random the same numbers would come to {by_chance(some)} for the "
-            "variant and the setting. Ranks are compared with those by the ELBO."
+            "variant and the setting. Ranks are compared with those by the ELBO. Standard errors are over seeds."
         )
         parts.append(grid(head, map(_parts, some)))
     return "\n\n".join(parts) or "There are no records of it yet."
 
 
 def _parts(one: Spread) -> list[str]:
-    parts = map(percent, (one.variant, one.setting, one.seed))
-    rank = "–" if one.agreement is None else f"{one.agreement:.2f}"
+    parts = map(percent, (one.variant, one.setting, one.seed), one.errors)
     ends = [f"{notation.number(mean)}, {escape(row)}" for row, mean in (one.worst, one.best)]
-    return [escape(one.column.title), *parts, rank, *ends]
+    return [escape(one.column.title), *parts, correlation(one), *ends]
 
 
 def _where(table: Table) -> str:

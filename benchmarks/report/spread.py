@@ -7,8 +7,9 @@ https://arxiv.org/abs/1811.12359. A fit by groups predicts the mean of the group
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.tables import Column, Table
@@ -23,20 +24,23 @@ class Spread:
     """What the variance of one metric over ``runs`` is of.
 
     ``variant`` is the part that the means of the variants explain, ``setting`` what those of the rows, which are a
-    variant with a setting each, explain beyond that, and ``seed`` the rest; in [0, 1]. ``by_chance`` is what the first
-    two would be on average if the same numbers were dealt to the runs at random. ``worst`` and ``best`` are a row's
-    label with its mean. ``agreement`` is Spearman's rank correlation with another metric over the runs that have both,
-    both turned so that more is better; None where one of the two does not differ in them.
+    variant with a setting each, explain beyond that, and ``seed`` the rest; in [0, 1]. ``errors`` are their standard
+    errors over seeds (`over_seeds`), None where these are too few. ``by_chance`` is what the first two would be on
+    average if the same numbers were dealt to the runs at random. ``worst`` and ``best`` are a row's label with its
+    mean. ``agreement`` is Spearman's rank correlation with another metric over the runs that have both, both turned so
+    that more is better; None where one of the two does not differ in them.
     """
 
     column: Column
     runs: int
     variant: float
     setting: float
+    errors: tuple[float | None, ...]
     by_chance: tuple[float, float]
     worst: tuple[str, float]
     best: tuple[str, float]
     agreement: float | None
+    agreement_error: float | None
 
     @property
     def seed(self) -> float:
@@ -79,9 +83,31 @@ def explained(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     return 1.0 - rest / sum((value - whole) ** 2 for value in values)
 
 
-def percent(part: float) -> str:
-    """``17 %``, of a part in [0, 1]."""
-    return f"{100 * part:.0f} %"
+def over_seeds(values: Values, statistics_of: Callable[[Values], Sequence[float | None]]) -> tuple[float | None, ...]:
+    """The standard errors over seeds of numbers that are taken from runs, by the jackknife: each seed is left out of
+    all rows in turn, as a seed may have something in common in them. None with fewer than three seeds, and where
+    without one of them it cannot be told.
+
+    Source: Efron and Stein, The Jackknife Estimate of Variance, Annals of Statistics 1981.
+    """
+    seeds = {seed for _, seed in values}
+    without = [statistics_of({run: value for run, value in values.items() if run[1] != seed}) for seed in seeds]
+    return tuple(
+        None if len(found) < 3 or None in found else math.sqrt((len(found) - 1) * statistics.pvariance(found))
+        for found in zip(*without, strict=True)
+    )
+
+
+def percent(part: float, error: float | None = None) -> str:
+    """``17 %``, of a part in [0, 1], or ``17 ± 3 %``."""
+    return f"{100 * part:.0f}{'' if error is None else f' ± {100 * error:.0f}'} %"
+
+
+def correlation(found: Spread) -> str:
+    """``0.23 ± 0.05``, how the ranks of a metric go with another's; a dash where it cannot be told."""
+    if found.agreement is None:
+        return "–"
+    return f"{found.agreement:.2f}{'' if found.agreement_error is None else f' ± {found.agreement_error:.2f}'}"
 
 
 def by_chance(found: Iterable[Spread]) -> str:
@@ -116,16 +142,27 @@ def _can_be_told(values: Values) -> bool:
 
 
 def _spread(table: Table, column: Column, values: Values, other: Values) -> Spread:
-    numbers, rows = [*values.values()], [place for place, _ in values]
-    variants = [table.rows[place].variant for place in rows]
-    variant = explained(numbers, variants)
-    chances = [(len(set(groups)) - 1) / (len(numbers) - 1) for groups in (variants, rows)]
+    def taken(some: Values) -> tuple[float | None, ...]:
+        return *(_parts(table, some) if _can_be_told(some) else (None,) * 3), _agreement(some, other)
+
+    variant, setting, _, agreement = taken(values)
+    *errors, agreement_error = over_seeds(values, taken)
+    rows = [place for place, _ in values]
+    variants = {table.rows[place].variant for place in rows}
+    chances = [(len(groups) - 1) / (len(values) - 1) for groups in (variants, {*rows})]
     means = {row.label: row.cells[column].value for row in (table.rows[place] for place in dict.fromkeys(rows))}
     worst, *_, best = sorted(means.items(), key=lambda one: one[1], reverse=column.better == "lower")
     return Spread(
-        column, len(numbers), variant, explained(numbers, rows) - variant, (chances[0], chances[1] - chances[0]),
-        worst, best, _agreement(values, other),
+        column, len(values), variant, setting, tuple(errors), (chances[0], chances[1] - chances[0]), worst, best,
+        agreement, agreement_error,
     )  # fmt: skip
+
+
+def _parts(table: Table, values: Values) -> tuple[float, float, float]:
+    # What is the variant's, its setting's and the seed's.
+    numbers, rows = [*values.values()], [place for place, _ in values]
+    variant, row = explained(numbers, [table.rows[place].variant for place in rows]), explained(numbers, rows)
+    return variant, row - variant, 1.0 - row
 
 
 def _agreement(ours: Values, theirs: Values) -> float | None:
