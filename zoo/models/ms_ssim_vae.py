@@ -8,14 +8,13 @@ Where we differ: what is compared is the mean of p(x | z). An image has as many 
 window of 11 pixels, with their weights over the sum of these; one that is smaller than the window has a smaller window.
 At the coarsest scale images are mirrored at their border, so that each pixel counts, as in torchmetrics.
 
-The ELBO that `terms` reports is that of the pixels under the likelihood, comparable with every other variant's. It
-is not what is trained: the structure asks for contrast and not for probabilities, unless ``pixel`` is above 0. A
-Bernoulli's logits are therefore calibrated (`zoo.models.calibrated`), and a learned scale is fitted.
+The ELBO is that of the pixels, which are not what is trained (`zoo.models.likeness`): structure asks for contrast and
+not for probabilities, unless ``pixel`` is above 0.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from zoo.data.images import DataSpec
-from zoo.likelihoods import LocationScale
-from zoo.models.base import Losses, Settings, Terms, parameters_of
-from zoo.models.calibrated import CalibratedVAE
-from zoo.models.vae import VanillaSettings
+from zoo.models.base import Settings
+from zoo.models.likeness import LikenessSettings, LikenessVAE
 from zoo.nets import require
 from zoo.precision import full_precision
 
@@ -36,16 +33,14 @@ C1, C2 = 0.01**2, 0.03**2  # of images in [0, 1]
 FLOOR = 1e-3  # structures that oppose each other have a number below 0, which has no power
 
 
-class MSSSIMSettings(VanillaSettings):
+class MSSSIMSettings(LikenessSettings):
     weight: float = Field(300.0, ge=0, description="weight of 1 - MS-SSIM in training, in nats")
-    pixel: float = Field(0.0, ge=0, description="weight of the pixels' distortion beside it")
 
 
-class MSSSIMVAE(CalibratedVAE):
+class MSSSIMVAE(LikenessVAE):
     """A vanilla VAE whose training has the similarity in place of the likelihood."""
 
     Settings: ClassVar[type[Settings]] = MSSSIMSettings
-    seeks_likelihood: ClassVar[bool] = False
 
     def __init__(self, spec: DataSpec, settings: MSSSIMSettings) -> None:
         super().__init__(spec, settings)
@@ -56,35 +51,8 @@ class MSSSIMVAE(CalibratedVAE):
         )
         self.similarity = MultiScaleSimilarity(*spec.shape[1:])
 
-    def shown(self, params: Tensor) -> Tensor:
-        """The mean of p(x | z), (B, C, H, W); where that is the decoder's output itself not clipped, as a clipped pixel
-        has no gradient."""
-        return params if isinstance(self.likelihood, LocationScale) else self.likelihood.mean(params)
-
-    def bound(self, q: Any, x: Tensor, y: Tensor | None = None) -> tuple[Terms, Tensor]:
-        terms, params = super().bound(q, x, y)
-        terms.aux["similarity"] = self.similarity(x, self.shown(params))
-        return terms, params
-
-    def objective(self, terms: Terms, progress: float | Tensor) -> Tensor:
-        """(B,) nats: weight * (1 - similarity) + pixel * distortion + rate, the rate as far as the warm-up has come."""
-        unlike = self.settings.weight * (1.0 - terms.aux["similarity"])
-        if self.settings.pixel:
-            unlike = unlike + self.settings.pixel * terms.distortion
-        return unlike + self.rate_weight(progress) * terms.rate.sum(1)
-
-    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """The batch mean of `objective`, and of a likelihood with a learned scale what fits that to the errors."""
-        terms, params = self.bound(self.infer(x, y), x, y)
-        loss = self.objective(terms, progress).mean()
-        if parameters_of([self.likelihood]):
-            # It is in no mean; the decoder is not touched.
-            loss = loss - self.likelihood.log_prob(params.detach(), x).mean()
-        return Losses({"vae": loss}, terms)
-
-    def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
-        """As `VAE.criterion`: minus the `objective`."""
-        return -self.objective(terms, 1.0)
+    def unlike(self, x: Tensor, shown: Tensor) -> Tensor:
+        return 1.0 - self.similarity(x, shown)
 
 
 class MultiScaleSimilarity(nn.Module):

@@ -42,9 +42,7 @@ class TimmEncoder(nn.Module):
         import timm
 
         require(settings.timm is not None, "encoder.name=timm needs encoder.timm=NAME, such as resnet18.")
-        if not timm.is_model(settings.timm):
-            listing = "python -c 'import timm; print(timm.list_models())'"
-            raise unknown("timm model", str(settings.timm), timm.list_models(), listing)
+        require_timm(settings.timm)
         options = dict(in_chans=shape[0] + condition, num_classes=0)
         options["pretrained"] = settings.pretrained and fetches()
         try:
@@ -53,7 +51,7 @@ class TimmEncoder(nn.Module):
             # Convolutional backbones take no img_size.
             self.backbone = timm.create_model(settings.timm, **options)
         except (AssertionError, ValueError) as error:
-            raise _unfit(settings.timm, shape, error) from error
+            raise unfit(f"encoder.timm={settings.timm}", shape, error) from error
         self.standardises = settings.pretrained
         if self.standardises:
             for name in ("mean", "std"):
@@ -69,7 +67,7 @@ class TimmEncoder(nn.Module):
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 self.backbone.eval()(torch.zeros(1, shape[0] + condition, *shape[1:]))
         except Exception as error:
-            raise _unfit(settings.timm, shape, error) from error
+            raise unfit(f"encoder.timm={settings.timm}", shape, error) from error
         self.backbone.train()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -78,6 +76,16 @@ class TimmEncoder(nn.Module):
         return self.backbone(with_planes(x, condition))
 
 
-def _unfit(name: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
+def require_timm(name: str) -> None:
+    """Raise `UsageError` where timm has no model of that name."""
+    import timm
+
+    if not timm.is_model(name):
+        listing = "python -c 'import timm; print(timm.list_models())'"
+        raise unknown("timm model", name, timm.list_models(), listing)
+
+
+def unfit(asked: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
+    """What to say where the network that was ``asked`` for cannot take images of a shape."""
     reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return UsageError(f"encoder.timm={name} cannot take images of {'x'.join(map(str, shape))} ({reason}).")
+    return UsageError(f"{asked} cannot take images of {'x'.join(map(str, shape))} ({reason}).")
