@@ -1,4 +1,5 @@
-"""S2-beta-VAE: its supervised loss by hand, which images show their factors and to whom, and where it is refused."""
+"""S2-beta-VAE: the supervised loss by hand, which images show their factors and to whom, and where it is refused. What
+all variants with that loss have in common is in `tests/test_supervised.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.labelled import Labelled
 from zoo.data.mnist import partly_labelled
 from zoo.errors import UsageError
-from zoo.models.s2_beta_vae import S2BetaVAE, supervised_loss
+from zoo.models.s2_beta_vae import S2BetaVAE
+from zoo.models.supervised import supervised_loss
 from zoo.runs.images import condition_of
 from zoo.training.precision import choose
 
@@ -58,44 +60,6 @@ def test_the_supervised_loss_is_that_of_the_first_dimensions_by_hand() -> None:
     torch.testing.assert_close(supervised_loss(codes, factors, "bce"), torch.tensor(bce, dtype=torch.float64))
     l2 = [0.25**2 + 0.5**2, (1 / 3 - 0.25) ** 2]
     torch.testing.assert_close(supervised_loss(codes, factors, "l2"), torch.tensor(l2, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("kind", ["bce", "l2"])
-def test_the_loss_is_that_of_a_beta_vae_and_gamma_times_the_mean_over_labelled_images(kind: str) -> None:
-    model, plain, (x, labelled, factors) = make(gamma=5.0, supervised=kind), make("beta_vae"), some()
-    plain.load_state_dict(model.state_dict())
-    with noise.keyed(0, torch.arange(6)):
-        found = model.losses(x, joined(labelled, factors), 0.5)
-    with noise.keyed(0, torch.arange(6)):
-        expected = plain.losses(x, None, 0.5)
-    each = [supervised_loss(plain.represent(labelled[i : i + 1]), factors[i : i + 1], kind) for i in range(6)]
-    torch.testing.assert_close(found["vae"], expected["vae"] + 5.0 * torch.cat(each).mean())
-    assert torch.equal(found.terms.elbo, expected.terms.elbo)
-
-
-def test_what_the_labels_add_has_its_gradient_from_labelled_images_alone() -> None:
-    (x, labelled, factors), losses = some(), []
-    x.requires_grad_(), labelled.requires_grad_()
-    for gamma in (0.0, 5.0):
-        with noise.keyed(0, torch.arange(6)):
-            losses.append(make(gamma=gamma).losses(x, joined(labelled, factors))["vae"])
-    (of_images,) = torch.autograd.grad(losses[0], x, retain_graph=True)
-    of_both, of_labelled = torch.autograd.grad(losses[1], (x, labelled))
-    assert of_images.abs().sum() > 0 and torch.equal(of_images, of_both)
-    assert (of_labelled.flatten(1).abs().sum(1) > 0).all()
-
-
-def test_where_no_image_shows_its_factors_the_training_is_that_of_a_beta_vae_bit_for_bit(
-    grid: str,
-    tmp_path: Path,
-) -> None:
-    found = [
-        runs.train_run(resolve(name, grid, settings=[*CHEAP, *own]), tmp_path / name, choose("cpu"))
-        for name, own in (("s2_beta_vae", ["labelled=0"]), ("beta_vae", []))
-    ]
-    assert found[0].result.curves == found[1].result.curves
-    ours, theirs = (run.model.state_dict() for run in found)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 # ---- which images show their factors ---------------------------------------------------------------------------------

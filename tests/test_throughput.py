@@ -80,7 +80,7 @@ def test_the_ratio_is_that_of_the_pairs() -> None:
     assert given == {"a / b": 1.5, "a to b, range": "1.50 to 1.50"}
 
 
-@pytest.mark.parametrize("variant", ["vae", "cvae", "m2", "ada_vae", "s2_beta_vae"])
+@pytest.mark.parametrize("variant", ["vae", "cvae", "m2", "ada_vae", "s2_beta_vae", "s2_factor_vae"])
 def test_the_bare_loop_tells_a_model_what_the_trainer_does(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = ["data.options.n_train=96", "data.options.n_validation=16", "train.batch_size=32", "data.binarise=none"]
     config, compute = resolve(variant, "synthetic", settings=sizes), choose("cpu")
@@ -106,7 +106,7 @@ def test_the_bare_loop_tells_a_model_what_the_trainer_does(variant: str, monkeyp
                 assert y is None
             elif variant == "ada_vae":
                 assert not torch.equal(x, y) and torch.equal(_labels(y, label_of), labels)
-            elif variant == "s2_beta_vae":
+            elif variant.startswith("s2_"):
                 others, told = parted(y, x.shape[1:])
                 assert not torch.equal(x, others)
                 torch.testing.assert_close(told[:, 0], _labels(others, label_of) / 10)

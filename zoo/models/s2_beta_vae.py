@@ -3,79 +3,30 @@
 Paper: Locatello, Tschannen, Bauer, Rätsch, Schölkopf and Bachem, Disentangling Factors of Variation Using Few Labels,
 ICLR 2020, https://arxiv.org/abs/1905.01258.
 Official code: https://github.com/google-research/disentanglement_lib (read: the losses and how labels are drawn).
-Where we differ: the supervised loss is a mean over labelled images, theirs the sum over a batch of them, so that a
-weight of theirs is one of `gamma` over the batch size. A labelled image is drawn for each image of a batch, and theirs
-come in turns. All of the labels are trained on, and the weights that are kept are those whose bound, at beta, is the
-best on validation images without any; they hold some labels back. Their loss of covariances, and that of learned
-embeddings, are not here. Of data without factors the class is the one factor.
+Where we differ: as `zoo.models.supervised` says. The weight of the supervised loss is `gamma` here.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
-from zoo.data.companions import Companions, parted
-from zoo.data.images import Images
-from zoo.data.labelled import Labelled
-from zoo.models.base import Losses, Settings
+from zoo.models.base import Settings
 from zoo.models.beta_vae import BetaSettings, BetaVAE
-from zoo.nets import require
-from zoo.precision import full
-
-Supervised = Literal["bce", "l2"]
+from zoo.models.supervised import LabelledSettings, SupervisedVAE
 
 
-class S2BetaSettings(BetaSettings):
-    labelled: int = Field(1000, ge=0, description="training images that show their factors; all, if there are fewer")
-    label_seed: int = Field(0, ge=0, lt=2**63, description="which images show their factors")
+class S2BetaSettings(LabelledSettings, BetaSettings):
     gamma: float = Field(100.0, ge=0, description="weight of the supervised loss")
-    supervised: Supervised = Field(
-        "bce", description="a dimension's loss: bce, cross-entropy of its sigmoid; l2, squared distance of that"
-    )
 
 
-class S2BetaVAE(BetaVAE):
+class S2BetaVAE(SupervisedVAE, BetaVAE):
     """A beta-VAE with a supervised loss of a few labelled images, which ties dimension j of the code to factor j."""
 
     Settings: ClassVar[type[Settings]] = S2BetaSettings
-    factor_supervised: ClassVar[bool] = True
     frees_bits: ClassVar[bool] = True
 
-    def companions(self, images: Images) -> Companions | None:
-        """As `VAE.companions`: labelled images; None where no image is to show its factors.
-
-        Raises:
-            UsageError: there are no factors, or more than dimensions.
-        """
-        if not self.settings.labelled:
-            return None
-        labelled = Labelled(images, self.settings.labelled, self.settings.label_seed)
-        require(
-            labelled.factors <= self.settings.latent,
-            f"'s2_beta_vae' ties a dimension to each factor: latent={self.settings.latent} is fewer than the "
-            f"{labelled.factors} factors of this data.",
-        )
-        return labelled
-
-    def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """As `VAE.losses`, with as many labelled images: y (B, C*H*W + F), their pixels and their F factors in [0, 1].
-        Without y no image shows any."""
-        found = super().losses(x, None, progress)
-        if y is None:
-            return found
-        labelled, factors = parted(y, x.shape[1:])
-        taught = supervised_loss(self.represent(labelled), factors, self.settings.supervised).mean()
-        return Losses({"vae": found["vae"] + self.settings.gamma * taught}, found.terms)
-
-
-def supervised_loss(codes: Tensor, factors: Tensor, kind: Supervised) -> Tensor:
-    """(B,): how far the sigmoids of the first F dimensions of the codes (B, D) are from the factors (B, F) in [0, 1],
-    summed over factors: `bce`, the cross-entropy in nats; `l2`, the squared distance."""
-    logits = full(codes)[:, : factors.shape[1]]
-    if kind == "bce":
-        return F.binary_cross_entropy_with_logits(logits, full(factors), reduction="none").sum(1)
-    return (logits.sigmoid() - full(factors)).square().sum(1)
+    @property
+    def supervised_weight(self) -> float:
+        return self.settings.gamma
