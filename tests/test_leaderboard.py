@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 
 import pytest
@@ -44,6 +45,17 @@ def test_every_record_is_of_a_registered_variant_and_made_by_committed_code(reco
 def test_the_study_has_each_of_its_cells() -> None:
     made = {one.cell: one.status for one in record.read_all(BOARD / "study" / "records")}
     assert made == {planned.cell: "done" for planned in plan(suite_named("study_mini"))}
+
+
+def test_the_samples_in_the_readme_are_those_of_the_first_seed_of_each_variant_of_its_first_table(
+    records: list[record.Record],
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = dict(re.findall(r"!\[samples of (\w+)\]\(leaderboard/([^)]+)\)", text))
+    suite = IN_THE_README[0]
+    first = [one for one in records if (one.cell.suite, one.cell.seed) == (suite, 0)]
+    made = {one.cell.variant: one.figures["samples"] for one in first}
+    assert shown == made and list(shown) == re.findall(r"^(\w+)†? +-[0-9.]+±", text, re.M)[: len(made)]
 
 
 def test_the_readme_says_of_the_study_what_its_records_say() -> None:
