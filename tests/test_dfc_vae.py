@@ -144,7 +144,7 @@ def test_the_network_is_never_trained_and_is_kept_with_the_model() -> None:
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet10t"])  # one of plain convolutions, one with batch normalisation
 def test_maps_of_timm_are_those_of_its_network_and_stay_what_they_are(name: str, fetched: list[bool]) -> None:
-    features = make_features(FeatureSettings(timm=name, layers=[0, 2]), COLOUR)
+    features = make_features(FeatureSettings(timm=name, layers=[1, 3]), COLOUR)
     assert isinstance(features, TimmFeatures) and fetched == [True]
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     known = timm.get_pretrained_cfg(name)
@@ -158,13 +158,13 @@ def test_maps_of_timm_are_those_of_its_network_and_stay_what_they_are(name: str,
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert not [*features.parameters()]
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in features.modules())
-    grey = make_features(FeatureSettings(timm=name, layers=[0]), DataSpec((1, 32, 32), "8-bit"))
+    grey = make_features(FeatureSettings(timm=name, layers=[1]), DataSpec((1, 32, 32), "8-bit"))
     grey.network.load_state_dict(features.network.state_dict(), strict=False)
     torch.testing.assert_close(grey(x[:, :1]), features(x[:, :1].expand(-1, 3, -1, -1))[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_comes_back_without_fetching_the_network_that_it_has(fetched: list[bool], tmp_path: Path) -> None:
-    settings = ["features.timm=resnet10t", "features.layers=[0]", "train.epochs=1"]
+    settings = ["features.timm=resnet10t", "features.layers=[1]", "train.epochs=1"]
     trained = train_run(resolve("dfc_vae", "synthetic", settings=settings), tmp_path, choose("cpu")).model
     assert fetched.count(True) == 1
     fetched.clear()
@@ -179,7 +179,7 @@ def test_a_run_comes_back_without_fetching_the_network_that_it_has(fetched: list
     [
         (COLOUR, {"name": "timm"}, "features.name=timm needs features.timm=NAME"),
         (COLOUR, {"timm": "vgg91"}, "no timm model 'vgg91'"),
-        (COLOUR, {"timm": "vgg11", "layers": [0, 9]}, r"features.timm=vgg11 has no maps features.layers=0,9 \("),
+        (COLOUR, {"timm": "vgg11", "layers": [1, 9]}, r"features.timm=vgg11 has no maps features.layers=1,9 \("),
         (COLOUR, {"timm": "vit_tiny_patch16_224"}, "features.timm=vit_tiny_patch16_224 cannot take images of 3x32x32"),
         (DataSpec((2, 32, 32), "8-bit"), {"timm": "vgg11"}, "images of one channel or of three, not of 2"),
         (DataSpec((3, 32, 32), "real"), {"timm": "vgg11"}, "knows pixels in .0, 1.*continuous_bernoulli"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,8 @@ class FeatureSettings(Frozen):
         (16, 32, 64), min_length=1, description="maps of each convolution of `random`; the first keeps the resolution"
     )
     timm: str | None = Field(None, description="name of a timm network, which has its published weights")
-    layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0, 1, 2), min_length=1, description="which maps of the timm network; the finest is 0"
+    layers: tuple[Width, ...] = Field(
+        (1, 2, 3), min_length=1, description="which maps of the timm network; the finest is 1"
     )
 
 
@@ -74,7 +74,7 @@ class TimmFeatures(nn.Module):
 
     Args:
         name: in timm, such as ``vgg19``.
-        layers: which of its maps; the finest is 0.
+        layers: which of its maps; the finest is 1.
         shape: of an image, (C, H, W).
 
     Raises:
@@ -89,7 +89,8 @@ class TimmFeatures(nn.Module):
         require_timm(name)
         require(shape[0] in (1, 3), f"features.timm={name} takes images of one channel or of three, not of {shape[0]}.")
         try:
-            network = timm.create_model(name, pretrained=fetches(), features_only=True, out_indices=tuple(layers))
+            indices = [layer - 1 for layer in layers]
+            network = timm.create_model(name, pretrained=fetches(), features_only=True, out_indices=indices)
         except (AssertionError, IndexError, RuntimeError, ValueError) as error:
             asked = f"features.layers={','.join(map(str, layers))}"
             raise UsageError(f"features.timm={name} has no maps {asked} ({one_line(error)}).") from error
