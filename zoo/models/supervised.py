@@ -1,5 +1,6 @@
 """What the variants share whose first dimensions are taught the factors of a few labelled images: which images, and a
-supervised loss beside that of a variant which learns from images alone.
+supervised loss beside that of a variant which learns from images alone. Labels are right, unless settings make them
+imprecise.
 
 Paper: Locatello, Tschannen, Bauer, Rätsch, Schölkopf and Bachem, Disentangling Factors of Variation Using Few Labels,
 ICLR 2020, https://arxiv.org/abs/1905.01258.
@@ -8,7 +9,10 @@ Where we differ: the supervised loss is a mean over labelled images, theirs the 
 weight of theirs is one of ours over the batch size. A labelled image is drawn for each image of a batch, and theirs
 come in turns. All of the labels are trained on, and the weights that are kept are those whose criterion, that of the
 variant without labels, is the best on validation images without any; they hold some labels back. Their loss of
-covariances, and that of learned embeddings, are not here. Of data without factors the class is the one factor.
+covariances, and that of learned embeddings, are not here. Of data without factors the class is the one factor. Their
+imprecise labels are in five bins, or a tenth of them is drawn anew, or they are of two factors, in the order in which
+these are drawn; ours may be all of it at once, with any numbers, and have the factors in their own order. Labels whose
+values are permuted, which they have too, are not here.
 """
 
 from __future__ import annotations
@@ -36,6 +40,15 @@ class LabelledSettings(VanillaSettings):
     supervised: Supervised = Field(
         "bce", description="a dimension's loss: bce, cross-entropy of its sigmoid; l2, squared distance of that"
     )
+    label_bins: int | None = Field(
+        None, ge=2, description="labels are rounded to so many bins of each factor; none: every value is told"
+    )
+    label_noise: float | None = Field(
+        None, gt=0, le=1, description="chance of each label to be any value of its factor, drawn anew; none: 0"
+    )
+    label_factors: int | None = Field(
+        None, ge=1, description="labels are of so many factors, which `label_seed` draws; none: of all"
+    )
 
 
 class SupervisedSettings(LabelledSettings):
@@ -57,14 +70,22 @@ class SupervisedVAE(VAE):
         """As `VAE.companions`: labelled images; None where no image is to show its factors.
 
         Raises:
-            UsageError: there are no factors, or more than dimensions.
+            UsageError: as `Labelled`; or there are more factors than dimensions.
         """
         if not self.settings.labelled:
             return None
-        labelled = Labelled(images, self.settings.labelled, self.settings.label_seed)
+        given = self.settings
+        labelled = Labelled(
+            images,
+            given.labelled,
+            given.label_seed,
+            bins=given.label_bins,
+            noise=given.label_noise,
+            kept=given.label_factors,
+        )
         require(
-            labelled.factors <= self.settings.latent,
-            f"labelled images tie a dimension to each factor: latent={self.settings.latent} is fewer than the "
+            labelled.factors <= given.latent,
+            f"labelled images tie a dimension to each factor: latent={given.latent} is fewer than the "
             f"{labelled.factors} factors of this data.",
         )
         return labelled

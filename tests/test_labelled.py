@@ -1,0 +1,199 @@
+"""Labels that are imprecise, against planted factors: how many are wrong and how, what bins are, and which factors are
+told. That all labels are right without these settings is in `tests/test_s2_beta_vae.py`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.test_cli import call
+from tests.test_partners import of_classes, some
+from tests.test_supervised import each, gradients, losses, make
+from zoo.config import resolve
+from zoo.data.companions import joined
+from zoo.data.images import Images
+from zoo.data.labelled import Labelled
+from zoo.errors import UsageError
+
+SIZES = (2, 5, 12)
+
+
+def planted(n: int = 4000, sizes: tuple[int, ...] = SIZES) -> Images:
+    """Images with factors that are drawn evenly."""
+    drawn = torch.Generator().manual_seed(7)
+    factors = torch.stack([torch.randint(size, (n,), generator=drawn) for size in sizes], 1)
+    return Images(
+        torch.zeros(n, 1, 1, 1, dtype=torch.uint8),
+        factors=factors,
+        factor_names=tuple(f"factor {j}" for j in range(len(sizes))),
+        factor_sizes=sizes,
+        factor_kind="exact",
+    )
+
+
+def numbers(labelled: Labelled, sizes: tuple[int, ...] = SIZES) -> Tensor:
+    """(n, F), which value each label says."""
+    return (labelled.values.double() * torch.tensor(sizes)).round().long()
+
+
+def close(count: int, chance: float, n: int) -> bool:
+    """Within five standard errors of what is expected."""
+    return abs(count - n * chance) < 5 * math.sqrt(n * chance * (1 - chance))
+
+
+# ---- noise -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+def test_so_many_labels_are_drawn_anew_each_by_itself_and_any_value_as_often(noise: float) -> None:
+    images = planted()
+    labelled = Labelled(images, 4000, noise=noise)
+    told, true = numbers(labelled), images.factors[labelled.index]
+    wrong = told != true
+    # A label that is drawn anew may come to be right.
+    chances = [noise * (1 - 1 / size) for size in SIZES]
+    for j, (size, chance) in enumerate(zip(SIZES, chances, strict=True)):
+        assert close(int(wrong[:, j].sum()), chance, 4000)
+        off = Counter(((told - true)[wrong[:, j], j] % size).tolist())
+        assert off.keys() == set(range(1, size))
+        assert all(close(times, chance / (size - 1), 4000) for times in off.values())
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert close(int((wrong[:, a] & wrong[:, b]).sum()), chances[a] * chances[b], 4000)
+
+
+def test_where_each_is_drawn_anew_labels_say_nothing() -> None:
+    images = planted()
+    labelled = Labelled(images, 4000, noise=1.0)
+    told, true = numbers(labelled), images.factors[labelled.index]
+    for j, size in enumerate(SIZES):
+        assert close(int((told[:, j] == true[:, j]).sum()), 1 / size, 4000)
+        assert all(close(int((told[:, j] == value).sum()), 1 / size, 4000) for value in range(size))
+
+
+def test_what_is_wrong_is_a_matter_of_the_seed_and_not_of_how_many_are_labelled() -> None:
+    images = planted()
+    before = images.factors.clone()
+    few, more, again = (Labelled(images, most, 3, noise=0.5) for most in (10, 1000, 1000))
+    assert torch.equal(more.values, again.values) and torch.equal(more.values[:10], few.values)
+    assert torch.equal(images.factors, before)
+    # The same images as without noise.
+    assert torch.equal(more.index, Labelled(images, 1000, 3).index)
+    # Under another seed other places of the order are wrong.
+    told = {seed: Labelled(images, 4000, seed, noise=0.5) for seed in (3, 4)}
+    wrong = {seed: (numbers(one) != images.factors[one.index])[:, 2] for seed, one in told.items()}
+    assert close(int((wrong[3] & wrong[4]).sum()), (0.5 * 11 / 12) ** 2, 4000)
+
+
+# ---- bins ------------------------------------------------------------------------------------------------------------
+
+
+def test_bins_are_of_like_size_and_in_order() -> None:
+    factors = torch.tensor([[min(value, 1), min(value, 4), min(value, 6), value] for value in range(12)])
+    labelled = Labelled(some(factors, (2, 5, 7, 12)), 12, bins=5)
+    told = labelled.values[labelled.index.argsort()].double()
+    # Two and five values stay as they are; of seven the bins begin at 0, 1.4, 2.8, ..., of twelve at 0, 2.4, 4.8, ...
+    expected = [
+        [value / 2 for value in (0, *[1] * 11)],
+        [value / 5 for value in (0, 1, 2, 3, *[4] * 8)],
+        [value / 5 for value in (0, 0, 1, 2, 2, 3, *[4] * 6)],
+        [value / 5 for value in (0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 4)],
+    ]
+    torch.testing.assert_close(told.T, torch.tensor(expected, dtype=torch.float64), atol=1e-7, rtol=0)
+
+
+def test_labels_that_are_drawn_anew_are_so_before_they_are_rounded() -> None:
+    images = planted()
+    exact, rounded = (Labelled(images, 1000, noise=0.5, bins=bins) for bins in (None, 3))
+    assert torch.equal(numbers(rounded, (2, 3, 3)), numbers(exact) * torch.tensor([2, 3, 3]) // torch.tensor(SIZES))
+
+
+# ---- a part of the factors -------------------------------------------------------------------------------------------
+
+
+def test_labels_of_a_part_of_the_factors_are_of_those_that_the_seed_draws_in_their_order() -> None:
+    images = planted(50)
+    every, seen = Labelled(images, 50, 0), Counter()
+    for seed in range(60):
+        labelled, whole = Labelled(images, 50, seed, kept=2), Labelled(images, 50, seed)
+        assert labelled.factors == 2 and torch.equal(labelled.index, whole.index)
+        pairs = [pair for pair in ((0, 1), (0, 2), (1, 2)) if torch.equal(labelled.values, whole.values[:, pair])]
+        assert len(pairs) == 1
+        seen[pairs[0]] += 1
+    assert len(seen) == 3 and all(close(times, 1 / 3, 60) for times in seen.values())
+    # And the same ones however many images are labelled, and whatever else is wrong with their labels.
+    (column,) = (j for j in range(3) if torch.equal(Labelled(images, 50, kept=1).values[:, 0], every.values[:, j]))
+    assert torch.equal(Labelled(images, 7, kept=1).values, every.values[:7, [column]])
+    noisy = Labelled(images, 50, noise=0.5, bins=4)
+    assert torch.equal(Labelled(images, 50, noise=0.5, bins=4, kept=1).values, noisy.values[:, [column]])
+
+
+# ---- of the variants -------------------------------------------------------------------------------------------------
+
+
+@each
+def test_a_variant_is_told_what_its_settings_say(name: str) -> None:
+    images = planted(300)
+    settings = {"labelled": 200, "label_seed": 5, "label_bins": 3, "label_noise": 0.25, "label_factors": 2}
+    told = make(name, **settings).companions(images)
+    expected = Labelled(images, 200, 5, bins=3, noise=0.25, kept=2)
+    assert torch.equal(told.index, expected.index) and torch.equal(told.values, expected.values)
+    perfect = make(name, labelled=200, label_seed=5).companions(images)
+    torch.testing.assert_close(perfect.values, images.factors[perfect.index] / torch.tensor(SIZES))
+
+
+@each
+def test_factors_that_are_not_told_pull_at_nothing(name: str) -> None:
+    model = make(name, label_factors=2)
+    images = planted(6)
+    told = model.companions(images).told(torch.zeros(6, 2, dtype=torch.int64))
+    codes = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    model.represent = lambda _: codes
+    x = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    (pull,) = gradients(losses(model, x, joined(x, told.double()))["vae"], [codes])
+    assert (pull[:, :2] != 0).all() and (pull[:, 2:] == 0).all()
+    # There is a dimension for each factor that is told, and need be none for others.
+    assert make(name, latent=2, label_factors=2).companions(images).factors == 2
+
+
+@each
+def test_perfect_labels_have_the_identity_that_they_had_before_there_were_others(name: str) -> None:
+    perfect = resolve(name).identity()
+    assert not {"label_bins", "label_noise", "label_factors"} & perfect["model"].keys()
+    for given, otherwise in (("label_bins", 5), ("label_noise", 0.1), ("label_factors", 2)):
+        assert resolve(name, settings=[f"{given}=null"]).identity() == perfect
+        assert resolve(name, settings=[f"{given}={otherwise}"]).identity()["model"] == perfect["model"] | {
+            given: otherwise
+        }
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "said"),
+    [
+        (planted(20), {"bins": 12}, "label_bins=12: no factor of this data has more than 12 values"),
+        (of_classes(), {"bins": 4}, "label_bins=4: no factor of this data has more than 4 values"),
+        (planted(20), {"kept": 3}, "label_factors=3 leaves out none of this data's factors: it has 3"),
+        (of_classes(), {"kept": 1}, "label_factors=1 leaves out none of this data's factors: it has 1"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(images: Images, asked: dict[str, int], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Labelled(images, 5, **asked)
+    assert Labelled(images, 5, bins=2).values.shape[0] == 5
+
+
+def test_a_setting_that_the_data_cannot_follow_is_refused_before_a_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "s2_beta_vae", "--data", "synthetic", "--set", "label_factors=2", "--out", str(out)]
+    code, _, said = call(monkeypatch, capsys, *words)
+    assert code == 2 and said.count("\n") == 1 and not (out / "run.json").exists()
+    assert said.startswith("zoo: label_factors=2 leaves out none of this data's factors")
