@@ -130,6 +130,9 @@ METRICS = (
             ("completeness", "higher", "DCI: each factor is carried by one code", "n_train"),
             ("informativeness_train", None, "DCI: accuracy on the codes it was fitted on", "n_train"),
             ("informativeness_test", "higher", "DCI: factors are predictable from the code", "n_test"),
+            ("unfairness", "lower", "how far a prediction of one factor depends on another", "n_test"),
+            ("unfairness_worst", "lower", "the same of the worst pair of factors", "n_test"),
+            ("unfairness_chance", None, "what it would be if factors had nothing to do with it", "n_test"),
         )
     ),
     *(

@@ -13,7 +13,7 @@ from benchmarks.report.terminal import screen_width, table
 
 # The scores of codes, and the metrics that give several of them: what `benchmarks.score` knows, but without torch.
 SCORES = tuple(metric.name for metric in METRICS if metric.needs == "factors")
-SCORES += ("dci@hist-gbt", "dci@sklearn-gbt", "explicitness")
+SCORES += ("dci@hist-gbt", "dci@sklearn-gbt", "explicitness", "unfairness@sklearn-gbt")
 
 
 @click.command()

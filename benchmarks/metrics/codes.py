@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +98,11 @@ class Codes:
         ]
         train, test = zip(*columns, strict=True)
         return np.stack(train, axis=1), np.stack(test, axis=1)
+
+    @cached_property
+    def fitted(self) -> dict[Any, Any]:
+        """What `benchmarks.metrics.dci.fitted` keeps of these codes, by estimator."""
+        return {}
 
     def identity(self) -> dict[str, str | int | float]:
         """What any score of these codes must be read with: sizes, precision, which factors, how cut."""

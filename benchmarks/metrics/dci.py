@@ -13,6 +13,7 @@ name and identity:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
@@ -156,24 +157,42 @@ class Trees:
         return (score[0] > 0).astype(np.int64) if len(score) == 1 else score.argmax(axis=0)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """``importance`` (D, F) of each latent for each factor, and the classes that were predicted of both samples,
+    ``train`` (N, F) and ``test`` (M, F)."""
+
+    importance: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+
+def fitted(codes: Codes, fit: Fit) -> Fitted:
+    """What the estimator makes of these codes, a model for each factor; fitted once, whoever asks."""
+    if fit not in codes.fitted:
+        importance, train, test = [], [], []
+        for classes in stoppable(codes.classes_train.T):
+            predict, gained = fit(codes.z_train, classes, SEED)
+            importance.append(gained)
+            train.append(predict(codes.z_train))
+            test.append(predict(codes.z_test))
+        codes.fitted[fit] = Fitted(*(np.stack(columns, axis=1) for columns in (importance, train, test)))
+    return codes.fitted[fit]
+
+
 def dci(codes: Codes, fit: Fit) -> tuple[dict[str, float], np.ndarray]:
     """The four scores, and the importances (D, F) that they come from.
 
     Informativeness is the mean over factors of the *accuracy*, not of the error.
     """
-    importance = np.zeros((codes.z_train.shape[1], codes.factors_train.shape[1]))
-    train, test = [], []
-    for k in stoppable(range(importance.shape[1])):
-        predict, importance[:, k] = fit(codes.z_train, codes.classes_train[:, k], SEED)
-        train.append(np.mean(predict(codes.z_train) == codes.classes_train[:, k]))
-        test.append(np.mean(predict(codes.z_test) == codes.classes_test[:, k]))
+    found = fitted(codes, fit)
     scores = {
-        "informativeness_train": float(np.mean(train)),
-        "informativeness_test": float(np.mean(test)),
-        "disentanglement": disentanglement(importance),
-        "completeness": completeness(importance),
+        "informativeness_train": float(np.mean(np.mean(found.train == codes.classes_train, axis=0))),
+        "informativeness_test": float(np.mean(np.mean(found.test == codes.classes_test, axis=0))),
+        "disentanglement": disentanglement(found.importance),
+        "completeness": completeness(found.importance),
     }
-    return scores, importance
+    return scores, found.importance
 
 
 def dci_sklearn_gbt(codes: Codes) -> dict[str, float]:

@@ -14,7 +14,7 @@ import sklearn
 from threadpoolctl import threadpool_limits
 
 from benchmarks.interrupt import stoppable
-from benchmarks.metrics import dci, interventions, irs, predictability
+from benchmarks.metrics import dci, interventions, irs, predictability, unfairness
 from benchmarks.metrics.codes import Codes, FactorSpace, Undefined
 from benchmarks.metrics.correlation import (
     gaussian_total_correlation,
@@ -31,6 +31,7 @@ NO_INTERVENTIONS = "needs interventions: a factor must be set by hand, and these
 _LOGISTIC = {"estimator": "LogisticRegression", "solver": "lbfgs", "C": 1.0, "tol": 1e-4, "max_iter": 100}
 _TREES = {"stages": dci.STAGES, "depth": dci.DEPTH, "learning_rate": dci.LEARNING_RATE}
 _DCI = ("disentanglement", "completeness", "informativeness_train", "informativeness_test")
+_UNFAIRNESS = ("unfairness", "unfairness_worst", "unfairness_chance")
 _POINTS = {
     "points_train": interventions.TRAIN,
     "points_evaluation": interventions.EVALUATION,
@@ -109,6 +110,21 @@ METRICS: dict[str, Metric] = {
                 "importance": "gain",
                 "seed": dci.SEED,
             },
+        ),
+        Metric(
+            "unfairness@sklearn-gbt",
+            _UNFAIRNESS,
+            unfairness.unfairness_sklearn_gbt,
+            "Locatello et al. 2019, arXiv:1905.13662",
+            settings={"estimator": "GradientBoostingClassifier", **_TREES, "seed": dci.SEED},
+            slow=True,
+        ),
+        Metric(
+            "unfairness@hist-gbt",
+            tuple(f"{name}@hist-gbt" for name in _UNFAIRNESS),
+            unfairness.unfairness_hist_gbt,
+            "Locatello et al. 2019, arXiv:1905.13662",
+            settings={"estimator": "HistGradientBoostingClassifier", **_TREES, "seed": dci.SEED},
         ),
         Metric(
             "sap_discrete",

@@ -289,7 +289,7 @@ def test_the_places_to_stop_that_only_some_data_has() -> None:
     codes = Codes(z[:40], factors[:40], z[40:], factors[40:])
     pixels, labels = torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.arange(8)
     for work, wanted in (
-        (lambda: score_codes(codes, ["mig", "explicitness", "dci@hist-gbt"]), {"_score", "explicitness", "dci"}),
+        (lambda: score_codes(codes, ["mig", "explicitness", "dci@hist-gbt"]), {"_score", "explicitness", "fitted"}),
         (lambda: train_classifier(pixels, labels, epochs=2), {"train"}),
     ):
         places: list[str] = []
