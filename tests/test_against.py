@@ -413,3 +413,149 @@ def test_the_command_prints_what_fits_a_terminal_and_all_of_it_as_json(
     assert elbo["difference"] == pytest.approx(np.mean(values["ladder_vae"]) - np.mean(values["vae"]))
     assert {row["suite"] for row in rows} == {"mnist@1"} and 0 < elbo["half_width_95"] < elbo["difference"]
     assert call(monkeypatch, capsys, "compare", "vae", "vea", *board)[0] == 2
+
+
+# ---- rows of two suites
+
+
+def trained_for(epochs: int, seed: int, mean: float, variant: str = "vae", **changes: Any) -> record.Record:
+    numbers, settings = {"elbo": (mean, 0.1)}, {"train": {"epochs": epochs, "learning_rate": 0.001}}
+    changes = {"cell__suite": {15: "quick"}.get(epochs, "long")} | changes
+    return make(variant, seed, numbers=numbers, settings=settings, **changes)
+
+
+SHORT = [trained_for(15, seed, mean) for seed, mean in enumerate((-90.3, -90.0, -89.7))]
+LONG = [trained_for(75, seed, mean) for seed, mean in enumerate((-85.3, -85.0, -84.7))]
+
+
+def test_rows_of_two_suites_are_compared_as_two_of_one_are() -> None:
+    (one,) = against([*SHORT, *LONG], "quick/vae", "long@1/vae")
+    within = [make("flow_vae", number, numbers={"elbo": (each.metrics["elbo"].value, 0.1)})
+              for number, each in enumerate(LONG)]  # fmt: skip
+    (same,) = against([*SHORT, *within], "vae", "flow_vae")
+    assert (one.value, one.error, one.paired) == (same.value, same.error, False) and one.value == pytest.approx(-5.0)
+    assert one.better == "long@1/vae" and (one.table.group, one.other.group) == ("quick@1", "long@1")
+    (back,) = against([*SHORT, *LONG], "long/vae", "quick/vae")
+    assert (back.value, back.error, back.better) == (-one.value, one.error, "long/vae")
+    lost = failed("vae", 3).model_copy(update={"cell": LONG[0].cell.model_copy(update={"seed": 3}),
+                                               "config": LONG[0].config})  # fmt: skip
+    assert against([*SHORT, *LONG, lost], "quick/vae", "long/vae")[0].better == "runs were lost"
+
+
+def test_a_suite_before_both_rows_may_be_one_suite() -> None:
+    records = [*THREE, *LONG]
+    (plain,), (given,) = against(records, "vae", "flow_vae"), against(records, "quick/vae", "quick@1/flow_vae")
+    assert (given.value, given.error) == (plain.value, plain.error)
+    assert (plain.better, given.better) == ("flow_vae", "quick@1/flow_vae")
+    assert given.table is given.other and plain.names == ("vae", "flow_vae")
+
+
+def test_of_two_suites_too_differences_are_paired_on_the_same_images(tmp_path: Path) -> None:
+    generator = np.random.default_rng(7)
+    images = generator.normal(-90.0, 5.0, 50)
+    values, records = {}, []
+    for epochs in (15, 75):
+        for seed in range(2):
+            each = images + generator.normal(0.0, 0.1, 50) + epochs / 75
+            told = mean_and_error(torch.from_numpy(each))._asdict() | {"unit": "nats", "better": "higher"}
+            values[epochs, seed], one = each, trained_for(epochs, seed, 0.0, metrics__elbo=told)
+            per_example.write({"elbo": torch.from_numpy(each)}, one.cell, tmp_path)
+            records.append(one)
+    (one,) = against(records, "quick/vae", "long/vae", None, tmp_path)
+    a, b = (np.mean([values[epochs, seed] for seed in range(2)], 0) for epochs in (15, 75))
+    assert one.paired and one.better == "long/vae" and one.value == pytest.approx((a - b).mean())
+    assert one.error == pytest.approx(half_width(one.a, one.b, (a - b).std(ddof=1) / math.sqrt(50)), rel=1e-3)
+    (apart,) = against(records, "quick/vae", "long/vae")
+    assert not apart.paired and apart.better == "tie" and one.error < 0.2 * apart.error
+
+
+def test_two_suites_are_compared_on_the_same_images_and_in_what_was_measured_alike() -> None:
+    other = {"data__sha256": "ef" * 32}
+    moved = [trained_for(75, seed, -85.0, **other) for seed in range(3)]
+    with pytest.raises(UsageError) as caught:
+        against([*SHORT, *moved], "quick/vae", "long/vae")
+    assert str(caught.value) == (
+        "quick/vae and long/vae are on no data in common: no two of their numbers are of the same images."
+    )
+    elsewhere = [trained_for(75, seed, -85.0, cell__dataset="fashion_mnist") for seed in range(3)]
+    with pytest.raises(UsageError, match="no data in common"):
+        against([*SHORT, *elsewhere], "quick/vae", "long/vae")
+    # Of several contents that which is the same, and of several data sets each.
+    both = [trained_for(15, seed, -70.0, cell__dataset="fashion_mnist") for seed in range(3)]
+    found = against([*SHORT, *both, *LONG, *moved, *elsewhere], "quick/vae", "long/vae")
+    assert {(one.table.dataset, round(one.value)) for one in found} == {("mnist", -5), ("fashion_mnist", 15)}
+    unlike = [one.model_copy(update={"metrics": {"elbo": one.metrics["elbo"].model_copy(update={"n": 500})}})
+              for one in LONG]  # fmt: skip
+    with pytest.raises(UsageError, match="no number that both quick/vae and long/vae have, measured alike"):
+        against([*SHORT, *unlike], "quick/vae", "long/vae")
+    more = [one.model_copy(update={"metrics": one.metrics | unlike[0].metrics}) if i == 0 else one
+            for i, one in enumerate(LONG)]  # fmt: skip
+    assert against([*SHORT, *more], "quick/vae", "long/vae")[0].b.seeds == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "suite", "said"),
+    [
+        (("quick/vae", "vae"), None, "vae is in no suite, and quick/vae is in one: give SUITE/vae."),
+        (("vae", "long/vae"), None, "vae is in no suite, and long/vae is in one: give SUITE/vae."),
+        (("quick/vae", "long/vae"), "quick", "quick/vae and long/vae: a suite is in a name, leave out --suite."),
+        (
+            ("quick/vae", "logn/vae"), None,
+            "no suite with records 'logn'. Did you mean 'long@1'? `zoo leaderboard` shows all.",
+        ),
+        (("long/vea", "quick/vae"), None, "no row of long@1 'vea'. Did you mean 'vae'? `zoo leaderboard` shows all."),
+        (
+            ("quick/iwae", "long/vae"), None,
+            "quick@1 has several rows of iwae: give one of 'iwae (k=1)', 'iwae (k=5)'.",
+        ),
+        (("twice/vae", "long/vae"), None, "twice has records of several versions: give one of twice@1, twice@2."),
+        (
+            ("iwae (k=a/b)", "vae"), None,
+            "no row of the board 'iwae (k=a/b)'. Did you mean 'iwae (k=5)'? `zoo leaderboard` shows all.",
+        ),
+    ],
+)  # fmt: skip
+def test_rows_of_two_suites_that_cannot_be_compared_are_refused_in_a_sentence(
+    names: tuple[str, str], suite: str | None, said: str
+) -> None:
+    sweep = [make("iwae", numbers={"elbo": -1.0}, config__model={"k": k}) for k in (1, 5)]
+    twice = [trained_for(15, 0, -90.0, cell__suite="twice", cell__version=version) for version in ("1", "2")]
+    with pytest.raises(UsageError) as caught:
+        against([*SHORT, *LONG, *sweep, *twice], *names, suite)
+    assert str(caught.value) == said
+    assert against([*SHORT, *LONG, *sweep, *twice], "twice@2/vae", "long/vae")
+    assert against([*SHORT, *LONG, *sweep, *twice], "quick/iwae (k=5)", "long/vae")
+
+
+def test_the_command_says_of_two_suites_which_they_are_and_what_sets_them_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for one in (*SHORT, *LONG):
+        record.write(one, tmp_path / "records")
+    words = ("compare", "quick/vae", "long@1/vae", "--board", str(tmp_path))
+    code, out, err = call(monkeypatch, capsys, *words)
+    lines = out.splitlines()
+    assert code == 0 and lines[0] == "quick@1  mnist and long@1  mnist" and max(map(len, lines)) <= 80, err
+    (elbo,) = (line for line in lines if line.startswith("ELBO"))
+    assert elbo.split()[-1] == "long@1" and "settings apart: train.epochs 15, 75" in lines
+    assert lines[1].split() == ["metric", "quick", "long@1", "difference", "seeds", "better"]
+    (row,) = json.loads(call(monkeypatch, capsys, *words, "--json")[1])
+    assert row["suites"] == ["quick@1", "long@1"] and row["better"] == "long@1/vae"
+    # Of one suite there is one, and no word on settings.
+    record.write(THREE[-1], tmp_path / "records")
+    for names in (("vae", "flow_vae"), ("quick/vae", "quick/flow_vae")):
+        _, out, _ = call(monkeypatch, capsys, "compare", *names, *words[3:])
+        assert out.splitlines()[0] == "quick@1  mnist" and "settings apart" not in out
+        assert out.splitlines()[1].split()[1:3] == ["vae", "flow_vae"] and " flow_vae\n" in out
+    assert call(monkeypatch, capsys, *words, "--suite", "quick")[0] == 2
+
+
+def test_of_two_suites_too_it_is_said_what_a_variant_was_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for epochs, name in ((15, "vae"), (75, "ada_vae")):
+        record.write(trained_for(epochs, 0, -90.0, name), tmp_path / "records")
+    _, out, _ = call(monkeypatch, capsys, "compare", "quick/vae", "long/ada_vae", "--board", str(tmp_path))
+    assert out.count("\nada_vae learns from more than images: pairs of images") == 1
+    assert out.splitlines()[1].split()[1:3] == ["quick/vae", "long/ada_vae"]
+    assert "settings apart: train.epochs 15, 75; variant vae, ada_vae\n" in out

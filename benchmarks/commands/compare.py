@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 
 from benchmarks.commands import options
-from zoo.errors import UsageError, ZooError
+from zoo.errors import UsageError, ZooError, one_line
 
 if TYPE_CHECKING:
     from benchmarks.record import Data, Record
     from benchmarks.report.against import Difference
     from benchmarks.report.compare import Estimate
+    from benchmarks.report.tables import Row
 
 ENDING = ".json"
 SHARED = "±: half of a 95 % interval, over test images and, from two seeds on, training."
@@ -35,8 +37,9 @@ ONE_SEED = "1, 1: over test images alone; another seed of either may turn it rou
 @options.board("Folder of the records.")
 @options.as_json
 def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: Path, as_json: bool) -> None:
-    """Say by how much A is apart from B, two rows of the board, and which is better beyond the errors. Or two files of
-    `zoo evaluate` (that end in .json): of two runs on the same images."""
+    """Say by how much A is apart from B, two rows of the board, and which is better beyond the errors. Given as
+    SUITE/ROW each is of its own suite: what more training is worth. Or two files of `zoo evaluate` (that end in .json):
+    of two runs on the same images."""
     from benchmarks import record
     from benchmarks.report import notation, terminal
     from benchmarks.report.against import against
@@ -51,7 +54,8 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
     if as_json:
         rows = [
             {
-                "suite": one.table.group, "dataset": one.table.dataset, "metric": one.column.metric,
+                "suite": one.table.group, "suites": [one.table.group, one.other.group],
+                "dataset": one.table.dataset, "metric": one.column.metric,
                 "unit": one.column.unit, "identity": dict(one.column.identity), "a": one.a.value, "b": one.b.value,
                 "difference": one.value, "half_width_95": one.error, "seeds": [one.a.seeds, one.b.seeds],
                 "paired": one.paired, "better": one.better,
@@ -60,20 +64,25 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
         ]  # fmt: skip
         click.echo(json.dumps(rows, indent=2))
         return
-    for _, some in groupby(found, lambda one: id(one.table)):
+    shown = dict(zip((a, b), _told_apart(a, b), strict=True))
+    heads = ("metric", shown[a], shown[b], "difference", "seeds", "better")
+    for _, some in groupby(found, lambda one: (id(one.table), id(one.other))):
         differences = list(some)
-        table = differences[0].table
+        table, other, (ours, theirs) = differences[0].table, differences[0].other, differences[0].rows
         rows = [
             (
                 one.column.title.removesuffix(" (nats)"), *(_mean(end) for end in (one.a, one.b)),
-                notation.plus_minus(one.value, one.error), f"{one.a.seeds}, {one.b.seeds}", one.better,
+                notation.plus_minus(one.value, one.error), f"{one.a.seeds}, {one.b.seeds}",
+                shown.get(one.better, one.better),
             )
             for one in differences
         ]  # fmt: skip
-        click.echo(f"{table.group}  {table.dataset}{table.which}")
-        click.echo(terminal.table(rows, ("metric", a, b, "difference", "seeds", "better"), width, right=" rrrkk"))
+        click.echo(" and ".join(dict.fromkeys(f"{one.group}  {one.dataset}{one.which}" for one in (table, other))))
+        click.echo(terminal.table(rows, heads, width, right=" rrrkk"))
         if paired := [one.column.name for one in differences if one.paired]:
             click.echo(f"paired: {', '.join(paired)}")
+        if other is not table:
+            click.echo(textwrap.fill(f"settings apart: {_settings(ours, theirs)}", width))
         click.echo()
     click.echo(SHARED)
     if any("extractor" in dict(one.column.identity) for one in found):
@@ -83,7 +92,7 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
     click.echo(APART)
     if any(notation.DAGGER in one.better for one in found):
         click.echo(GIVEN)
-    both = [row for one in found for row in one.table.rows if {a, b} & {row.label, row.variant}]
+    both = [row for one in found for row in one.rows]
     for said in taught(both, registry().variants):
         click.echo(notation.shorten(said, width))
     if any(one.inside for one in found):
@@ -138,6 +147,24 @@ def _apart(ours: Data, theirs: Data) -> str:
         return f"the same made bits in another way (data.binarise={theirs.binarise}, not {ours.binarise})"
     drawn = "noise on its bytes" if ours.support == "dequantised" else "bits"
     return f"the same with other {drawn} (data.test_bits_seed={theirs.test_bits_seed}, not {ours.test_bits_seed})"
+
+
+def _told_apart(a: str, b: str) -> tuple[str, str]:
+    """What two rows are called beside each other: without the suite, or the row, that both have in their names."""
+    from benchmarks.report.against import place
+
+    (ours, one), (theirs, two) = place(a), place(b)
+    return (one, two) if ours == theirs else (ours, theirs) if one == two else (a, b)
+
+
+def _settings(ours: Row, theirs: Row) -> str:
+    """What the recipes of two rows do not share, ``train.epochs 15, 75``."""
+    from benchmarks.report.notation import spelled
+    from benchmarks.report.tables import apart
+
+    names, (one, two) = apart([row.records[0].config for row in (ours, theirs)])
+    each = (f"{name} {spelled(one.get(name))}, {spelled(two.get(name))}" for name in names)
+    return one_line("; ".join(each)) or "none"
 
 
 def _mean(one: Estimate) -> str:

@@ -50,8 +50,11 @@ class Column:
 
     def holds(self, name: str, metric: Metric) -> bool:
         """Whether a measurement belongs in this column."""
-        plain = _column(name, metric)
-        return (plain.metric, plain.unit, plain.better, plain.identity) == (
+        return self.alike(_column(name, metric))
+
+    def alike(self, other: Column) -> bool:
+        """Whether both hold the same measurement, whatever their tables are."""
+        return (other.metric, other.unit, other.better, other.identity) == (
             self.metric, self.unit, self.better, self.identity,
         )  # fmt: skip
 
@@ -161,6 +164,11 @@ class Table:
     def which(self) -> str:
         """`` (set 2)`` after the name of a dataset that had several contents, else nothing."""
         return f" (set {self.part})" if self.part else ""
+
+    def same_images(self, other: Table) -> bool:
+        """Whether both are of one dataset with one content."""
+        ours, theirs = ([_content(record) for record in table.done[:1]] for table in (self, other))
+        return self.dataset == other.dataset and ours == theirs != []
 
     @property
     def columns(self) -> list[Column]:
