@@ -132,7 +132,7 @@ METRICS = (
             ("informativeness_test", "higher", "DCI: factors are predictable from the code", "n_test"),
             ("unfairness", "lower", "how far a prediction of one factor depends on another", "n_test"),
             ("unfairness_worst", "lower", "the same of the worst pair of factors", "n_test"),
-            ("unfairness_chance", None, "what it would be if factors had nothing to do with it", "n_test"),
+            ("unfairness_chance", None, "its mean where factors are dealt out to the codes anew", "n_test"),
         )
     ),
     *(
