@@ -19,6 +19,7 @@ from zoo.data.companions import joined
 from zoo.data.images import Images
 from zoo.data.labelled import Labelled
 from zoo.errors import UsageError
+from zoo.settings import parse_setting
 
 SIZES = (2, 5, 12)
 
@@ -197,3 +198,12 @@ def test_a_setting_that_the_data_cannot_follow_is_refused_before_a_run_begins(
     code, _, said = call(monkeypatch, capsys, *words)
     assert code == 2 and said.count("\n") == 1 and not (out / "run.json").exists()
     assert said.startswith("zoo: label_factors=2 leaves out none of this data's factors")
+
+
+@each
+@pytest.mark.parametrize("asked", ["label_bins=2", "label_noise=0.5", "label_factors=1"])
+def test_how_imprecise_labels_are_is_refused_where_none_is_told(name: str, asked: str) -> None:
+    settings = parse_setting(asked)["model"]
+    with pytest.raises(UsageError, match=f"^{asked.partition('=')[0]} does nothing with labelled=0"):
+        make(name, labelled=0, **settings)
+    assert make(name, labelled=1, **settings).factor_supervised

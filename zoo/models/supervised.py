@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.data.companions import Companions, parted
-from zoo.data.images import Images
+from zoo.data.images import DataSpec, Images
 from zoo.data.labelled import Labelled
 from zoo.models.base import VAE, Losses
 from zoo.models.vae import VanillaSettings
@@ -60,6 +60,12 @@ class SupervisedVAE(VAE):
     images, which ties dimension j of the code to factor j."""
 
     factor_supervised: ClassVar[bool] = True
+
+    def __init__(self, spec: DataSpec, settings: LabelledSettings) -> None:
+        super().__init__(spec, settings)
+        for name in ("label_bins", "label_noise", "label_factors"):
+            told = settings.labelled or getattr(settings, name) is None
+            require(bool(told), f"{name} does nothing with labelled=0, of which no label is told.")
 
     @property
     def supervised_weight(self) -> float:
