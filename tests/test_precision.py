@@ -142,6 +142,7 @@ def test_losses_are_compiled_where_it_is_asked_for_or_pays(
     config = TrainConfig(compile=asked, epochs=1)
     tries = [(dense, enough, True), (dense, enough - 2, False), (convolutional, enough, False)]
     tries.append((create_model("iwae", k=50), enough // 30, True))
+    tries.append((create_model("dfc_vae"), enough, False))  # its fixed network convolves
     for model, images, pays in tries:
         compiled = choose("cpu").for_run(model, config, images).compiled
         assert compiled == (asked is True or (asked == "auto" and pays and compiler))

@@ -12,6 +12,7 @@ from torch import nn
 from zoo.config import TrainConfig
 from zoo.errors import UsageError
 from zoo.models.base import VAE
+from zoo.nets.features import RandomFeatures
 from zoo.nets.products import quicken
 from zoo.processor import multiplies_bf16
 from zoo.training import memory, subnormal
@@ -19,7 +20,7 @@ from zoo.training.compiled import has_compiler
 
 HALVES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NAMES = {half: name for name, half in HALVES.items()}
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, RandomFeatures)
 #: Operations of a training from which compiling it pays. A core does 1e11 of them a second, compiling takes up to half
 #: a minute, and a dense network then trains a twentieth to three quarters faster: at the worst that is even after some
 #: eight minutes, at the best after one.
