@@ -360,6 +360,20 @@ def test_rows_of_a_variant_that_were_told_more_than_others_say_so_each() -> None
     assert said(None, "shared") == [f"ada_vae (told=null) {pairs}.", f"ada_vae (told=shared) {pairs}{more}"]
 
 
+def test_what_several_variants_were_told_is_said_once_and_in_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for name in ("s2_factor_vae", "ada_vae", "vae", "s2_beta_vae"):
+        record.write(make(name, numbers={"elbo": (-90.0, 0.1)}), tmp_path / "records")
+    labels = "s2_beta_vae and s2_factor_vae learn from more than images: the factors of some images."
+    pairs = "ada_vae learns from more than images: pairs of images that share factors."
+    for words in (("compare", "s2_factor_vae", "s2_beta_vae"), ("leaderboard",)):
+        _, out, _ = call(monkeypatch, capsys, *words, "--board", str(tmp_path))
+        assert labels in " ".join(out.split()) and max(map(len, out.splitlines())) <= 80
+        assert (pairs in out) == (words == ("leaderboard",))
+    assert labels in (tmp_path / "README.md").read_text()
+
+
 def test_a_narrow_terminal_cuts_no_verdict_and_no_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
         click.echo(GIVEN)
     both = [row for one in found for row in one.rows]
     for said in taught(both, registry().variants):
-        click.echo(notation.shorten(said, width))
+        click.echo(textwrap.fill(said, width))
     if any(one.inside for one in found):
         click.echo(INSIDE)
     if any(one.a.seeds == one.b.seeds == 1 for one in found):

@@ -54,15 +54,22 @@ def _filled(words: str, numbers: list[str]) -> str:
 
 
 def taught(rows: Iterable[Row], entries: Mapping[str, Any]) -> list[str]:
-    """A sentence for each variant whose training saw more than images, though its numbers are of images alone: what it
-    is better at than others may be what it was told. One for each of its rows where these do not have the same."""
+    """What the variants saw in training whose numbers are of images alone, though they were told more: what they are
+    better at than others may be that. A sentence for all that were told the same; of a variant whose rows were not,
+    its rows."""
     told: dict[str, dict[str, str]] = {}
     for row in rows:
         told.setdefault(row.variant, {})[row.label] = _taught(row, entries.get(row.variant))
     named = {}
     for variant, by_label in told.items():
         named |= by_label if len({*by_label.values()}) > 1 else {variant: next(iter(by_label.values()))}
-    return [f"{name} learns from more than images: {what}." for name, what in sorted(named.items()) if what]
+    alike: dict[str, list[str]] = {}
+    for name, what in sorted(named.items()):
+        alike.setdefault(what, []).append(name)
+    return [
+        f"{listed(names)} {'learn' if names[1:] else 'learns'} from more than images: {what}."
+        for what, names in alike.items() if what
+    ]  # fmt: skip
 
 
 def _taught(row: Row, entry: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 
 from benchmarks.record import Record
@@ -45,7 +46,8 @@ def _board(one: Table, width: int) -> str:
                 lines.append(notation.shorten(said, width))
     if any(row.conditional for row in one.rows):
         lines.append("† conditional (on class, attributes or pixels): not ranked with the others")
-    lines += [notation.shorten(said, width) for said in taught(one.rows, registry().variants)]
+    for said in taught(one.rows, registry().variants):
+        lines += textwrap.wrap(said, width)
     return "\n".join(lines)
 
 
