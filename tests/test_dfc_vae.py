@@ -110,20 +110,6 @@ def test_the_distance_is_half_the_mean_square_of_each_layer_summed() -> None:
 # ---- what is trained -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pixel", [0.0, 0.25])
-def test_training_minimises_the_distance_and_the_rate_and_the_pixels_asked_for(pixel: float) -> None:
-    model, x = make(weight=30.0, pixel=pixel), bits()
-    torch.manual_seed(7)
-    losses = model.losses(x, None, 0.3)
-    torch.manual_seed(7)
-    q = model.infer(x)
-    logits = model.decode(q.rsample()[0])
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
-    expected = 30.0 * model.unlike(x, logits.sigmoid()) + 0.3 * q.kl(model.prior).sum(1) + pixel * cross_entropy
-    torch.testing.assert_close(losses["vae"], expected.mean())
-    torch.testing.assert_close(losses.terms.distortion, cross_entropy)
-
-
 def test_the_network_is_never_trained_and_is_kept_with_the_model() -> None:
     model, x = make(), bits()
     features = {name: value.clone() for name, value in model.features.state_dict().items()}
