@@ -111,7 +111,7 @@ def test_beta_tcvae_with_unit_weights_is_a_vae_and_beta_weighs_the_total_correla
     assert model.losses(x)["vae"].item() != losses[3.0], "the size of the data set is in the weights"
 
 
-@pytest.mark.parametrize("name", ["beta_tcvae", "dip_vae"])
+@pytest.mark.parametrize("name", ["beta_tcvae", "dip_vae", "s2_beta_tcvae", "s2_dip_vae"])
 def test_what_is_computed_from_diagonal_posteriors_refuses_others(name: str) -> None:
     with pytest.raises(UsageError, match="diagonal posterior"):
         make(name, posterior={"name": "planar"})
