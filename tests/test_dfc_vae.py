@@ -140,6 +140,7 @@ def test_maps_of_timm_are_those_of_its_network_and_stay_what_they_are(name: str,
     assert any(isinstance(part, nn.BatchNorm2d) for part in plain.modules()) == (name == "resnet10t")
     expected = plain((x - mean) / std)
     features.train()
+    assert not any(part.training for part in features.modules())
     for one, other in zip(features(x), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert not [*features.parameters()]
@@ -158,6 +159,11 @@ def test_a_run_comes_back_without_fetching_the_network_that_it_has(fetched: list
     assert fetched and not any(fetched)
     for ours, theirs in zip(loaded.features.state_dict().values(), trained.features.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_random_maps_compare_real_data_too() -> None:
+    spec = DataSpec((1, 8, 8), "real")
+    assert make(spec).losses(torch.randn(4, *spec.shape))["vae"].isfinite()
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,24 @@ def test_the_rate_of_info_vae_is_that_of_its_records(records: list) -> None:
     assert len(rates) == 3 and said == f"{sum(rates) / 3:.1f}"
 
 
+def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
+    text = " ".join((DOCS / "howto" / "few-labels.md").read_text().split())
+    found: dict[str, list[float]] = {}
+    for one in records:
+        if one.cell.group == "disentanglement@2" and "mig" in one.metrics:
+            found.setdefault(one.cell.variant, []).append(one.metrics["mig"].value)
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    taught = [name for name in means if name.startswith("s2_")]
+    assert len(taught) == 4
+    for names, said in (
+        (taught, r"the four have a MIG of ([\d.]+) to ([\d.]+) with 1,000 labels"),
+        (("beta_vae", "beta_tcvae", "factor_vae"), r"factor_vae without any have ([\d.]+) to ([\d.]+)\."),
+    ):
+        (ends,) = re.findall(said, text)
+        values = [means[name] for name in names]
+        assert ends == (f"{min(values):.2f}", f"{max(values):.2f}")
+
+
 def test_where_the_time_of_a_suite_goes_is_what_its_records_say(records: list) -> None:
     text = (DOCS / "performance.md").read_text().split("## Where the time of a suite goes")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+@\d+)` \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)

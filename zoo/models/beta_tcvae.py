@@ -39,7 +39,8 @@ class BetaTCVAE(VanillaVAE):
 
     def __init__(self, spec: DataSpec, settings: TCSettings) -> None:
         super().__init__(spec, settings)
-        require(settings.posterior.name == "diagonal", "the parts of the rate need a diagonal posterior: posterior.name=diagonal.")
+        diagonal = settings.posterior.name == "diagonal"
+        require(diagonal, "the parts of the rate need a diagonal posterior: posterior.name=diagonal.")
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)

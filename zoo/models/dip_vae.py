@@ -39,7 +39,8 @@ class DIPVAE(VanillaVAE):
 
     def __init__(self, spec: DataSpec, settings: DIPSettings) -> None:
         super().__init__(spec, settings)
-        require(settings.posterior.name == "diagonal", "the covariance of the code needs a diagonal posterior: posterior.name=diagonal.")
+        diagonal = settings.posterior.name == "diagonal"
+        require(diagonal, "the covariance of the code needs a diagonal posterior: posterior.name=diagonal.")
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         q = self.infer(x, y)
