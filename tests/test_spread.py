@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import matrix, record
 from benchmarks.record import Record
-from benchmarks.report.spread import Spread, explained, spreads
+from benchmarks.report.spread import Spread, explained, percent, spreads
 from benchmarks.report.tables import tables
 from benchmarks.suite import read_suite, suite_named
 from tests.test_board import failed, make
@@ -103,6 +103,12 @@ def test_the_errors_are_how_far_the_parts_move_with_the_seeds() -> None:
     moved, told = np.std(parts, axis=0), np.sqrt(np.mean(np.square(errors), axis=0))
     assert told == pytest.approx(moved, rel=0.35)
     assert moved.min() > 0.02
+
+
+def test_a_small_error_has_a_digit_of_its_own() -> None:
+    assert [percent(0.021, error) for error in (None, 0.0034, 0.0, 0.01, 0.07)] == [
+        "2 %", "2.1 ± 0.3 %", "2.1 ± 0.0 %", "2 ± 1 %", "2 ± 7 %",
+    ]  # fmt: skip
 
 
 def test_ranks_are_compared_with_both_turned_so_that_more_is_better() -> None:

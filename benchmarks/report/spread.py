@@ -99,8 +99,11 @@ def over_seeds(values: Values, statistics_of: Callable[[Values], Sequence[float 
 
 
 def percent(part: float, error: float | None = None) -> str:
-    """``17 %``, of a part in [0, 1], or ``17 ± 3 %``."""
-    return f"{100 * part:.0f}{'' if error is None else f' ± {100 * error:.0f}'} %"
+    """``17 %``, of a part in [0, 1], ``17 ± 3 %``, or ``2.1 ± 0.3 %`` where the error is below one in a hundred."""
+    if error is None:
+        return f"{100 * part:.0f} %"
+    digits = 1 if error < 0.01 else 0
+    return f"{100 * part:.{digits}f} ± {100 * error:.{digits}f} %"
 
 
 def correlation(found: Spread) -> str:
