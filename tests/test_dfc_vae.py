@@ -139,6 +139,7 @@ def test_maps_of_timm_are_those_of_its_network_and_stay_what_they_are(name: str,
     assert not plain.load_state_dict(features.network.state_dict(), strict=False).unexpected_keys
     assert any(isinstance(part, nn.BatchNorm2d) for part in plain.modules()) == (name == "resnet10t")
     expected = plain((x - mean) / std)
+    assert not any(part.training for part in features.network.modules())
     features.train()
     assert not any(part.training for part in features.modules())
     for one, other in zip(features(x), expected, strict=True):

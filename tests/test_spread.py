@@ -88,6 +88,14 @@ def test_the_errors_are_those_of_leaving_each_seed_out_by_hand() -> None:
         squares = sum((part - sum(parts) / 3) ** 2 for part in parts)
         assert found.errors[which] == pytest.approx((2 / 3 * squares) ** 0.5)
     assert found.errors[1] == 0.0 < found.errors[0] == found.errors[2]  # each variant has one setting
+    ranks = [one.agreement for one in without]
+    assert found.agreement == pytest.approx(1.0) and found.agreement_error == 0.0 == max(ranks) - min(ranks)
+    other = {row: [5.0 * i - x for i, x in enumerate(some)] for row, some in three.items()}
+    both = [one.model_copy(update={"metrics": one.metrics | {"elbo": two.metrics["mig"]}})
+            for one, two in zip(runs(three), runs(other), strict=True)]  # fmt: skip
+    ranks = [of([one for one in both if one.cell.seed != left]).agreement for left in range(3)]
+    squares = sum((rank - sum(ranks) / 3) ** 2 for rank in ranks)
+    assert len({*ranks}) > 1 and of(both).agreement_error == pytest.approx((2 / 3 * squares) ** 0.5)
     assert of(runs(BY_HAND)).errors == (None, None, None)  # of two seeds each, one is no spread
 
 
