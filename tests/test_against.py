@@ -565,6 +565,17 @@ def test_the_command_says_of_two_suites_which_they_are_and_what_sets_them_apart(
     assert call(monkeypatch, capsys, *words, "--suite", "quick")[0] == 2
 
 
+def test_what_one_of_two_recipes_leaves_out_is_not_given_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    for suite, model in (("quick", {"encoder": {"name": "conv"}, "free": None}), ("long", {"latent": 8})):
+        one = make("vae", numbers={"elbo": (-90.0, 0.1)}, settings={"model": model}, cell__suite=suite)
+        record.write(one, tmp_path / "records")
+    _, out, _ = call(monkeypatch, capsys, "compare", "quick/vae", "long/vae", "--board", str(tmp_path))
+    said = "settings apart: model.encoder.name conv, not given; model.latent not given, 8"
+    assert said in " ".join(out.split())
+
+
 def test_of_two_suites_too_it_is_said_what_a_variant_was_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

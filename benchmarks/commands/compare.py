@@ -158,13 +158,16 @@ def _told_apart(a: str, b: str) -> tuple[str, str]:
 
 
 def _settings(ours: Row, theirs: Row) -> str:
-    """What the recipes of two rows do not share, ``train.epochs 15, 75``."""
+    """What the recipes of two rows do not share: ``train.epochs 15, 75``."""
     from benchmarks.report.notation import spelled
     from benchmarks.report.tables import apart
 
     names, (one, two) = apart([row.records[0].config for row in (ours, theirs)])
-    each = (f"{name} {spelled(one.get(name))}, {spelled(two.get(name))}" for name in names)
-    return one_line("; ".join(each)) or "none"
+
+    def said(name: str) -> str:
+        return ", ".join(spelled(row[name]) if name in row else "not given" for row in (one, two))
+
+    return one_line("; ".join(f"{name} {said(name)}" for name in names)) or "none"
 
 
 def _mean(one: Estimate) -> str:
