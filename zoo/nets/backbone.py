@@ -43,6 +43,7 @@ class TimmEncoder(nn.Module):
 
         require(settings.timm is not None, "encoder.name=timm needs encoder.timm=NAME, such as resnet18.")
         require_timm(settings.timm)
+        asked = f"encoder.timm={settings.timm}"
         options = dict(in_chans=shape[0] + condition, num_classes=0)
         options["pretrained"] = settings.pretrained and fetches()
         try:
@@ -51,7 +52,7 @@ class TimmEncoder(nn.Module):
             # Convolutional backbones take no img_size.
             self.backbone = timm.create_model(settings.timm, **options)
         except (AssertionError, ValueError) as error:
-            raise unfit(f"encoder.timm={settings.timm}", shape, error) from error
+            raise _unfit(asked, shape, error) from error
         self.standardises = settings.pretrained
         if self.standardises:
             for name in ("mean", "std"):
@@ -63,11 +64,7 @@ class TimmEncoder(nn.Module):
             self.features = self.backbone.head_hidden_size or self.features
         if next(self.backbone.parameters()).is_meta:  # of a model that is only measured
             return
-        try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                self.backbone.eval()(torch.zeros(1, shape[0] + condition, *shape[1:]))
-        except Exception as error:
-            raise unfit(f"encoder.timm={settings.timm}", shape, error) from error
+        require_fit(self.backbone.eval(), asked, shape, condition)
         self.backbone.train()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -85,7 +82,16 @@ def require_timm(name: str) -> None:
         raise unknown("timm model", name, timm.list_models(), listing)
 
 
-def unfit(asked: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
-    """What to say where the network that was ``asked`` for cannot take images of a shape."""
+def require_fit(network: nn.Module, asked: str, shape: tuple[int, int, int], beside: int = 0) -> None:
+    """Raise `UsageError` where the network that was ``asked`` for cannot take an image of a shape, with so many planes
+    ``beside`` its channels. The global random state is the same afterwards."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            network(torch.zeros(1, shape[0] + beside, *shape[1:]))
+    except Exception as error:
+        raise _unfit(asked, shape, error) from error
+
+
+def _unfit(asked: str, shape: tuple[int, int, int], error: Exception) -> UsageError:
     reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     return UsageError(f"{asked} cannot take images of {'x'.join(map(str, shape))} ({reason}).")

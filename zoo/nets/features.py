@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError, one_line
 from zoo.nets import Width, require
-from zoo.nets.backbone import fetches, require_timm, unfit
+from zoo.nets.backbone import fetches, require_fit, require_timm
 from zoo.settings import Frozen, ReadBy
 
 SEED = 0  # of the random convolutions, which are the same in every run
@@ -100,10 +100,7 @@ class TimmFeatures(nn.Module):
         self.network = frozen(freeze_batch_norm_2d(network))
         if self.mean.is_meta:  # of a model that is only built on paper
             return
-        try:
-            self(torch.zeros(1, *shape))
-        except Exception as error:
-            raise unfit(f"features.timm={name}", shape, error) from error
+        require_fit(self, f"features.timm={name}", shape)
 
     def train(self, mode: bool = True) -> TimmFeatures:
         """It is never in training."""
