@@ -70,16 +70,15 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
 def _row(one: Spread) -> tuple[str, ...]:
     from benchmarks.report.spread import correlation, percent
 
-    parts = [part.removesuffix(" %") for part in map(percent, (one.variant, one.setting, one.seed), one.errors)]
+    parts = [part.removesuffix(" %") for part in map(percent, one.parts.values(), one.errors)]
     numbers = (text.replace(" ± ", "±") for text in (*parts, correlation(one)))
     return one.column.title.removesuffix(" (nats)"), *numbers, one.best[0]
 
 
 def _plain(one: Spread) -> dict[str, Any]:
-    parts = {"variant": one.variant, "setting": one.setting, "seed": one.seed}
     by_chance = dict(zip(("variant", "setting"), one.by_chance, strict=True))
-    errors = dict(zip(parts, one.errors, strict=True))
+    errors = dict(zip(one.parts, one.errors, strict=True))
     rows = {name: {"row": row, "mean": mean} for name, (row, mean) in (("worst", one.worst), ("best", one.best))}
     column = {"metric": one.column.metric, "unit": one.column.unit, "identity": dict(one.column.identity)}
     agreement = {"agreement": one.agreement, "agreement_error": one.agreement_error}
-    return column | {"runs": one.runs} | parts | {"errors": errors, "by_chance": by_chance} | agreement | rows
+    return column | {"runs": one.runs} | one.parts | {"errors": errors, "by_chance": by_chance} | agreement | rows

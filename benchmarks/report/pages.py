@@ -138,7 +138,7 @@ def parted(found: list[Table]) -> str:
 
 
 def _parts(one: Spread) -> list[str]:
-    parts = map(percent, (one.variant, one.setting, one.seed), one.errors)
+    parts = map(percent, one.parts.values(), one.errors)
     ends = [f"{notation.number(mean)}, {escape(row)}" for row, mean in (one.worst, one.best)]
     return [escape(one.column.title), *parts, correlation(one), *ends]
 

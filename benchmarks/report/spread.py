@@ -46,6 +46,11 @@ class Spread:
     def seed(self) -> float:
         return 1.0 - self.variant - self.setting
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """The three parts by name, in the order of their ``errors``."""
+        return {"variant": self.variant, "setting": self.setting, "seed": self.seed}
+
 
 def spreads(table: Table, beside: str = "elbo") -> list[Spread]:
     """Of every ranked metric that several rows of a table have, one of them of several seeds, and in which runs differ;
