@@ -251,6 +251,14 @@ def test_what_a_suite_says_of_contested_settings_is_what_its_cells_have(name: st
         assert all(has[path] == value for path, value in own.items() if value != {}), "what nobody contests is its own"
 
 
+def test_five_times_the_passes_are_all_that_sets_two_suites_apart() -> None:
+    short, long = ([dict(flat(one.config.model_dump())) for one in matrix.plan(suite_named(name))]
+                   for name in ("mnist", "mnist_5x"))  # fmt: skip
+    assert len(short) == 24
+    for ours, theirs in zip(short, long, strict=True):
+        assert theirs == ours | {"train.epochs": 5 * ours["train.epochs"]}
+
+
 def test_a_variant_s_own_training_lies_over_a_suite_s_defaults_and_its_model_below(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
