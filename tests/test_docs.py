@@ -392,6 +392,24 @@ def test_the_rate_of_info_vae_is_that_of_its_records(records: list) -> None:
     assert len(rates) == 3 and said == f"{sum(rates) / 3:.1f}"
 
 
+def test_what_another_likeness_gains_and_loses_is_what_the_records_say(records: list) -> None:
+    def mean(variant: str, metric: str) -> float:
+        values = [one.metrics[metric].value for one in records
+                  if (one.cell.group, one.cell.variant) == ("family@1", variant)]  # fmt: skip
+        assert len(values) == 3
+        return sum(values) / 3
+
+    ratios = {name: [mean(name, metric) / mean("vae", metric) for metric in ("fd_digits", "elbo")]
+              for name in ("dfc_vae", "ms_ssim_vae")}  # fmt: skip
+    for name, said in (
+        ("dfc_vae", "three quarters of the [VAE](vae.md)'s `fd_digits`, and its bound is a tenth more nats"),
+        ("ms_ssim_vae", "less than half of the [VAE](vae.md)'s `fd_digits`, and its bound is more than a third more"),
+    ):
+        assert said in " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+    assert ratios["dfc_vae"] == [pytest.approx(0.75, abs=0.025), pytest.approx(1.1, abs=0.025)]
+    assert ratios["ms_ssim_vae"][0] < 1 / 2 and ratios["ms_ssim_vae"][1] > 4 / 3
+
+
 def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
     text = " ".join((DOCS / "howto" / "few-labels.md").read_text().split())
     found: dict[str, list[float]] = {}
