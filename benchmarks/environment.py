@@ -121,6 +121,7 @@ def cpu_name() -> str:
     return f"{name} ({processor.cores()} cores)"
 
 
+@functools.cache
 def _version(name: str) -> str | None:
     try:
         return version(name)
