@@ -121,6 +121,21 @@ def test_the_distances_it_names_with_a_density_fitted_afterwards_are_of_the_reco
         assert (f"{before:.1f}", f"{after:.1f}") == (prior, afterwards), variant
 
 
+def test_the_board_has_the_distances_in_bfloat16_that_it_names() -> None:
+    having: dict[str, set[tuple[str, int]]] = {}
+    for suite in ("mnist", "family"):
+        made = [record.read(path) for path in (ROOT / "leaderboard" / "records" / f"{suite}@1").glob("*.json")]
+        having[suite] = {
+            (one.cell.variant, one.cell.seed) for one in made
+            if "fid_bf16" in one.metrics and one.metrics["fid_bf16"].identity["n"] == 10_000
+        }  # fmt: skip
+        assert {one.cell.variant for one in made} == set(suite_named(suite).variants)
+    assert having["mnist"] == {(name, seed) for name in suite_named("mnist").variants for seed in (0, 1, 2)}
+    assert {seed for _, seed in having["family"]} == {0}
+    said = f"of seed 0 of {len(having['family'])} of `family`'s {len(suite_named('family').variants)} variants"
+    assert f"10,000 samples of each of the three seeds of the suite `mnist` and {said}" in " ".join(README.split())
+
+
 def test_the_table_lists_every_variant() -> None:
     from zoo import list_models
 
