@@ -514,9 +514,9 @@ def test_the_fid_of_two_folders_is_pytorch_fids(
     from zoo.data.synthetic import load_synthetic
 
     monkeypatch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: inception_state)
-    images = load_synthetic(n_train=48, shape=(3, 32, 32))["train"].pixels
-    folders = [write(tmp_path / name, part) for name, part in zip("ab", images.split(24), strict=True)]
-    expected = fid_score.calculate_fid_given_paths([str(folder) for folder in folders], 24, "cpu", 2048, 0)
+    images = load_synthetic(n_train=24, shape=(3, 32, 32))["train"].pixels
+    folders = [write(tmp_path / name, part) for name, part in zip("ab", images.split(12), strict=True)]
+    expected = fid_score.calculate_fid_given_paths([str(folder) for folder in folders], 12, "cpu", 2048, 0)
     extractor = make_extractor("inception")
     fake, real = (extractor(fid.load_images(folder)) for folder in folders)
     assert expected > 1

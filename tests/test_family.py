@@ -215,10 +215,10 @@ def test_the_sliced_distance_is_the_mean_over_lines_of_sorted_differences() -> N
     line = a[:, :1]
     squares = (line.sort(0).values - (2 * line + 1).sort(0).values).square().mean().item()
     assert sliced_distance(line, 2 * line + 1, torch.tensor([[3.0], [-0.1]])).item() == pytest.approx(squares, rel=1e-5)
-    # Of Gaussians |m|^2 / D + (s - t)^2, where both are round.
+    # Of Gaussians (u m)^2 + (s - t)^2 along u, where both are round.
     a, b = torch.randn(40_000, 3), 1.5 * torch.randn(40_000, 3) + shift
-    expected = shift.square().sum().item() / 3 + 0.25
-    assert sliced_distance(a, b, torch.randn(1000, 3)).item() == pytest.approx(expected, rel=0.05)
+    expected = (units @ shift).square().mean().item() + 0.25
+    assert sliced_distance(a, b, lines).item() == pytest.approx(expected, rel=0.02)
 
 
 def test_an_energy_that_no_loss_would_move_is_refused() -> None:
