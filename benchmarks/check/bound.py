@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.check.subject import KNOWN_IMAGES, TINY, TINY_STEPS, Subject, fit, ids, mean_and_error
+from benchmarks.check.subject import KNOWN_IMAGES, TINY, TINY_STEPS, Subject, elbos, fit, ids, mean_and_error
 from benchmarks.check.verdict import Inapplicable, hold
 from zoo import noise
 from zoo.data.images import DataSpec
@@ -122,7 +122,7 @@ def one_bound(subject: Subject) -> None:
     x, y = subject.tiny()
     with torch.no_grad():
         _one(
-            mean_and_error(torch.stack([model.terms(x, y).elbo for _ in range(200)])),
+            mean_and_error(elbos(model, x, y, 200)),
             mean_and_error(model.log_weights(x, y, 200)),
         )
 

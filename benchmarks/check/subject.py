@@ -45,6 +45,7 @@ LARGEST = {
 OTHER_WEIGHTS = (0.0, 10.0)
 KNOWN_STEPS, KNOWN_IMAGES = 10, 64
 TINY_STEPS, TINY_IMAGES = 50, 8
+ROWS = 1024  # that a model is shown at once
 
 
 class Subject:
@@ -133,7 +134,7 @@ class Subject:
     def elbo(self) -> tuple[float, float]:
         """Mean and error of the ELBO of 32 images under `known`, in nats, from 200 posterior samples."""
         model, (x, y) = self.known(), self.batch(32)
-        return mean_and_error(torch.stack([model.terms(x, y).elbo for _ in range(200)]))
+        return mean_and_error(elbos(model, x, y, 200))
 
     @functools.cached_property
     def memorised(self) -> tuple[VAE, float]:
@@ -160,6 +161,18 @@ class Subject:
                     groups[key].step()
                 model.after_step()
         return model.requires_grad_(False).eval(), before
+
+
+def elbos(model: VAE, x: Tensor, y: Tensor | None, draws: int) -> Tensor:
+    """(draws, B): the ELBO of each image in nats, from so many posterior samples of one each. No gradient."""
+    at_once = max(1, ROWS // len(x))
+    found = []
+    for first in range(0, draws, at_once):
+        many = min(at_once, draws - first)
+        with torch.no_grad():
+            terms = model.terms(x.repeat(many, 1, 1, 1), None if y is None else y.repeat(many))
+        found.append(terms.elbo.view(many, -1))
+    return torch.cat(found)
 
 
 @functools.cache
