@@ -16,6 +16,7 @@ from zoo.distributions.gaussians import DiagonalGaussian, standard_normal
 from zoo.errors import UsageError
 from zoo.models.base import VAE, condition_vector
 from zoo.models.categorical_vae import CategoricalVAE
+from zoo.models.gamma_vae import GammaVAE
 from zoo.models.hierarchy import Hierarchy, Layer, centre
 from zoo.models.hvae import HVAE
 from zoo.models.joint_vae import JointVAE
@@ -227,6 +228,21 @@ class OnSphere(Points):
         return self.model.likelihood.mean(self.model.decode(on_sphere(codes)))
 
 
+class Positive(Latents):
+    """Gamma variables, none of which is below zero: a walk is along their logarithms."""
+
+    model: GammaVAE
+
+    def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
+        return self.model.represent(x, y).log()
+
+    def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
+        return super().images(codes.exp(), y)
+
+    def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        return self.model.prior.gamma.moments_of_logarithm()
+
+
 def latents_of(model: VAE) -> Latents:
     """How to walk through the latents of a model.
 
@@ -239,8 +255,9 @@ def latents_of(model: VAE) -> Latents:
             "and `zoo sample` show what it does."
         )
     kinds = {
-        JointVAE: LatentsAndChoices, VanillaVAE: Latents, Hierarchy: LayersOfLatents, HVAE: LowestLayer,
-        M2: LatentsAndClass, QuantisedVAE: GridsOfCodes, CategoricalVAE: Classes, RAE: Points, SphericalVAE: OnSphere,
+        JointVAE: LatentsAndChoices, GammaVAE: Positive, VanillaVAE: Latents, Hierarchy: LayersOfLatents,
+        HVAE: LowestLayer, M2: LatentsAndClass, QuantisedVAE: GridsOfCodes, CategoricalVAE: Classes, RAE: Points,
+        SphericalVAE: OnSphere,
     }  # fmt: skip
     for kind, latents in kinds.items():
         if isinstance(model, kind):

@@ -392,7 +392,7 @@ def test_clipped_draws_are_no_draws_of_the_density() -> None:
     [
         ("vq_vae", "no function of normal noise: they draw none"),
         *((name, "no function of normal noise alone: they draw uniform noise")
-          for name in ("m2", "joint_vae", "svae", "categorical_vae")),
+          for name in ("m2", "joint_vae", "svae", "gamma_vae", "categorical_vae")),
         ("rae", "has no posterior"), ("vae", None),
     ],
 )  # fmt: skip

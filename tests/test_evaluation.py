@@ -138,6 +138,8 @@ def test_a_dimension_is_active_above_a_variance_of_a_hundredth() -> None:
         ("vae", {"prior": {"name": "diagonal"}}),
         ("svae", {}),
         ("poincare_vae", {}),
+        ("gamma_vae", {}),
+        ("gamma_vae", {"prior_shape": 0.5, "prior_rate": 3.0}),
         ("categorical_vae", {"latent": 3, "classes": 4}),
         ("categorical_vae", {"latent": 3, "classes": 4, "prior": "learned"}),
         ("joint_vae", {"latent": 3, "variables": 2, "classes": 4}),

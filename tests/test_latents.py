@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import loggamma
 
 from benchmarks import latents
 from benchmarks.check.subject import DIGITS, digits, subject
@@ -60,6 +61,17 @@ def test_a_traversal_holds_the_other_dimensions_and_measures_in_deviations_of_th
     code = model.represent(x)[2].clone()
     code[dims[1]] = -3 + 6 * 4 / 6
     assert torch.equal(images[7 + 4], to_bytes(model.likelihood.mean(model.decode(code[None])))[0])
+
+
+def test_positive_codes_are_walked_along_their_logarithms_in_deviations_of_the_prior() -> None:
+    model, x, _ = asked("gamma_vae")
+    images, dims, rates = latents.traverse(model, x, None, image=2, dims=6, steps=7)
+    assert rates == pytest.approx(model.terms(x).divergence.mean(0)[dims].tolist())
+    known = loggamma(model.settings.prior_shape, loc=-math.log(model.settings.prior_rate))
+    code = model.represent(x)[2].clone()
+    code[dims[1]] = math.exp(known.mean() + (-3 + 6 * 4 / 6) * known.std())
+    expected = to_bytes(model.likelihood.mean(model.decode(code[None])))[0]
+    assert (images[7 + 4].int() - expected.int()).abs().max() <= 1  # a logarithm and back may round a pixel otherwise
 
 
 def test_a_hierarchy_is_walked_along_its_top_layer_and_the_others_follow() -> None:

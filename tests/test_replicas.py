@@ -66,6 +66,7 @@ def assert_same_run(folder: Path, config: RunConfig, alone: Path) -> None:
         ("categorical_vae", FULL),
         ("svae", FULL),
         ("poincare_vae", FULL),
+        ("gamma_vae", FULL),
         ("hamiltonian_vae", FULL),
         ("riemannian_vae", [*FULL, "centroids=20"]),
     ],
