@@ -1,5 +1,6 @@
-"""Labels that are imprecise, against planted factors: how many are wrong and how, what bins are, and which factors are
-told. That all labels are right without these settings is in `tests/test_s2_beta_vae.py`."""
+"""Labels that are imprecise, against planted factors: how many are wrong and how, what bins are, how values are
+permuted, and which factors are told. That all labels are right without these settings is in
+`tests/test_s2_beta_vae.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tests.test_cli import call
 from tests.test_partners import of_classes, some
-from tests.test_supervised import each, gradients, losses, make
+from tests.test_supervised import ALONE, each, gradients, losses, make
 from zoo.config import resolve
 from zoo.data.companions import joined
 from zoo.data.images import Images
@@ -113,6 +114,50 @@ def test_labels_that_are_drawn_anew_are_so_before_they_are_rounded() -> None:
     assert torch.equal(numbers(rounded, (2, 3, 3)), numbers(exact) * torch.tensor([2, 3, 3]) // torch.tensor(SIZES))
 
 
+# ---- permuted values -------------------------------------------------------------------------------------------------
+
+
+def test_the_values_of_each_factor_have_each_other_s_numbers_by_one_permutation_of_all() -> None:
+    images, found = planted(400), []
+    before = images.factors.clone()
+    for seed in range(40):
+        labelled = Labelled(images, 400, seed, permuted=True)
+        told, true = numbers(labelled), images.factors[labelled.index]
+        each = [dict(zip(true[:, j].tolist(), told[:, j].tolist(), strict=True)) for j in range(3)]
+        for j, size in enumerate(SIZES):
+            assert torch.equal(told[:, j], torch.tensor([each[j][value] for value in true[:, j].tolist()]))
+            assert each[j].keys() == {*each[j].values()} == set(range(size))
+        assert torch.equal(labelled.index, Labelled(images, 400, seed).index)
+        found.append(each)
+    # Any number as often for a value, and other ones for another factor and under another seed.
+    for j, size in enumerate(SIZES):
+        assert close(sum(each[j][0] == 0 for each in found), 1 / size, 40)
+    assert len({tuple(sorted(each[2].items())) for each in found}) == 40
+    assert any(each[1] != {value: each[2][value] for value in range(5)} for each in found)
+    assert torch.equal(images.factors, before)
+
+
+def test_how_values_are_permuted_does_not_depend_on_how_many_images_are_labelled() -> None:
+    images = planted()
+    few, more = (Labelled(images, most, 3, permuted=True) for most in (2, 1000))
+    assert torch.equal(more.values[:2], few.values)
+
+
+def test_what_is_permuted_are_bins_and_labels_that_were_drawn_anew_and_each_factor_has_its_own() -> None:
+    images = planted()
+    rounded, both = (Labelled(images, 1000, noise=0.5, bins=3, permuted=permuted) for permuted in (False, True))
+    told, mixed = (numbers(one, (2, 3, 3)) for one in (rounded, both))
+    for j, size in enumerate((2, 3, 3)):
+        each = dict(zip(told[:, j].tolist(), mixed[:, j].tolist(), strict=True))
+        assert {*each.values()} == set(range(size))
+        assert torch.equal(mixed[:, j], torch.tensor([each[value] for value in told[:, j].tolist()]))
+    kept = Labelled(images, 50, permuted=True, kept=1)
+    whole = Labelled(images, 50, permuted=True)
+    of_one, of_all = Labelled(images, 50, kept=1).values, Labelled(images, 50).values
+    (plain,) = (j for j in range(3) if torch.equal(of_one[:, 0], of_all[:, j]))
+    assert torch.equal(kept.values, whole.values[:, [plain]])
+
+
 # ---- a part of the factors -------------------------------------------------------------------------------------------
 
 
@@ -139,9 +184,9 @@ def test_labels_of_a_part_of_the_factors_are_of_those_that_the_seed_draws_in_the
 @each
 def test_a_variant_is_told_what_its_settings_say(name: str) -> None:
     images = planted(300)
-    settings = {"labelled": 200, "label_seed": 5, "label_bins": 3, "label_noise": 0.25, "label_factors": 2}
-    told = make(name, **settings).companions(images)
-    expected = Labelled(images, 200, 5, bins=3, noise=0.25, kept=2)
+    settings = {"labelled": 200, "label_seed": 5, "label_bins": 3, "label_noise": 0.25, "label_permuted": True}
+    told = make(name, **settings, label_factors=2).companions(images)
+    expected = Labelled(images, 200, 5, bins=3, noise=0.25, permuted=True, kept=2)
     assert torch.equal(told.index, expected.index) and torch.equal(told.values, expected.values)
     perfect = make(name, labelled=200, label_seed=5).companions(images)
     torch.testing.assert_close(perfect.values, images.factors[perfect.index] / torch.tensor(SIZES))
@@ -164,8 +209,9 @@ def test_factors_that_are_not_told_pull_at_nothing(name: str) -> None:
 @each
 def test_perfect_labels_have_the_identity_that_they_had_before_there_were_others(name: str) -> None:
     perfect = resolve(name).identity()
-    assert not {"label_bins", "label_noise", "label_factors"} & perfect["model"].keys()
-    for given, otherwise in (("label_bins", 5), ("label_noise", 0.1), ("label_factors", 2)):
+    assert not {"label_bins", "label_noise", "label_permuted", "label_factors"} & perfect["model"].keys()
+    imprecise = {"label_bins": 5, "label_noise": 0.1, "label_permuted": True, "label_factors": 2}
+    for given, otherwise in imprecise.items():
         assert resolve(name, settings=[f"{given}=null"]).identity() == perfect
         assert resolve(name, settings=[f"{given}={otherwise}"]).identity()["model"] == perfect["model"] | {
             given: otherwise
@@ -201,9 +247,37 @@ def test_a_setting_that_the_data_cannot_follow_is_refused_before_a_run_begins(
 
 
 @each
-@pytest.mark.parametrize("asked", ["label_bins=2", "label_noise=0.5", "label_factors=1"])
+@pytest.mark.parametrize("asked", ["label_bins=2", "label_noise=0.5", "label_permuted=yes", "label_factors=1"])
 def test_how_imprecise_labels_are_is_refused_where_none_is_told(name: str, asked: str) -> None:
     settings = parse_setting(asked)["model"]
     with pytest.raises(UsageError, match=f"^{asked.partition('=')[0]} does nothing with labelled=0"):
         make(name, labelled=0, **settings)
     assert make(name, labelled=1, **settings).factor_supervised
+
+
+WEIGHTS = {name: "gamma" if name == "s2_beta_vae" else "supervised_weight" for name in ALONE}
+
+
+@each
+def test_a_setting_of_labels_is_refused_where_none_is_told_and_somebody_gave_it(name: str) -> None:
+    for asked in ("label_seed=3", "supervised=l2", f"{WEIGHTS[name]}=7"):
+        setting = asked.partition("=")[0]
+        with pytest.raises(UsageError, match=f"^{setting} would do nothing: with labelled=0 no label is told.$"):
+            resolve(name, "synthetic", settings=["labelled=0", asked])
+        assert resolve(name, "synthetic", settings=["labelled=1", asked])
+        # What a suite gives to all of its cells is not looked at, nor what is the default.
+        assert resolve(name, "synthetic", defaults=[parse_setting(asked)], settings=["labelled=0"])
+    assert resolve(name, "synthetic", settings=["labelled=0", "label_seed=0", "supervised=bce"])
+    # Of the others gamma, where they have one, is another weight.
+    if name in ("s2_beta_tcvae", "s2_factor_vae"):
+        assert resolve(name, "synthetic", settings=["labelled=0", "gamma=7"])
+
+
+def test_what_no_label_is_told_for_is_refused_in_a_sentence_before_a_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", "s2_beta_vae", "--data", "synthetic", "--set", "labelled=0", "--set", "label_seed=2"]
+    code, _, said = call(monkeypatch, capsys, *words, "--out", str(out))
+    assert (code, said) == (2, "zoo: label_seed would do nothing: with labelled=0 no label is told.\n")
+    assert not out.exists()

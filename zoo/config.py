@@ -300,13 +300,12 @@ def resolve(
         from zoo.models import canonical
 
         config = config.model_copy(update={"model": canonical(name, config.model, entry.settings)})
-    parts = {key: given for key, given in asked.get("model", {}).items() if isinstance(given, Mapping)}
-    if parts:
+    if asked.get("model"):
         from zoo.models import check_used
 
         # Where an entry says neither, its own loader knows both.
         known = dataset.support if dataset.shape or "support" in dataset.model_fields_set else None
-        check_used(name, config.model, parts, config.data.support_of(known))
+        check_used(name, config.model, asked["model"], config.data.support_of(known))
     return _with_outliers(config)
 
 

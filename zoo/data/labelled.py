@@ -1,6 +1,6 @@
 """Labelled images: beside each training image another one that shows its factors, one of a few that do. Labels may be
 imprecise, as those of Locatello et al. (2020, https://arxiv.org/abs/1905.01258) are: a part of them wrong, rounded to a
-few values, or of some factors alone.
+few values, in an order that means nothing, or of some factors alone.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Labelled:
         bins: labels are rounded, each factor to so many bins of like size; those of a factor with no more values stay.
         noise: the chance of each label, whatever the others are, to be drawn anew, each value of its factor as often;
             before it is rounded.
+        permuted: the values of each factor, or its bins, have each other's numbers, by one permutation that the seed
+            draws.
         kept: the labels are of so many factors, drawn by the seed, in the order that they have among all.
 
     Raises:
@@ -43,6 +45,7 @@ class Labelled:
         *,
         bins: int | None = None,
         noise: float | None = None,
+        permuted: bool = False,
         kept: int | None = None,
     ) -> None:
         if images.factors is not None and images.factor_names:
@@ -66,6 +69,8 @@ class Labelled:
             if bins >= sizes.max():
                 raise UsageError(f"label_bins={bins}: no factor of this data has more than {int(sizes.max())} values.")
             values, sizes = values * sizes.clamp(max=bins) // sizes, sizes.clamp(max=bins)
+        if permuted:
+            values = _renumbered(values, sizes, seed)
         if kept is not None:
             if kept >= len(sizes):
                 raise UsageError(f"label_factors={kept} leaves out none of this data's factors: it has {len(sizes)}.")
@@ -102,6 +107,13 @@ def _erring(values: Tensor, sizes: Tensor, noise: float, seed: int) -> Tensor:
     # Rows are drawn one after the other, so that what is told of the first ones does not depend on how many they are.
     drawn = torch.randint(NUMBERS, (*values.shape, 2), generator=_drawing(seed, "labels that are drawn anew"))
     return torch.where(drawn[..., 0] < int(noise * NUMBERS), drawn[..., 1] % sizes, values)
+
+
+def _renumbered(values: Tensor, sizes: Tensor, seed: int) -> Tensor:
+    # Of each factor all values are permuted, those that no labelled image has too.
+    drawing = _drawing(seed, "numbers of values")
+    numbers = [torch.randperm(size, generator=drawing) for size in sizes.tolist()]
+    return torch.stack([numbers[j][values[:, j]] for j in range(len(numbers))], 1)
 
 
 def _drawing(seed: int, purpose: str) -> torch.Generator:

@@ -114,13 +114,15 @@ def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str | None, 
 
     chosen = "timm" if getattr(part, "timm", None) else getattr(part, "name", None)
     chosen = AUTO.get(support) if chosen == "auto" else chosen
-    idle = part.idle(chosen) if chosen and hasattr(part, "idle") else {}
+    # The variant itself has no name among its settings.
+    told = chosen or "name" not in type(part).model_fields
+    idle = part.idle(chosen) if told and hasattr(part, "idle") else {}
     for key, given in asked.items():
         value, field = getattr(part, key), type(part).model_fields[key]
         if isinstance(value, BaseModel) and isinstance(given, Mapping):
             _check_used(value, given, support, f"{where}{key}.")
             continue
-        if not chosen or value == field.get_default():
+        if not told or value == field.get_default():
             continue
         names = getattr(part, "read_by", {}).get(key)
         if names and chosen not in names:

@@ -18,6 +18,8 @@ from zoo.models.supervised import LabelledSettings, SupervisedVAE
 
 
 class S2BetaSettings(LabelledSettings, BetaSettings):
+    of_labels: ClassVar[tuple[str, ...]] = (*LabelledSettings.of_labels, "gamma")
+
     gamma: float = Field(100.0, ge=0, description="weight of the supervised loss")
 
 

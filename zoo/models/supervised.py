@@ -10,9 +10,9 @@ weight of theirs is one of ours over the batch size. A labelled image is drawn f
 come in turns. All of the labels are trained on, and the weights that are kept are those whose criterion, that of the
 variant without labels, is the best on validation images without any; they hold some labels back. Their loss of
 covariances, and that of learned embeddings, are not here. Of data without factors the class is the one factor. Their
-imprecise labels are in five bins, or a tenth of them is drawn anew, or they are of two factors, in the order in which
-these are drawn; ours may be all of it at once, with any numbers, and have the factors in their own order. Labels whose
-values are permuted, which they have too, are not here.
+imprecise labels are in five bins, or a tenth of them is drawn anew, or their values are permuted, or they are of two
+factors, in the order in which these are drawn; ours may be all of it at once, with any numbers, and have the factors in
+their own order.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ Supervised = Literal["bce", "l2"]
 
 
 class LabelledSettings(VanillaSettings):
+    """``of_labels`` are those that do nothing where no image is labelled."""
+
+    of_labels: ClassVar[tuple[str, ...]] = ("label_seed", "supervised")
+
     labelled: int = Field(1000, ge=0, description="training images that show their factors; all, if there are fewer")
     label_seed: int = Field(0, ge=0, lt=2**63, description="which images show their factors")
     supervised: Supervised = Field(
@@ -46,12 +50,22 @@ class LabelledSettings(VanillaSettings):
     label_noise: float | None = Field(
         None, gt=0, le=1, description="chance of each label to be any value of its factor, drawn anew; none: 0"
     )
+    label_permuted: Literal[True] | None = Field(
+        None, description="yes: `label_seed` permutes the values of each factor, or its bins; none: they are in order"
+    )
     label_factors: int | None = Field(
         None, ge=1, description="labels are of so many factors, which `label_seed` draws; none: of all"
     )
 
 
+    def idle(self, name: str | None = None) -> dict[str, str]:
+        """Settings that do nothing beside the others, each with why."""
+        return {} if self.labelled else dict.fromkeys(self.of_labels, "with labelled=0 no label is told")
+
+
 class SupervisedSettings(LabelledSettings):
+    of_labels: ClassVar[tuple[str, ...]] = (*LabelledSettings.of_labels, "supervised_weight")
+
     supervised_weight: float = Field(100.0, ge=0, description="weight of the supervised loss")
 
 
@@ -63,7 +77,7 @@ class SupervisedVAE(VAE):
 
     def __init__(self, spec: DataSpec, settings: LabelledSettings) -> None:
         super().__init__(spec, settings)
-        for name in ("label_bins", "label_noise", "label_factors"):
+        for name in ("label_bins", "label_noise", "label_permuted", "label_factors"):
             told = settings.labelled or getattr(settings, name) is None
             require(bool(told), f"{name} does nothing with labelled=0, of which no label is told.")
 
@@ -87,6 +101,7 @@ class SupervisedVAE(VAE):
             given.label_seed,
             bins=given.label_bins,
             noise=given.label_noise,
+            permuted=bool(given.label_permuted),
             kept=given.label_factors,
         )
         require(
