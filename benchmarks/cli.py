@@ -99,7 +99,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train and evaluate one run. The same command continues an unfinished run and leaves a finished one alone."""
     from benchmarks import record
-    from benchmarks.report.short import board
+    from benchmarks.report.short import board, of_groups
     from benchmarks.running import single
     from benchmarks.running.watch import Watchers
     from zoo.config import resolve
@@ -119,6 +119,8 @@ def train(
         click.echo(record.dump(made).rstrip())
     elif made.status == "done":
         click.echo(board([made], screen_width()))
+        if made.rates:
+            click.echo(f"\n{of_groups(made.rates, screen_width())}")
         click.echo(f"\n{folder}")
     if made.status != "done":
         raise ZooError(f"{made.status}: {made.reason.rstrip('.')}. {folder / single.RECORD} has the last lines.")

@@ -17,6 +17,7 @@ from benchmarks.evaluation.clustering import clustered
 from benchmarks.evaluation.coding import coded
 from benchmarks.evaluation.factors import disentanglement
 from benchmarks.evaluation.foreseen import BYTES, of_several_grids, unbounded, without_bounds
+from benchmarks.evaluation.groups import group_rates, with_active
 from benchmarks.evaluation.inference import inference_gaps
 from benchmarks.evaluation.representation import batches_of, represented
 from benchmarks.latents import pictures as walks
@@ -41,13 +42,15 @@ FAST = "@hist-gbt"
 
 @dataclass
 class Evaluation:
-    """Metrics and skipped ones in the record's format, pictures as uint8 (N, C, H, W), and (n,) values of the metrics
-    that are a mean over examples and are compared in nats, bits or as a loss."""
+    """Metrics and skipped ones in the record's format, pictures as uint8 (N, C, H, W), (n,) values of the metrics that
+    are a mean over examples and are compared in nats, bits or as a loss, and the rate of each of several groups of
+    latents, in the record's format too."""
 
     metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, Tensor] = field(default_factory=dict)
     per_example: dict[str, Tensor] = field(default_factory=dict)
+    rates: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, metrics: dict[str, dict[str, Any]], skipped: dict[str, str]) -> None:
         """What a part of the evaluation measured, and what it left out and why."""
@@ -121,6 +124,14 @@ def clusters(run: Run) -> Evaluation:
     return Evaluation(*clustered(run, batches, likelihood.codes(run.model, batches)))
 
 
+def rates(run: Run) -> Evaluation:
+    """The rate of each of several groups of latents, alone."""
+    model, config = run.model.eval(), run.config.evaluate
+    batches = batches_of(run, run.images[config.split])
+    found = group_rates(model, likelihood.bound(model, batches, config.seed).groups)
+    return Evaluation(rates=with_active(found, model, likelihood.codes(model, batches)) if found else [])
+
+
 def _say_what_is_missing(out: Evaluation) -> None:
     # What only some variants and data sets have, and these have not.
     for metric in METRICS:
@@ -142,6 +153,7 @@ def _bounds(
     out.skipped |= without_bounds(config, model)
     if model.bounds:
         out.metrics["rate"] = _metric(terms.rate, unit, None, split)
+        out.rates = group_rates(model, terms.groups)
     if unbounded(model):
         identity = split | {"likelihood": getattr(kind, "name", None)}
         _ranked(out, "reconstruction_loss", terms.distortion, "", "lower", identity)
@@ -180,6 +192,7 @@ def _codes(out: Evaluation, run: Run, batches: Batches) -> None:
         active = Estimate(float(found), None, n, f"of {dimensions} dimensions")
         identity = {"split": config.split, "threshold": likelihood.ACTIVE_VARIANCE}
         out.metrics["active_units"] = entry(active, None, identity)
+        out.rates = with_active(out.rates, run.model, representation)
     else:
         out.skipped["active_units"] = f"needs at least 2 images, and the {config.split} split has {n}"
     if isinstance(run.model, QuantisedVAE):

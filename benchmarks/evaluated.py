@@ -19,6 +19,7 @@ from benchmarks.record import (
     Count,
     Data,
     Environment,
+    GroupRate,
     Metric,
     Model,
     Moment,
@@ -29,6 +30,7 @@ from benchmarks.record import (
     Train,
     content_of,
     first_of,
+    plain,
     pretty,
 )
 from zoo.errors import ZooError
@@ -71,6 +73,7 @@ class Evaluated(Part):
     when: Moment
     metrics: dict[Name, Metric]
     skipped: dict[Name, str]
+    rates: list[GroupRate] = []
     seconds: Annotated[float, Field(ge=0)]
     environment: Environment
 
@@ -82,8 +85,8 @@ class Evaluated(Part):
         )  # fmt: skip
         return Record(
             status="done", cell=cell, command=self.command, config=self.config, when=self.when, data=self.data,
-            model=self.model, metrics=self.metrics, skipped=self.skipped, train=Train(steps=0, epochs=0.0),
-            environment=self.environment,
+            model=self.model, metrics=self.metrics, skipped=self.skipped, rates=self.rates,
+            train=Train(steps=0, epochs=0.0), environment=self.environment,
         )  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def read(path: Path) -> Evaluated:
 
 def dump(made: Evaluated) -> str:
     """Its JSON text. Raises ZooError where it is larger than what can be read."""
-    text = pretty(made.model_dump(by_alias=True)) + "\n"
+    text = pretty(plain(made)) + "\n"
     if len(text.encode()) > MAX_BYTES:
         raise ZooError(f"the evaluation would have {len(text)} bytes, and the limit is {MAX_BYTES}.")
     return text

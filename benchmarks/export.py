@@ -122,6 +122,13 @@ def _measured(record: Record | None) -> list[str]:
         with_ = ", ".join(f"{key} {value}" for key, value in metric.identity.items())
         unit = f" {metric.unit}" if metric.unit else ""
         rows.append(f"| {name} | {metric.value:.6g}{unit} | {error} | {metric.n:,} | {escape(with_)} |")
+    if record.rates:
+        rows += ["", "| group of latents | rate (nats) | standard error | active | dimensions |"]
+        rows += ["| :-- | --: | --: | --: | --: |"]
+    for one in record.rates:
+        error = "" if one.stderr is None else f"{one.stderr:.3g}"
+        active, dimensions = ("" if n is None else f"{n:,}" for n in (one.active, one.dimensions))
+        rows.append(f"| {escape(one.name)} | {one.value:.6g} | {error} | {active} | {dimensions} |")
     if record.model is not None and record.model.conditional:
         rows += ["", "It is told a class, attributes or pixels: its nats are of log p(x | y), not of log p(x)."]
     environment = record.environment

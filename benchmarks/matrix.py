@@ -334,6 +334,7 @@ def measure(
     content = described(run) | {
         "metrics": found.metrics,
         "skipped": found.skipped,
+        "rates": found.rates,
         "train": result,
         # Of all sessions, so that a resumed run is not a faster one.
         "seconds": {"setup": set_up - started, "train": training, "evaluate": seconds},

@@ -160,6 +160,20 @@ class Metric(Part):
     note: str | None = None
 
 
+class GroupRate(Part):
+    """What one of several groups of latents carries (the ``name`` that its variant gives it, or its number, from 1, the
+    first drawn first): the mean of its rate in nats per image over the images of the metric ``rate``, with its standard
+    error over them. Of its ``dimensions`` in the code as many are ``active`` as `active_units` counts (None: the code
+    is not made of those of each group)."""
+
+    name: Name
+    value: Finite
+    stderr: NonNegative | None = None
+    dimensions: Count | None = None
+    active: Count | None = None
+    note: str | None = None
+
+
 class Sizes(Part):
     """Examples in each split."""
 
@@ -232,7 +246,9 @@ class Environment(Part):
 
 
 class Record(Part):
-    """One cell. If it is not ``done`` it says why in ``reason``, and may lack any part it never reached."""
+    """One cell. If it is not ``done`` it says why in ``reason``, and may lack any part it never reached. ``rates`` are
+    those of several groups of latents, in their order, which add up to the metric ``rate``; of one group it has none.
+    """
 
     schema_: Annotated[Literal[2], Field(alias="schema")] = SCHEMA
     status: Literal["done", "failed", "diverged"]
@@ -246,6 +262,7 @@ class Record(Part):
     model: Model | None = None
     metrics: dict[Name, Metric] = {}
     skipped: dict[Name, str] = {}
+    rates: list[GroupRate] = []
     train: Train | None = None
     seconds: Seconds = Seconds()
     curves: dict[Name, list[Annotated[float | None, BeforeValidator(_finite_or_gap)]]] = {}
@@ -357,11 +374,18 @@ def path_of(cell: Cell, folder: str | Path) -> Path:
 
 def dump(record: Record) -> str:
     """The JSON text of a record: a field a line, a list of numbers a line. Raises ZooError on NaN."""
-    content = record.model_dump(by_alias=True)  # mode="json" would turn NaN into null
+    content = plain(record)
     try:
         return pretty(content) + "\n"
     except (TypeError, ValueError) as error:
         raise ZooError(f"the record of {record.cell.stem} cannot be written: {error}.") from None
+
+
+def plain(made: Any) -> dict[str, Any]:
+    """A record, or an evaluation, as plain JSON values; ``rates`` is left out where it has none, as of one group and
+    before there were any."""
+    content = made.model_dump(by_alias=True)  # mode="json" would turn NaN into null
+    return content if made.rates else {name: part for name, part in content.items() if name != "rates"}
 
 
 def write(record: Record, folder: str | Path) -> Path:

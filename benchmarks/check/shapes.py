@@ -67,6 +67,7 @@ def _shapes_of(model: VAE, spec: DataSpec, of: str) -> None:
     _measures_of(model, x)
     weights, codes = _log_weights_of(model, x, y, of), model.represent(x, y)
     _has_shape("represent(x)", codes, (ROWS, "D"), of, "return one flat code an image: .flatten(1)")
+    _groups_of(model, columns, codes.shape[1])
     made = {"reconstruct(x)": model.reconstruct(x, y), f"sample({ROWS})": model.sample(ROWS, y)}
     made[f"sample({ROWS}, temperature=0.5)"] = model.sample(ROWS, y, temperature=0.5)
     for name, images in made.items():
@@ -116,6 +117,21 @@ def _measures_of(model: VAE, x: Tensor) -> None:
             "return one number an image, or one without a dimension that is of the model itself",
         )
         _finite(f"'{name}' of measure(x)", values)
+
+
+def _groups_of(model: VAE, groups: int, dimensions: int) -> None:
+    for name, said in (("group_names", model.group_names), ("group_sizes", model.group_sizes)):
+        hold(
+            not said or len(said) == groups,
+            f"`{name}` has {len(said or ())} entries, and terms(x).rate {groups} columns",
+            "have one for each column, in the same order",
+        )
+    sizes = model.group_sizes
+    hold(
+        sizes is None or sum(sizes) == dimensions,
+        f"`group_sizes` add up to {sum(sizes or ())}, and represent(x) has {dimensions} dimensions",
+        "count the dimensions of the code that are of each group, or leave it at None",
+    )
 
 
 def _finite(name: str, value: Tensor) -> None:

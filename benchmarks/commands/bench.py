@@ -102,8 +102,9 @@ def measure(
     whose codes come from a density fitted to those of training images; fid_ex_post and fid_bf16_ex_post, those of
     Inception's features; ex_post_flow, fid_ex_post_flow and fid_bf16_ex_post_flow, the same of another density, a flow;
     nll_all, the bound of all images where it was measured on the first ones; ais, how loose that bound is, by annealed
-    importance sampling; gaps, what of the bound of 100 images the encoder loses and what the family of its posterior. A
-    cell that is not done or whose model is not there is left out, and the exit code is 2."""
+    importance sampling; gaps, what of the bound of 100 images the encoder loses and what the family of its posterior;
+    rates, the rate of each of several groups of latents, of records of before there were any. A cell that is not done
+    or whose model is not there is left out, and the exit code is 2."""
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.running.amend import ADDABLE, amend

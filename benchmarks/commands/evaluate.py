@@ -59,6 +59,7 @@ def evaluate(
 
 def _told(made: Evaluated, width: int) -> Iterator[str]:
     from benchmarks.report import notation
+    from benchmarks.report.short import of_groups
     from benchmarks.report.tables import tables
     from benchmarks.report.terminal import table
 
@@ -77,6 +78,8 @@ def _told(made: Evaluated, width: int) -> Iterator[str]:
         for column in [*shown.head, *shown.further] if (one := row.cells[column])
     ]  # fmt: skip
     yield table(rows, ("metric", "value", "n", "measured with"), width, right="krr")
+    if made.rates:
+        yield f"\n{of_groups(made.rates, width)}\n"
     if any(row.marked(column) for column in shown.head):
         yield notation.CONDITIONAL
     if any(column.metric == "reconstruction_loss" for column in shown.head):

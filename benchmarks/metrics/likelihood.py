@@ -39,10 +39,12 @@ def of_noise(support: str) -> dict[str, str]:
 
 @dataclass
 class Bound:
-    """The terms of one posterior sample for every image of a split: float64 (N,) each, on the CPU."""
+    """The terms of one posterior sample for every image of a split: float64 (N,) each, and the rate (N, G) of each
+    group, on the CPU."""
 
     distortion: Tensor
     rate: Tensor
+    groups: Tensor
 
     @property
     def elbo(self) -> Tensor:
@@ -53,13 +55,14 @@ class Bound:
 @unchanged()
 def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
     """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
-    distortion, rate = [], []
+    distortion, rate, groups = [], [], []
     for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             terms = model.terms(x, y)
         distortion.append(terms.distortion.double().cpu())
         rate.append(terms.rate.double().sum(1).cpu())
-    return Bound(torch.cat(distortion), torch.cat(rate))
+        groups.append(terms.rate.double().cpu())
+    return Bound(torch.cat(distortion), torch.cat(rate), torch.cat(groups))
 
 
 @torch.no_grad()
@@ -139,8 +142,13 @@ def measured(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> 
 def active_units(representation: Tensor, code_variance: float | Tensor = 1.0) -> int:
     """How many code dimensions vary over the data: Var of the posterior mean over 0.01 (Burda et al. 2016), the prior
     having a variance of 1; over 0.01 ``code_variance``, a number or (D,), where it has that one."""
+    return int(active(representation, code_variance).sum())
+
+
+def active(representation: Tensor, code_variance: float | Tensor = 1.0) -> Tensor:
+    """bool (D,): which dimensions of a code (N, D) `active_units` counts."""
     scale = torch.as_tensor(code_variance, dtype=torch.float64, device=representation.device)
-    return int((representation.double().var(0) > ACTIVE_VARIANCE * scale).sum())
+    return representation.double().var(0) > ACTIVE_VARIANCE * scale
 
 
 def _roomy(device: torch.device, dims: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from benchmarks.record import Record
+from benchmarks.record import GroupRate, Record
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
 from benchmarks.report.notes import taught
@@ -21,6 +21,19 @@ def board(records: Iterable[Record], width: int = 80) -> str:
     Numbers are means over seeds with their test-set standard error; the page in Markdown has the rest.
     """
     return "\n\n".join(_board(one, width) for one in tables(records))
+
+
+def of_groups(rates: Sequence[GroupRate], width: int = 80) -> str:
+    """A table of the rate of each group of latents, at most ``width`` columns wide."""
+    rows = [
+        (one.name, notation.plus_minus(one.value, one.stderr), *(_count(n) for n in (one.active, one.dimensions)))
+        for one in rates
+    ]
+    return table(rows, ("group", "rate (nats)", "active", "dimensions"), width, right=" rrr")
+
+
+def _count(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
 
 
 def _board(one: Table, width: int) -> str:

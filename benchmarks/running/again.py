@@ -263,6 +263,7 @@ def _evaluated(subject: _Subject, found: Any, how: dict[str, Any]) -> Evaluated:
         "images": len(run.images[subject.split]),
         "metrics": {name: one | {"identity": one["identity"] | of} for name, one in found.metrics.items()},
         "skipped": found.skipped | left_out,
+        "rates": found.rates,
         "environment": environment.describe(run.compute, config),
     }
     return evaluated.parse(content, f"what is measured of {config.variant}")

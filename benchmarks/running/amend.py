@@ -17,12 +17,13 @@ from zoo.stopping import stopping_when
 
 PARTS = "features"
 OF_VALUES = "nll_all"
+RATES = "rates"
 
 
 @dataclass(frozen=True)
 class Addable:
     """What can be added to a finished cell: ``asked``, the settings of `evaluate` that ask for it, and ``signs``, the
-    metrics or pictures of which a record has one once it was added."""
+    metrics, pictures or (`RATES`) other parts of which a record has one once it was added."""
 
     asked: dict[str, Any]
     signs: tuple[str, ...]
@@ -30,7 +31,7 @@ class Addable:
     def there(self, made: Record, folder: Path) -> bool:
         """Whether the record of the run in ``folder`` has it. Pictures of private data lie there alone, and the record
         says no more than that they are not skipped."""
-        recorded = {*made.metrics, *made.figures}
+        recorded = {*made.metrics, *made.figures, *([RATES] if made.rates else [])}
         drawn = {sign for sign in self.signs if sign not in made.skipped and (folder / f"{sign}.png").exists()}
         return not recorded.isdisjoint(self.signs) or bool(drawn)
 
@@ -47,6 +48,7 @@ ADDABLE = {
     "ais": Addable({"ais": 100}, ANNEALED),
     OF_VALUES: Addable({}, ()),
     "gaps": Addable({"gaps": 100}, GAPS),
+    RATES: Addable({}, (RATES,)),
     "fid_ex_post": Addable(MIXTURE | {"inception": "yes"}, ("fid_ex_post",)),
     "fid_bf16_ex_post": Addable(MIXTURE | {"inception": "bf16"}, ("fid_bf16_ex_post",)),
     "fid_ex_post_flow": Addable(FLOW | {"inception": "yes"}, ("fid_ex_post_flow",)),
@@ -125,13 +127,15 @@ def _with(
     made: Record, found: Any, planned: matrix.Planned, places: matrix.Places, command: str, of: str = ""
 ) -> Record:
     """The record with what was ``found`` (a `benchmarks.evaluate.Evaluation`) and it lacks, written if that is
-    anything, after the values of its images (`benchmarks.per_example.add`); each metric has a note of the command."""
+    anything, after the values of its images (`benchmarks.per_example.add`); each metric, and each rate of a group, has
+    a note of the command."""
     commit, dirty = environment.at_start()
     at = f" at {commit[:7]}{' (dirty)' if dirty else ''}" if commit else ""
-    content = made.model_dump(by_alias=True)
+    content, added = made.model_dump(by_alias=True), f"added by `{command}`{at}{of}"
     for name, entry in found.metrics.items():
-        note = "; ".join(part for part in (entry["note"], f"added by `{command}`{at}{of}") if part)
+        note = "; ".join(part for part in (entry["note"], added) if part)
         content["metrics"].setdefault(name, entry | {"note": note})
+    content["rates"] = content["rates"] or [one | {"note": added} for one in found.rates]
     here = {*content["metrics"], *found.pictures}
     skipped = content["skipped"] | found.skipped
     content["skipped"] = {name: reason for name, reason in skipped.items() if name not in here}
@@ -165,7 +169,7 @@ def _of_all(made: Record, places: matrix.Places) -> Any:
 
 def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
     # ``model`` is the folder that the run's model came from.
-    from benchmarks.evaluate import Evaluation, clusters, latent_space
+    from benchmarks.evaluate import Evaluation, clusters, latent_space, rates
     from benchmarks.evaluation.annealing import annealing
     from benchmarks.evaluation.ex_post import ex_post
     from benchmarks.evaluation.foreseen import unbounded
@@ -178,6 +182,8 @@ def _measured(run: Any, metric: str, parts: Path, model: Path) -> Any:
         return latent_space(run)
     if metric == "clusters":
         return clusters(run)
+    if metric == RATES:
+        return rates(run)
     if metric in ("ais", "gaps"):
         measure = annealing if metric == "ais" else inference_gaps
         batches = batches_of(run, run.images[run.config.evaluate.split])

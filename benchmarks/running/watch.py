@@ -54,7 +54,10 @@ class Watchers:
             if not registry().private(content["data"]["name"]):
                 for name, images in found.pictures.items():
                     self.observer.images(step, name, images.numpy())
-            self.observer.finish({name: metric["value"] for name, metric in found.metrics.items()})
+            summary = {name: metric["value"] for name, metric in found.metrics.items()}
+            for one in found.rates:
+                summary |= {f"rate/{one['name']}": one["value"], f"active_units/{one['name']}": one["active"]}
+            self.observer.finish(summary)
             self.observer = None
 
     def _catch_up(self, curves: dict[str, list[float | None]], steps: float) -> None:

@@ -114,6 +114,10 @@ class VAE(nn.Module):
         decodings: how many times a training step decodes each example.
         code_variance: of the code's dimensions under the prior, one number or (D,): what active units are counted
             against; 1 where nothing is said of it.
+        group_names: what the groups of the rate are called, in their order, where they have names. Without any they are
+            numbered from 1, the first drawn first.
+        group_sizes: how many dimensions of the code (`represent`) are of each of several groups, in the order of both;
+            None where the code is not made of those of each.
         likelihood: what p(x | z) is, one of `zoo.likelihoods`, where a variant has one: it says of which data its nats
             are nats, and so whether they are reported as an ELBO, an NLL and bits. Without one it is taken at its word.
 
@@ -140,6 +144,8 @@ class VAE(nn.Module):
     centres: int = 1
     decodings: int = 1
     code_variance: float | Tensor = 1.0
+    group_names: tuple[str, ...] = ()
+    group_sizes: tuple[int, ...] | None = None
 
     @property
     def frees_bits(self) -> bool:

@@ -53,6 +53,7 @@ class HVAE(VAE):
         self.likelihood = make_likelihood(settings.likelihood, spec)
         self.output = self.likelihood.output_shape(spec.shape)
         self.decodings = settings.k
+        self.group_sizes = tuple(reversed(sizes))
         below = [spec.dims, *sizes[:-1]]
         nets = list(zip(below, settings.hidden, sizes, strict=True))
         act = settings.activation

@@ -70,7 +70,7 @@ class HVampVAE(Hierarchy):
     def __init__(self, spec: DataSpec, settings: HVampSettings) -> None:
         super().__init__(spec, settings)
         self.output = self.likelihood.output_shape(spec.shape)
-        upper, lower = settings.latent, settings.lower
+        self.group_sizes = upper, lower = settings.latent, settings.lower
         self.upper_posterior = chain(spec.dims, settings.hidden, 2 * upper, settings.activation)
         self.lower_posterior = Joint(spec.dims, upper, 2 * lower, settings)
         self.lower_prior = chain(upper, settings.hidden, 2 * lower, settings.activation)

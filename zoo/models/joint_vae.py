@@ -49,10 +49,12 @@ class JointVAE(AnnealedVAE):
 
     Settings: ClassVar[type[Settings]] = JointSettings
     one_gaussian = False
+    group_names = ("z", "c")
 
     def __init__(self, spec: DataSpec, settings: JointSettings) -> None:
         super().__init__(spec, settings)
         self.size = (settings.variables, settings.classes)
+        self.group_sizes = (settings.latent, self.beside)
         self.centres = settings.classes**settings.variables
         self.log_prior = -math.log(settings.classes)  # of each class, nats
         self.discrete_capacity = min(settings.discrete_capacity, -settings.variables * self.log_prior)

@@ -66,6 +66,7 @@ class LadderVAE(Hierarchy):
         output = self.likelihood.output_shape(spec.shape)
         # The lowest first here; `level` counts from the top.
         self.sizes = [max(1, settings.latent >> index) for index in range(self.levels)]
+        self.group_sizes = tuple(reversed(self.sizes))
         self.first = None if settings.encoder is None else make_encoder(settings.encoder, spec)
         features = math.prod(spec.shape) if self.first is None else self.first.features
         below = [features, *settings.hidden[:-1]]

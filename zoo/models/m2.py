@@ -52,11 +52,13 @@ class M2(VAE):
     Settings: ClassVar[type[Settings]] = M2Settings
     supervised: ClassVar[bool] = True
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {"classification_error": ("", "lower")}
+    group_names = ("y", "z")
 
     def __init__(self, spec: DataSpec, settings: M2Settings) -> None:
         super().__init__(spec, settings)
         require(spec.classes > 1, "'m2' needs data with classes. `zoo list datasets` shows which have them.")
         self.centres = self.decodings = spec.classes
+        self.group_sizes = (spec.classes, settings.latent)
         self.likelihood = make_likelihood(settings.likelihood, spec)
         self.output = self.likelihood.output_shape(spec.shape)
         first, *rest = settings.hidden

@@ -68,6 +68,7 @@ class NVAELite(Hierarchy):
         widths = [settings.channels * 2**depth for depth in depths]
         padded = height + sum(self.padding[2:]), width + sum(self.padding[:2])
         self.sizes = [tuple(side // (settings.patch * 2**depth) for side in padded) for depth in depths]
+        self.group_sizes = tuple(settings.latent * height * width for height, width in self.sizes)
         area = torch.tensor([float(height * width) for height, width in self.sizes])
         self.register_buffer("area", area, persistent=False)
         begins = range(groups, self.levels, groups)  # the levels at which a finer scale begins

@@ -116,6 +116,7 @@ class TwoStageVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = TwoStageSettings
     one_gaussian = False
+    group_names = ("u", "z")
 
     def __init__(self, spec: DataSpec, settings: TwoStageSettings) -> None:
         super().__init__(spec, settings)

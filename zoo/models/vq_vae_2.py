@@ -36,6 +36,7 @@ class VQVAE2(QuantisedVAE):
     """A convolutional autoencoder with two quantised grids, ``top`` and ``bottom``."""
 
     grids: ClassVar[tuple[str, ...]] = ("top", "bottom")
+    group_names = grids
 
     def __init__(self, spec: DataSpec, settings: QuantisedSettings) -> None:
         super().__init__(spec, settings)
@@ -43,6 +44,7 @@ class VQVAE2(QuantisedVAE):
         self.upper = (-(-self.grid[0] // 2), -(-self.grid[1] // 2))
         self.top, self.bottom = (make_quantiser(settings.quantiser, settings.latent) for _ in self.grids)
         size, output = self.top.size, self.likelihood.channels(channels)
+        self.group_sizes = tuple(size * height * width for height, width in (self.upper, self.grid))
         self.encoder = nn.Sequential(*halvings(channels, settings.channels, *depth))
         self.upward = nn.Sequential(*halvings(last, [last], *depth), nn.Conv2d(last, size, 1))
         self.downward = nn.Sequential(*doublings(size, [last, last], *depth), nn.ReLU())

@@ -6,12 +6,13 @@ All statistics are those of `benchmarks.report.compare` and `benchmarks.report.t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import Record
+from benchmarks.record import Metric, Record
 from benchmarks.report import notation, provenance
+from benchmarks.report.compare import estimate
 from benchmarks.report.html.pictures import Picture, pictures, usual_first
 from benchmarks.report.notes import notes, recipes, taught
 from benchmarks.report.published import MARKS, comparisons, part
@@ -130,8 +131,24 @@ def _row(
         "class": first.model.class_ if first.model else "",
         "settings": [[name, _plain(value)] for name, value in flat(first.config) if name not in ("seed", "variant")],
         "cells": [_cell(table, row, column, [ranks[column], place]) for column in table.columns],
+        "groups": list(_groups(row)),
         "runs": [_run(record, shown) for record in row.records],
     }
+
+
+def _groups(row: Row) -> Iterator[Json]:
+    """The rate of each of several groups of latents, over the seeds that have it."""
+    for name in dict.fromkeys(one.name for record in row.done for one in record.rates):
+        found = [(record.cell.seed, one) for record in row.done for one in record.rates if one.name == name]
+        # All are over the images of one split: how many are not said here.
+        mean = estimate([Metric(value=one.value, stderr=one.stderr, n=0) for _, one in found])
+        first, active = found[0][1], [str(one.active) for _, one in found if one.active is not None]
+        yield {
+            "name": name, "text": minus(notation.plus_minus(mean.value, mean.stderr)),
+            "spread": None if mean.spread is None else notation.error(mean.spread),
+            "dimensions": "" if first.dimensions is None else f"{first.dimensions:,}", "active": ", ".join(active),
+            "by_seed": [[seed, minus(notation.plus_minus(one.value, one.stderr))] for seed, one in found],
+        }  # fmt: skip
 
 
 def _cell(table: Table, row: Row, column: Column, ranking: list[Any]) -> Json:

@@ -33,6 +33,9 @@ def _parts(table: Json, row: Json) -> Iterator[Markup | None]:
         yield drawn
     yield tag("h4", "Numbers")
     yield _numbers(table, row)
+    if row["groups"]:
+        yield tag("h4", "Rate of each group of latents")
+        yield _groups(row)
     yield tag("h4", "Commands")
     yield tag("p", "Each made one record of this row, with the code and versions below.", class_="muted")
     for run in row["runs"]:
@@ -126,19 +129,36 @@ def _numbers(table: Json, row: Json) -> Markup:
             lines.append(_line(column, tag("td", cell["text"], colspan=4, class_="gap")))
             continue
         rank = "" if cell["rank"] is None else ("=" if cell["tied"] else "") + str(cell["rank"])
-        seeds = [
-            [tag("span", tag("span", f"{seed}: ", class_="muted"), text, class_="one"), " "]
-            for seed, text, _ in cell["by_seed"]
-        ]
         lines.append(
             _line(
                 column, tag("td", cell["text"], class_="num"), tag("td", cell["spread"] or "–", class_="num"),
-                tag("td", rank or "–", class_="num"), tag("td", seeds if len(seeds) > 1 else "–"),
+                tag("td", rank or "–", class_="num"), _by_seed([pair[:2] for pair in cell["by_seed"]]),
             )
         )  # fmt: skip
     heads = [tag("th", name, scope="col") for name in ("metric", "mean ± error", "spread", "rank", "by seed")]
     body = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *lines))
     return tag("div", body, class_="scroll", role="region", aria_label=f"Numbers of {row['label']}", tabindex=0)
+
+
+def _by_seed(seeds: list[list[object]]) -> Markup:
+    shown = [[tag("span", tag("span", f"{seed}: ", class_="muted"), text, class_="one"), " "] for seed, text in seeds]
+    return tag("td", shown if len(shown) > 1 else "–")
+
+
+def _groups(row: Json) -> Markup:
+    heads = ("group", "mean ± error (nats)", "spread", "dimensions", "active", "by seed")
+    lines = [
+        tag(
+            "tr", tag("th", one["name"], scope="row"), tag("td", one["text"], class_="num"),
+            *(tag("td", one[name] or "–", class_="num") for name in ("spread", "dimensions", "active")),
+            _by_seed(one["by_seed"]),
+        )
+        for one in row["groups"]
+    ]  # fmt: skip
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
+    body = tag("table", head, tag("tbody", *lines))
+    said = f"Rate of each group of latents of {row['label']}"
+    return tag("div", body, class_="scroll", role="region", aria_label=said, tabindex=0)
 
 
 def _line(column: Json, *cells: Markup) -> Markup:
