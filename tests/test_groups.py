@@ -117,6 +117,17 @@ def test_each_group_has_its_own_mean_error_and_active_dimensions() -> None:
     ]  # fmt: skip
 
 
+def test_a_layer_that_says_nothing_may_have_active_dimensions() -> None:
+    model = create_model("nvae_lite", data=SPEC, latent=2, channels=4, scales=1, groups_per_scale=2).eval()
+    with torch.no_grad():
+        for parameter in model.posterior[1].parameters():
+            parameter.zero_()  # posterior and prior are one
+        model.prior[0][1].weight.mul_(100.0)  # and the prior follows what is above
+    batches = images(16)
+    above, below = with_active(group_rates(model, bound(model, batches, 0).groups), model, codes(model, batches))
+    assert below["value"] == 0.0 < above["value"] and below["active"] > 0
+
+
 @pytest.mark.parametrize(
     ("names", "sizes", "said"),
     [
