@@ -57,6 +57,7 @@ class AdaVAE(BetaVAE):
 
     Settings: ClassVar[type[Settings]] = AdaSettings
     paired: ClassVar[bool] = True
+    frees_bits: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec, settings: AdaSettings) -> None:
         super().__init__(spec, settings)
@@ -87,16 +88,20 @@ class AdaVAE(BetaVAE):
         if y is None:
             return super().losses(x, None, progress)
         terms = self.of_pairs(x, *parted(y, x.shape[1:]))
-        loss = (terms.distortion + self.rate_weight(progress) * terms.rate.sum(1)).mean()
+        loss = (terms.distortion + self.rate_weight(progress) * self.charged(terms)).mean()
         return Losses({"vae": loss}, terms)
 
     def of_pairs(self, x: Tensor, y: Tensor, factors: Tensor | None = None) -> Terms:
-        """The means over each pair, (B,) and (B, 1), of the terms of both images under their averaged posteriors;
-        ``factors`` (B, F) is 1 where one is shared, or None where nobody knows."""
+        """The means over each pair, (B,), (B, 1) and (B, D), of the terms of both images under their averaged
+        posteriors; ``factors`` (B, F) is 1 where one is shared, or None where nobody knows."""
         both = torch.cat([x, y])
         here = None if factors is None else of_factors(factors, self.settings.latent)
         terms, _ = self.bound(averaged(self.infer(both), self.settings.average, here), both)
-        return Terms(*(part.unflatten(0, (2, -1)).mean(0) for part in (terms.distortion, terms.rate)))
+        distortion, rate, divergence = (
+            None if part is None else part.unflatten(0, (2, -1)).mean(0)
+            for part in (terms.distortion, terms.rate, terms.divergence)
+        )  # fmt: skip
+        return Terms(distortion, rate, divergence=divergence)
 
 
 def averaged(q: DiagonalGaussian, average: Average, here: Tensor | None = None) -> DiagonalGaussian:

@@ -29,6 +29,7 @@ class AnnealedVAE(VanillaVAE):
     Settings: ClassVar[type[Settings]] = AnnealedSettings
     seeks_bound: ClassVar[bool] = False
     couples_examples: ClassVar[bool] = True
+    charges_by = "by how far it is from a capacity"
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         terms = self.terms(x, y)

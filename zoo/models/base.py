@@ -109,7 +109,8 @@ class VAE(nn.Module):
         measures: what `measure` gives, by name: the unit and the better direction.
         train_size: how many examples there are to train on; the trainer says so before the first step.
         free_bits: what `charged` leaves free in training, nats; None is nothing. The trainer says so too.
-        frees_bits: whether `losses` and `criterion` charge for the rate by `charged`.
+        frees_bits: whether `losses` and `criterion` charge for the rate by `charged`, or by its parts.
+        charges_by: where they do not, by what they charge, for the sentence that refuses free bits.
         warms_up: whether the warm-up moves what it trains on; not so where there is no weight that rises.
         decodings: how many times a training step decodes each example.
         code_variance: of the code's dimensions under the prior, one number or (D,): what active units are counted
@@ -143,6 +144,7 @@ class VAE(nn.Module):
     free_bits: float | None = None
     centres: int = 1
     decodings: int = 1
+    charges_by: str = ""
     code_variance: float | Tensor = 1.0
     group_names: tuple[str, ...] = ()
     group_sizes: tuple[int, ...] | None = None
@@ -233,13 +235,17 @@ class VAE(nn.Module):
         return Losses({"vae": loss}, terms)
 
     def charged(self, terms: Terms) -> Tensor:
-        """(B,) nats, whose mean is what training is charged for the rate: all of it, or with free bits the sum over its
-        parts of the larger of ``free_bits`` and the part's mean over the batch (Kingma et al. 2016,
-        https://arxiv.org/abs/1606.04934). The parts are dimensions where `Terms.divergence` has them, else groups."""
+        """(B,) nats, whose mean is what training is charged for the rate: the sum of `charged_parts`."""
+        return self.charged_parts(terms).sum(1)
+
+    def charged_parts(self, terms: Terms) -> Tensor:
+        """(B, P) nats: the rate of each group, or with free bits what has the mean over the batch, of each part, of the
+        larger of ``free_bits`` and the mean of the part's rate (Kingma et al. 2016, https://arxiv.org/abs/1606.04934).
+        The parts are dimensions where `Terms.divergence` has them, else groups."""
         if self.free_bits is None:
-            return terms.rate.sum(1)
+            return terms.rate
         parts = terms.rate if terms.divergence is None else terms.divergence
-        return torch.where(parts.mean(0) > self.free_bits, parts, self.free_bits).sum(1)
+        return torch.where(parts.mean(0) > self.free_bits, parts, self.free_bits)
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """(B,), the higher the better: what the weights to keep, and when to stop, are decided by on validation images.

@@ -36,6 +36,7 @@ class BetaTCVAE(VanillaVAE):
 
     Settings: ClassVar[type[Settings]] = TCSettings
     couples_examples: ClassVar[bool] = True
+    charges_by = "by three parts of it, none of which is the rate of a dimension"
 
     def __init__(self, spec: DataSpec, settings: TCSettings) -> None:
         super().__init__(spec, settings)

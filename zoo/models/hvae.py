@@ -23,7 +23,7 @@ from zoo.data.images import DataSpec
 from zoo.distributions.gaussians import DiagonalGaussian, gaussian, standard_normal
 from zoo.likelihoods import LikelihoodSettings, make_likelihood, start_at_mean
 from zoo.models.base import VAE, Losses, Settings, Terms, repeat
-from zoo.models.iwae import glorot, k_sample_bound, k_sample_loss
+from zoo.models.iwae import OF_WEIGHTS, glorot, k_sample_bound, k_sample_loss
 from zoo.nets import Activation, Width, require
 from zoo.nets.mlp import chain
 
@@ -45,6 +45,7 @@ class HVAE(VAE):
     """A Markov chain x -> h1 -> ... -> hL of Gaussians up, and one down."""
 
     Settings: ClassVar[type[Settings]] = HVAESettings
+    charges_by = OF_WEIGHTS
 
     def __init__(self, spec: DataSpec, settings: HVAESettings) -> None:
         super().__init__(spec, settings)

@@ -27,6 +27,8 @@ from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets import require
 from zoo.precision import full_precision
 
+OF_WEIGHTS = "by the log-weights of k samples, which have no KL divergence of their own"
+
 
 class IWAESettings(VanillaSettings):
     k: int = Field(5, ge=1, description="posterior samples a training example")
@@ -45,6 +47,7 @@ class IWAE(VanillaVAE):
     """A vanilla VAE trained on k samples."""
 
     Settings: ClassVar[type[Settings]] = IWAESettings
+    charges_by = OF_WEIGHTS
 
     def __init__(self, spec: DataSpec, settings: IWAESettings) -> None:
         super().__init__(spec, settings)

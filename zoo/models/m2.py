@@ -53,6 +53,7 @@ class M2(VAE):
     supervised: ClassVar[bool] = True
     measures: ClassVar[dict[str, tuple[str, str | None]]] = {"classification_error": ("", "lower")}
     group_names = ("y", "z")
+    charges_by = "by two bounds, one of images that show their class, so that a group has two means"
 
     def __init__(self, spec: DataSpec, settings: M2Settings) -> None:
         super().__init__(spec, settings)

@@ -55,6 +55,7 @@ class NVAELite(Hierarchy):
     """Groups of latents, the coarsest scale first; an image that is not whole patches is padded by zeros."""
 
     Settings: ClassVar[type[Settings]] = NVAESettings
+    frees_bits: ClassVar[bool] = True
 
     def __init__(self, spec: DataSpec, settings: NVAESettings) -> None:
         super().__init__(spec, settings)
@@ -141,9 +142,10 @@ class NVAELite(Hierarchy):
     # ---- training ------------------------------------------------------------------------------------------
 
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
-        """As `VAE.losses`, with the groups' rates balanced during warm-up, plus the spectral penalty."""
+        """As `VAE.losses`, with the groups' rates balanced during warm-up, plus the spectral penalty. What a group has
+        of free bits is balanced with it."""
         terms = self.terms(x, y)
-        rate = (terms.rate * self.balance(terms.rate, progress)).sum(1)
+        rate = (self.charged_parts(terms) * self.balance(terms.rate, progress)).sum(1)
         loss = (terms.distortion + self.rate_weight(progress) * rate).mean()
         if self.settings.spectral:
             loss = loss + self.settings.spectral * self.penalty()

@@ -55,6 +55,7 @@ class QuantisedVAE(VAE):
 
     Settings: ClassVar[type[Settings]] = QuantisedSettings
     warms_up: ClassVar[bool] = False
+    charges_by = "in the training of its prior alone, which moves no code"
     grids: ClassVar[tuple[str, ...]] = ("",)
 
     def __init__(self, spec: DataSpec, settings: QuantisedSettings) -> None:

@@ -74,7 +74,9 @@ def check_recipe(config: RunConfig, model: VAE, images: int | None) -> None:
     free bits, or no weight that rises, and are to have them. None is a number that nobody knows yet: what is refused is
     wrong with any."""
     if config.train.free_bits is not None and not model.frees_bits:
-        raise UsageError(f"{config.variant} charges for its rate in a way of its own: it knows no train.free_bits.")
+        how = f", {model.charges_by}" if model.charges_by else ""
+        said = f"{config.variant} charges for its rate in a way of its own{how}"
+        raise UsageError(f"{said}: it knows no train.free_bits.")
     # A suite gives all of its variants one warm-up, and is not asked why.
     if config.train.cycles is not None and not model.warms_up:
         raise UsageError(f"{config.variant} has no weight here that rises over a warm-up: it knows no train.cycles.")
