@@ -410,6 +410,16 @@ def test_what_another_likeness_gains_and_loses_is_what_the_records_say(records: 
     assert ratios["ms_ssim_vae"][0] < 1 / 2 and ratios["ms_ssim_vae"][1] > 4 / 3
 
 
+def test_what_layers_carry_is_what_the_records_say(records: list) -> None:
+    text = " ".join((DOCS / "metrics.md").read_text().split())
+    of = {one.cell.variant: one.rates for one in records if one.cell.group == "mnist@1" and one.cell.seed == 0}
+    second = of["nvae_lite"][1]
+    said = f"carries {second.value:.2f} nats with {second.active} of its {second.dimensions} dimensions active"
+    assert len(of["nvae_lite"]) == 4 and f"the second of nvae_lite's four groups {said}" in text
+    *others, last = [f"{one.value:.1f}" for one in of["ladder_vae"]]
+    assert f"ladder_vae's layers carry {', '.join(others)} and {last} nats from the top." in text
+
+
 def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
     text = " ".join((DOCS / "howto" / "few-labels.md").read_text().split())
     found: dict[str, list[float]] = {}
