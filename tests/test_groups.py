@@ -174,6 +174,8 @@ def test_the_page_shows_those_of_a_row_by_seed_and_nothing_where_there_are_none(
     (shown,) = [part for part in text.split("<h4>") if part.startswith("Rate of each group of latents")]
     for said in ("upper", "1.50 ± 0.50", "0.35", "50", "40, 41", "1.25 ± 0.50", "1.75 ± 0.50"):
         assert f">{said}<" in shown or f"</span>{said}<" in shown, said
+    alone = page([rows[0], rows[1].model_copy(update={"rates": []})], {}, tmp_path)
+    assert '<span class="muted">0: </span>1.25 ± 0.50<' in alone, "of which of two runs it is"
 
 
 def test_the_card_of_an_export_has_them() -> None:

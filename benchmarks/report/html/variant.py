@@ -132,30 +132,34 @@ def _numbers(table: Json, row: Json) -> Markup:
         lines.append(
             _line(
                 column, tag("td", cell["text"], class_="num"), tag("td", cell["spread"] or "–", class_="num"),
-                tag("td", rank or "–", class_="num"), _by_seed([pair[:2] for pair in cell["by_seed"]]),
+                tag("td", rank or "–", class_="num"), _by_seed(row, [pair[:2] for pair in cell["by_seed"]]),
             )
         )  # fmt: skip
-    heads = [tag("th", name, scope="col") for name in ("metric", "mean ± error", "spread", "rank", "by seed")]
-    body = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *lines))
+    body = tag("table", _heads("metric", "mean ± error", "spread", "rank"), tag("tbody", *lines))
     return tag("div", body, class_="scroll", role="region", aria_label=f"Numbers of {row['label']}", tabindex=0)
 
 
-def _by_seed(seeds: list[list[object]]) -> Markup:
+def _by_seed(row: Json, seeds: list[list[object]]) -> Markup:
+    # Of one of several runs, too: it is said which.
     shown = [[tag("span", tag("span", f"{seed}: ", class_="muted"), text, class_="one"), " "] for seed, text in seeds]
-    return tag("td", shown if len(shown) > 1 else "–")
+    return tag("td", shown if len(row["runs"]) > 1 else "–")
+
+
+def _heads(first: str, *numeric: str) -> Markup:
+    heads = [tag("th", name, scope="col", class_="num") for name in numeric]
+    return tag("thead", tag("tr", tag("th", first, scope="col"), *heads, tag("th", "by seed", scope="col")))
 
 
 def _groups(row: Json) -> Markup:
-    heads = ("group", "mean ± error (nats)", "spread", "dimensions", "active", "by seed")
     lines = [
         tag(
             "tr", tag("th", one["name"], scope="row"), tag("td", one["text"], class_="num"),
             *(tag("td", one[name] or "–", class_="num") for name in ("spread", "dimensions", "active")),
-            _by_seed(one["by_seed"]),
+            _by_seed(row, one["by_seed"]),
         )
         for one in row["groups"]
     ]  # fmt: skip
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in heads)))
+    head = _heads("group", "mean ± error (nats)", "spread", "dimensions", "active")
     body = tag("table", head, tag("tbody", *lines))
     said = f"Rate of each group of latents of {row['label']}"
     return tag("div", body, class_="scroll", role="region", aria_label=said, tabindex=0)
