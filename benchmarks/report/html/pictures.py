@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.record import Record
 from benchmarks.report.tables import Table
 
-BUDGET = 2_300_000  # characters of data addresses on one page
+BUDGET = 2_200_000  # characters of data addresses on one page
 USUAL = ("samples", "reconstructions", "pca", "traversals")  # come first, and every row has them before any has more
 LARGE = 200_000  # bytes; grids of digits have 20,000, grids of faces would have 600,000
 
