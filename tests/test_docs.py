@@ -420,6 +420,30 @@ def test_what_layers_carry_is_what_the_records_say(records: list) -> None:
     assert f"ladder_vae's layers carry {', '.join(others)} and {last} nats from the top." in text
 
 
+def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(records: list) -> None:
+    def page(name: str) -> str:
+        return " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+
+    beside = {
+        name: {one.column.metric: one for one in against(records, name, "vae", "family", ROOT / pages.RECORDS)}
+        for name in ("energy_vae", "poincare_vae", "categorical_vae")
+    }
+    for name, said, better in (
+        ("energy_vae", "ahead of the VAE by {} nats of NLL", "energy_vae"),
+        ("poincare_vae", "no better and no worse than the VAE, {} nats of NLL apart", "tie"),
+        ("categorical_vae", "For likelihood a [VAE](vae.md) is ahead", "vae"),
+    ):
+        nll = beside[name]["nll_iwae_64_all"]
+        assert said.format(plus_minus(abs(nll.value), nll.error)) in page(name) and nll.better == better, name
+        assert (nll.a.seeds, nll.b.seeds, nll.table.group) == (3, 3, "family@1")
+    energy, poincare = beside["energy_vae"]["fd_digits"], beside["poincare_vae"]
+    assert "with about half of its `fd_digits`" in page("energy_vae")
+    assert energy.a.value / energy.b.value == pytest.approx(0.5, abs=0.05)
+    probe = poincare["linear_probe"]
+    assert f"the linear probe ({probe.a.value:.3f} beside {probe.b.value:.3f}), PSNR and SSIM" in page("poincare_vae")
+    assert {poincare[metric].better for metric in ("linear_probe", "psnr", "ssim")} == {"vae"}
+
+
 def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
     text = " ".join((DOCS / "howto" / "few-labels.md").read_text().split())
     found: dict[str, list[float]] = {}
