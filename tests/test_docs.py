@@ -39,6 +39,7 @@ from tests.test_board import failed, make
 from zoo import registry as registry_module
 from zoo.config import RunConfig, resolve
 from zoo.files import sha256_file
+from zoo.models import create_model
 from zoo.registry import registry
 
 DOCS = ROOT / "docs"
@@ -442,6 +443,22 @@ def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(
     probe = poincare["linear_probe"]
     assert f"the linear probe ({probe.a.value:.3f} beside {probe.b.value:.3f}), PSNR and SSIM" in page("poincare_vae")
     assert {poincare[metric].better for metric in ("linear_probe", "psnr", "ssim")} == {"vae"}
+
+
+def test_what_a_page_says_of_the_cost_of_its_variant_is_so(records: list) -> None:
+    def said(name: str) -> str:
+        return " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+
+    cost = {name: create_model(name).decodings for name in ("hamiltonian_vae", "vae")}
+    assert cost == {"hamiltonian_vae": 6, "vae": 1}
+    assert "is six passes through the decoder where the [VAE](vae.md)'s is one" in said("hamiltonian_vae")
+    passes = {one.cell.variant: one.train.epochs for one in records if one.cell.group == "mnist@1"}
+    assert passes["vae"] == 3 * passes["nvae_lite"]
+    assert "in the suite `mnist` it sees a third of the images that the VAE sees" in said("nvae_lite")
+    table = (DOCS / "performance.md").read_text().split("## Compiled losses")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", table, re.M))
+    (steps,) = re.findall(r"with the defaults took ([\d.]+) ms .+ other networks, took ([\d.]+)", said("hvamp_vae"))
+    assert steps == (rows["hvamp_vae"], rows["vamp_vae"])
 
 
 def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
