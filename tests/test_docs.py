@@ -38,8 +38,10 @@ from tests.conftest import ROOT
 from tests.test_board import failed, make
 from zoo import registry as registry_module
 from zoo.config import RunConfig, resolve
+from zoo.errors import UsageError
 from zoo.files import sha256_file
 from zoo.models import create_model
+from zoo.priors import PriorSettings
 from zoo.registry import registry
 
 DOCS = ROOT / "docs"
@@ -330,6 +332,25 @@ def test_every_exchangeable_part_is_explained() -> None:
     for names, page in ((LIKELIHOODS, "elbo"), (PRIORS, "priors"), (POSTERIORS, "flows")):
         text = (DOCS / "theory" / f"{page}.md").read_text().lower().replace("inverse autoregressive", "iaf")
         assert [name for name in names if name not in text] == [], page
+
+
+@pytest.mark.parametrize("prior", ["vamp", "energy", "diffusion"])
+def test_the_page_of_a_prior_names_every_variant_that_refuses_it(prior: str) -> None:
+    import torch
+
+    entries = registry().variants
+    kinds = {name: entry.load().Settings.model_fields.get("prior") for name, entry in entries.items()}
+    having = [name for name, field in kinds.items() if field is not None and field.annotation is PriorSettings]
+    assert len(having) > 20
+    refused = set()
+    for name in having:
+        try:
+            with torch.device("meta"):
+                create_model(name, prior={"name": prior})
+        except UsageError:
+            refused.add(name)
+    section = (DOCS / "variants" / f"{prior}_vae.md").read_text().split("## What the settings do")[1].split("\n## ")[0]
+    assert refused and {name for name in having if f"]({name}.md)" in section} - {"vae", "iwae"} == refused
 
 
 # ---- formulae ---------------------------------------------------------------------------------------------------
