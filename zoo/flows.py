@@ -244,7 +244,7 @@ class Spline(Flow):
 class Coupling(nn.Module):
     """Affine coupling (Real NVP, Dinh et al. 2017) of vectors: z (N, D) -> u (N, D), log|det du/dz| (N,).
 
-    Even dimensions condition odd ones and then the reverse. Log-scales of a step stay in (-2, 2); it begins
+    Columns 1, 3, ... condition columns 0, 2, ... and then the reverse. Log-scales of a step stay in (-2, 2); it begins
     as the identity.
     """
 
