@@ -334,6 +334,31 @@ def test_every_exchangeable_part_is_explained() -> None:
         assert [name for name in names if name not in text] == [], page
 
 
+def test_constants_that_a_page_names_are_those_of_the_code() -> None:
+    from zoo.distributions import diffusion, von_mises_fisher
+    from zoo.models import geco_vae, ms_ssim_vae, nvae_lite, two_stage_vae
+    from zoo.priors import energy
+
+    ssim, some, more = ms_ssim_vae, *({4: "four", 16: "sixteen"}[one] for one in (diffusion.SHOWN, diffusion.COUNTED))
+    first_noise = 1 / math.sqrt(1 + math.exp(diffusion.FIRST))
+    alphas = ", ".join(f"{one:.4f}".removeprefix("0") for one in ssim.WEIGHTS)
+    for name, *told in (
+        ("energy_vae", f"A training step takes {energy.SHARED:,} draws of its own", f"an evaluation {energy.COUNTED:,}",
+         f"a small network on {energy.SHARED:,} codes"),
+        ("diffusion_vae", f"{some} of each code in training and {more} in the ELBO",
+         f", from {diffusion.FIRST:.0f} down to {diffusion.LAST:.0f}.", f"a deviation of {first_noise:.3f}"),
+        ("two_stage_vae", f"with $a^2 = {two_stage_vae.FROM_U}$"),
+        ("svae", f"at $v + {von_mises_fisher.RAISED}$"),
+        ("geco_vae", "between 1/{0:,.0f} and {0:,.0f}".format(math.exp(geco_vae.LARGEST))),
+        ("nvae_lite", f"rise from $10^{{{math.log10(nvae_lite.SMALLEST_WARMUP):.0f}}}$"),
+        ("ms_ssim_vae", f"of {ssim.WINDOW} x {ssim.WINDOW} pixels, weighed by a Gaussian of {ssim.SIGMA}",
+         f"C_1 = {ssim.C1 ** 0.5:.2f}^2 , \\quad C_2 = {ssim.C2 ** 0.5:.2f}^2", f"$\\alpha = {alphas}$",
+         f"need {ssim.WINDOW * 2 ** (len(ssim.WEIGHTS) - 1)} pixels", f"A mean below {ssim.FLOOR} counts as that"),
+    ):  # fmt: skip
+        text = " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+        assert [one for one in told if one not in text] == [], name
+
+
 @pytest.mark.parametrize("prior", ["vamp", "energy", "diffusion"])
 def test_the_page_of_a_prior_names_every_variant_that_refuses_it(prior: str) -> None:
     import torch
