@@ -21,6 +21,7 @@ from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.data.labelled import Labelled
 from zoo.data.mnist import partly_labelled
 from zoo.errors import UsageError
+from zoo.models.base import Losses
 from zoo.models.s2_beta_vae import S2BetaVAE
 from zoo.models.supervised import supervised_loss
 from zoo.runs.images import condition_of
@@ -60,6 +61,84 @@ def test_the_supervised_loss_is_that_of_the_first_dimensions_by_hand() -> None:
     torch.testing.assert_close(supervised_loss(codes, factors, "bce"), torch.tensor(bce, dtype=torch.float64))
     l2 = [0.25**2 + 0.5**2, (1 / 3 - 0.25) ** 2]
     torch.testing.assert_close(supervised_loss(codes, factors, "l2"), torch.tensor(l2, dtype=torch.float64))
+
+
+# ---- labels alone ----------------------------------------------------------------------------------------------------
+
+
+def of_same_draws(model: torch.nn.Module, x: Tensor, y: Tensor | None, progress: float = 1.0) -> Losses:
+    with noise.keyed(0, torch.arange(len(x))):
+        return model.losses(x, y, progress)
+
+
+def test_with_labels_alone_they_move_the_encoder_and_the_distortion_the_decoder() -> None:
+    (x, labelled, factors), y = some(), joined(*some()[1:])
+    alone, both = make(labels_alone=True, gamma=7.0), make(gamma=7.0)
+    found, terms = of_same_draws(alone, x, y, 0.5), of_same_draws(both, x, y).terms
+    # What is reported is the bound, of the same draws as ever.
+    assert torch.equal(found.terms.rate, terms.rate) and torch.equal(found.terms.distortion, terms.distortion)
+    taught = 7.0 * supervised_loss(both.represent(labelled), factors, "bce").mean()
+    torch.testing.assert_close(found["vae"], terms.distortion.mean() + taught)
+
+    def gradients(model: torch.nn.Module, loss: Tensor, parts: tuple[str, ...]) -> list[Tensor]:
+        chosen = [value for name, value in model.named_parameters() if name.startswith(parts)]
+        assert chosen
+        return torch.autograd.grad(loss, chosen, retain_graph=True)
+
+    for parts, expected in ((("encoder", "head"), taught), (("decoder",), terms.distortion.mean())):
+        ours, theirs = gradients(alone, found["vae"], parts), gradients(both, expected, parts)
+        assert any(one.any() for one in ours)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+    # Nothing moves the variances of the posterior.
+    (of_head,) = gradients(alone, found["vae"], ("head.bias",))
+    assert of_head[:3].all() and not of_head[3:].any()
+
+
+def test_with_labels_alone_the_epoch_that_is_kept_is_that_of_the_best_distortion() -> None:
+    x = some()[0]
+    for model in (make(labels_alone=True), make()):
+        terms = model.terms(x)
+        rate = 0.0 if model.settings.labels_alone else 3.0 * terms.rate.sum(1)
+        torch.testing.assert_close(model.criterion(x, None, terms), -(terms.distortion + rate))
+        assert model.seeks_bound == model.frees_bits == model.warms_up == (not model.settings.labels_alone)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"labelled": 0}, "^labels_alone with labelled=0 leaves nothing that moves the encoder.$"),
+        ({"prior": {"name": "vamp"}}, "^with labels_alone nothing moves prior.name=vamp: leave it at standard.$"),
+        ({"posterior": {"name": "iaf"}}, "^with labels_alone nothing moves posterior.name=iaf: leave it at diagonal.$"),
+    ],
+)
+def test_with_labels_alone_what_nothing_would_train_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        make(labels_alone=True, **settings)
+    assert make(**settings).seeks_bound
+
+
+def test_with_labels_alone_a_weight_of_the_rate_is_refused_and_without_nothing_is_as_before() -> None:
+    with pytest.raises(UsageError, match="^beta would do nothing: with labels_alone the rate has no weight.$"):
+        resolve("s2_beta_vae", settings=["labels_alone=yes", "beta=2"])
+    usual = resolve("s2_beta_vae").identity()
+    assert "labels_alone" not in usual["model"]
+    assert resolve("s2_beta_vae", settings=["labels_alone=null"]).identity() == usual
+    assert resolve("s2_beta_vae", settings=["labels_alone=yes"]).identity()["model"] == usual["model"] | {
+        "labels_alone": True
+    }
+
+
+def test_a_training_with_labels_alone_moves_the_encoder_as_labels_do_and_the_decoder(grid: str, tmp_path: Path) -> None:
+    # Another weight of the likelihood alone: decoders differ, and the encoder does not see it.
+    found = []
+    for at, more in enumerate((["likelihood.name=bernoulli"], ["likelihood.name=laplace"])):
+        config = resolve("s2_beta_vae", grid, settings=[*CHEAP, "labels_alone=yes", "train.keep=last", *more])
+        found.append(runs.train_run(config, tmp_path / str(at), choose("cpu")).model.state_dict())
+    begun = runs.fresh_model(config, runs.load_images(config).spec).state_dict()
+    for name in (name for name in begun if name.startswith(("encoder", "head"))):
+        assert torch.equal(found[0][name], found[1][name]) and not torch.equal(found[0][name], begun[name])
+    assert not torch.equal(found[1]["decoder.output.weight"], begun["decoder.output.weight"])
 
 
 # ---- which images show their factors ---------------------------------------------------------------------------------
