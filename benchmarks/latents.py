@@ -229,18 +229,19 @@ class OnSphere(Points):
 
 
 class Positive(Latents):
-    """Gamma variables, none of which is below zero: a walk is along their logarithms."""
+    """Gamma variables, none of which is below zero: a walk is along their cube roots, which are nearly normal (Wilson
+    and Hilferty 1931), and stops at zero."""
 
     model: GammaVAE
 
     def codes(self, x: Tensor, y: Tensor | None) -> Tensor:
-        return self.model.represent(x, y).log()
+        return self.model.represent(x, y).pow(1 / 3)
 
     def images(self, codes: Tensor, y: Tensor | None) -> Tensor:
-        return super().images(codes.exp(), y)
+        return super().images(codes.clamp_min(0).pow(3), y)
 
     def moments(self, x: Tensor, y: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        return self.model.prior.gamma.moments_of_logarithm()
+        return self.model.prior.gamma.moments_of_cube_root()
 
 
 def latents_of(model: VAE) -> Latents:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import loggamma
+from scipy.stats import gamma
 
 from benchmarks import latents
 from benchmarks.check.subject import DIGITS, digits, subject
@@ -63,15 +63,19 @@ def test_a_traversal_holds_the_other_dimensions_and_measures_in_deviations_of_th
     assert torch.equal(images[7 + 4], to_bytes(model.likelihood.mean(model.decode(code[None])))[0])
 
 
-def test_positive_codes_are_walked_along_their_logarithms_in_deviations_of_the_prior() -> None:
+def test_positive_codes_are_walked_along_their_cube_roots_in_deviations_of_the_prior_down_to_zero() -> None:
     model, x, _ = asked("gamma_vae")
     images, dims, rates = latents.traverse(model, x, None, image=2, dims=6, steps=7)
     assert rates == pytest.approx(model.terms(x).divergence.mean(0)[dims].tolist())
-    known = loggamma(model.settings.prior_shape, loc=-math.log(model.settings.prior_rate))
+    shape, rate = model.settings.prior_shape, model.settings.prior_rate
+    first, second = (gamma.expect(lambda z, p=p: z**p, (shape,), scale=1 / rate) for p in (1 / 3, 2 / 3))
     code = model.represent(x)[2].clone()
-    code[dims[1]] = math.exp(known.mean() + (-3 + 6 * 4 / 6) * known.std())
+    code[dims[1]] = (first + (-3 + 6 * 4 / 6) * math.sqrt(second - first**2)) ** 3
     expected = to_bytes(model.likelihood.mean(model.decode(code[None])))[0]
-    assert (images[7 + 4].int() - expected.int()).abs().max() <= 1  # a logarithm and back may round a pixel otherwise
+    assert (images[7 + 4].int() - expected.int()).abs().max() <= 1  # a root and back may round a pixel otherwise
+    walk = latents.latents_of(model)
+    below = torch.tensor([[-0.5] * 6, [0.0] * 6])
+    assert torch.equal(*walk.images(below, None))
 
 
 def test_a_hierarchy_is_walked_along_its_top_layer_and_the_others_follow() -> None:

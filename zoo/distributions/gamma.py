@@ -50,11 +50,14 @@ class Gamma:
         return self.log_mean.exp()
 
     @full_precision
-    def moments_of_logarithm(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of log z, both (..., D)."""
+    def moments_of_cube_root(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the cube root of z, both (..., D)."""
         shape = self.log_shape.double().exp()
-        mean, variance = torch.digamma(shape) - self._log_rate, torch.polygamma(1, shape)
-        return mean.to(self.log_mean.dtype), variance.sqrt().to(self.log_mean.dtype)
+        # E[z^p] = Gamma(shape + p) / Gamma(shape) rate^-p.
+        first, second = (
+            (torch.lgamma(shape + p) - torch.lgamma(shape) - p * self._log_rate).exp() for p in (1 / 3, 2 / 3)
+        )
+        return first.to(self.log_mean.dtype), (second - first.square()).sqrt().to(self.log_mean.dtype)
 
     @full_precision
     def rsample(self) -> tuple[Tensor, Tensor]:
