@@ -473,12 +473,13 @@ def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(
 
     beside = {
         name: {one.column.metric: one for one in against(records, name, "vae", "family", ROOT / pages.RECORDS)}
-        for name in ("energy_vae", "poincare_vae", "categorical_vae")
+        for name in ("energy_vae", "poincare_vae", "categorical_vae", "gamma_vae")
     }
     for name, said, better in (
         ("energy_vae", "ahead of the VAE by {} nats of NLL", "energy_vae"),
         ("poincare_vae", "no better and no worse than the VAE, {} nats of NLL apart", "tie"),
         ("categorical_vae", "For likelihood a [VAE](vae.md) is ahead", "vae"),
+        ("gamma_vae", "a [VAE](vae.md) of as many dimensions is ahead by {} nats of NLL", "vae"),
     ):
         nll = beside[name]["nll_iwae_64_all"]
         assert said.format(plus_minus(abs(nll.value), nll.error)) in page(name) and nll.better == better, name

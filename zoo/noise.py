@@ -84,7 +84,8 @@ def normal(like: Tensor, shared: bool = False) -> Tensor:
 
 
 def uniform(like: Tensor) -> Tensor:
-    """Uniform numbers in (0, 1) with the shape, type and device of ``like``; half types give float32."""
+    """Uniform numbers in (0, 1) with the shape, type and device of ``like``, and 0 itself may come where they are not
+    `keyed`; half types give float32."""
     keys = _keys.get()
     return _drawn(Tensor.uniform_, like) if keys is None else _uniform(keys, like).to(_real(like))
 
