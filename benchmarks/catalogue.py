@@ -185,7 +185,11 @@ def taken(name: str) -> bool:
 
 def explains(skipped: str, metric: str) -> bool:
     """Whether a record's reason for having no ``skipped`` is its reason for having no ``metric``: ``nll`` speaks of
-    ``nll_iwae_64``, ``fid`` of ``kid``. Densities of codes have reasons of their own."""
+    ``nll_iwae_64``, ``fid`` of ``kid``. Densities of codes have reasons of their own, and so has
+    ``codebook_use_GRID``: what has several grids has no ``codebook_use``. Of one of them by its name, such as
+    ``codebook_use_top``, only a row of a board is asked that has none of its own: there it speaks."""
+    if skipped in CODEBOOK and metric == f"{skipped}_GRID":
+        return False
     if skipped.endswith(EX_POST) and metric.endswith(EX_POST_FLOW):
         return False
     if begins_with(metric, skipped) or family(metric) == skipped:

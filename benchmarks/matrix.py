@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import environment, record
 from benchmarks.record import KEPT, Cell, Record
 from benchmarks.running import attempts
-from benchmarks.suite import Suite, Sweeps, suites, swept
+from benchmarks.suite import Suite, Sweeps, check_sweeps, suites, swept
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError, ended, one_line
 from zoo.files import one_at_a_time, sweep, write_if_changed
@@ -79,9 +79,7 @@ def plan(
             values of a variant that is not among those that are run.
     """
     planned: dict[Cell, Planned] = {}
-    for name in sweeps:
-        if name and name not in {registry().variant(one)[0] for one in variants or suite.variants}:
-            raise UsageError(f"--sweep has values of {name}, which is not among the variants.")
+    check_sweeps(sweeps, variants or suite.variants)
     for seed in dict.fromkeys(seeds or suite.seeds):
         for dataset in datasets or suite.datasets:
             for variant in variants or suite.variants:

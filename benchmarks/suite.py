@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +106,14 @@ def swept(variant: str, *sweeps: Sweeps) -> tuple[str | None, ...]:
     name, _ = registry().variant(variant)
     found = (values for given in sweeps for whose in (name, None) if (values := given.get(whose)))
     return next(found, (None,))
+
+
+def check_sweeps(sweeps: Sweeps, variants: Iterable[str]) -> None:
+    """Raise `UsageError` where what ``--sweep`` gave has values of a variant that is not run, as ``variants`` are."""
+    names = {registry().variant(one)[0] for one in variants}
+    for name in sweeps:
+        if name is not None and name not in names:
+            raise UsageError(f"--sweep has values of {name}, which is not among the variants.")
 
 
 @functools.cache

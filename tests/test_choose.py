@@ -355,7 +355,7 @@ def test_each_variant_has_its_own_sweep_or_the_one_of_all() -> None:
         ("smoke --sweep veo:latent=2,3", "no variant 'veo'. Did you mean 'vae'?"),
         ("smoke --sweep vae:latent=2,3 --sweep vae:beta=2,3", "vae has two sweeps"),
         ("smoke --sweep latent=2,3 --sweep beta=2,3", "all variants have two sweeps"),
-        ("smoke --variants vae --sweep beta_vae:beta=2,3", "beta_vae, which --variants leaves out"),
+        ("smoke --variants vae --sweep beta_vae:beta=2,3", "values of beta_vae, which is not among the variants."),
         ("smoke --variants vae --sweep evaluate.nll_samples=2,3", "is how a model is measured"),
         ("smoke --variants vae --sweep data.binarise=none,dynamic", "makes other images"),
         ("smoke --variants vae --sweep train.checkpoint_seconds=1,2", "is the same cell as"),

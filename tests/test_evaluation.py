@@ -117,6 +117,7 @@ def test_what_has_a_codebook_a_grid_says_under_which_names_they_are_measured(tmp
         said, names = found.skipped[name].split(": ")
         assert said == "each grid has its own" and names == f"{name}_top, {name}_bottom"
         assert found.metrics.keys() >= {*names.split(", ")}
+        assert not [skipped for skipped in found.skipped if explains(skipped, f"{name}_GRID")]
 
 
 def test_one_image_is_too_few_to_say_which_of_its_code_s_numbers_vary(tmp_path: Path) -> None:
@@ -608,6 +609,9 @@ def test_yes_and_no_are_words() -> None:
 def test_a_skipped_family_is_found_by_its_members() -> None:
     assert family("kid_digits") == "fd_digits" and family("coverage") == "fid" and family("irs") == "disentanglement"
     assert explains("auroc", "auroc_nll_fashion_mnist") and explains("nll", "nll_iwae_64")
+    for name in CODEBOOK:
+        assert explains(f"{name}_GRID", f"{name}_top") and explains(f"{name}_GRID", f"{name}_GRID")
+        assert not explains(name, f"{name}_GRID") and explains(name, name) and not explains(f"{name}_GRID", name)
     assert not explains("fid", "fd_digits") and not explains("mig", "irs") and family("unheard_of") == "unheard_of"
     assert family("nll_iwae_64") == "nll" and family("auroc_fashion_mnist") == "auroc" and family("elbo") == "elbo"
 

@@ -12,7 +12,7 @@ from benchmarks import matrix
 from benchmarks.catalogue import ALL, COSTS, DENSITIES, DISENTANGLEMENT, METRICS, begins_with, explains
 from benchmarks.matrix import Places, Planned
 from benchmarks.report.notation import listed
-from benchmarks.suite import Suite, Sweeps, swept
+from benchmarks.suite import Suite, Sweeps, check_sweeps, swept
 from zoo.errors import UsageError, unknown
 from zoo.registry import registry
 
@@ -58,9 +58,7 @@ def plan(
     usual = sweeps.get(None, ())
     given = variants or [*own, *(suite.variants if usual or not own else ())]
     names = list(dict.fromkeys(known(name)[0] for name in given))
-    for name in own:
-        if name not in names:
-            raise UsageError(f"--sweep has values of {name}, which --variants leaves out.")
+    check_sweeps(own, names)
     sweeps_of: dict[tuple[str, str], Sweep] = {}
     for dataset in datasets or suite.datasets:
         for name in names:
@@ -152,16 +150,11 @@ def _check_measured(by: str, sweep: Sweep, images: ImageSet) -> None:
         lacks = foreseen(config.evaluate.model_copy(update={"split": SPLIT}), model, images)
         known = [one for one in METRICS if one.matches(by)] or [one for one in METRICS if means(by, one.name)]
         meant = [one.name for one in known if one.better]
-        why = [next((lacks[name] for name in lacks if _tells(name, metric)), "") for metric in meant]
+        why = [next((lacks[name] for name in lacks if explains(name, metric)), "") for metric in meant]
         if not all(why):
             return
         reasons += why or ["it measures no such thing"]
     raise lacking(by, sweep, reasons[0])
-
-
-def _tells(skipped: str, metric: str) -> bool:
-    # What has several grids of codes lacks the numbers of an only one.
-    return explains(skipped, metric) and metric.endswith("_GRID") <= skipped.endswith("_GRID")
 
 
 def means(by: str, metric: str) -> bool:
