@@ -280,6 +280,8 @@ class Record(Part):
             raise ValueError(f"a cell that is done must have {', '.join(missing)}")
         if both := sorted(self.metrics.keys() & self.skipped.keys()):
             raise ValueError(f"{both[0]} is both measured and skipped")
+        if len({one.name for one in self.rates}) < len(self.rates):
+            raise ValueError("two groups of `rates` have one name")
         return self
 
     def moments(self, name: str) -> list[float | None]:

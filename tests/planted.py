@@ -409,6 +409,14 @@ class EndlessMeasure(Measured):
         return {"code_norm": 1 / torch.zeros(len(x))}
 
 
+class NamesOfMoreGroups(VanillaVAE):
+    group_names = ("above", "below")
+
+
+class SizesOfAnotherCode(VanillaVAE):
+    group_sizes = (5,)
+
+
 class NaNs(VanillaVAE):
     def terms(self, x, y=None):
         terms = super().terms(x, y)

@@ -61,6 +61,8 @@ PLANTED = {
     "Undeclared": ("shapes", "measure(x) gives 'code_norm', which `measures` does not name", "name it there"),
     "MeasureOfCodes": ("shapes", "'code_norm' of measure(x) has shape (5, 4) for 5 images, not (5,)", "one number an"),
     "EndlessMeasure": ("shapes", "'code_norm' of measure(x) has 5 numbers that are not finite", "a logarithm of zero"),
+    "NamesOfMoreGroups": ("shapes", "`group_names` has 2 entries, and terms(x).rate 1 columns", "one for each column"),
+    "SizesOfAnotherCode": ("shapes", "`group_sizes` add up to 5, and represent(x) has 4 dimensions", "leave it at"),
     "NaNs": ("shapes", "terms(x).distortion has 5 numbers that are not finite", "look for a logarithm of zero"),
     "LaterNaNs": ("trains", "Diverged: no update of epoch 2 had a finite loss", "look for a logarithm of zero"),
     "NoDefault": ("works", "setting 'weight' has no default and was given no value", "the defaults of its Settings"),

@@ -143,7 +143,12 @@ def test_groups_that_are_others_than_those_of_the_rate_are_refused(names, sizes,
         with_active(group_rates(model, model.rates), model, model.code)
     with pytest.raises(Wrong, match="group_"):
         _groups_of(model, 2, 2)
-    model.group_names, model.group_sizes = ("a", "b"), (1, 1)
+    model.group_sizes = (1, 1)
+    for names, wrong in ((("z 1", "z 2"), "'z 1' .* not a plain name"), (("a", "a"), "a name twice: a, a")):
+        model.group_names = names
+        with pytest.raises(Wrong, match=wrong):
+            _groups_of(model, 2, 2)
+    model.group_names = ("a", "b")
     _groups_of(model, 2, 2)
     assert len(with_active(group_rates(model, model.rates), model, model.code)) == 2
 
@@ -155,6 +160,8 @@ def test_a_record_keeps_them_and_one_of_before_is_written_as_it_was() -> None:
     after = before.model_copy(update={"rates": rates})
     text = record.dump(after)
     assert parse(json.loads(text)) == after and record.dump(parse(json.loads(text))) == text
+    with pytest.raises(ZooError, match="two groups of `rates` have one name"):
+        parse(json.loads(text) | {"rates": [{"name": "1", "value": 1.0}, {"name": "1", "value": 2.0}]})
     with pytest.raises(ZooError, match="rates.0.value: .*not finite"):
         parse(json.loads(text) | {"rates": [{"name": "1", "value": math.nan}]})
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from benchmarks.check.subject import COLOUR, DIGITS, Subject
 from benchmarks.check.verdict import NOT_FINITE, Wrong, hold
-from benchmarks.record import check_measures
+from benchmarks.record import GroupRate, check_measures, first_of
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError, one_line
@@ -126,6 +127,17 @@ def _groups_of(model: VAE, groups: int, dimensions: int) -> None:
             f"`{name}` has {len(said or ())} entries, and terms(x).rate {groups} columns",
             "have one for each column, in the same order",
         )
+    for name in model.group_names:
+        try:
+            GroupRate(name=name, value=0.0)
+        except ValidationError as error:
+            mend = "call it by letters, digits and underscores, such as z_top"
+            raise Wrong(f"'{name}' of `group_names`: {first_of(error)}", mend) from None
+    hold(
+        len(set(model.group_names)) == len(model.group_names),
+        f"`group_names` has a name twice: {', '.join(model.group_names)}",
+        "give each group a name of its own",
+    )
     sizes = model.group_sizes
     hold(
         sizes is None or sum(sizes) == dimensions,
