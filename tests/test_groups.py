@@ -24,6 +24,7 @@ from benchmarks.running.watch import Watchers
 from tests.conftest import ROOT
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from tests.test_html import Elements
 from zoo import create_model, list_models
 from zoo.config import resolve
 from zoo.data.batches import Batches
@@ -183,6 +184,7 @@ def test_the_page_shows_those_of_a_row_by_seed_and_nothing_where_there_are_none(
         assert f">{said}<" in shown or f"</span>{said}<" in shown, said
     alone = page([rows[0], rows[1].model_copy(update={"rates": []})], {}, tmp_path)
     assert '<span class="muted">0: </span>1.25 ± 0.50<' in alone, "of which of two runs it is"
+    assert {"region"} == {one["role"] for one in Elements(text).all("div") if "each group" in one.get("aria-label", "")}
 
 
 def test_the_card_of_an_export_has_them() -> None:
