@@ -7,6 +7,7 @@ would need a download or long training is resolved instead: parsed, its configur
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pkgutil
@@ -109,6 +110,18 @@ def test_what_a_page_shows_runs(
                 perform(line, desk, monkeypatch, capsys)
         else:
             assert language in ("", "bash", "text"), f"a block of '{language}' that nothing checks"
+
+
+def test_a_command_in_the_prose_of_a_page_is_one_that_can_be_given() -> None:
+    found = 0
+    for path in PAGES:
+        for command in re.findall(r"`zoo ([^`]+)`", FENCE.sub("", path.read_text())):
+            name, *words = shlex.split(command)
+            assert name in cli.zoo.commands, f"zoo {name} of {named(path)}"
+            with contextlib.suppress(click.MissingParameter):  # the command alone, as a name
+                cli.zoo.commands[name].make_context(name, words)
+            found += 1
+    assert found > 100
 
 
 def perform(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
