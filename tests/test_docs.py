@@ -503,6 +503,10 @@ def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(
     probe = poincare["linear_probe"]
     assert f"the linear probe ({probe.a.value:.3f} beside {probe.b.value:.3f}), PSNR and SSIM" in page("poincare_vae")
     assert {poincare[metric].better for metric in ("linear_probe", "psnr", "ssim")} == {"vae"}
+    family = [one for one in records if one.cell.group == "family@1" and "elbo" in one.metrics]
+    lowest = sorted((one.metrics["elbo"].value, one.cell.variant) for one in family)[:3]
+    assert {variant for _, variant in lowest} == {"adversarial_ae"}
+    assert "far below the others'" in page("adversarial_ae")
 
 
 def test_what_a_page_says_of_the_cost_of_its_variant_is_so(records: list) -> None:
