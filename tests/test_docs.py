@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -38,10 +39,10 @@ from benchmarks.suite import suite_named
 from tests.conftest import ROOT
 from tests.test_board import failed, make
 from zoo import registry as registry_module
-from zoo.config import RunConfig, resolve
+from zoo.config import DataConfig, EvaluateConfig, RunConfig, TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.files import sha256_file
-from zoo.models import create_model
+from zoo.models import check_settings, create_model
 from zoo.priors import PriorSettings
 from zoo.registry import registry
 
@@ -370,6 +371,36 @@ def test_constants_that_a_page_names_are_those_of_the_code() -> None:
     ):  # fmt: skip
         text = " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
         assert [one for one in told if one not in text] == [], name
+
+
+def has(model: object, path: str) -> bool:
+    """Whether a setting of that path is there; one of a star stands for all of a part."""
+    key, _, rest = path.partition(".")
+    field = getattr(model, "model_fields", {}).get(key)
+    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+    return key == "*" or bool(kinds) and (not rest or any(has(kind, rest) for kind in kinds))
+
+
+def test_settings_that_the_page_of_a_variant_names_are_its_own() -> None:
+    shared = {"data": DataConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+    heads, given = 0, 0
+    for name, entry in registry().variants.items():
+        text, kind = (DOCS / "variants" / f"{name}.md").read_text().split(pages.BEGIN)[0], entry.load().Settings
+        section = text.partition("## What the settings do")[2].partition("\n## ")[0]
+        told = re.findall(r"`([\w.]+)`", " ".join(re.findall(r"^- ((?:`[^`]+`(?:, )?)+):", section, re.M)))
+        parts = {*shared, *kind.model_fields}
+        told += [one for one in re.findall(r"`(\w+\.[\w.*]+)`", text) if one.partition(".")[0] in parts]
+        for one in told:
+            part, _, rest = one.partition(".")
+            assert has(shared[part], rest) if part in shared else has(kind, one), f"{one} on the page of {name}"
+        for line in text.splitlines():
+            settings: dict[str, str] = {}
+            for one in re.findall(r"`(?:--set )?([a-z_.]+=[^`\s]+)`", line):
+                settings[one.partition("=")[0]] = one
+                check_settings(name, resolve(name, settings=[*settings.values()]).model)
+                given += 1
+        heads += len(told)
+    assert heads > 100 and given > 20
 
 
 @pytest.mark.parametrize("prior", ["vamp", "energy", "diffusion"])
