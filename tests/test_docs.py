@@ -600,18 +600,29 @@ def test_what_a_page_says_of_training_images_is_what_the_evaluations_say() -> No
         elbos = [one.metrics["elbo"] for one in runs]
         assert shown == [plus_minus(one.value, one.stderr) for one in elbos]
         assert gap == f"{elbos[0].value - elbos[2].value:+.2f}"
+    epochs = {name: {found[f"{name}-{split}"].config["train"]["epochs"] for split in splits} for name, *_ in rows}
+    assert epochs == dict.fromkeys(epochs, {15}) | {"vq_vae": {9}} and "15 epochs, `vq_vae` 9)" in text
+    gaps = [float(gap) for *_, gap in rows]
+    assert (sum(gap < 0 for gap in gaps), len(gaps)) == (4, 5) and "Four of the five have a lower bound on" in text
+    lowest = {min(splits, key=lambda split: found[f"{name}-{split}"].metrics["elbo"].value) for name in epochs}
+    assert lowest == {"validation"} and "all have their lowest on validation images" in text
+    leads = []
     for split in ("train", "test"):
         places = [folder / f"{name}-{split}.json" for name in ("ladder_vae", "vae")]
         a, b = (one.as_record(name) for one, name in zip(map(evaluated.read, places), ("ladder_vae", "vae")))
         beside = dict(zip((a.cell, b.cell), places)).__getitem__
         (one,) = (one for one in against([a, b], "ladder_vae", "vae", folder=beside) if one.column.metric == "elbo")
         assert one.paired and f"{one.value:.2f} ± {one.error:.2f} nats better on {split}" in text
+        leads.append(one)
+    lost, error = leads[0].value - leads[1].value, math.hypot(*(one.error for one in leads))
+    assert f"{lost:.2f} ± {error:.2f} nats do not carry over" in text
 
 
 def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None:
     text, folder = (DOCS / "howto" / "compress.md").read_text(), ROOT / "leaderboard" / "evaluations" / "coded"
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
     assert {name for name, *_ in rows} == {path.stem for path in folder.glob("*.json")} - {"file"}
+    beside = {}
     for name, *shown in rows:
         found = evaluated.read(folder / f"{name}.json")
         weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
@@ -621,7 +632,8 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
         assert length.n == elbo.n == found.images
         with np.load(folder / f"{name}.npz") as each:
             apart = each["code_length"].astype(float) + each["elbo"]
-        difference = plus_minus(apart.mean(), apart.std(ddof=1) / len(apart) ** 0.5)
+        beside[name] = apart.mean(), apart.std(ddof=1) / len(apart) ** 0.5
+        difference = plus_minus(*beside[name])
         bits = f"{length.value / 784 / math.log(2):.4f}"
         assert shown == [plus_minus(one.value, one.stderr) for one in (elbo, length)] + [bits, difference], name
     stored = json.loads((folder / "file.json").read_text())
@@ -631,6 +643,10 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
         assert f"{sizes[name]:,} bytes" in said, name
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert f"{sizes['file']:,} bytes (bz2: {sizes['bz2']:,})" in readme
+    less, _ = beside.pop("vae_gan")
+    assert all(abs(value) < min(0.1, 2 * error) for value, error in beside.values())
+    assert len(beside) == 5 and "the bound to within 0.1 nats for five of the [six models that were asked]" in readme
+    assert f"takes {-less:.1f} nats less" in readme and "to within twice the error of their difference" in said
     for name in ("nvae_lite", "vq_vae"):
         begins = evaluated.read(folder / f"{name}.json").metrics["code_length"].note.split()[0]
         assert re.search(rf"{re.escape(begins)}( nats an image)? to `{name}`", said), name
@@ -640,6 +656,7 @@ def test_what_a_page_says_of_densities_of_codes_is_what_the_evaluations_say() ->
     text, folder = (DOCS / "metrics.md").read_text(), ROOT / "leaderboard" / "evaluations" / "densities"
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+ ± [^|]+; .+) \|$", text, re.M))
     assert sorted(rows) == sorted(path.stem for path in folder.glob("*.json") if not path.stem.endswith("-one"))
+    gains = []
     for name, shown in rows.items():
         of_both, of_one = (evaluated.read(folder / f"{name}{which}.json") for which in ("", "-one"))
         weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
@@ -654,6 +671,10 @@ def test_what_a_page_says_of_densities_of_codes_is_what_the_evaluations_say() ->
         assert len({under_normal for _, under_normal in nats}) == 1
         cells = zip([both["fd_digits"], *measured], [nats[0][1], *(own for own, _ in nats)], strict=True)
         assert shown.split(" | ") == [f"{plus_minus(each.value, each.stderr)}; {log}" for each, log in cells], name
+        assert measured[1].value < measured[2].value
+        gains.append(float(nats[2][0]) - float(nats[1][0]))
+    said = f"models' codes by {min(gains):.1f} to {max(gains):.1f} nats, and the mixture has the better samples"
+    assert said in " ".join(text.split())
 
 
 BOUNDS = ("nll_iwae_512", "nll_ais", "ais_gain", "ais_gap", "amortisation_gap", "approximation_gap")
@@ -685,6 +706,8 @@ def test_what_a_page_says_of_how_loose_bounds_are_is_what_the_evaluations_say() 
     others = [gain for name, gain in gains.items() if name != "vae_gan"]
     assert f"is {min(others):.1f} to {max(others):.1f} nats too large" in said
     assert f"it is {gains['vae_gan']:.0f} nats too large for `vae_gan`" in said
+    given = found["beta_vae"].metrics["amortisation_gap"].value
+    assert f"gives away {given:.1f} nats of the bound" in " ".join(said.split())
 
 
 def test_a_rank_is_out_of_all_that_it_counts() -> None:
