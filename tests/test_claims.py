@@ -1,0 +1,264 @@
+"""What pages say in passing of the records, of the variants and of the settings is what these are.
+
+A claim is a pattern on one page and what its groups have to be. Tables and whole sections have tests of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks import per_example, record
+from benchmarks.check.subject import subject
+from benchmarks.metrics.disentanglement import choose
+from benchmarks.record import Record
+from benchmarks.report.against import Difference, against
+from benchmarks.report.notation import plus_minus
+from benchmarks.suite import suite_named
+from tests.conftest import ROOT
+from zoo.coding import why_not
+from zoo.config import NEUTRAL
+from zoo.errors import UsageError
+from zoo.likelihoods import LIKELIHOODS
+from zoo.models.base import VAE
+from zoo.models.quantised import QuantisedVAE
+from zoo.posteriors import FLOWS, PosteriorSettings
+from zoo.priors import PRIORS
+from zoo.registry import registry
+
+RECORDS = ROOT / "leaderboard" / "records"
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+def said(page: str, pattern: str) -> tuple[str, ...]:
+    """The groups of the one place on a page that the pattern is of."""
+    (found,) = re.finditer(pattern, " ".join((ROOT / page).read_text().split()))
+    return found.groups()
+
+
+# ---- of the records -------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def committed(group: str) -> list[Record]:
+    return [record.read(path) for path in sorted((RECORDS / group).glob("*.json"))]
+
+
+def values(group: str, variant: str, metric: str, part: str = "value") -> list[float]:
+    """Of the runs of a variant, the first seed first."""
+    of = sorted((one.cell.seed, one) for one in committed(group) if one.cell.variant == variant)
+    return [getattr(one.metrics[metric], part) for _, one in of]
+
+
+def each(one: Record, metric: str) -> np.ndarray:
+    return per_example.read(one, RECORDS)[metric]
+
+
+def lost_run() -> tuple[str, ...]:
+    found = sorted(values("mnist@1", "vae_gan", "fd_digits"))
+    return tuple(f"{value:.0f}" for value in (found[-1], *found[:-1]))
+
+
+def celeba() -> tuple[str, ...]:
+    made = committed("celeba@1")
+    (images,) = {sum(one.data.n.model_dump().values()) for one in made}
+    return COUNTS[len({one.cell.variant for one in made})], f"{images:,}"
+
+
+def unmeasured() -> tuple[str, ...]:
+    scores = {score: name for name, wanted in choose().items() for score in wanted}
+    lacking = {name for score, name in scores.items()
+               if not all(score in one.metrics for one in committed("disentanglement@2"))}  # fmt: skip
+    return (" and ".join(sorted(name.partition("@")[0] for name in lacking)),)
+
+
+def easier() -> tuple[str, ...]:
+    """How much the first images of MNIST that have a bound of k samples are, in the median over models."""
+    found = []
+    for group, first in (("mnist@1", 500), ("family@1", 1000)):
+        bounded = [each(one, "elbo") for one in committed(group) if "elbo" in one.metrics]
+        assert suite_named(group.partition("@")[0]).defaults["evaluate"]["nll_images"] == first
+        found.append(statistics.median(elbo[:first].mean() - elbo.mean() for elbo in bounded))
+    return tuple(f"{value:.0f}" for value in found)
+
+
+def ex_post_seeds() -> tuple[str, ...]:
+    seeds: dict[str, set[int]] = {}
+    for group in ("mnist@1", "family@1"):
+        for one in committed(group):
+            for name in one.metrics:
+                if name.endswith("_ex_post"):
+                    kind = "Inception" if name.startswith("fid") else group
+                    seeds.setdefault(kind, set()).add(one.cell.seed)
+    assert seeds == {"mnist@1": {0, 1, 2}, "family@1": {0}, "Inception": {0}}
+    return ()
+
+
+def likeness() -> tuple[str, ...]:
+    return (f"{values('mnist@1', 'vae', 'ssim')[0]:.3f}".lstrip("0"),)
+
+
+def recall_errors() -> tuple[str, ...]:
+    rows = (("mnist@1", "vae"), ("family@1", "vamp_vae"))
+    return tuple(f"{values(*row, 'recall_digits', 'stderr')[0]:.4f}".lstrip("0") for row in rows)
+
+
+def apart_on_the_same_images() -> tuple[str, ...]:
+    """Of VQ-VAE, whose k-sample bound of an image is its ELBO."""
+    pairs = zip(*(values("mnist@1", "vq_vae", name) for name in ("elbo", "nll_iwae_512")), strict=True)
+    return tuple(f"{-elbo - nll:.1f}" for elbo, nll in pairs)
+
+
+def without_images() -> tuple[str, ...]:
+    (group,) = {path.parent.name for path in RECORDS.rglob("*.json") if not path.with_suffix(".npz").exists()}
+    bounds = [metric for one in committed(group) for name, metric in one.metrics.items() if name.startswith("nll_")]
+    (found,) = {(metric.identity["k"], metric.n) for metric in bounds}
+    (of,) = {one.metrics["elbo"].n for one in committed(group)}
+    return group, *(str(number) for number in (*found, of))
+
+
+def published() -> tuple[str, ...]:
+    found = []
+    for name in ("vae", "ladder_vae"):
+        listed = registry().variants[name].published
+        (one,) = (one for one in listed if (one.dataset, one.metric, one.mark) == ("mnist", "nll", "2"))
+        found.append(f"{one.value:.2f}")
+    return tuple(found)
+
+
+def shares() -> tuple[str, ...]:
+    """What of a cell is its evaluation."""
+    took = {group: [one.seconds for one in committed(group)] for group in ("celeba@1", "importance@1")}
+    celeba, importance = (sum(s.evaluate for s in of) / sum(s.total for s in of) for of in took.values())
+    assert 0.25 <= celeba < 0.3 and importance == pytest.approx(1 / 3, abs=0.03)
+    return ()
+
+
+CLAIMS: list[tuple[str, str, Callable[[], tuple[str, ...]]]] = [
+    ("README.md", r"\(fd_digits (\d+) beside (\d+) and (\d+)\)", lost_run),
+    ("README.md", r"It also has the (\w+) on CelebA \(`zoo bench celeba`, ([\d,]+) of its images", celeba),
+    ("README.md", r"every disentanglement metric but (\w+),", unmeasured),
+    ("README.md", r"are easier \(500 by some (\d+) nats, 1,000 by (\d+)\)", easier),
+    ("docs/metrics.md", "those of `family`, and all in Inception's features, are of seed 0 alone", ex_post_seeds),
+    ("docs/metrics.md", r"for `vae` of `mnist@1` \(seed 0\), where ours is (\.\d+)\.", likeness),
+    ("docs/metrics.md", r"whose ± says (\.\d+), and of \.\d+ for `vamp_vae` of `family@1` \((\.\d+);", recall_errors),
+    ("docs/theory/bounds.md", r"is ([\d.]+), ([\d.]+) and ([\d.]+) nats for VQ-VAE", apart_on_the_same_images),
+    ("docs/theory/bounds.md",
+     r'The records of `(\w+@\d+)` have no npz: their NLL, "NLL \(k = (\d+)\)", is of the first (\d+) of (\d+) images',
+     without_images),
+    ("docs/theory/hierarchies.md", r"\(([\d.]+) for a VAE, ([\d.]+) for the Ladder VAE, both at second", published),
+    ("docs/howto/faster.md",
+     r"is its evaluation, a quarter or a little more of one of `celeba`, .*, a third where the NLL has a k of 1,000",
+     shares),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "pattern", "found"), CLAIMS, ids=[found.__name__ for *_, found in CLAIMS])
+def test_a_claim_is_what_the_records_say(page: str, pattern: str, found: Callable[[], tuple[str, ...]]) -> None:
+    assert said(page, pattern) == found()
+
+
+def test_how_far_two_rows_are_apart_is_what_their_comparison_says() -> None:
+    def compared(records: list[Record], paired: bool) -> dict[str, Difference]:
+        found = against(records, "ladder_vae", "flow_vae", folder=RECORDS if paired else None)
+        assert {one.paired for one in found if one.column.metric.startswith("nll_iwae_512")} == {paired}
+        return {one.column.metric: one for one in found}
+
+    made = committed("mnist@1")
+    ours, first = compared(made, True), [one for one in made if one.cell.seed == 0]
+    one, bare = compared(first, True), compared(first, False)
+    number = r"([\d.]+(?: ± [\d.]+)?)"
+    pattern = (
+        rf"tie on the board \({number} and {number}\), are {number} nats apart .* three seeds each\. Of their seeds 0 "
+        rf"alone it is {number} image by image and ± {number} without the pairing .* Of all images \({number} and "
+        rf"{number}, which the board tells apart\) it is {number}, and of seeds 0 alone {number} with the pairing and "
+        rf"± {number} without\."
+    )
+    expected = []
+    for metric, digits in (("nll_iwae_512", 1), ("nll_iwae_512_all", 2)):
+        expected += [plus_minus(end.value, end.stderr) for end in (ours[metric].a, ours[metric].b)]
+        expected += [f"{abs(of[metric].value):.2f} ± {of[metric].error:.2f}" for of in (ours, one)]
+        expected.append(f"{bare[metric].error:.{digits}f}")
+    assert list(said("docs/howto/compare.md", pattern)) == expected
+    unpaired = {one.column.metric: one.better for one in against(made, "ladder_vae", "flow_vae")}
+    assert (unpaired["nll_iwae_512"], unpaired["nll_iwae_512_all"]) == ("tie", "ladder_vae")
+
+
+# ---- of the variants ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def variants() -> dict[str, VAE]:
+    return {name: subject(name).make() for name, entry in registry().variants.items() if entry.origin == "built-in"}
+
+
+def those(holds: Callable[[VAE], bool]) -> set[str]:
+    return {name for name, model in variants().items() if holds(model)}
+
+
+def test_the_variants_that_a_page_lists_are_all_that_are_so() -> None:
+    for page, pattern, holds in (
+        ("docs/performance.md", r"one that trains one part after another \(([^)]*)\)",
+         lambda model: type(model).stage is not VAE.stage),
+        ("docs/howto/collapse.md", r"one without a weight that rises \(([^)]*)\)", lambda model: not model.warms_up),
+        ("docs/howto/compress.md", r"grids of codes with priors of their own \(([^)]*)\)",
+         lambda model: isinstance(model, QuantisedVAE) and why_not(model) is None),
+        ("docs/theory/elbo.md", r"Every variant of this repository but \[[A-Z]+\]\(\.\./variants/(\w+)\.md\)",
+         lambda model: not model.bounds),
+    ):  # fmt: skip
+        (listed,) = said(page, pattern)
+        assert set(re.findall(r"\w+", listed)) & variants().keys() == those(holds) != set(), page
+    assert subject("adversarial_ae").make(rate=0.1).warms_up  # as the page of collapse says
+
+
+def test_a_prior_can_be_exchanged_where_the_page_says() -> None:
+    pattern = (
+        r"`vamp` on those without a condition and with a diagonal posterior, `energy` and `diffusion` not under "
+        r"leapfrog steps \(`(\w+)`, `(\w+)`\), and one that learns not where no rate is trained \(`(\w+)`, unless"
+    )
+    *leapfrog, unrated = said("docs/theory/priors.md", pattern)
+    refused = set()
+    for name in variants():
+        for prior in PRIORS:
+            try:
+                subject(name).make(prior={"name": prior})
+            except UsageError:
+                refused.add((name, prior))
+    having = variants().keys() - {name for name, prior in refused if prior == "standard"}
+    assert {*leapfrog, unrated} < having
+    refused = {(name, prior) for name, prior in refused if name in having}
+    diagonal = those(lambda model: not model.conditional and model.settings.posterior.name == "diagonal"
+                     if hasattr(model.settings, "posterior") else True)  # fmt: skip
+    assert refused == {
+        *((name, "vamp") for name in having - diagonal),
+        *((name, prior) for name in leapfrog for prior in ("energy", "diffusion")),
+        *((unrated, prior) for prior in PRIORS if prior != "standard"),
+    }
+    assert subject(unrated).make(rate=0.1, prior={"name": "vamp"})
+
+
+def test_the_flows_that_a_page_says_every_image_has_its_own_of_are_those() -> None:
+    (listed,) = said("docs/theory/flows.md", r"## What is amortised ([\w, ]+) steps come from the encoder whole")
+    asked = 3
+    shared = {name for name, make in FLOWS.items()
+              if make(PosteriorSettings(name=name, context=asked, hidden=8), 4).context == asked}  # fmt: skip
+    own = FLOWS.keys() - shared
+    assert set(listed.lower().replace(" and ", ", ").split(", ")) == own
+
+
+def test_the_parts_that_the_readme_lists_are_all_there_are() -> None:
+    (densities,) = said("README.md", r"under a Bernoulli or a density \(([^)]*)\) are never")
+    kinds = {name for name, kind in LIKELIHOODS.items() if kind.is_density}
+    assert {re.sub(r"[ -]", "_", name.lower()) for name in densities.split(", ")} == kinds
+    (flows,) = said("README.md", r"posterior through ([\w, ]+) flows")
+    assert set(flows.lower().replace(" or ", ", ").split(", ")) == set(FLOWS)
+
+
+def test_the_settings_that_change_no_number_are_those_that_the_page_names() -> None:
+    (listed,) = said("docs/settings.md", r"which only how fast: ([^:]*) change no number beyond rounding")
+    assert set(re.findall(r"`([\w.]+)`", listed)) == NEUTRAL
