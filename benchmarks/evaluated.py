@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, ValidationError
+from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from benchmarks.record import (
     MAX_BYTES,
@@ -28,6 +28,7 @@ from benchmarks.record import (
     Plain,
     Record,
     Train,
+    check_numbers,
     content_of,
     first_of,
     plain,
@@ -76,6 +77,11 @@ class Evaluated(Part):
     rates: list[GroupRate] = []
     seconds: Annotated[float, Field(ge=0)]
     environment: Environment
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluated:
+        check_numbers(self.metrics, self.skipped, self.rates)
+        return self
 
     def as_record(self, label: str) -> Record:
         """What makes tables of records takes it for the only one of the variant ``label``, in a suite that is none."""

@@ -278,10 +278,7 @@ class Record(Part):
         missing = [part for part in ("data", "model", "train") if getattr(self, part) is None]
         if self.status == "done" and missing:
             raise ValueError(f"a cell that is done must have {', '.join(missing)}")
-        if both := sorted(self.metrics.keys() & self.skipped.keys()):
-            raise ValueError(f"{both[0]} is both measured and skipped")
-        if len({one.name for one in self.rates}) < len(self.rates):
-            raise ValueError("two groups of `rates` have one name")
+        check_numbers(self.metrics, self.skipped, self.rates)
         return self
 
     def moments(self, name: str) -> list[float | None]:
@@ -299,6 +296,15 @@ def moments(curves: Mapping[str, list[float | None]], name: str, every: int) -> 
         if len(validated) == points:
             return validated
     return epochs[:points]
+
+
+def check_numbers(metrics: Mapping[str, Any], skipped: Mapping[str, str], rates: Iterable[GroupRate]) -> None:
+    """Raise `ValueError` where a record, or an evaluation, says two things of one metric or of one group."""
+    if both := sorted(metrics.keys() & skipped.keys()):
+        raise ValueError(f"{both[0]} is both measured and skipped")
+    names = [one.name for one in rates]
+    if len(set(names)) < len(names):
+        raise ValueError("two groups of `rates` have one name")
 
 
 def check_measures(measures: Any) -> None:

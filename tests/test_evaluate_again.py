@@ -570,6 +570,19 @@ def test_two_evaluations_are_compared_image_by_image(zoo, mine: Path, tmp_path: 
         assert code == 2 and said in err, err
 
 
+def test_a_file_that_says_two_things_of_one_number_is_no_evaluation(zoo, mine: Path, tmp_path: Path) -> None:  # noqa: F811
+    made, path = evaluate_again(Asked(mine), "cpu")
+    content = json.loads(path.read_text())
+    twice = [{"name": "z", "value": 1.0}, {"name": "z", "value": 2.0}]
+    for more, said in (
+        ({"rates": twice}, "two groups of `rates` have one name"),
+        ({"skipped": made.skipped | {"elbo": "no reason"}}, "elbo is both measured and skipped"),
+    ):
+        (tmp_path / "wrong.json").write_text(json.dumps(content | more))
+        code, out, err = zoo("compare", str(tmp_path / "wrong.json"), str(path))
+        assert (code, out, err.count("\n")) == (2, "", 1) and f"wrong.json is not an evaluation: {said}" in err
+
+
 # ---- killed ------------------------------------------------------------------------------------------------------
 
 
