@@ -26,6 +26,8 @@ from zoo.training.stepper import Indivisible, Stepper
 SPEC = DataSpec((1, 4, 4), "binary")
 SMALL = {"latent": 3, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}}
 HIERARCHIES = {"ladder_vae": {"latent": 4, "hidden": [8, 8]}, "hvae": {"latent": 2, "lower": [3], "hidden": [[8], [8]]}}
+#: what makes the loss of a variant another one
+OTHERWISE = {"hvae": ["k=5"], "s2_beta_vae": ["labels_alone=yes"]}
 # Two groups of maps of one place, and two of four.
 NVAE = {"latent": 2, "channels": 4, "expansion": 2, "patch": 2, "groups_per_scale": 2, "spectral": 0.0}
 
@@ -205,11 +207,11 @@ def test_it_is_of_the_batch_as_a_whole() -> None:
         ("iwae", ", by the log-weights of k samples"), ("hvae", ", by the log-weights of k samples"),
         ("vq_vae", ", in the training of its prior alone"), ("annealed_vae", ", by how far it is from a capacity"),
         ("m2", ", by two bounds, one of images that show their class"), ("beta_tcvae", ", by three parts of it"),
-        ("vae_gan", ": it knows no"),
+        ("s2_beta_vae", ", with labels_alone not at all: it knows no"), ("vae_gan", ": it knows no"),
     ],
 )  # fmt: skip
 def test_a_loss_of_another_kind_is_refused_before_anything_is_written(name: str, why: str, tmp_path: Path) -> None:
-    settings = ["train.epochs=1", "train.free_bits=0.1", *(["k=5"] if name == "hvae" else [])]
+    settings = ["train.epochs=1", "train.free_bits=0.1", *OTHERWISE.get(name, [])]
     with pytest.raises(UsageError, match=f"{name} charges for its rate in a way of its own{why}"):
         train_run(resolve(name, "synthetic", settings=settings), tmp_path, choose("cpu"))
     assert not (tmp_path / "run.json").exists()

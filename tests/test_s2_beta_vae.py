@@ -108,6 +108,7 @@ def test_with_labels_alone_the_epoch_that_is_kept_is_that_of_the_best_distortion
     ("settings", "said"),
     [
         ({"labelled": 0}, "^labels_alone with labelled=0 leaves nothing that moves the encoder.$"),
+        ({"gamma": 0.0}, "^labels_alone with gamma=0 leaves nothing that moves the encoder.$"),
         ({"prior": {"name": "vamp"}}, "^with labels_alone nothing moves prior.name=vamp: leave it at standard.$"),
         ({"posterior": {"name": "iaf"}}, "^with labels_alone nothing moves posterior.name=iaf: leave it at diagonal.$"),
     ],

@@ -42,11 +42,13 @@ class S2BetaVAE(SupervisedVAE, BetaVAE):
     def __init__(self, spec: DataSpec, settings: S2BetaSettings) -> None:
         super().__init__(spec, settings)
         if settings.labels_alone:
-            require(settings.labelled > 0, "labels_alone with labelled=0 leaves nothing that moves the encoder.")
+            for name in ("labelled", "gamma"):
+                told = getattr(settings, name) > 0
+                require(told, f"labels_alone with {name}=0 leaves nothing that moves the encoder.")
             for part, usual in (("prior", "standard"), ("posterior", "diagonal")):
                 name = getattr(settings, part).name
                 require(name == usual, f"with labels_alone nothing moves {part}.name={name}: leave it at {usual}.")
-            self.seeks_bound = False
+            self.seeks_bound, self.charges_by = False, "with labels_alone not at all"
 
     @property
     def frees_bits(self) -> bool:
