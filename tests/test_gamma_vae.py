@@ -147,7 +147,34 @@ def test_the_gradient_through_a_draw_is_that_of_the_expectation(shape: float, ra
 def test_most_proposals_are_accepted_at_every_shape() -> None:
     torch.manual_seed(4)
     _, accepted = proposals(1 + torch.logspace(-1.5, 6, 40, dtype=torch.float64).repeat(5000, 1))
-    assert accepted.shape == (5000, 40, TRIES) and accepted.double().mean((0, 2)).min() > 0.945
+    share = accepted.double().mean((0, 2)).min()
+    assert accepted.shape == (5000, 40, TRIES) and share > 0.945
+    assert 1e8 * (1 - share) ** TRIES < 4  # of so many draws two are to have none
+
+
+def test_the_first_proposal_that_is_accepted_is_taken_or_else_the_last_and_no_logarithm_is_of_zero() -> None:
+    """Marsaglia and Tsang by hand, of three draws, from numbers that are given."""
+    shape, d = 0.4, 1.4 - 1 / 3
+
+    def of(normal: float) -> float:  # the logarithm of a proposal
+        return math.log(d) + 3 * math.log(1 + normal / math.sqrt(9 * d))
+
+    def least(normal: float) -> float:  # a uniform number from which on it is refused
+        cube = (1 + normal / math.sqrt(9 * d)) ** 3
+        return math.exp(normal**2 / 2 + d * (1 - cube + math.log(cube)))
+
+    # A root that is negative is refused, whatever u is.
+    refused, wide = (-4.0, 0.0), (3.0, least(3.0) + 1e-4)
+    first = [(1.0, least(1.0) - 1e-4)] + [(-1.0, 0.5)] * (TRIES - 1)
+    third = [refused, wide, (0.5, 0.5)] + [(-1.0, 0.5)] * (TRIES - 3)
+    never = [refused] * (TRIES - 1) + [wide]
+    normal, u = torch.tensor([first, third, never]).unbind(-1)
+    power = torch.tensor([[0.25], [0.5], [0.0]])
+    q = gamma(shape, shape, 3)
+    with torch.no_grad(), noise.given([normal.unsqueeze(1), u.unsqueeze(1), power]):
+        found = q.log_draw().squeeze(1) + math.log(shape)
+    expected = [of(1.0) + math.log(0.25) / shape, of(0.5) + math.log(0.5) / shape, of(3.0) - 24 * math.log(2) / shape]
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("log_shape", [-1e30, -4.0, 0.0, 9.0, 1e30])
