@@ -10,6 +10,7 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor
 
+from tests.conftest import ROOT
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.distributions.gamma import LARGEST_SHAPE, SMALLEST_SHAPE, TRIES, Gamma, _slope, proposals
@@ -280,6 +281,20 @@ def test_the_temperature_scales_the_deviation_of_the_prior_and_not_its_mean(temp
     assert torch.equal(prior.sample(4, 0.0), torch.full((4, 1), 1.5))
     known = stats.gamma(3.0, scale=0.5).logpdf(z[:5, 0].numpy())
     np.testing.assert_allclose(prior.log_prob(z[:5]), known, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_temperature_beyond_the_smallest_shape_is_the_one_of_that_shape() -> None:
+    model = create_model("gamma_vae", data=SPEC, latent=1)
+    text = " ".join((ROOT / "docs" / "variants" / "gamma_vae.md").read_text().split())
+    last = math.sqrt(model.settings.prior_shape / SMALLEST_SHAPE)
+    most = 1 / math.sqrt(SMALLEST_SHAPE)
+    assert f"at the most {most:.1f} means, that of the defaults at a temperature of {last:.0f};" in text
+    found = []
+    for temperature in (0.99 * last, 1.01 * last, 100.0):
+        torch.manual_seed(12)
+        found.append(model.prior.sample(1000, temperature))
+    assert torch.equal(found[1], found[2]) and not torch.equal(found[0], found[1])
 
 
 @pytest.mark.parametrize(
