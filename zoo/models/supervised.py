@@ -10,10 +10,9 @@ weight of theirs is one of ours over the batch size. A labelled image is drawn f
 come in turns. All of the labels are trained on, and the weights that are kept are those whose criterion, that of the
 variant without labels, is the best on validation images without any; they hold some labels back. Their loss of
 covariances, that of learned embeddings, the squared distance with a learned scale in place of the sigmoid, and weights
-that change in training are not here. Of data without factors the class is the one factor. Their
-imprecise labels are in five bins, or a tenth of them is drawn anew, or their values are permuted, or they are of two
-factors, in the order in which these are drawn; ours may be all of it at once, with any numbers, and have the factors in
-their own order.
+that change in training are not here. Of data without factors the class is the one factor. Their imprecise labels are in
+five bins, or a tenth of them is drawn anew, or their values are permuted, or they are of two factors, in the order in
+which these are drawn; ours may be all of it at once, with any numbers, and have the factors in their own order.
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ class LabelledSettings(VanillaSettings):
     label_factors: int | None = Field(
         None, ge=1, description="labels are of so many factors, which `label_seed` draws; none: of all"
     )
-
 
     def idle(self, name: str | None = None) -> dict[str, str]:
         """Settings that do nothing beside the others, each with why."""
