@@ -68,7 +68,9 @@ def test_the_gradient_of_a_part_is_nothing_below_and_as_it_was_above() -> None:
     assert torch.equal(gradient, torch.tensor([[0.0, 0.0, 0.5], [0.0, 0.0, 0.5]]))
 
 
-@pytest.mark.parametrize("name", [*HIERARCHIES, "vae", "flow_vae", "factor_vae", "dip_vae", "info_vae", "geco_vae"])
+@pytest.mark.parametrize(
+    "name", [*HIERARCHIES, "vae", "flow_vae", "factor_vae", "dip_vae", "info_vae", "gamma_vae", "geco_vae"]
+)
 def test_free_bits_of_nothing_are_the_plain_loss_and_of_some_the_parts_by_hand(name: str) -> None:
     plain, terms = loss_of(make(name), 0.5)
     means = (terms.rate if terms.divergence is None else terms.divergence).mean(0)
