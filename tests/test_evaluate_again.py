@@ -364,7 +364,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, mine: Path) -> Path:
         ("mine --set evaluate.nll_sample=3", "Did you mean 'nll_samples'?"),
         ("mine --set evaluate.split=train", "--split"),
         ("mine --set data.binarise=none", "--data NAME"),
-        ("mine --set evaluate=3", "setting 'evaluate'"),
+        ("mine --set evaluate=3", "'evaluate' has settings of its own"),
         ("mine --set evaluate.anomaly=synthetic", "what the model learns"),
         ("mine --out mine/record.json", "is not written over"),
         ("mine --out x.txt", "ends in .json"),

@@ -51,16 +51,21 @@ def test_a_dash_works_for_an_underscore() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (GOOD.replace("title: Mine", "title: Mine\n    tilte: x"), r":6: variants\.mine\.tilte: unknown key"),
+        (GOOD.replace("title: Mine", "title: Mine\n    tilte: x"),
+         r":6: variants\.mine\.tilte: unknown key; did you mean 'title'\?$"),
+        # One key of which two things are wrong: it is unknown, and what it should have been is missing.
+        (GOOD.replace("title: Mine", "tilte: Mine"), r":5: variants\.mine\.tilte: unknown key; did you mean 'title'"),
+        (GOOD.replace("title: Mine", "title: Mine\n    qqq: x"), r":6: variants\.mine\.qqq: unknown key\.$"),
         (GOOD.replace("some.module:Class", "nonsense"), r":4: variants\.mine\.class: string should match"),
         (GOOD.replace("schema: 1", "schema: 2"), r":1: schema: input should be 1"),
         (GOOD.replace("title: Mine", "title: Mine\n    title: Yours"), r":6: not valid YAML \(the key 'title' is"),
         (GOOD + GOOD[GOOD.index("variants:") :], r"the key 'variants' is there twice\)"),
         ("variants: [", r"not valid YAML"),
-        ("", r":1: the file: input should be"),
+        ("", r":1: the file: input should be a mapping of keys to values\.$"),
+        (GOOD.replace("datasets: {}", "datasets: 3"), r":6: datasets: input should be a mapping of keys to values\.$"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
-)
+)  # fmt: skip
 def test_a_broken_registry_is_refused_with_file_line_and_key(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "registry.yaml"
     path.write_text(text)
@@ -301,6 +306,24 @@ def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
         resolve("vae", settings=["train.compile=perhaps"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("prior=vamp", "'prior' has settings of its own: give one of them, such as prior.name=VALUE (got 'vamp')."),
+        ("train=3", "'train' has settings of its own: give one of them, such as train.epochs=VALUE (got 3)."),
+        ("data.options=3", "setting 'data.options': input should be a mapping of keys to values (got 3)."),
+        ("train.betas=0.9", "setting 'train.betas': input should be a list (got 0.9)."),
+        ("train.betas=[0.9]", "setting 'train.betas': the list is too short (got [0.9])."),
+        ("train.betas=[0, 0, 0]", "setting 'train.betas': input should be a list of at most 2 (got [0, 0, 0])."),
+        ("train.stages=[[1]]", "setting 'train.stages.0': the list is too short (got [1])."),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_setting_is_said_without_the_words_of_a_programmer(setting: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_settings("vae", resolve("vae", settings=[setting]).model)
+    assert str(caught.value) == said
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_the_settings_of_an_entry_are_written_as_they_are_read(name: str) -> None:
     entry = registry().variants[name]
@@ -370,8 +393,9 @@ def test_a_package_brings_a_registry_of_its_own(tmp_path: Path, monkeypatch) -> 
         registry.cache_clear()
     told = [str(one.message) for one in said]
     assert len(told) == 6 and all("ignored" in one for one in told), told
-    for part in ("broken/registry.yaml:3: variants.mine.title: field required", "empty/registry.yaml: cannot be read",
-                 "'lonely' is not a package", "'nowhere_at_all' is not a package", "'no.where' is not a package",
+    for part in ("broken/registry.yaml:5: variants.mine.tilte: unknown key; did you mean 'title'?",
+                 "empty/registry.yaml: cannot be read", "'lonely' is not a package",
+                 "'nowhere_at_all' is not a package", "'no.where' is not a package",
                  "variant 'Beta-VAE' of plugin is ignored: the name is taken"):  # fmt: skip
         assert any(part in one for one in told), (part, told)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from zoo.errors import UsageError, one_line
 
@@ -15,6 +18,14 @@ NODE_LIMIT = 100_000
 # What a safe loader raises on texts that are none: a date that is no date is a ValueError, and so on.
 NOT_YAML = (yaml.YAMLError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
 T = TypeVar("T", bound=BaseModel)
+#: What pydantic has other words for, by its type of the error.
+PLAIN = {
+    "extra_forbidden": "unknown key",
+    **dict.fromkeys(("model_type", "dict_type"), "input should be a mapping of keys to values"),
+    **dict.fromkeys(("tuple_type", "list_type"), "input should be a list"),
+    "too_short": "input should be a list of at least {min_length}",
+    "too_long": "input should be a list of at most {max_length}",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -51,9 +62,12 @@ def read_yaml(path: Path, model: type[T]) -> T:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise UsageError(f"{path}:{_line(tree, first['loc'])}: {key}: {plain(first)}.") from None
+        first = misspelt_first(error)[0]
+        *place, last = first["loc"] or ("the file",)
+        key = ".".join(map(str, (*place, last)))
+        near = first["type"] == "extra_forbidden" and get_close_matches(str(last), fields_at(model, place), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else "."
+        raise UsageError(f"{path}:{_line(tree, first['loc'])}: {key}: {plain(first)}{hint}") from None
 
 
 def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
@@ -66,10 +80,32 @@ def parse_yaml(text: str) -> tuple[yaml.Node | None, Any]:
 
 
 def plain(error: Any) -> str:
-    """A pydantic error as a few words."""
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
+    """A pydantic error as a few words, without those of a programmer."""
+    if error["type"] in PLAIN:
+        return PLAIN[error["type"]].format(**error.get("ctx", {}))
     return error["msg"][0].lower() + error["msg"][1:]
+
+
+def misspelt_first(error: ValidationError) -> list[Any]:
+    """What is wrong, keys that are unknown before all else: a key that is missing may be one of them misspelt."""
+    return sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+
+
+def fields_at(model: type[BaseModel], place: Iterable[int | str]) -> dict[str, FieldInfo]:
+    """The fields of what lies at ``place`` in a ``model``, by the names that they are given by; none where that is no
+    model. Keys of a mapping and places in a list lead to what all of its values are."""
+    owner: Any = model
+    for part in place:
+        field = owner.model_fields.get(part) if owner else None
+        if field:
+            owner = next((one for one in _types(field.annotation) if hasattr(one, "model_fields")), None)
+    return {field.alias or name: field for name, field in owner.model_fields.items()} if owner else {}
+
+
+def _types(kind: Any) -> Iterator[Any]:
+    yield kind
+    for part in get_args(kind):
+        yield from _types(part)
 
 
 def _nodes(node: yaml.Node | None, known: dict[int, int]) -> int:

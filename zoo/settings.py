@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zoo.errors import UsageError, one_line
-from zoo.plain_yaml import NOT_YAML, parse_yaml, plain
+from zoo.plain_yaml import NOT_YAML, fields_at, misspelt_first, parse_yaml, plain
 
 MOST = 2**53  # of a whole number that a float tells from the next one
 LARGEST = 10**9  # of a size and of a count: no layer is so wide, and nothing here is done so often
@@ -95,18 +95,20 @@ def does_nothing(path: str, why: str) -> UsageError:
 
 def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
     """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
-    first, *others = error.errors()
+    first, *others = misspelt_first(error)
     place = _place(first["loc"], model)
     path = ".".join(part for part in (where, *map(str, place)) if part)
     if first["type"] == "extra_forbidden":
-        owner: Any = model
-        for part in first["loc"][:-1]:
-            field = getattr(owner, "model_fields", {}).get(part)
-            owner = field.annotation if field else None
-        known = list(getattr(owner, "model_fields", {}))
+        known = list(fields_at(model, first["loc"][:-1]))
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
+    if first["type"] == "model_type" and path:
+        such = next(iter(fields_at(model, place)), "NAME")
+        return UsageError(f"'{path}' has settings of its own: give one of them, such as {path}.{such}=VALUE "
+                          f"(got {first['input']!r}).")  # fmt: skip
+    if first["type"] == "missing" and place and isinstance(place[-1], int):
+        return UsageError(f"setting '{path.rpartition('.')[0]}': the list is too short (got {first['input']!r}).")
     if first["type"] == "missing":
         return UsageError(f"setting '{path}' has no default and was given no value.")
     subject = f"setting '{path}'" if path else "the settings"
