@@ -90,6 +90,18 @@ def one_at_a_time(folder: str | Path, name: str = ".written-lock") -> Iterator[N
         yield
 
 
+def check_writable(path: str | Path, folder: str | Path | None = None) -> None:
+    """Raise `UsageError` that ``path`` cannot be written, where nothing can be in ``folder`` (or in ``path``, a folder
+    itself), or, as long as that is not there, in the nearest folder above it. Nothing is left there."""
+    start = Path(path if folder is None else folder).absolute()
+    there = next((part for part in (start, *start.parents) if os.path.exists(part)), start)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}).") from None
+
+
 def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

@@ -185,12 +185,20 @@ def work(cells: list[Any], places: Any, device: str, wandb_mode: str, worker: in
 
 
 def run_all(todo: list[Any], cells: list[Any], places: Any, device: str, wandb_mode: str, jobs: str) -> None:
-    """Run ``todo``, the ones of ``cells`` that are not done, here or in workers, each of which is this same command."""
+    """Run ``todo``, the ones of ``cells`` that are not done, here or in workers, each of which is this same command.
+
+    Raises:
+        UsageError: nothing can be recorded in ``places``, or there is no such device.
+        ZooError: a worker ended early.
+        Stopped: the user asked for it.
+    """
     from benchmarks import matrix
     from benchmarks.interrupt import graceful
     from benchmarks.running import ahead, attempts, workers
+    from zoo.files import check_writable
     from zoo.training.trainer import Stopped
 
+    check_writable(places.records)
     compute = matrix.compute_of(device, cells)
     count = workers.how_many(jobs, device, len(todo))
     try:
@@ -233,7 +241,9 @@ def _run_on_ray(
 ) -> None:
     from benchmarks.interrupt import graceful
     from benchmarks.running.cluster import Cluster, run_all
+    from zoo.files import check_writable
 
+    check_writable(places.records)
     with graceful() as should_stop:
         cluster = Cluster(address, gpus_per_cell)
         run_all(cells, places, cluster, device, wandb_mode, should_stop, _teller(cells))

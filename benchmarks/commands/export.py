@@ -11,7 +11,7 @@ from benchmarks.commands import options
 
 @click.command()
 @click.argument("run", type=options.Place())
-@click.argument("folder", type=options.Folder())
+@click.argument("folder", type=options.Made())
 @options.board("Where the record of a suite's run is looked for.")
 def export(run: Path, folder: Path, board: Path) -> None:
     """Write a finished RUN into FOLDER: weights (safetensors), config.json, and a model card with what its record says.

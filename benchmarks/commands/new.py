@@ -14,7 +14,7 @@ from benchmarks.commands import options
 @click.argument("name")
 @click.option("--like", default="vae", show_default=True, help="The variant whose class it starts from.")
 @click.option(
-    "--plugin", type=options.Place(file_okay=False), metavar="FOLDER",
+    "--plugin", type=options.Made(), metavar="FOLDER",
     help="Write a package of its own there and leave this checkout as it is.",
 )  # fmt: skip
 def new(name: str, like: str, plugin: Path | None) -> None:

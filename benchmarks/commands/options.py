@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from zoo.errors import UsageError
+from zoo.files import check_writable
 
 # Characters of what somebody's code raised that a terminal is shown.
 LONGEST = 2000
@@ -51,7 +52,24 @@ class Folder(Place):
         return path
 
 
-class Written(Folder):
+class Made(Folder):
+    """A folder that is written into, there or not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
+        path = super().convert(value, param, context)
+        self.check_writable(path, path, param, context)
+        return path
+
+    def check_writable(
+        self, path: Path, folder: Path, param: click.Parameter | None, context: click.Context | None
+    ) -> None:
+        try:
+            check_writable(path, folder)
+        except UsageError as error:
+            self.fail(str(error), param, context)
+
+
+class Written(Made):
     """The path of a file that can be written, of the kind that its ``ending`` says; of any without one."""
 
     ending = ""
@@ -61,7 +79,8 @@ class Written(Folder):
         if self.ending and (path.suffix.lower() != self.ending or os.path.isdir(path)):
             kind = self.ending[1:].upper()
             self.fail(f"{path} is no {kind}: give a name that ends in {self.ending}.", param, context)
-        super().convert(path.parent, param, context)
+        Folder.convert(self, path.parent, param, context)
+        self.check_writable(path, path.parent, param, context)
         return path
 
 

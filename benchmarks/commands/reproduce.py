@@ -80,6 +80,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
     from benchmarks.running import attempts
     from benchmarks.running.ahead import left_to_cells
     from benchmarks.running.watch import watching
+    from zoo.files import check_writable
     from zoo.runs.together import train_beside
 
     def tell(planned: Any, made: Any) -> None:
@@ -88,6 +89,7 @@ def _run(todo: list[Any], places: Any, device: str, wandb_mode: str) -> None:
         elif made.status != "done":
             click.echo(f"    {made.status}: {made.reason}", err=True)
 
+    check_writable(places.records)
     matrix.begin()
     # Papers of dense networks computed in float32: what `auto` would take for speed on a GPU is no part of a recipe.
     compute = matrix.compute_of(device, todo, auto="float32")

@@ -13,6 +13,7 @@ from benchmarks import environment, matrix, per_example, record
 from benchmarks.catalogue import ALL, ANNEALED, DISTANCES, EX_POST, EX_POST_FLOW, GAPS
 from benchmarks.record import Record
 from zoo.errors import UsageError
+from zoo.files import check_writable
 from zoo.stopping import stopping_when
 
 PARTS = "features"
@@ -72,7 +73,7 @@ def amend(
 
     Raises:
         UsageError: the cell is not done, or its trained model is neither here nor there, or is of another training
-            than its record.
+            than its record; or the record cannot be written.
         Busy: another process is at that cell.
         Stopped: ``should_stop`` said so; the features and gaps there are by then are kept for the next call.
     """
@@ -87,6 +88,7 @@ def amend(
         return made
     if metric != OF_VALUES and not finished(folder) and weights is None:
         raise UsageError(f"{folder} does not hold the trained model of {cell.stem}; --runs says where it is.")
+    check_writable(places.records)
     with locked(folder, CELL_LOCK):
         made = matrix.done(planned, places) or made  # as whoever had the lock before left it
         if ADDABLE[metric].there(made, folder):

@@ -570,6 +570,36 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeyp
     assert call(*words, "--out", "/proc/run")[0] == 2, "nobody may write there, root neither"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compress", "run", "/proc/x.zoo"), ("decompress", "run", "x.zoo", "/proc/x.npz"), ("export", "run", "/proc/x"),
+        ("sample", "run", "--out", "/proc/x/y.png"), ("evaluate", "run", "--out", "/proc/x.json"),
+        ("new", "mine", "--plugin", "/proc/x"), ("choose", "smoke", "--out", "/proc/x.json"),
+        ("bench", "smoke", "--board", "/proc/x"), ("bench", "smoke", "--board", "/proc/x", "--on", "ray"),
+        ("reproduce", "iwae_1l_k5_short", "--board", "/proc/x"),
+        ("choose", "smoke", "--variants", "beta_vae", "--sweep", "beta=1,2", "--board", "/proc/x"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_anything_is_made_for_it(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, said = call(*words)
+    assert (code, out, list(tmp_path.iterdir())) == (2, "", [])
+    assert said.startswith("zoo: ") and len(said.splitlines()) == 1
+    assert "/proc/x" in said and "cannot be written (No such file or directory)" in said and "goes on" not in said
+
+
+def test_whether_a_folder_can_be_written_is_asked_without_leaving_anything(tmp_path: Path) -> None:
+    from zoo.files import check_writable
+
+    check_writable(tmp_path)
+    check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**9, 0, -1000))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
