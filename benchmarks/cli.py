@@ -178,12 +178,12 @@ def main() -> None:
     if getattr(sys.stdout, "errors", None) == "strict":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has not all of our signs is shown a ? for those
     try:
-        code = zoo.main(standalone_mode=False)
+        code = zoo.main(prog_name="zoo", standalone_mode=False)  # whatever it was started by
     except click.ClickException as error:
-        message = one_line(error.format_message())
+        message = one_line(error.format_message()).rstrip(".")
         context = getattr(error, "ctx", None)
         hint = f" `{context.command_path} --help` shows how." if context else ""
-        _fail(message.rstrip(".") + "." + hint, WRONG_USE)
+        _fail(message + ("" if message.endswith("?") else ".") + hint, WRONG_USE)
     except UsageError as error:
         _fail(str(error), WRONG_USE)
     except ZooError as error:

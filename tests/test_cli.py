@@ -140,6 +140,11 @@ def test_show_says_in_words_why_settings_are_none(
         (("train", "vae", "--data", "synthetic", "--set", "beta=4"), "no setting 'beta'."),
         (("train", "vae", "--set", "train.epochs"), "a setting reads path=value"),
         (("train", "vae", "--seed", "-1"), "'--seed'"),
+        (("train", "vae", "--seed", "1e3"), "'1e3' is not a valid whole number. `zoo train --help` shows how."),
+        (("sample", "run", "--temperature", "warm"), "'warm' is not a valid number. `zoo sample --help` shows how."),
+        (("train", "vae", "--plan"), "? `zoo train --help` shows how."),  # click asks whether another was meant
+        (("bench", "smoke", "--seeds", "99999999999"), "99999999999 is not in the range 1<=x<=10000. `zoo bench"),
+        (("choose", "smoke", "--seeds", "99999999999"), "99999999999 is not in the range 1<=x<=10000. `zoo choose"),
         (("train", "vae", "--device", "tpu"), "no device 'tpu'."),
         (("bench", "quick", "--seeds", "2", "--seed", "1"), "give --seeds N or --seed K, not both."),
         (("bench", "smoke", "--jobs", "0"), "--jobs is auto or a number from 1, not '0'."),

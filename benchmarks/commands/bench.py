@@ -22,7 +22,7 @@ from zoo.errors import UsageError, ZooError, unknown
 @click.argument("suite")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
 @click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
+@options.so_many_seeds
 @options.seeds
 @options.sweep
 @click.option("--plan", is_flag=True, help="Print each cell as a command, and run none; --json: with its settings.")
@@ -85,7 +85,7 @@ def bench(
 @click.argument("metric")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated.")
 @click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
-@click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="Only this seed; can be repeated.")
+@click.option("--seed", "chosen", multiple=True, type=options.Whole(min=0), help="Only this seed; can be repeated.")
 @options.sweep
 @options.runs
 @click.option("--weights", type=options.Place(), help="Where `zoo export` left models, for runs that are not there.")

@@ -32,7 +32,7 @@ UNEQUAL = "Not all had as many values: with more of them there is more to gain."
 @click.option("--by", default="elbo", show_default=True, help="The metric, as in `zoo list metrics`; or nll.")
 @click.option("--variants", multiple=True, help="Only these; comma-separated or repeated. Any registered variant.")
 @click.option("--datasets", multiple=True, help="Only these data sets; a comma of a folder's is \\,.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1 instead of the suite's.")
+@options.so_many_seeds
 @options.seeds
 @click.option("--jobs", default="auto", show_default=True, help="Processes; auto: one on a GPU, a core each else.")
 @click.option("--worker", type=int, hidden=True)

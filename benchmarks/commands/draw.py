@@ -18,7 +18,7 @@ run_argument = click.argument("run", type=options.Place())
 def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that all four have."""
     shared = [
-        click.option("--n", default=n, show_default=True, type=click.IntRange(1, 10_000), help=f"How many {what}."),
+        click.option("--n", default=n, show_default=True, type=options.Whole(1, 10_000), help=f"How many {what}."),
         options.seed,
         click.option("--out", type=options.Picture(), help="The PNG. [default: RUN/pictures/COMMAND.png]"),
         click.option("--class", "class_", help="For a conditional model: a class, by number or by name."),
@@ -26,7 +26,7 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
         options.device,
     ]
     if columns:
-        number = click.IntRange(1, 1000)
+        number = options.Whole(1, 1000)
         shared.append(click.option("--columns", default=columns, show_default=True, type=number, help="In a row."))
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:

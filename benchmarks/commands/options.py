@@ -17,12 +17,22 @@ from zoo.files import check_writable
 
 # Characters of what somebody's code raised that a terminal is shown.
 LONGEST = 2000
+SEEDS = 10_000  # that one command may ask for
 WANDB = click.Choice(["auto", "online", "offline", "disabled"])
+
+
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    name = "whole number"
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 wandb = click.option("--wandb", "wandb_mode", type=WANDB, default="auto", show_default=True)
-seed = click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-seeds = click.option("--seed", "chosen", multiple=True, type=click.IntRange(min=0), help="This seed; can be repeated.")
+seed = click.option("--seed", default=0, show_default=True, type=Whole(0))
+seeds = click.option("--seed", "chosen", multiple=True, type=Whole(0), help="This seed; can be repeated.")
+so_many_seeds = click.option("--seeds", type=Whole(1, SEEDS), help="Seeds 0 to N-1 instead of the suite's.")
 sweep = click.option(
     "--sweep", "sweeps", multiple=True, metavar="[VARIANT:]PATH=A,B",
     help="One setting with several values, a cell each, such as beta=1,2,4,8; repeated: one a VARIANT.",
@@ -104,6 +114,8 @@ class Npz(Written):
 
 class Finite(click.FloatRange):
     """A number from 0 that is finite."""
+
+    name = "number"
 
     def __init__(self) -> None:
         super().__init__(min=0)

@@ -24,7 +24,7 @@ OTHER = "other: measured on other samples or codes than most here; --json has th
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=options.Place())
-@click.option("--n", default=10_000, show_default=True, type=click.IntRange(min=2), help="Test images, at most.")
+@click.option("--n", default=10_000, show_default=True, type=options.Whole(min=2), help="Test images, at most.")
 @options.board("Where the record of a suite's run is looked for.")
 @options.device
 @options.as_json
