@@ -213,6 +213,7 @@ def _again() -> str:
 def _fail(sentence: str, code: int) -> None:
     # What was wrong is quoted: it may be as long as a command line can be, and hold what moves a terminal's cursor.
     sentence = "".join(letter if letter.isprintable() else " " for letter in sentence)
+    sentence += "" if sentence.endswith((".", "?", "!")) else "."
     short = sentence if len(sentence) <= LONGEST else f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}"
     click.echo(f"zoo: {short}", err=True)
     sys.exit(code)

@@ -14,7 +14,7 @@ from benchmarks.metrics.extractors import make_extractor
 from benchmarks.metrics.quality import image_quality
 from zoo.data.folder import SUFFIXES, eight_bits
 from zoo.errors import UsageError
-from zoo.files import BROKEN_NPZ, expanded
+from zoo.files import BROKEN_NPZ, expanded, npz_error
 
 
 def score_folders(
@@ -107,7 +107,7 @@ def _load_npz(path: Path) -> Tensor:
                 )
             array = file[name]
     except BROKEN_NPZ as error:
-        raise UsageError(f"{path} is not a readable npz file: {error}.") from error
+        raise npz_error(path, error) from error
     if array.dtype != np.uint8:
         raise UsageError(f"{path} holds {array.dtype} numbers; images must be uint8.")
     return _channels_first(array, path)

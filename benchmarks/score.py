@@ -19,7 +19,7 @@ from benchmarks.metrics import disentanglement, udr
 from benchmarks.metrics.codes import Codes
 from benchmarks.metrics.disentanglement import Scores, score_codes
 from zoo.errors import UsageError
-from zoo.files import BROKEN_NPZ
+from zoo.files import BROKEN_NPZ, npz_error
 
 ARRAYS = ("z_train", "factors_train", "z_test", "factors_test")
 MORE = ("factor_names", "metrics")
@@ -78,16 +78,15 @@ def compare_files(paths: Sequence[str | Path]) -> list[udr.Agreement]:
 
 def _read(path: Path, needed: Sequence[str] = ARRAYS, more: Sequence[str] = MORE) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise UsageError(f"no file {path}")
+        raise UsageError(f"{path} is a folder." if path.is_dir() else f"there is no file {path}.")
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
-            raise UsageError(f"{path} is a single array; `zoo score` reads an npz with {', '.join(needed)}")
+            raise UsageError(f"{path} is a single array; `zoo score` reads an npz with {', '.join(needed)}.")
         with file:
             missing = [name for name in needed if name not in file]
             if missing:
-                raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(needed)}")
+                raise UsageError(f"{path} has no array {', '.join(missing)}; it needs {', '.join(needed)}.")
             return {name: file[name] for name in (*needed, *more) if name in file}
-    except BROKEN_NPZ as problem:
-        why = str(problem).splitlines()[0].partition(". ")[0]  # numpy goes on with how to load it unsafely
-        raise UsageError(f"{path} is not an npz of plain numbers: {why}") from problem
+    except BROKEN_NPZ as error:
+        raise npz_error(path, error) from error

@@ -160,6 +160,14 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(zoo, words: tuple[str, ...], 
     assert (code, out) == (2, "")
     assert said in err
     assert err.startswith("zoo: ") and len(err.splitlines()) == 1
+    assert err.endswith((".\n", "?\n")) and ".." not in err and "?." not in err
+
+
+def test_what_is_said_ends_as_a_sentence_does(zoo, tmp_path: Path) -> None:
+    import numpy as np
+
+    np.savez("a.npz", z_train=np.zeros((3, 2)), factors_train=np.zeros((2, 2)), z_test=[[0.0]], factors_test=[[0]])
+    assert zoo("score", "a.npz") == (2, "", "zoo: z_train has 3 rows but factors_train has 2.\n")
 
 
 def test_without_a_command_there_is_the_help_and_no_error(zoo) -> None:

@@ -571,14 +571,15 @@ def test_a_file_of_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no file"):
-        score.score_file(tmp_path / "absent.npz")
+    for name, message in (("absent.npz", r"there is no file \S+absent.npz\.$"), ("", r"is a folder\.$")):
+        with pytest.raises(UsageError, match=message):
+            score.score_file(tmp_path / name)
     (tmp_path / "text.npz").write_text("codes")
     np.savez(tmp_path / "half.npz", z_train=np.zeros((3, 2)))
     np.savez(tmp_path / "objects.npz", **dict.fromkeys(score.ARRAYS, np.array([{}, {}], dtype=object)))
     np.save(tmp_path / "single.npy", np.zeros(3))
     for name, message in (
-        ("text.npz", "not an npz"),
+        ("text.npz", "not an npz of plain numbers: an npz is a zip file, and this is none"),
         ("half.npz", "no array factors_train, z_test, factors_test"),
         ("objects.npz", "not an npz of plain numbers"),
         ("single.npy", "single array"),

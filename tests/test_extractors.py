@@ -414,6 +414,8 @@ def test_bad_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "broken.npz").write_bytes(b"no zip")
     np.savez(tmp_path / "floats.npz", np.zeros((3, 4, 4)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "floats.npz").read_bytes()[:200])
+    np.savez(tmp_path / "objects.npz", np.array([{}, {}], dtype=object))
     np.savez(tmp_path / "flat.npz", np.zeros((3, 4), np.uint8))
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     for name, said in {
@@ -422,14 +424,16 @@ def test_bad_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
         "mixed": "different sizes: 0000.png 12x12, zz.png 13x13",
         "spoilt": "not a readable image",
         "text.txt": "neither a folder nor an .npz",
-        "broken.npz": "not a readable npz",
+        "broken.npz": "not an npz of plain numbers: an npz is a zip file, and this is none",
+        "cut.npz": "not an npz of plain numbers: an npz is a zip file, and this is none, or not all of one",
+        "objects.npz": "not an npz of plain numbers: Object arrays cannot be loaded",
         "floats.npz": "holds float64 numbers; images must be uint8",
         "flat.npz": r"shape \(3, 4\)",
         "two.npz": "holds 2 arrays",
     }.items():
         with pytest.raises(UsageError, match=said) as caught:
             fid.load_images(tmp_path / name)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and "pickle.load" not in str(caught.value)
 
 
 # --- fetched weights

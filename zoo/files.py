@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UsageError
+from zoo.errors import UsageError, one_line
 
 #: What numpy raises of a file that is no whole npz of plain numbers.
 BROKEN_NPZ = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -116,6 +116,15 @@ def canonical_json(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """The SHA-256 of plain values, by way of their canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def npz_error(path: Path, error: Exception) -> UsageError:
+    """The sentence for one of `BROKEN_NPZ` that numpy raised of ``path``. What is no zip at all it takes for pickled
+    objects, and says how to load them."""
+    if isinstance(error, OSError) and error.errno:
+        return UsageError(f"{path} cannot be read ({error.strerror}).")
+    said = error if zipfile.is_zipfile(path) else "an npz is a zip file, and this is none, or not all of one"
+    return UsageError(f"{path} is not an npz of plain numbers: {one_line(said).rstrip('.')}.")
 
 
 def expanded(path: str | Path) -> Path:
