@@ -790,7 +790,7 @@ def test_a_class_that_there_is_not(number) -> None:
 def test_the_option_is_every_set_s_and_no_other_is_taken() -> None:
     images = load_images(resolve("vae", "synthetic", settings=["data.options.exclude_class=0"]))
     assert 0 not in images["test"].labels and images.binarise == "dynamic"
-    with pytest.raises(UsageError, match="no option exclude_clas"):
+    with pytest.raises(UsageError, match="no option 'exclude_clas'. Did you mean 'exclude_class'"):
         load_images(resolve("vae", "synthetic", settings=["data.options.exclude_clas=0"]))
 
 

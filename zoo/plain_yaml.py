@@ -23,6 +23,7 @@ PLAIN = {
     "extra_forbidden": "unknown key",
     **dict.fromkeys(("model_type", "dict_type"), "input should be a mapping of keys to values"),
     **dict.fromkeys(("tuple_type", "list_type"), "input should be a list"),
+    "path_type": "input should be a path",
     "too_short": "input should be a list of at least {min_length}",
     "too_long": "input should be a list of at most {max_length}",
 }

@@ -36,7 +36,7 @@ from zoo.config import resolve
 from zoo.data.mapped import mapped_pixels
 from zoo.errors import UsageError, ZooError
 from zoo.runs import load_run
-from zoo.runs.images import load_images
+from zoo.runs.images import _check_types, load_images
 from zoo.training import checkpoint
 
 SECONDS = 10.0
@@ -346,10 +346,40 @@ def test_directions_have_no_norm_to_clip() -> None:
         resolve("vae", "synthetic", settings=["train.optimizer=adamnormgrad", "train.clip=1"])
 
 
-@pytest.mark.parametrize("wrong", ["n_train=abc", "n_train=-5", "shape=[1,28]"])
-def test_options_that_a_data_set_cannot_be_made_with_are_one_sentence(wrong: str) -> None:
-    with pytest.raises(UsageError, match="synthetic"):
-        load_images(resolve("vae", "synthetic", settings=[f"data.options.{wrong}"]))
+@pytest.mark.parametrize(
+    ("data", "wrong", "said"),
+    [
+        ("synthetic", "n_train=abc", "setting 'data.options.n_train': input should be a valid integer, unable to parse "
+         "string as an integer (got 'abc')."),
+        ("synthetic", "n_train=1.5", "setting 'data.options.n_train': input should be a valid integer, got a number "
+         "with a fractional part (got 1.5)."),
+        ("synthetic", "n_train=-5", "data set 'synthetic' cannot be made with the options {\"n_train\":-5}: negative "
+         "dimensions are not allowed."),
+        ("synthetic", "shape=[1,28]", "setting 'data.options.shape': the list is too short (got [1, 28])."),
+        ("synthetic", "n_trian=5", "data set 'synthetic' has no option 'n_trian'. Did you mean 'n_train'? Known here: "
+         "n_train, n_validation, n_test, shape, seed, exclude_class."),
+        ("synthetic", "foo=5", "data set 'synthetic' has no option 'foo'. Known here: n_train, n_validation, n_test, "
+         "shape, seed, exclude_class."),
+        ("ppca", "foo=5", "data set 'ppca' has no option 'foo'. Known here: n_train, n_validation, n_test, dims, "
+         "latent, s2, seed."),
+        ("mnist", "root=[3]", "setting 'data.options.root': input should be a valid string, or a path (got [3])."),
+    ],
+)  # fmt: skip
+def test_options_that_a_data_set_cannot_be_made_with_are_one_sentence(data: str, wrong: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_images(resolve("vae", data, settings=[f"data.options.{wrong}"]))
+    assert str(caught.value) == said
+
+
+def test_a_loading_function_may_name_types_that_say_nothing_of_what_it_is_given() -> None:
+    def loader(size: Nowhere, kind: torch.Tensor, n: int = 0) -> None:  # noqa: F821
+        raise AssertionError
+
+    _check_types(loader, {"size": 3, "kind": 3, "n": "x"})
+    loader.__annotations__.pop("size")
+    _check_types(loader, {"kind": 3})
+    with pytest.raises(UsageError, match="'data.options.n'"):
+        _check_types(loader, {"kind": 3, "n": "x"})
 
 
 def test_a_pickle_is_refused_wherever_it_lies_and_does_not_run(finished: Path, tmp_path: Path) -> None:

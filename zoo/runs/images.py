@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import json
 import logging
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from zoo.config import EXCLUDE, HELD_OUT, DataConfig, RunConfig
 from zoo.data.classes import only_class, without_class
@@ -16,6 +21,7 @@ from zoo.errors import UsageError, one_line
 from zoo.files import canonical_json
 from zoo.models.base import VAE
 from zoo.registry import registry
+from zoo.settings import Config, setting_error
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +112,15 @@ def _loaded(name: str, options: str) -> ImageSet:
     _, entry = registry().dataset(name)
     given = json.loads(options)
     loader = entry.load()
-    known = set(inspect.signature(loader).parameters)
+    known = list(inspect.signature(loader).parameters)
     excluded = None if EXCLUDE in known else given.pop(EXCLUDE, None)
-    if unknown := given.keys() - known:
-        raise UsageError(f"data set '{name}' has no option {', '.join(sorted(unknown))}.")
+    if unknown := sorted(given.keys() - {*known}):
+        known += [EXCLUDE] if entry.classes and EXCLUDE not in known else []
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        listed = f"Known here: {', '.join(known)}." if known else "It has none."
+        raise UsageError(f"data set '{name}' has no option '{unknown[0]}'.{hint} {listed}")
+    _check_types(loader, given)
     try:
         images = loader(**entry.options | given)
     except (TypeError, ValueError) as error:
@@ -122,3 +133,18 @@ def _loaded(name: str, options: str) -> ImageSet:
         raise UsageError(f"'{entry.target}' returns a {kind}, and a data set is a zoo.data.images.ImageSet.")
     images.check_pixels()
     return images if excluded is None else without_class(images, excluded)
+
+
+def _check_types(loader: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise `UsageError` where an option is of another type than its loading function names."""
+    try:
+        hints = get_type_hints(loader)
+    except (NameError, TypeError, AttributeError):  # of somebody's function: it may name what it does not import
+        return
+    for option in [name for name in given if name in hints]:
+        try:
+            TypeAdapter(hints[option]).validate_python(given[option])
+        except ValidationError as error:
+            raise setting_error(error, Config, f"data.options.{option}") from None
+        except PydanticUserError:  # a type that says nothing of what may be given
+            continue
