@@ -442,6 +442,8 @@ def test_train_continues_nothing_when_it_is_done_and_refuses_another_run(zoo, tm
     assert (tmp_path / "x" / "record.json").stat().st_mtime_ns == stamp
     code, _, err = zoo(*words, "--seed", "1")
     assert code == 2 and "holds another run" in err
+    code, _, err = zoo(*words, "--set", "latnet=3")
+    assert code == 2 and "no setting 'latnet'. Did you mean 'latent'?" in err, "another --out would not help"
 
 
 def test_a_run_whose_weights_were_removed_is_trained_again(zoo, tmp_path: Path) -> None:

@@ -307,6 +307,20 @@ def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("epochs=5", " Did you mean 'train.epochs'?"), ("batch-size=5", " Did you mean 'train.batch_size'?"),
+        ("nll_samples=5", " Did you mean 'evaluate.nll_samples'?"), ("binarise=none", " Did you mean 'data.binarise'?"),
+        ("latnet=5", " Did you mean 'latent'?"), ("name=mnist", ""),
+    ],
+)  # fmt: skip
+def test_a_setting_without_its_section_is_known_by_its_name(setting: str, hint: str) -> None:
+    name = setting.partition("=")[0].replace("-", "_")
+    with pytest.raises(UsageError, match=rf"^no setting '{name}'\.{re.escape(hint)} Known here: latent, encoder, "):
+        check_settings("vae", resolve("vae", settings=[setting]).model)
+
+
+@pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("prior=vamp", "'prior' has settings of its own: give one of them, such as prior.name=VALUE (got 'vamp')."),

@@ -309,6 +309,13 @@ def resolve(
     return _with_outliers(config)
 
 
+def in_full(name: str) -> str | None:
+    """A setting of a run with its section in front, ``train.epochs`` for ``epochs``; None where no section has it."""
+    sections = {"train": TrainConfig, "evaluate": EvaluateConfig, "data": DataConfig}
+    found = (f"{section}.{name}" for section, kind in sections.items() if name in kind.model_fields)
+    return next((full for full in found if full != "data.name"), None)
+
+
 def named_data(data: str) -> tuple[str, dict[str, Any]]:
     """``name`` or ``name:path`` as the registered name of a data set and the options that it is read with.
 
@@ -346,6 +353,8 @@ def measured_otherwise(
         (section,), path = setting, text.partition("=")[0].strip()
         if section == "data" and data is None:
             raise UsageError(f"'{path}' is of the data: it comes with --data NAME, which may be the run's own.")
+        if section == "model" and (full := in_full(path.replace("-", "_")) or "").startswith("evaluate."):
+            raise UsageError(f"settings here are those of `evaluate`. Did you mean '{full}' by '{path}'?")
         if section not in ("evaluate", "data"):
             raise UsageError(f"'{path}' is of a training that is over: settings here are those of `evaluate`, as in "
                              "evaluate.nll_samples=5000.")  # fmt: skip

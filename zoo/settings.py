@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -93,14 +93,22 @@ def does_nothing(path: str, why: str) -> UsageError:
     return UsageError(f"{path} would do nothing: {why}.")
 
 
-def setting_error(error: ValidationError, model: type[BaseModel], where: str = "") -> UsageError:
-    """A pydantic error over ``model`` as one sentence that names the key and the nearest right one."""
+def setting_error(
+    error: ValidationError,
+    model: type[BaseModel],
+    where: str = "",
+    elsewhere: Callable[[str], str | None] | None = None,
+) -> UsageError:
+    """A pydantic error over ``model`` as one sentence that names the key and the nearest right one. ``elsewhere`` says
+    of a name that is unknown here what it is called in full where it is known, or None."""
     first, *others = misspelt_first(error)
     place = _place(first["loc"], model)
     path = ".".join(part for part in (where, *map(str, place)) if part)
     if first["type"] == "extra_forbidden":
         known = list(fields_at(model, first["loc"][:-1]))
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        if elsewhere and len(first["loc"]) == 1 and (full := elsewhere(str(first["loc"][0]))):
+            near = [full]
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return UsageError(f"no setting '{path}'.{hint} Known here: {', '.join(known)}.")
     if first["type"] == "model_type" and path:

@@ -29,16 +29,18 @@ def finished(folder: Path, config: RunConfig) -> Record | None:
     """The record of the run if it is done; a failed one is tried again, as is one whose weights were removed.
 
     Raises:
-        UsageError: the folder holds another run.
+        UsageError: the folder holds another run, or there are no such settings.
         ZooError: its record cannot be read.
     """
     from zoo import runs
+    from zoo.models import check_settings
 
     path = folder / RECORD
     if not path.exists():
         return None
     made = record.read(path)
     if made.cell.key != record.cell_key(config.identity()):
+        check_settings(config.variant, config.model)  # one that is misspelt makes another run as well
         raise UsageError(f"{folder} holds another run ({made.command}); give another --out.")
     if made.status != "done" or not runs.finished(folder):
         return None

@@ -137,7 +137,9 @@ def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
     try:
         made = kind.model_validate(settings)
     except ValidationError as error:
-        raise setting_error(error, kind) from None
+        from zoo.config import in_full
+
+        raise setting_error(error, kind, elsewhere=in_full) from None
     check_whole(made.model_dump())
     return made
 
