@@ -460,6 +460,13 @@ def read_all(folder: str | Path, on_error: Callable[[ZooError], None] | None = N
     return in_order(records)
 
 
+def read_some(folder: str | Path) -> list[Record]:
+    """`read_all`, and `UsageError` where there are none."""
+    if not (found := read_all(folder)):
+        raise UsageError(f"{folder} holds no records. `zoo bench quick` makes some.")
+    return found
+
+
 def in_order(records: Iterable[Record]) -> list[Record]:
     """Sorted by suite, version (as numbers where they are numbers), dataset, variant, seed and key."""
 

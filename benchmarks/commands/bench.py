@@ -145,9 +145,7 @@ def leaderboard(board: Path, as_json: bool) -> None:
     from benchmarks import matrix, record
 
     places = matrix.Places(board, Path("runs"))
-    records = record.read_all(places.records)
-    if not records:
-        raise UsageError(f"{places.records} holds no records. `zoo bench quick` makes some.")
+    records = record.read_some(places.records)
     path = matrix.write_board(places)
     _echo_records(records, path, as_json)
 

@@ -50,7 +50,7 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
     if a.endswith(ENDING) or b.endswith(ENDING):
         found, a, b = _of_files(a, b, only, chosen)
     else:
-        found = against(_only_chosen(record.read_all(records), chosen, records), a, b, only, records)
+        found = against(_only_chosen(record.read_some(records), chosen, records), a, b, only, records)
     if as_json:
         rows = [
             {

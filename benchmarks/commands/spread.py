@@ -36,7 +36,7 @@ def spread(suite: str, datasets: tuple[str, ...], beside: str, board: Path, as_j
     from benchmarks.report.spread import by_chance, spreads
     from benchmarks.report.tables import of_suite, tables
 
-    found = of_suite(tables(record.read_all(board / "records")), suite)
+    found = of_suite(tables(record.read_some(board / "records")), suite)
     names = options.names(datasets, "--datasets")
     if lacking := [name for name in names if name not in {table.dataset for table in found}]:
         raise unknown("data set with records", lacking[0], {table.dataset for table in found}, "zoo leaderboard")
