@@ -125,6 +125,18 @@ def test_a_command_in_the_prose_of_a_page_is_one_that_can_be_given() -> None:
     assert found > 100
 
 
+def test_what_a_shell_takes_for_a_pattern_is_quoted() -> None:
+    # zsh runs no command with a pattern that no file fits.
+    shown = 0
+    for path in [*PAGES, ROOT / "README.md", ROOT / "examples" / "plugin" / "README.md"]:
+        for language, block in FENCE.findall(path.read_text()):
+            for line in block.splitlines() if language == "console" else ():
+                bare = re.sub(r"\"[^\"]*\"|'[^']*'", "", line.partition("#")[0])
+                assert not set("[]{}*?") & set(bare), f"{named(path) if path in PAGES else path}: {line}"
+                shown += 1
+    assert shown > 100
+
+
 def perform(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Run one line of a console, or as much of it as needs nothing from outside."""
     words = shlex.split(line, comments=True)
