@@ -137,6 +137,16 @@ def test_what_a_shell_takes_for_a_pattern_is_quoted() -> None:
     assert shown > 100
 
 
+def test_nobody_is_told_to_install_from_an_index_what_is_in_no_index() -> None:
+    told = 0
+    sources = [path for folder in ("zoo", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*PAGES, *sources, ROOT / "README.md", ROOT / "examples" / "plugin" / "README.md"]:
+        for words in re.findall(r"pip install ([^`#\n]+)", path.read_text()):
+            assert "vae-zoo" not in words, f"pip install {words} of {path}"
+            told += 1
+    assert told > 5
+
+
 def perform(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Run one line of a console, or as much of it as needs nothing from outside."""
     words = shlex.split(line, comments=True)

@@ -96,7 +96,7 @@ def _connect(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("--on ray needs Ray: `pip install vae-zoo[ray]`.") from None
+        raise UsageError("--on ray needs Ray: `pip install ray`.") from None
     if not ray.is_initialized():
         try:
             ray.init(address=None if address == "local" else address, log_to_driver=False)
