@@ -11,6 +11,7 @@ from scipy import integrate, special, stats
 from torch import Tensor
 
 from tests.conftest import ROOT
+from tests.evidence import evidence_of_draws, is_above_the_bound
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.distributions.gamma import LARGEST_SHAPE, SMALLEST_SHAPE, TRIES, Gamma, _slope, proposals
@@ -257,18 +258,7 @@ def test_the_model_s_bound_is_of_the_gamma_prior(shape: float) -> None:
     x = torch.rand(4, 1, 4, 4).round().double()
     # Draws of NumPy's.
     z = torch.from_numpy(np.random.default_rng(0).gamma(shape, 1 / shape, (100_000, 2)))
-    params = model.decode(z)
-    evidence = []
-    for image in x:
-        logs = model.likelihood.log_prob(params, image.expand(len(z), -1, -1, -1))
-        evidence.append(torch.logsumexp(logs, 0) - math.log(len(z)))
-    evidence = torch.stack(evidence)
-    weights = model.log_weights(x, k=4000)
-    ratios = (weights - evidence).exp()
-    assert ((ratios.mean(0) - 1).abs() < 4.5 * ratios.std(0) / math.sqrt(4000) + 0.01).all()
-    elbo = torch.stack([model.terms(x).elbo for _ in range(1000)])
-    assert ((elbo.mean(0) - weights.mean(0)).abs() < 4.5 * (elbo.std(0) / 1000**0.5 + weights.std(0) / 4000**0.5)).all()
-    assert (elbo.mean(0) < evidence).all()
+    is_above_the_bound(evidence_of_draws(model, x, z), model, x, times=1000)
 
 
 @torch.no_grad()

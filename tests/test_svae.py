@@ -11,6 +11,7 @@ from scipy import integrate, special, stats
 from torch import Tensor
 
 from benchmarks.metrics.likelihood import active_units
+from tests.evidence import evidence_of_draws, is_above_the_bound
 from zoo import create_model, noise
 from zoo.data.images import DataSpec
 from zoo.distributions.von_mises_fisher import TRIES, Bessel, VonMisesFisher, log_area, proposals
@@ -242,18 +243,7 @@ def test_the_model_s_bound_is_of_the_sphere() -> None:
     model.decoder.output.weight.mul_(5.0)
     x = torch.rand(4, 1, 4, 4).round().double()
     z = on_sphere(torch.randn(200_000, 3).double())
-    params = model.decode(z)
-    evidence = []
-    for image in x:
-        logs = model.likelihood.log_prob(params, image.expand(len(z), -1, -1, -1))
-        evidence.append(torch.logsumexp(logs, 0) - math.log(len(z)))
-    evidence = torch.stack(evidence)
-    weights = model.log_weights(x, k=4000)
-    ratios = (weights - evidence).exp()
-    assert ((ratios.mean(0) - 1).abs() < 4.5 * ratios.std(0) / math.sqrt(4000) + 0.01).all()
-    elbo = torch.stack([model.terms(x).elbo for _ in range(2000)])
-    assert ((elbo.mean(0) - weights.mean(0)).abs() < 4.5 * (elbo.std(0) / 2000**0.5 + weights.std(0) / 4000**0.5)).all()
-    assert (elbo.mean(0) < evidence).all()
+    is_above_the_bound(evidence_of_draws(model, x, z), model, x, times=2000)
     with noise.keyed(0, torch.arange(6)):
         warm = model.sample(6)
     with noise.keyed(0, torch.arange(6)):
