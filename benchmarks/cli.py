@@ -68,7 +68,7 @@ def zoo(context: click.Context) -> None:
     """Train, evaluate and compare VAE variants.
 
     \b
-    zoo bench quick            every variant on MNIST, then the board
+    zoo bench quick            eight variants on MNIST, then the board
     zoo train vae --out DIR    one run
     zoo evaluate DIR           a finished run again, on other images or with more samples
     zoo choose SUITE           the best value of a setting, by validation images

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
@@ -176,6 +178,22 @@ def test_without_a_command_there_is_the_help_and_no_error(zoo) -> None:
     assert zoo() == zoo("--help")
     code, out, err = zoo()
     assert (code, err) == (0, "") and "zoo bench quick" in out and "Commands:" in out
+
+
+def test_each_command_and_each_option_has_a_sentence_of_help(zoo) -> None:
+    for name, command in cli.zoo.commands.items():
+        assert re.match(r"[A-Z].*\.$", command.help.strip(), re.S), name
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                said = re.sub(r" ?\[default: [^\]]+\]$", "", option.help or "")
+                assert re.match(r"\W*[a-zA-Z].*\.$", said, re.S), (name, option.opts, said)
+
+
+def test_the_help_counts_the_variants_of_quick(zoo) -> None:
+    from benchmarks.suite import suite_named
+
+    assert len(suite_named("quick").variants) == 8 and suite_named("quick").datasets == ("mnist",)
+    assert "zoo bench quick            eight variants on MNIST" in zoo("--help")[1]
 
 
 def test_a_terminal_without_our_signs_is_shown_the_rest(tmp_path: Path) -> None:

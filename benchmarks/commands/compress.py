@@ -15,7 +15,8 @@ LANES = 16  # more are faster, and each begins with some hundred bits
 @click.command()
 @click.argument("run", type=options.Place())
 @click.argument("file", type=options.Written())
-@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "validation"]))
+@click.option("--split", default="test", show_default=True, type=click.Choice(["test", "validation"]),
+              help="Of the images.")  # fmt: skip
 @click.option("--images", type=options.Whole(min=1), help="Only the first so many. [default: all]")
 @click.option("--lanes", default=LANES, show_default=True, type=options.Whole(1, 4096),
               help="Images at once: more are faster, fewer make the file shorter.")  # fmt: skip

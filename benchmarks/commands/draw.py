@@ -22,7 +22,8 @@ def common(n: int, what: str, columns: int | None = 8) -> Callable[[Callable[...
         options.seed,
         click.option("--out", type=options.Picture(), help="The PNG. [default: RUN/pictures/COMMAND.png]"),
         click.option("--class", "class_", help="For a conditional model: a class, by number or by name."),
-        click.option("--attribute", "attributes", multiple=True, metavar="NAME=0|1", help="Can be repeated."),
+        click.option("--attribute", "attributes", multiple=True, metavar="NAME=0|1",
+                     help="For a conditional model: an attribute; can be repeated."),  # fmt: skip
         options.device,
     ]
     if columns:
@@ -84,7 +85,8 @@ def reconstruct(run: Path, n: int, seed: int, out: Path | None, columns: int, **
 @click.command()
 @run_argument
 @common(8, "latent dimensions, those of the largest rate first", columns=11)
-@click.option("--animate", default="gif", show_default=True, type=click.Choice(["gif", "apng", "none"]))
+@click.option("--animate", default="gif", show_default=True, type=click.Choice(["gif", "apng", "none"]),
+              help="The kind of animation that is written beside the PNG.")  # fmt: skip
 def traverse(run: Path, n: int, seed: int, out: Path | None, columns: int, animate: str, **wanted: Any) -> None:
     """Draw one test image with one latent dimension at a time going from -3 to 3 deviations: a row each, and all
     together as an animation. The seed chooses the image."""
@@ -110,7 +112,8 @@ def traverse(run: Path, n: int, seed: int, out: Path | None, columns: int, anima
 @click.command()
 @run_argument
 @common(8, "pairs of test images", columns=8)
-@click.option("--path", "way", default="linear", show_default=True, type=click.Choice(["linear", "spherical"]))
+@click.option("--path", "way", default="linear", show_default=True, type=click.Choice(["linear", "spherical"]),
+              help="The way from code to code: a straight line, or along a sphere.")  # fmt: skip
 def interpolate(run: Path, n: int, seed: int, out: Path | None, columns: int, way: str, **wanted: Any) -> None:
     """Draw the way from one test image to another through the latents, a row for each pair. The seed chooses them."""
     from benchmarks.finished import Finished

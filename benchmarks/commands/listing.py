@@ -17,7 +17,7 @@ from zoo.errors import UsageError, fold, one_line, unknown
 @click.argument("what", default="variants")
 @options.as_json
 def list_(what: str, as_json: bool) -> None:
-    """List variants, datasets, suites or metrics."""
+    """List the variants, or WHAT else there is: datasets, suites or metrics."""
     kinds = {"variants": _variants, "datasets": _datasets, "suites": _suites, "metrics": _metrics}
     kind = next((kind for kind in kinds if fold(kind) in (fold(what), fold(what) + "s")), None)
     if kind is None:

@@ -29,8 +29,13 @@ class Whole(click.IntRange):
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-wandb = click.option("--wandb", "wandb_mode", type=WANDB, default="auto", show_default=True)
-seed = click.option("--seed", default=0, show_default=True, type=Whole(0))
+wandb = click.option(
+    "--wandb", "wandb_mode", type=WANDB, default="auto", show_default=True,
+    help="Whether Weights & Biases watches; auto: as $WANDB_MODE says, else online where a key is configured.",
+)  # fmt: skip
+seed = click.option(
+    "--seed", default=0, show_default=True, type=Whole(0), help="Of all random numbers: the same seed, the same result."
+)
 seeds = click.option("--seed", "chosen", multiple=True, type=Whole(0), help="This seed; can be repeated.")
 so_many_seeds = click.option("--seeds", type=Whole(1, SEEDS), help="Seeds 0 to N-1 instead of the suite's.")
 sweep = click.option(
@@ -127,7 +132,9 @@ class Finite(click.FloatRange):
         return number
 
 
-runs = click.option("--runs", type=Folder(), default=Path("runs"), show_default=True)
+runs = click.option(
+    "--runs", type=Folder(), default=Path("runs"), show_default=True, help="Folder of the trained models."
+)
 
 
 def board(what: str = "Folder of records, pictures and the board.") -> Callable:
