@@ -150,6 +150,8 @@ def test_show_says_in_words_why_settings_are_none(
         (("train", "vae", "--device", "tpu"), "no device 'tpu'."),
         (("bench", "quick", "--seeds", "2", "--seed", "1"), "give --seeds N or --seed K, not both."),
         (("bench", "smoke", "--jobs", "0"), "--jobs is auto or a number from 1, not '0'."),
+        (("bench", "smoke", "--address", "a:1"), "--address is of a Ray cluster: give --on ray with it."),
+        (("bench", "smoke", "--gpus-per-cell", "1"), "--gpus-per-cell is of a Ray cluster: give --on ray with it."),
         (("list", "variant-s"), "no listing"),
         (("fetch", "imagenet"), "no asset 'imagenet'."),
         (("leaderboard",), "leaderboard/records holds no records. `zoo bench quick` makes some."),

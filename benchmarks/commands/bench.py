@@ -47,6 +47,10 @@ def bench(
     from benchmarks.suite import suite_named
 
     every = seeds_of(seeds, chosen)
+    asked = click.get_current_context().get_parameter_source
+    for name in ("address", "gpus_per_cell") if on == "here" else ():
+        if asked(name) is click.core.ParameterSource.COMMANDLINE:  # or the suite would run here, and not on the cluster
+            raise UsageError(f"--{name.replace('_', '-')} is of a Ray cluster: give --on ray with it.")
     wanted = suite_named(suite)
     places = matrix.Places(board, runs)
     names = (options.names(variants, "--variants"), options.names(datasets, "--datasets"))
