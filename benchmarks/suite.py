@@ -157,6 +157,8 @@ def read_suite(path: Path) -> Suite:
             raise UsageError(f"{path}: sweep has two settings of {name or 'all variants'}, and a sweep is of one.")
         if name and name not in {registry().variant(one)[0] for one in suite.variants}:
             raise UsageError(f"{path}: sweep has values of {name}, which is none of its variants.")
+        if not values or len(set(map(json.dumps, values))) < len(values):
+            raise UsageError(f"{path}: sweep has {'a value twice' if values else 'no value'} for '{written}'.")
         sweep[f"{name}:{setting}" if name else setting] = values
     return suite.model_copy(update={"overrides": overrides, "sweep": sweep})
 

@@ -234,6 +234,8 @@ def test_a_cell_of_a_sweep_is_planned_by_its_own_command(
         ("{beta_vae:beta: [1, 2], beta-vae:latent: [1]}", "two settings of beta_vae"),
         ("{latent: [1, 2], train.epochs: [1]}", "two settings of all variants"),
         ("{cvae:latent: [1, 2]}", "values of cvae, which is none of its variants"),
+        ("{latent: []}", "sweep has no value for 'latent'"),
+        ("{latent: [2, 4, 2]}", "sweep has a value twice for 'latent'"),
         ("{beta_vea:beta: [1, 2]}", "no variant 'beta_vea'. Did you mean 'beta_vae'?"),
     ],
 )
