@@ -208,7 +208,7 @@ def test_wrong_annotations_are_refused(copy: Path) -> None:
     with pytest.raises(ZooError, match="list_attr_celeba.txt is not the official file"):
         load_celeba(copy)
     path.unlink()
-    with pytest.raises(ZooError, match="has no list_attr_celeba.txt"):
+    with pytest.raises(UsageError, match="has no list_attr_celeba.txt"):
         load_celeba(copy)
 
 
@@ -231,7 +231,7 @@ def test_wrong_use_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_celeba()
     with pytest.raises(UsageError, match="larsen"):
         load_celeba(copy, crop="larson")
-    with pytest.raises(ZooError, match="holds neither"):
+    with pytest.raises(UsageError, match="holds neither"):
         empty = copy.parent / "empty"
         (empty / "img_align_celeba").mkdir(parents=True)
         for name in (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks import record
 from benchmarks.fid import load_images
+from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo.config import resolve
 from zoo.data import folder as reader
@@ -183,7 +184,7 @@ def test_an_empty_class_is_one_that_nobody_knows(pictures: Path) -> None:
 
 def test_an_empty_factor_or_attribute_is_named(pictures: Path) -> None:
     table(pictures, "image,Red", lambda name: f"{name},{'' if name == 'red/002.png' else int('red' in name)}")
-    with pytest.raises(ZooError, match=r"factors\.csv has no value of 'Red' for 1 image: red/002\.png\."):
+    with pytest.raises(UsageError, match=r"factors\.csv has no value of 'Red' for 1 image: red/002\.png\."):
         load_folder(pictures, size=8)
 
 
@@ -196,17 +197,17 @@ def test_damaged_images_and_tables_are_named(pictures: Path, cache: Path) -> Non
     assert not list(cache.rglob("*.u8")) and not list(cache.rglob("*.part"))
     (pictures / "red" / "bad.png").unlink()
     (pictures / "factors.csv").write_text("image,a\nred/000.png,1\n")
-    with pytest.raises(ZooError, match=r"factors\.csv has no line for 59 images: .* and 54 more\."):
+    with pytest.raises(UsageError, match=r"factors\.csv has no line for 59 images: .* and 54 more\."):
         load_folder(pictures, size=8)
     (pictures / "factors.csv").write_text("image,a,b\nred/000.png,1\n")
-    with pytest.raises(ZooError, match=r"line 2: 2 cells, and the head line has 3"):
+    with pytest.raises(UsageError, match=r"line 2: 2 cells, and the head line has 3"):
         load_folder(pictures, size=8)
 
 
 def test_a_table_with_two_lines_for_an_image_is_refused(pictures: Path) -> None:
     names = [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
     (pictures / "factors.csv").write_text("image,class\n" + "".join(f"{name},a\n" for name in [*names, names[3]]))
-    with pytest.raises(ZooError, match=rf"more than one line for 1 image: {names[3]}\."):
+    with pytest.raises(UsageError, match=rf"more than one line for 1 image: {names[3]}\."):
         load_folder(pictures, size=8)
 
 
@@ -274,6 +275,20 @@ def test_a_folder_that_no_record_could_name_is_refused_before_anything_is_traine
 def test_what_makes_no_sense_is_refused(pictures: Path, options: dict, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         load_folder(**{"root": pictures} | options)
+
+
+def test_a_wrong_table_beside_the_pictures_is_refused_and_leaves_no_run(zoo, pictures: Path) -> None:  # noqa: F811
+    (pictures / "factors.csv").write_text("image,a\nred/000.png,1\n")
+    code, _, err = zoo("train", "vae", "--data", f"folder:{pictures}", "--wandb", "disabled", "--out", "mine")
+    assert code == 2 and "factors.csv has no line for 59 images" in err and not Path("mine").exists()
+
+
+@pytest.mark.parametrize("words", [("0", "1"), ("-1", "1"), ("no", "yes")])
+def test_columns_of_0_and_1_alone_are_attributes_as_the_page_says(pictures: Path, words: tuple[str, str]) -> None:
+    page = " ".join((ROOT / "docs" / "howto" / "own-images.md").read_text().split())
+    assert "if all others are 0 and 1, or -1 and 1, they are attributes" in page
+    table(pictures, "image,Red", lambda name: f"{name},{words['red' in name]}")
+    assert load_folder(pictures, size=8).spec.attributes == (0 if "yes" in words else 1)
 
 
 def test_too_few_images_are_refused(tmp_path: Path) -> None:

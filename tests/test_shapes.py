@@ -197,7 +197,7 @@ def test_the_original_file_is_read_where_it_is(small_grid, tmp_path: Path, monke
 
 def test_a_file_that_is_not_dsprites_is_refused(small_grid, tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
-    with pytest.raises(ZooError, match="there is no dSprites file"):
+    with pytest.raises(UsageError, match="there is no dSprites file"):
         load_shapes(npz=path)
     path.write_bytes(b"not at all")
     with pytest.raises(ZooError, match="damaged, or not"):
@@ -304,7 +304,7 @@ def test_the_original_room_is_read_where_it_is(small_room, tmp_path: Path, monke
 
 def test_a_file_that_is_not_3d_shapes_is_refused(small_room, tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "other.h5"
-    with pytest.raises(ZooError, match="there is no 3D Shapes file"):
+    with pytest.raises(UsageError, match="there is no 3D Shapes file"):
         load_shapes3d(h5=path)
     path.write_bytes(b"not at all")
     with pytest.raises(ZooError, match="damaged, or not"):

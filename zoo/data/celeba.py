@@ -60,8 +60,8 @@ def load_celeba(
         complete: refuse a copy that lacks any of the 202,599 images.
 
     Raises:
-        UsageError: no root, or an unknown crop or filter.
-        ZooError: files are missing or damaged (they are named), or annotations are not the official bytes.
+        UsageError: no root, no images or annotations in it, or an unknown crop or filter.
+        ZooError: images are missing or damaged (they are named), or annotations are not the official bytes.
             Nothing half-built is left behind.
     """
     if crop not in CROPS or resize not in FILTERS or size < 1:
@@ -144,12 +144,12 @@ class Source:
 
 
 def find_source(folder: Path) -> Source:
-    """The unpacked folder if there is one, else the zip; ``ZooError`` if neither holds an image."""
+    """The unpacked folder if there is one, else the zip; ``UsageError`` if neither holds an image."""
     places = [folder / layout for layout in LAYOUTS]
     for source in (find(place) for find in (_unpacked, _zipped) for place in places):
         if source is not None and source.names:
             return source
-    raise ZooError(f"{folder} holds neither img_align_celeba/ nor img_align_celeba.zip with images in it.")
+    raise UsageError(f"{folder} holds neither img_align_celeba/ nor img_align_celeba.zip with images in it.")
 
 
 def _unpacked(place: Path) -> Source | None:
@@ -212,7 +212,7 @@ def _annotation(folder: Path, name: str) -> Path:
                     f"{path} is not the official file: its MD5 is {digest}, not {ANNOTATION_MD5[name]}."
                 )
             return path
-    raise ZooError(f"{folder} has no {name}, which is needed beside the images.")
+    raise UsageError(f"{folder} has no {name}, which is needed beside the images.")
 
 
 def _check_names(source: Source, partition: Mapping[str, int], complete: bool) -> None:

@@ -51,13 +51,13 @@ def load_folder(
         validation, test: shares of the images in those splits.
 
     ``factors.csv`` has a head line. A column ``class`` (or ``label``) gives the classes, empty where nobody knows one;
-    if every other column is yes or no (0/1 or -1/1) they are attributes, else factors, whose values are numbered in
+    if every other column is of 0 and 1, or of -1 and 1, they are attributes, else factors, whose values are numbered in
     order. Rows of images that are not there are passed over.
 
     Raises:
-        UsageError: no such folder, no images in it, or an option that makes no sense.
-        ZooError: images or folders that cannot be read, or images that factors.csv leaves out, or has no value for;
-            they are named.
+        UsageError: no such folder, no images in it, an option that makes no sense, or a factors.csv that cannot be
+            read, leaves images out or has no value for some; they are named.
+        ZooError: images or folders that cannot be read; they are named.
     """
     if not root:
         raise UsageError("which folder? Give it as --data folder:PATH.")
@@ -218,28 +218,28 @@ def _table(path: Path, order: list[str]) -> dict[str, Any]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ZooError(f"{path} cannot be read ({error}).") from None
+        raise UsageError(f"{path} cannot be read ({error}).") from None
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise ZooError(f"{path} needs a head line, the image's name in the first column, and one more column.")
+        raise UsageError(f"{path} needs a head line, the image's name in the first column, and one more column.")
     head = rows[0][1:]
     if len(set(head)) < len(head) or not all(head):
-        raise ZooError(f"{path} has a head line with a name that is empty or there twice.")
+        raise UsageError(f"{path} has a head line with a name that is empty or there twice.")
     ragged = next((i for i, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
     if ragged is not None:
-        raise ZooError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, and the head line has {len(rows[0])}.")
+        raise UsageError(f"{path}, line {ragged}: {len(rows[ragged - 1])} cells, and the head line has {len(rows[0])}.")
     table = {row[0]: row[1:] for row in rows[1:]}
     if len(table) < len(rows) - 1:
         twice = sorted(name for name, times in Counter(row[0] for row in rows[1:]).items() if times > 1)
-        raise ZooError(f"{path} has more than one line for {count(twice, 'image')}: {listed(twice)}.")
+        raise UsageError(f"{path} has more than one line for {count(twice, 'image')}: {listed(twice)}.")
     missing = [name for name in order if name not in table]
     if missing:
-        raise ZooError(f"{path} has no line for {count(missing, 'image')}: {listed(missing)}.")
+        raise UsageError(f"{path} has no line for {count(missing, 'image')}: {listed(missing)}.")
     columns = {name: [table[image][i] for image in order] for i, name in enumerate(head)}
     label = next((name for name in head if name.lower() in CLASS_COLUMNS), None)
     known = _labelled(columns.pop(label)) if label else {}
     for name, values in columns.items():
         if empty := [image for image, value in zip(order, values, strict=True) if not value]:
-            raise ZooError(f"{path} has no value of '{name}' for {count(empty, 'image')}: {listed(empty)}.")
+            raise UsageError(f"{path} has no value of '{name}' for {count(empty, 'image')}: {listed(empty)}.")
     if not columns:
         return known
     names = tuple(columns)

@@ -49,8 +49,8 @@ def load_shapes(
         seed: of the permutation.
 
     Raises:
-        UsageError: there is no such grid.
-        ZooError: the npz is not dSprites.
+        UsageError: there is no such grid or npz.
+        ZooError: it is not dSprites.
     """
     if grid not in GRIDS:
         raise UsageError(f"the grids of shapes are {', '.join(GRIDS)}, not '{grid}'.")
@@ -77,7 +77,7 @@ def load_shapes(
 def _original(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """A way to look pictures up in the original file, read when the first is wanted, and the file's hash."""
     if not path.is_file():
-        raise ZooError(f"there is no dSprites file {path}.")
+        raise UsageError(f"there is no dSprites file {path}.")
     full = GRIDS["full"]
 
     @cache

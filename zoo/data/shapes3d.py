@@ -46,8 +46,8 @@ def load_shapes3d(
         seed: of the permutation.
 
     Raises:
-        UsageError: there is no such grid.
-        ZooError: the h5 is not 3D Shapes, or ``h5py`` is not installed.
+        UsageError: there is no such grid or h5.
+        ZooError: it is not 3D Shapes, or ``h5py`` is not installed.
     """
     if grid not in GRIDS:
         raise UsageError(f"the grids of shapes3d are {', '.join(GRIDS)}, not '{grid}'.")
@@ -74,7 +74,7 @@ def load_shapes3d(
 def _original(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """A way to look pictures up in the original file, which is quick for neighbours, and the file's hash."""
     if not path.is_file():
-        raise ZooError(f"there is no 3D Shapes file {path}.")
+        raise UsageError(f"there is no 3D Shapes file {path}.")
     try:
         import h5py
     except ImportError:

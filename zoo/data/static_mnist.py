@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
-from zoo.errors import ZooError
+from zoo.errors import UsageError, ZooError
 from zoo.files import expanded
 
 ADDRESS = "https://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
@@ -30,13 +30,12 @@ def load_static_mnist(root: str | Path | None = None) -> ImageSet:
         root: the folder of the three files, instead of $VAE_ZOO_STATIC_MNIST.
 
     Raises:
-        ZooError: there is no such folder or file, or a file is not what it should be.
+        UsageError: there is no such folder or file.
+        ZooError: a file is not what it should be.
     """
     given = root or os.environ.get("VAE_ZOO_STATIC_MNIST")
     if not given:
-        raise ZooError(
-            f"static MNIST is read from $VAE_ZOO_STATIC_MNIST, which is not set; its files are at {ADDRESS}"
-        )
+        raise UsageError(f"static MNIST is read from $VAE_ZOO_STATIC_MNIST, which is not set; its files: {ADDRESS}.")
     folder = expanded(given)
     splits = {split: Images(read_bits(folder / FILES[split], SIZES[split])) for split in SPLITS}
     return ImageSet("mnist_static", splits, DataSpec((1, 28, 28), "binary"))
@@ -47,7 +46,7 @@ def read_bits(path: Path, lines: int) -> np.ndarray:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise ZooError(f"{path} cannot be read ({error.strerror}); it is at {ADDRESS}{path.name}") from None
+        raise UsageError(f"{path} cannot be read ({error.strerror}); it is at {ADDRESS}{path.name}.") from None
     bits = np.frombuffer(text.translate(None, b" \r\n\t"), dtype=np.uint8) - ord("0")
     if bits.size != lines * PIXELS or bits.max(initial=0) > 1:
         raise ZooError(f"{path} does not hold {lines:,} images of {PIXELS} bits.")
