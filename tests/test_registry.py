@@ -329,6 +329,7 @@ def test_a_setting_without_its_section_is_known_by_its_name(setting: str, hint: 
         ("train.betas=0.9", "setting 'train.betas': input should be a list (got 0.9)."),
         ("train.betas=[0.9]", "setting 'train.betas': the list is too short (got [0.9])."),
         ("train.betas=[0, 0, 0]", "setting 'train.betas': input should be a list of at most 2 (got [0, 0, 0])."),
+        ("train.schedule=stages", "setting 'train': schedule=stages and the stages come together."),
         ("train.stages=[[1]]", "setting 'train.stages.0': the list is too short (got [1])."),
     ],
 )  # fmt: skip

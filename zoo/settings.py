@@ -124,7 +124,9 @@ def setting_error(
     same = [one for one in others if place != first["loc"] and _place(one["loc"], model) == place]
     said = one_line(plain(first).removeprefix("value error, ")).rstrip(".")
     said += "".join(f", or {one_line(plain(one)).removeprefix('input should be ').rstrip('.')}" for one in same)
-    return UsageError(f"{subject}: {said} (got {first['input']!r}).")
+    # What is wrong with several settings together says which they are.
+    got = "" if first["type"] == "value_error" and isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
+    return UsageError(f"{subject}: {said}{got}.")
 
 
 def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
