@@ -146,7 +146,7 @@ def fetch(names: tuple[str, ...]) -> None:
         elif name in weights.WEIGHTS:
             click.echo(f"{name}: {weights.fetched(name)}")
         else:
-            click.echo(f"{name}: nothing to fetch")
+            click.echo(f"{name}: nothing to fetch. {entry.summary}")
 
 
 @zoo.command()

@@ -106,6 +106,14 @@ def test_what_a_data_set_would_fetch_is_fetched_by_its_name(zoo, monkeypatch: py
     assert len(asked) == 2 and asked[0] == asked[1]
 
 
+def test_of_data_that_nobody_fetches_it_is_said_where_they_come_from(zoo) -> None:
+    code, out, _ = zoo("fetch", "celeba", "mnist-static", "folder", "synthetic")
+    celeba, bits, folder, synthetic = out.splitlines()
+    assert code == 0 and celeba.startswith("celeba: nothing to fetch. ") and "own copy ($VAE_ZOO_CELEBA)" in celeba
+    assert bits.startswith("mnist_static: nothing to fetch. ") and "own copy ($VAE_ZOO_STATIC_MNIST)" in bits
+    assert "--data folder:PATH" in folder and "nothing is downloaded" in synthetic
+
+
 @pytest.mark.parametrize("size", ["2", "two"])
 def test_a_suite_is_refused_under_torchrun(zoo, monkeypatch: pytest.MonkeyPatch, size: str) -> None:
     monkeypatch.setenv("WORLD_SIZE", size)
