@@ -173,6 +173,12 @@ class GroupRate(Part):
     active: Count | None = None
     note: str | None = None
 
+    @model_validator(mode="after")
+    def _of_dimensions(self) -> GroupRate:
+        if self.active is not None and self.active > (self.dimensions or 0):
+            raise ValueError(f"of {self.dimensions or 'no'} dimensions {self.active} are active")
+        return self
+
 
 class Sizes(Part):
     """Examples in each split."""

@@ -165,6 +165,9 @@ def test_a_record_keeps_them_and_one_of_before_is_written_as_it_was() -> None:
         parse(json.loads(text) | {"rates": [{"name": "1", "value": 1.0}, {"name": "1", "value": 2.0}]})
     with pytest.raises(ZooError, match="rates.0.value: .*not finite"):
         parse(json.loads(text) | {"rates": [{"name": "1", "value": math.nan}]})
+    for more, wrong in (({"dimensions": 2, "active": 3}, "of 2 dimensions 3"), ({"active": 1}, "of no dimensions 1")):
+        with pytest.raises(ZooError, match=f"rates.0: .*{wrong} are active"):
+            parse(json.loads(text) | {"rates": [{"name": "1", "value": 1.0} | more]})
 
 
 def test_the_page_shows_those_of_a_row_by_seed_and_nothing_where_there_are_none(tmp_path: Path) -> None:
