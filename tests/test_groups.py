@@ -254,6 +254,16 @@ def test_a_run_of_its_own_shows_them_and_one_group_has_no_table(zoo) -> None:  #
     assert code == 0 and "ELBO" in out and "group" not in out
 
 
+def test_the_groups_of_the_committed_records_add_up_as_those_that_are_measured_do() -> None:
+    found = [one for one in record.read_all(ROOT / "leaderboard" / "records") if one.rates]
+    assert {one.cell.variant for one in found} == SEVERAL.keys()
+    for one in found:
+        assert math.fsum(group.value for group in one.rates) == pytest.approx(one.metrics["rate"].value, rel=1e-6)
+        assert [group.name for group in one.rates] == [*SEVERAL[one.cell.variant]]
+        if one.cell.variant != "two_stage_vae":
+            assert sum(group.active for group in one.rates) == one.metrics["active_units"].value
+
+
 def test_what_is_committed_is_written_as_it_was() -> None:
     paths = sorted((ROOT / "leaderboard" / "records").glob("mnist@1/*.json"))
     assert len(paths) > 8
