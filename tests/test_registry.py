@@ -301,6 +301,19 @@ def test_a_setting_of_several_types_is_named_as_it_is_given(settings: dict[str, 
     assert str(caught.value) == said
 
 
+def test_of_a_setting_of_one_word_it_is_said_how_it_is_left_away() -> None:
+    for name, setting, said in (
+        ("s2_beta_vae", "label_permuted=no", "'label_permuted': input should be True, or null for none (got False)."),
+        ("ada_vae", "told=no", "'told': input should be 'shared', or null for none (got False)."),
+        ("vae", "prior.name=none", "'vamp', 'flow', 'energy' or 'diffusion' (got 'none')."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check_settings(name, resolve(name, settings=[setting]).model)
+        assert str(caught.value).endswith(said)
+    for name, setting in (("s2_beta_vae", "label_permuted=null"), ("ada_vae", "told=null")):
+        check_settings(name, resolve(name, settings=[setting]).model)
+
+
 def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
     with pytest.raises(UsageError, match="^setting 'train.compile': input should be 'auto', or a valid boolean"):
         resolve("vae", settings=["train.compile=perhaps"])

@@ -124,9 +124,21 @@ def setting_error(
     same = [one for one in others if place != first["loc"] and _place(one["loc"], model) == place]
     said = one_line(plain(first).removeprefix("value error, ")).rstrip(".")
     said += "".join(f", or {one_line(plain(one)).removeprefix('input should be ').rstrip('.')}" for one in same)
+    if first["type"] == "literal_error" and _may_be_none(place, model):
+        said += ", or null for none"
     # What is wrong with several settings together says which they are.
     got = "" if first["type"] == "value_error" and isinstance(first["input"], Mapping) else f" (got {first['input']!r})"
     return UsageError(f"{subject}: {said}{got}.")
+
+
+def _may_be_none(place: tuple[int | str, ...], model: type[BaseModel]) -> bool:
+    # Of a setting of one word, such as `yes`: nobody sees in that word how it is left away.
+    kinds: tuple[Any, ...] = (model,)
+    for part in place:
+        fields = next((one.model_fields for one in kinds if hasattr(one, "model_fields")), {})
+        kind = fields[part].annotation if part in fields else None
+        kinds = (kind, *get_args(kind))
+    return type(None) in kinds
 
 
 def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
