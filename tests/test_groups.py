@@ -269,3 +269,7 @@ def test_what_is_committed_is_written_as_it_was() -> None:
     assert len(paths) > 8
     for path in paths[::8]:
         assert record.dump(record.read(path)) == path.read_text()
+    paths = sorted((ROOT / "leaderboard" / "evaluations").glob("densities/*.json"))
+    assert len(paths) > 3
+    for path in paths:
+        assert evaluated.dump(evaluated.read(path)) == path.read_text()
