@@ -233,6 +233,10 @@ def test_a_cell_has_them_they_are_added_to_one_of_before_and_an_evaluation_has_t
     note = after.rates[0].note
     assert note.startswith("added by `zoo measure small.yaml rates`") and paths["vae"].read_bytes() == kept
     assert after == whole.model_copy(update={"rates": [one.model_copy(update={"note": note}) for one in whole.rates]})
+    # They stay where something else is added.
+    assert zoo("measure", "small.yaml", "clusters", "--variants", "hvae")[0] == 0
+    more = record.read(paths["hvae"])
+    assert more.rates == after.rates and more.metrics.keys() > after.metrics.keys()
     (folder,) = (tmp_path / "runs").rglob("hvae-*")
     code, out, _ = zoo("evaluate", str(folder), "--out", "again.json")
     again = evaluated.read(tmp_path / "again.json")
