@@ -47,6 +47,16 @@ def test_the_unlabelled_bound_is_the_sum_over_classes_and_the_entropy() -> None:
     assert (model.terms(x).elbo < torch.logsumexp(bounds, 1)).all()
 
 
+def test_the_parts_of_the_rate_are_that_of_the_class_and_then_that_of_z() -> None:
+    model, x = still(), bits()
+    q = model.log_classes(x).exp()
+    of_class = torch.stack([sum(p * (p * 3).log() for p in row) for row in q])
+    _, of_z = model.bound(x, torch.eye(3).double().expand(5, -1, -1))
+    found = model.terms(x).rate
+    torch.testing.assert_close(found, torch.stack([of_class, (q * of_z).sum(1)], 1))
+    assert (found[:, 0] < math.log(3)).all() and (found[:, 1] > 10).all()
+
+
 def test_the_bound_is_tight_where_q_is_the_posterior_of_the_class() -> None:
     model, x = still(), bits(1)
     bounds = labelled_bounds(model, x)
