@@ -154,6 +154,7 @@ def test_what_is_permuted_are_bins_and_labels_that_were_drawn_anew_and_each_fact
     images = planted()
     rounded, both = (Labelled(images, 1000, noise=0.5, bins=3, permuted=permuted) for permuted in (False, True))
     told, mixed = (numbers(one, (2, 3, 3)) for one in (rounded, both))
+    assert not torch.equal(told, mixed)
     for j, size in enumerate((2, 3, 3)):
         each = dict(zip(told[:, j].tolist(), mixed[:, j].tolist(), strict=True))
         assert {*each.values()} == set(range(size))
