@@ -29,6 +29,7 @@ from zoo import create_model, list_models
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
+from zoo.distributions.gaussians import gaussian
 from zoo.errors import ZooError
 from zoo.models.base import VAE, Settings, Terms
 
@@ -94,6 +95,18 @@ def test_the_groups_add_up_to_the_rate_and_their_dimensions_to_the_code(name: st
         return
     assert sum(one.dimensions for one in made) == code.shape[1]
     assert sum(one.active for one in made) == active_units(code, model.code_variance)
+
+
+@torch.no_grad()
+def test_the_part_of_the_code_that_a_group_has_is_of_its_own_latents() -> None:
+    """Of the two whose code no other test takes apart by layers."""
+    x = torch.randint(0, 2, (4, *SPEC.shape)).float()
+    m2, hvae = (create_model(name, data=SPEC).eval() for name in ("m2", "hvae"))
+    classes, _ = m2.represent(x).split(m2.group_sizes, 1)
+    assert torch.equal(classes, m2.log_classes(x).exp())
+    upper, lower = hvae.represent(x).split(hvae.group_sizes, 1)
+    assert torch.equal(lower, gaussian(hvae.up[0](x.flatten(1))).mean)
+    assert torch.equal(upper, gaussian(hvae.up[1](lower)).mean)
 
 
 def test_each_group_has_its_own_mean_error_and_active_dimensions() -> None:
