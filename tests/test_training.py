@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 import fcntl
+import importlib
 import itertools
 import json
 import math
@@ -17,27 +18,33 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 import timm
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from benchmarks.check.subject import cut
 from benchmarks.metrics.likelihood import bound
 from tests.conftest import ROOT
+from tests.faults.children import fork, wait
 from tests.in_pieces import in_pieces
 from zoo import list_models, runs
 from zoo.config import TrainConfig, resolve
 from zoo.data.images import DataSpec, Images, ImageSet
 from zoo.errors import UsageError, ZooError
+from zoo.models import settings_of
 from zoo.models.base import Losses, Progress
 from zoo.models.vae import VanillaVAE
+from zoo.registry import registry
 from zoo.runs import fresh_model, load_run, make_trainer, train_run
 from zoo.runs.folder import Busy, claimed, describe_run, locked
 from zoo.runs.images import load_images
 from zoo.runs.together import train_together
+from zoo.settings import merge
 from zoo.training import checkpoint
 from zoo.training.average import Average
 from zoo.training.choice import VALIDATION_SEED
@@ -133,45 +140,49 @@ def test_the_state_of_a_training_on_a_gpu_has_the_generator_that_dropout_draws_f
     assert torch.equal(there["state"], drawn)
 
 
-COMMAND = [sys.executable, "-m", "benchmarks.cli", "train", "vae", "--data", "synthetic", "--wandb", "disabled"]
-
-
-def start(folder: Path, *more: str) -> subprocess.Popen:
-    words = [word for text in settings(*more) for word in ("--set", text)]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*COMMAND, *words, "--out", str(folder)], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
+WORDS = ("train", "vae", "--data", "synthetic", "--wandb", "disabled")
 LONG = ["train.epochs=16", "train.checkpoint_seconds=0", "evaluate.nll_samples=0", "evaluate.quality_samples=0"]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the command that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert start(folder, *LONG).wait() == 0
-    return folder
+def words(folder: Path) -> list[str]:
+    """The command of a run that takes long, into ``folder``."""
+    return [*WORDS, *(word for text in settings(*LONG) for word in ("--set", text)), "--out", str(folder)]
+
+
+def start(folder: Path) -> subprocess.Popen:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "benchmarks.cli", *words(folder)]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(folder: Path, said: Path) -> dict[str, Any]:
+    """The record of the command in a child of this process, with one thread as `start` has it."""
+    said.mkdir()
+    child = fork(said, *words(folder), prepare=lambda: threadpool_limits(1))
+    assert wait(child) == 0, (said / "said").read_text()
+    return json.loads((folder / "record.json").read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_command_goes_on_and_ends_in_the_same_weights(
-    whole: Path, tmp_path: Path, kill: signal.Signals
-) -> None:
-    process = start(tmp_path, *LONG)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "checkpoints").glob("step-*")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(kill)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == (-kill if kill == signal.SIGKILL else 130), said
-    assert not (tmp_path / "model.safetensors").exists()
-    assert start(tmp_path, *LONG).wait() == 0
-    assert same(weights(whole), weights(tmp_path))
-    undisturbed, killed = (json.loads((folder / "record.json").read_text()) for folder in (whole, tmp_path))
+def test_a_command_that_is_killed_twice_goes_on_and_ends_in_the_same_weights(tmp_path: Path) -> None:
+    def last() -> int:
+        return max((int(path.stem.split("-")[1]) for path in folder.glob("checkpoints/step-*.safetensors")), default=0)
+
+    folder, steps = tmp_path / "killed", [0]
+    for kill in (signal.SIGTERM, signal.SIGKILL):
+        process = start(folder)
+        deadline = time.monotonic() + 120
+        while last() <= steps[-1]:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(kill)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == (-kill if kill == signal.SIGKILL else 130), said
+        assert not (folder / "model.safetensors").exists()
+        steps.append(last())
+    importlib.import_module("benchmarks.evaluate")  # once, so that both children find it loaded
+    killed, undisturbed = finish(folder, tmp_path / "again"), finish(tmp_path / "whole", tmp_path / "once")
+    assert same(weights(tmp_path / "whole"), weights(folder))
     assert undisturbed["metrics"] == killed["metrics"]
     assert undisturbed["curves"] == killed["curves"]
 
@@ -833,9 +844,11 @@ def test_every_variant_goes_on_where_it_was_stopped(tmp_path: Path, variant: str
 
     config = suite_named("smoke").config(variant, "synthetic", 0)
     warmup = min(config.train.warmup, 1)  # a variant whose stages it parts is trained in both
-    short = {"epochs": 2, "batch_size": 64, "ema": 0.9, "warmup": warmup}
-    train = config.train.model_copy(update=short)
-    config = config.model_copy(update={"train": train})
+    train = config.train.model_copy(update={"epochs": 2, "batch_size": 32, "ema": 0.9, "warmup": warmup})
+    data = config.data.model_copy(update={"options": {"n_train": 256, "n_validation": 64, "n_test": 64}})
+    # What has a state to be put back is the same at any width.
+    model = merge(config.model, cut(settings_of(registry().variants[variant], config.model)))
+    config = config.model_copy(update={"train": train, "data": data, "model": model})
     train_run(config, tmp_path / "whole", choose("cpu"))
     _, stops = in_pieces(lambda stop: train_run(config, tmp_path / "pieces", choose("cpu"), should_stop=stop), every=5)
     assert stops >= 2
