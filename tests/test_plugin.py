@@ -8,16 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.test_cli import zoo  # noqa: F401 (a fixture)
 from zoo import noise
 from zoo.data.images import DataSpec
 from zoo.errors import UsageError
 from zoo.models.base import VAE
+from zoo.registry import registry
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,16 @@ def command(site: Path, folder: Path, *words: str) -> subprocess.CompletedProces
     return subprocess.run(run, cwd=folder, env=env, capture_output=True, text=True)
 
 
+@pytest.fixture
+def plugged(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """As `command`, in this process: its entry points are found where it is installed."""
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        registry.cache_clear()
+        yield patch
+    registry.cache_clear()
+
+
 def test_the_plugin_is_listed_with_where_it_comes_from(site: Path, tmp_path: Path) -> None:
     rows = json.loads(command(site, tmp_path, "list", "--json").stdout)
     (found,) = [row for row in rows if row["name"] == "free_bits_vae"]
@@ -47,10 +60,10 @@ def test_the_plugin_is_listed_with_where_it_comes_from(site: Path, tmp_path: Pat
     assert "Kingma et al." in shown and "https://arxiv.org/abs/1606.04934" in shown
 
 
-def test_its_variant_keeps_the_contract(site: Path, tmp_path: Path) -> None:
-    done = command(site, tmp_path, "check", "free_bits_vae", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
+def test_its_variant_keeps_the_contract(zoo, plugged: pytest.MonkeyPatch) -> None:  # noqa: F811
+    code, out, err = zoo("check", "free_bits_vae", "--json")
+    assert code == 0, out + err
+    found = json.loads(out)
     unusual = {each["property"] for each in found["properties"] if each["status"] != "holds"}
     assert found["passed"] and unusual == {"loss_is_a_mean"}
 
@@ -77,15 +90,17 @@ def test_its_variant_refuses_what_has_no_rate_of_each_dimension(free_bits: type[
         free_bits(DataSpec((1, 16, 16), "binary"), free_bits.Settings(**settings))
 
 
-def test_its_variant_is_trained_on_its_data_set(site: Path, tmp_path: Path) -> None:
+def test_its_variant_is_trained_on_its_data_set(zoo, plugged: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: F811
     words = ("train", "free_bits_vae", "--data", "checkers", "--set", "train.epochs=1", "--set", "free=0.5")
     words += ("--set", "evaluate.quality_samples=0", "--set", "evaluate.nll_samples=0", "--wandb", "disabled")
-    done = command(site, tmp_path, *words, "--json")
-    assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout)
+    code, out, err = zoo(*words, "--json")
+    assert code == 0, err
+    made = json.loads(out)
     assert made["data"]["name"] == "checkers" and made["config"]["model"] == {"free": 0.5}
     assert made["model"]["class"] == "small_vae.free_bits:FreeBitsVAE"
     assert made["environment"]["plugin"] == "vae-zoo-example 0.1.0"
     folder = next(path.parent for path in tmp_path.rglob("run.json"))
-    done = command(tmp_path, tmp_path, "sample", str(folder))
-    assert done.returncode == 2 and "'free_bits_vae': install the package that has it" in done.stderr
+    plugged.undo()
+    registry.cache_clear()
+    code, _, err = zoo("sample", str(folder))
+    assert code == 2 and "'free_bits_vae': install the package that has it" in err
