@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,13 +16,15 @@ import torch.nn.functional as F
 from benchmarks.performance.peers import networks
 from benchmarks.performance.peers.contest import ratio
 from benchmarks.throughput import bare_epochs, trainer_epochs
-from tests.conftest import ROOT
+from tests.faults.children import fork, wait
 from zoo import noise
 from zoo.config import resolve
 from zoo.data.companions import parted
 from zoo.runs import build_model
 from zoo.runs.images import load_images
 from zoo.training.precision import choose
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def pictures(n: int) -> torch.Tensor:
@@ -54,21 +57,33 @@ def test_the_loss_is_pythae_s_but_for_a_constant() -> None:
     assert torch.allclose(-terms.elbo - constant, error + kl, rtol=1e-4)
 
 
-def test_a_variant_trains_in_rounds_too() -> None:
-    command = [sys.executable, "-m", "benchmarks.performance.peers.variant_loop", "--variant", "vae", "--images", "256"]
-    done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
-    first, second = (json.loads(line) for line in done.stdout.splitlines())
+def two_rounds(folder: Path, contestant: str, *words: str) -> list[dict]:
+    """What a contestant, a process of its own as in a contest, answers to two lines."""
+    (folder / "asked").write_text("go\ngo\n")
+
+    def connect() -> None:
+        for number, name, how in ((0, "asked", os.O_RDONLY), (1, "answers", os.O_WRONLY | os.O_CREAT)):
+            os.dup2(os.open(name, how), number)
+        sys.stdin = open(0, closefd=False)
+
+    module = f"benchmarks.performance.peers.{contestant}"
+    child = fork(folder, *words, prepare=connect, main=lambda: runpy.run_module(module, run_name="__main__"))
+    assert wait(child) == 0, (folder / "said").read_text()
+    return [json.loads(line) for line in (folder / "answers").read_text().splitlines()]
+
+
+@needs_fork
+def test_a_variant_trains_in_rounds_too(tmp_path: Path) -> None:
+    first, second = two_rounds(tmp_path, "variant_loop", "--variant", "vae", "--images", "256")
     assert first.keys() == second.keys()
     assert 100 < second["loss"] < first["loss"] < 600
 
 
+@needs_fork
 @pytest.mark.parametrize("contestant", ["zoo_loop", "bare_loop"])
 def test_a_contestant_answers_each_round_with_one_line(contestant: str, tmp_path: Path) -> None:
     np.save(tmp_path / "pictures.npy", pictures(256).numpy())
-    command = [sys.executable, "-m", f"benchmarks.performance.peers.{contestant}", "--network", "mlp"]
-    command += ["--pictures", str(tmp_path / "pictures.npy")]
-    done = subprocess.run(command, cwd=ROOT, input="go\ngo\n", capture_output=True, text=True, check=True)
-    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    first, second = two_rounds(tmp_path, contestant, "--network", "mlp", "--pictures", "pictures.npy")
     assert first.keys() == second.keys() == {"wall", "processor", "pages", "loss", "peak"}
     assert 15 < second["loss"] < first["loss"] < 20  # it trains, and everybody's loss is the same one
     assert second["peak"] >= first["peak"] > 0

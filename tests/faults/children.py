@@ -38,8 +38,11 @@ CELLS = 4
 BENCH = ("bench", "faulty.yaml", "--wandb", "disabled", "--device", "cpu", "--jobs", "1")
 
 
-def fork(folder: Path, *words: str, prepare: Callable[[], None] = lambda: None) -> int:
-    """Start `zoo WORDS` in ``folder`` in a child process; its pid. What it says is appended to ``folder/said``."""
+def fork(
+    folder: Path, *words: str, prepare: Callable[[], None] = lambda: None, main: Callable[[], None] | None = None
+) -> int:
+    """Start `zoo WORDS`, or another command's ``main``, in ``folder`` in a child process; its pid. What it says is
+    appended to ``folder/said``."""
     child = os.fork()
     if child:
         return child
@@ -59,7 +62,7 @@ def fork(folder: Path, *words: str, prepare: Callable[[], None] = lambda: None) 
         prepare()
         from benchmarks import cli
 
-        cli.main()
+        (main or cli.main)()
         code = 0
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 0 if stopped.code is None else 1
