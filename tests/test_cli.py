@@ -15,11 +15,13 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks import cli, per_example, record
 from benchmarks.catalogue import listed
-from benchmarks.running import amend
+from benchmarks.running import amend, workers
 from tests.conftest import ROOT
+from tests.faults.children import fork, wait
 from zoo.data.fetch import Asset
 from zoo.errors import ZooError
 from zoo.models.beta_vae import BetaVAE
@@ -412,8 +414,11 @@ def test_a_failing_cell_is_recorded_and_takes_no_other_along(
     assert any("planted" in line for line in failed["log_tail"])
 
 
+BENCH = ("bench", "smoke", "--wandb", "disabled")
+
+
 def start(folder: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "benchmarks.cli", "bench", "smoke", "--wandb", "disabled", *words]
+    command = [sys.executable, "-m", "benchmarks.cli", *BENCH, *words]
     # One thread whoever runs it: the order of a sum over threads moves the last digits.
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -424,14 +429,31 @@ def measured(folder: Path) -> dict[str, object]:
     return {record["cell"]["variant"]: (record["status"], record["metrics"]) for record in made}
 
 
+@pytest.mark.parametrize(
+    ("jobs", "device", "cells", "found"),
+    [("auto", "cpu", 9, 4), ("auto", "cpu", 3, 3), ("auto", "cuda:1", 9, 1), ("2", "cuda", 9, 2), ("8", "cpu", 3, 3)],
+)
+def test_there_is_a_worker_a_core_or_as_many_as_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, jobs: str, device: str, cells: int, found: int
+) -> None:
+    monkeypatch.setattr(workers, "cores", lambda: 4)
+    assert workers.how_many(jobs, device, cells) == found
+
+
 @pytest.mark.slow
 def test_workers_share_a_suite_and_give_the_same_numbers(tmp_path: Path) -> None:
+    words = ("--variants", "vae,cvae,vq_vae", "--jobs")
     for jobs in ("1", "2"):
         folder = tmp_path / jobs
         folder.mkdir()
-        process = start(folder, "--variants", "vae,cvae,vq_vae", "--jobs", jobs)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        if jobs == "1":  # in one thread as those that are started
+            child = fork(folder, *BENCH, *words, jobs, prepare=lambda: threadpool_limits(1))
+            code, said = wait(child), (folder / "said").read_text()
+        else:
+            process = start(folder, *words, jobs)
+            _, said = process.communicate(timeout=300)
+            code = process.returncode
+        assert code == 0, said
         assert said.count("-synthetic-s0-") == 3
     assert measured(tmp_path / "1") == measured(tmp_path / "2")
     metrics = {variant: found for variant, (_, found) in measured(tmp_path / "1").items()}
