@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.check.subject import KNOWN_IMAGES, TINY, TINY_STEPS, Subject, elbos, fit, ids, mean_and_error
+from benchmarks.check.subject import KNOWN_IMAGES, TINY, TINY_STEPS, Subject, elbos, fit, ids, mean_and_error, parts
 from benchmarks.check.verdict import Inapplicable, hold
 from zoo import noise
 from zoo.data.images import DataSpec
@@ -142,11 +142,13 @@ def more_samples_tighten(subject: Subject) -> None:
     _needs_a_bound(subject)
     model, (x, y) = subject.known(), subject.batch(32)
 
-    def bound(k: int, draws: int) -> tuple[float, float]:
-        weights = torch.stack([model.log_weights(x, y, k) for _ in range(draws)])
-        return mean_and_error(torch.logsumexp(weights, 1) - math.log(k))
+    def bound(k: int, draws: int, at_once: int = 1) -> tuple[float, float]:
+        many = x.repeat(at_once, 1, 1, 1), None if y is None else y.repeat(at_once)
+        weights = torch.stack([model.log_weights(*many, k) for _ in range(draws // at_once)])  # (_, k, at_once * 32)
+        bounds = torch.logsumexp(weights, 1) - math.log(k)
+        return mean_and_error(bounds.view(draws, len(x)))
 
-    bounds = {1: subject.elbo, 5: bound(5, 40), 50: bound(50, 8)}
+    bounds = {1: subject.elbo, 5: bound(5, 40, at_once=5), 50: bound(50, 8)}
     for few, many in ((1, 5), (5, 50)):
         (less, error1), (more, error2) = bounds[few], bounds[many]
         hold(
@@ -207,11 +209,11 @@ def below_the_evidence(subject: Subject) -> None:
         raise Inapplicable("its nats are of a part of the image given the rest, which samples alone do not tell")
     x, y = subject.tiny()
     torch.manual_seed(3)
-    terms = [model.terms(x, y) for _ in range(64)]
-    rate = torch.stack([each.rate.sum(1) for each in terms]).mean().item()
+    distortions, rates = parts(model, x, y, 64)
+    rate = rates.mean().item()
     if rate > math.log(DRAWS):
         raise Inapplicable(f"its rate of {rate:.1f} nats is too large to be found by draws from the prior")
-    elbo, error = mean_and_error(torch.stack([each.elbo for each in terms]))
+    elbo, error = mean_and_error(-(distortions + rates))
     weights = torch.stack([model.log_weights(x, y, 64) for _ in range(8)])
     tight, error64 = mean_and_error(torch.logsumexp(weights, 1) - math.log(64))
     evidence = _evidence(model, x, y)
@@ -305,7 +307,7 @@ def reconstructs(subject: Subject) -> None:
     if getattr(getattr(model, "likelihood", None), "name", None) != "bernoulli" or model.completes:
         raise Inapplicable("its distortion of bits is not a Bernoulli's of the whole image")
     x, y = subject.tiny()
-    sampled = torch.stack([model.terms(x, y).distortion for _ in range(64)]).mean().item()
+    sampled = parts(model, x, y, 64)[0].mean().item()
     # Where a probability is 0 or 1 PyTorch counts 100 nats for a wrong bit.
     found = F.binary_cross_entropy(model.reconstruct(x, y), x, reduction="sum").item() / len(x)
     hold(

@@ -165,14 +165,22 @@ class Subject:
 
 def elbos(model: VAE, x: Tensor, y: Tensor | None, draws: int) -> Tensor:
     """(draws, B): the ELBO of each image in nats, from so many posterior samples of one each. No gradient."""
+    distortion, rate = parts(model, x, y, draws)
+    return -(distortion + rate)
+
+
+@torch.no_grad()
+def parts(model: VAE, x: Tensor, y: Tensor | None, draws: int) -> tuple[Tensor, Tensor]:
+    """Distortion and rate, (draws, B) each: those of each image in nats, from so many posterior samples of one each. No
+    gradient."""
     at_once = max(1, ROWS // len(x))
-    found = []
+    distortions, rates = [], []
     for first in range(0, draws, at_once):
         many = min(at_once, draws - first)
-        with torch.no_grad():
-            terms = model.terms(x.repeat(many, 1, 1, 1), None if y is None else y.repeat(many))
-        found.append(terms.elbo.view(many, -1))
-    return torch.cat(found)
+        terms = model.terms(x.repeat(many, 1, 1, 1), None if y is None else y.repeat(many))
+        distortions.append(terms.distortion.view(many, -1))
+        rates.append(terms.rate.sum(1).view(many, -1))
+    return torch.cat(distortions), torch.cat(rates)
 
 
 @functools.cache
