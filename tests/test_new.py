@@ -50,7 +50,8 @@ def test_a_new_variant_is_one_file_and_one_entry_and_trains(checkout: Path) -> N
     assert list(read_yaml(checkout / entry, Registry).variants)[-1] == "my_vae"
 
     words = ["train", "my_vae", "--data", "synthetic", "--set", "train.epochs=1", "--set", "weight=2"]
-    words += ["--set", "evaluate.quality_samples=0", "--wandb", "disabled", "--json"]
+    words += ["--set", "evaluate.quality_samples=0", "--set", "evaluate.nll_samples=0", "--set", "evaluate.latent=no"]
+    words += ["--wandb", "disabled", "--json"]
     done = python(checkout, command(*words), checkout)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["config"]["model"] == {"latent": 32, "weight": 2}

@@ -127,7 +127,8 @@ def test_a_variant_is_one_file_and_one_entry(tmp_path: Path) -> None:
     (tmp_path / "registry.yaml").write_text(registry.replace("datasets:", entry + "datasets:", 1))
     (tmp_path / "zoo" / "models" / "half_vae.py").write_text(PLUGIN["somebodys_vae.py"].replace("TheirVAE", "HalfVAE"))
     words = ["train", "half-vae", "--data", "synthetic", "--set", "train.epochs=1", "--wandb", "disabled"]
-    done = python(tmp_path, command(*words, "--set", "evaluate.quality_samples=0", "--json"), tmp_path)
+    words += ["--set", "evaluate.quality_samples=0", "--set", "evaluate.nll_samples=0", "--set", "evaluate.latent=no"]
+    done = python(tmp_path, command(*words, "--json"), tmp_path)
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert made["cell"]["variant"] == "half_vae" and made["config"]["model"] == {"latent": 5}
