@@ -28,6 +28,8 @@ from zoo.models.beta_vae import BetaVAE
 from zoo.registry import VariantEntry, registry
 from zoo.training.compiled import has_compiler
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, str, str]:
     """Exit code, output and errors of `zoo WORDS`."""
@@ -414,14 +416,10 @@ def test_a_failing_cell_is_recorded_and_takes_no_other_along(
     assert any("planted" in line for line in failed["log_tail"])
 
 
-BENCH = ("bench", "smoke", "--wandb", "disabled")
-
-
-def start(folder: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "benchmarks.cli", *BENCH, *words]
-    # One thread whoever runs it: the order of a sum over threads moves the last digits.
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def alone() -> None:
+    """One thread in a child and its workers: the order of a sum over threads moves the last digits."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
 
 
 def measured(folder: Path) -> dict[str, object]:
@@ -440,19 +438,15 @@ def test_there_is_a_worker_a_core_or_as_many_as_are_asked_for(
     assert workers.how_many(jobs, device, cells) == found
 
 
+@needs_fork
 @pytest.mark.slow
 def test_workers_share_a_suite_and_give_the_same_numbers(tmp_path: Path) -> None:
-    words = ("--variants", "vae,cvae,vq_vae", "--jobs")
+    words = ("bench", "smoke", "--wandb", "disabled", "--variants", "vae,cvae,vq_vae", "--jobs")
     for jobs in ("1", "2"):
         folder = tmp_path / jobs
         folder.mkdir()
-        if jobs == "1":  # in one thread as those that are started
-            child = fork(folder, *BENCH, *words, jobs, prepare=lambda: threadpool_limits(1))
-            code, said = wait(child), (folder / "said").read_text()
-        else:
-            process = start(folder, *words, jobs)
-            _, said = process.communicate(timeout=300)
-            code = process.returncode
+        code = wait(fork(folder, *words, jobs, prepare=alone))
+        said = (folder / "said").read_text()
         assert code == 0, said
         assert said.count("-synthetic-s0-") == 3
     assert measured(tmp_path / "1") == measured(tmp_path / "2")
@@ -461,22 +455,23 @@ def test_workers_share_a_suite_and_give_the_same_numbers(tmp_path: Path) -> None
     assert 1 <= metrics["vq_vae"]["codebook_perplexity"]["value"] <= 4
 
 
+@needs_fork
 @pytest.mark.slow
 def test_workers_stop_with_the_one_that_started_them_and_go_on(tmp_path: Path) -> None:
     suite = (ROOT / "benchmarks" / "suites" / "smoke.yaml").read_text().replace("epochs: 1", "epochs: 400")
     (tmp_path / "long.yaml").write_text(suite)
-    command = [sys.executable, "-m", "benchmarks.cli", "bench", "long.yaml", "--wandb", "disabled", "--jobs", "2"]
-    command += ["--variants", "vae,beta_vae"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = ("bench", "long.yaml", "--wandb", "disabled", "--jobs", "2", "--variants", "vae,beta_vae")
+    child = fork(tmp_path, *words)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.rglob("run.json"))) < 2:
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and os.waitpid(child, os.WNOHANG) == (0, 0)
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    os.kill(child, signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    code, said = wait(child), (tmp_path / "said").read_text()
+    assert code == 130 and time.monotonic() < deadline, said
     assert said.count("goes on from here") == 1, "once, and not by every worker"
-    assert f"`zoo {' '.join(command[3:])}` goes on from here" in said
+    assert f"`zoo {' '.join(words)}` goes on from here" in said
     assert len(list(tmp_path.rglob("step-*.safetensors"))) >= 2
     assert not list(tmp_path.rglob("leaderboard/records/*/*.json"))
 
