@@ -133,12 +133,8 @@ def setting_error(
 
 def _may_be_none(place: tuple[int | str, ...], model: type[BaseModel]) -> bool:
     # Of a setting of one word, such as `yes`: nobody sees in that word how it is left away.
-    kinds: tuple[Any, ...] = (model,)
-    for part in place:
-        fields = next((one.model_fields for one in kinds if hasattr(one, "model_fields")), {})
-        kind = fields[part].annotation if part in fields else None
-        kinds = (kind, *get_args(kind))
-    return type(None) in kinds
+    field = fields_at(model, place[:-1]).get(str(place[-1])) if place else None
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _place(location: tuple[int | str, ...], model: type[BaseModel]) -> tuple[int | str, ...]:
