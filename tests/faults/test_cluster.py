@@ -26,7 +26,7 @@ def test_without_ray_one_sentence_says_what_to_install(monkeypatch: pytest.Monke
     from benchmarks.running import cluster
 
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install vae-zoo\[ray\]"):
+    with pytest.raises(UsageError, match=r"`pip install ray`"):
         cluster.run_all([], Places(tmp_path, tmp_path), cluster.Cluster())
 
 
@@ -149,7 +149,7 @@ def ports() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_the_cells_of_a_lost_node_run_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install vae-zoo[ray]")
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install ray")
     from ray.cluster_utils import Cluster
 
     from benchmarks.running import cluster
