@@ -147,13 +147,20 @@ def test_a_step_of_balanced_free_bits_has_nothing_from_the_host() -> None:
 
 
 def test_balanced_free_bits_are_the_same_compiled() -> None:
-    model, backend = make("nvae_lite", 0.5, groups_per_scale=1), CompileCounter()
-    compiled = Compiled(lambda model, *given: dict(model.losses(*given)), backend=backend)
-    for progress in (0.5, 1.0):
-        torch.manual_seed(2)
-        found = compiled(model, bits(), None, Progress(progress, progress / 2))["vae"]
-        assert found.item() == pytest.approx(loss_of(model, progress)[0].item(), rel=1e-6)
-        assert backend.frame_count == 1
+    def graphs(free: float | None) -> list[int]:
+        model, backend, found = make("nvae_lite", free, groups_per_scale=1), CompileCounter(), []
+        compiled = Compiled(lambda model, *given: dict(model.losses(*given)), backend=backend)
+        for progress in (0.5, 1.0):
+            torch.manual_seed(2)
+            loss = compiled(model, bits(), None, Progress(progress, progress / 2))["vae"]
+            assert loss.item() == pytest.approx(loss_of(model, progress)[0].item(), rel=1e-6)
+            found.append(backend.frame_count)
+        return found
+
+    first, second = graphs(0.5)
+    assert first == second
+    # Under torch 2.6 each draw of a number parts a graph in two.
+    assert first == 1 or graphs(None)[0] > 1
 
 
 def test_balanced_free_bits_are_the_same_captured(tmp_path: Path, taped: None) -> None:  # noqa: F811
