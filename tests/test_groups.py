@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.test_board import make
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from tests.test_html import Elements
-from zoo import create_model, list_models
+from zoo import create_model, list_models, noise
 from zoo.config import resolve
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, Images
@@ -87,6 +87,9 @@ def test_the_groups_add_up_to_the_rate_and_their_dimensions_to_the_code(name: st
         assert found.groups.shape[1] == int(model.bounds)
         return
     assert math.fsum(one["value"] for one in made) == pytest.approx(found.rate.mean().item(), rel=1e-9)
+    ids, x, y = next(iter(batches.sequential(5)))
+    with torch.no_grad(), noise.keyed(0, ids):
+        assert torch.allclose(model.terms(x, y).rate.double().sum(1), found.rate, rtol=1e-5, atol=1e-6)
     assert torch.allclose(found.groups.sum(1), found.rate, rtol=1e-12)
     code = codes(model, batches)
     made = [GroupRate(**one) for one in with_active(made, model, code)]

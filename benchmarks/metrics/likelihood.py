@@ -39,12 +39,15 @@ def of_noise(support: str) -> dict[str, str]:
 
 @dataclass
 class Bound:
-    """The terms of one posterior sample for every image of a split: float64 (N,) each, and the rate (N, G) of each
-    group, on the CPU."""
+    """The terms of one posterior sample for every image of a split: the distortion (N,), and the rate (N, G) of each
+    group of latents, in float64 on the CPU."""
 
     distortion: Tensor
-    rate: Tensor
     groups: Tensor
+
+    @property
+    def rate(self) -> Tensor:
+        return self.groups.sum(1)
 
     @property
     def elbo(self) -> Tensor:
@@ -55,14 +58,13 @@ class Bound:
 @unchanged()
 def bound(model: VAE, batches: Batches, seed: int, batch_size: int = 512) -> Bound:
     """Distortion and rate of each image at one posterior sample (Kingma and Welling 2014)."""
-    distortion, rate, groups = [], [], []
+    distortion, groups = [], []
     for ids, x, y in stoppable(batches.sequential(batch_size)):
         with noise.keyed(seed, ids):
             terms = model.terms(x, y)
         distortion.append(terms.distortion.double().cpu())
-        rate.append(terms.rate.double().sum(1).cpu())
         groups.append(terms.rate.double().cpu())
-    return Bound(torch.cat(distortion), torch.cat(rate), torch.cat(groups))
+    return Bound(torch.cat(distortion), torch.cat(groups))
 
 
 @torch.no_grad()
