@@ -66,6 +66,15 @@ class Folder(Place):
                 self.fail(f"{path} cannot be written: {part} is no folder.", param, context)
         return path
 
+    def check_writable(
+        self, path: Path, folder: Path, param: click.Parameter | None, context: click.Context | None
+    ) -> None:
+        """Refuse ``path`` where nothing can be written in ``folder`` (`zoo.files.check_writable`)."""
+        try:
+            check_writable(path, folder)
+        except UsageError as error:
+            self.fail(str(error), param, context)
+
 
 class Made(Folder):
     """A folder that is written into, there or not."""
@@ -75,16 +84,8 @@ class Made(Folder):
         self.check_writable(path, path, param, context)
         return path
 
-    def check_writable(
-        self, path: Path, folder: Path, param: click.Parameter | None, context: click.Context | None
-    ) -> None:
-        try:
-            check_writable(path, folder)
-        except UsageError as error:
-            self.fail(str(error), param, context)
 
-
-class Written(Made):
+class Written(Folder):
     """The path of a file that can be written, of the kind that its ``ending`` says; of any without one."""
 
     ending = ""
@@ -94,7 +95,7 @@ class Written(Made):
         if self.ending and (path.suffix.lower() != self.ending or os.path.isdir(path)):
             kind = self.ending[1:].upper()
             self.fail(f"{path} is no {kind}: give a name that ends in {self.ending}.", param, context)
-        Folder.convert(self, path.parent, param, context)
+        super().convert(path.parent, param, context)
         self.check_writable(path, path.parent, param, context)
         return path
 
