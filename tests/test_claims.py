@@ -21,6 +21,7 @@ from benchmarks.report.against import Difference, against
 from benchmarks.report.notation import plus_minus
 from benchmarks.suite import suite_named
 from tests.conftest import ROOT
+from tests.test_docs import in_a_line
 from zoo.coding import why_not
 from zoo.config import NEUTRAL
 from zoo.errors import UsageError
@@ -37,7 +38,7 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 def said(page: str, pattern: str) -> tuple[str, ...]:
     """The groups of the one place on a page that the pattern is of."""
-    (found,) = re.finditer(pattern, " ".join((ROOT / page).read_text().split()))
+    (found,) = re.finditer(pattern, in_a_line(ROOT / page))
     return found.groups()
 
 

@@ -20,12 +20,12 @@ import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 import click
 import numpy as np
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from benchmarks import catalogue, cli, evaluated, matrix, skeleton
 from benchmarks.recipe import recipe_named
@@ -43,6 +43,7 @@ from zoo.config import DataConfig, EvaluateConfig, RunConfig, TrainConfig, resol
 from zoo.errors import UsageError
 from zoo.files import sha256_file
 from zoo.models import check_settings, create_model
+from zoo.plain_yaml import fields_at
 from zoo.priors import PriorSettings
 from zoo.registry import registry
 
@@ -54,6 +55,16 @@ MADE_HERE = ("synthetic", "folder:")
 
 def named(path: Path) -> str:
     return str(path.relative_to(DOCS))
+
+
+def in_a_line(path: Path) -> str:
+    """The page whatever its lines are broken by."""
+    return " ".join(path.read_text().split())
+
+
+def of_variant(name: str) -> str:
+    """The page of a variant in a line."""
+    return in_a_line(DOCS / "variants" / f"{name}.md")
 
 
 def prose(path: Path) -> str:
@@ -391,16 +402,14 @@ def test_constants_that_a_page_names_are_those_of_the_code() -> None:
          f"C_1 = {ssim.C1 ** 0.5:.2f}^2 , \\quad C_2 = {ssim.C2 ** 0.5:.2f}^2", f"$\\alpha = {alphas}$",
          f"need {ssim.WINDOW * 2 ** (len(ssim.WEIGHTS) - 1)} pixels", f"A mean below {ssim.FLOOR} counts as that"),
     ):  # fmt: skip
-        text = " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+        text = of_variant(name)
         assert [one for one in told if one not in text] == [], name
 
 
-def has(model: object, path: str) -> bool:
-    """Whether a setting of that path is there; one of a star stands for all of a part."""
-    key, _, rest = path.partition(".")
-    field = getattr(model, "model_fields", {}).get(key)
-    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-    return key == "*" or bool(kinds) and (not rest or any(has(kind, rest) for kind in kinds))
+def has(model: type[BaseModel], path: str) -> bool:
+    """Whether a setting of that path is there; one that ends in a star stands for all of a part."""
+    *place, last = path.removesuffix(".*").split(".")
+    return last in fields_at(model, place)
 
 
 def test_settings_that_the_page_of_a_variant_names_are_its_own() -> None:
@@ -518,13 +527,13 @@ def test_what_another_likeness_gains_and_loses_is_what_the_records_say(records: 
         ("dfc_vae", "three quarters of the [VAE](vae.md)'s `fd_digits`, and its bound is a tenth more nats"),
         ("ms_ssim_vae", "less than half of the [VAE](vae.md)'s `fd_digits`, and its bound is more than a third more"),
     ):
-        assert said in " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
+        assert said in of_variant(name)
     assert ratios["dfc_vae"] == [pytest.approx(0.75, abs=0.025), pytest.approx(1.1, abs=0.025)]
     assert ratios["ms_ssim_vae"][0] < 1 / 2 and ratios["ms_ssim_vae"][1] > 4 / 3
 
 
 def test_what_layers_carry_is_what_the_records_say(records: list) -> None:
-    text = " ".join((DOCS / "metrics.md").read_text().split())
+    text = in_a_line(DOCS / "metrics.md")
     of = {one.cell.variant: one.rates for one in records if one.cell.group == "mnist@1" and one.cell.seed == 0}
     second = of["nvae_lite"][1]
     said = f"carries {second.value:.2f} nats with {second.active} of its {second.dimensions} dimensions active"
@@ -534,9 +543,6 @@ def test_what_layers_carry_is_what_the_records_say(records: list) -> None:
 
 
 def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(records: list) -> None:
-    def page(name: str) -> str:
-        return " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
-
     beside = {
         name: {one.column.metric: one for one in against(records, name, "vae", "family", ROOT / pages.RECORDS)}
         for name in ("energy_vae", "poincare_vae", "categorical_vae", "gamma_vae")
@@ -548,38 +554,37 @@ def test_what_a_page_says_of_its_variant_beside_the_vae_is_what_the_records_say(
         ("gamma_vae", "a [VAE](vae.md) of as many dimensions is ahead by {} nats of NLL", "vae"),
     ):
         nll = beside[name]["nll_iwae_64_all"]
-        assert said.format(plus_minus(abs(nll.value), nll.error)) in page(name) and nll.better == better, name
+        assert said.format(plus_minus(abs(nll.value), nll.error)) in of_variant(name) and nll.better == better, name
         assert (nll.a.seeds, nll.b.seeds, nll.table.group) == (3, 3, "family@1")
     energy, poincare = beside["energy_vae"]["fd_digits"], beside["poincare_vae"]
-    assert "with about half of its `fd_digits`" in page("energy_vae")
+    assert "with about half of its `fd_digits`" in of_variant("energy_vae")
     assert energy.a.value / energy.b.value == pytest.approx(0.5, abs=0.05)
     probe = poincare["linear_probe"]
-    assert f"the linear probe ({probe.a.value:.3f} beside {probe.b.value:.3f}), PSNR and SSIM" in page("poincare_vae")
+    said = f"the linear probe ({probe.a.value:.3f} beside {probe.b.value:.3f}), PSNR and SSIM"
+    assert said in of_variant("poincare_vae")
     assert {poincare[metric].better for metric in ("linear_probe", "psnr", "ssim")} == {"vae"}
     family = [one for one in records if one.cell.group == "family@1" and "elbo" in one.metrics]
     lowest = sorted((one.metrics["elbo"].value, one.cell.variant) for one in family)[:3]
     assert {variant for _, variant in lowest} == {"adversarial_ae"}
-    assert "far below the others'" in page("adversarial_ae")
+    assert "far below the others'" in of_variant("adversarial_ae")
 
 
 def test_what_a_page_says_of_the_cost_of_its_variant_is_so(records: list) -> None:
-    def said(name: str) -> str:
-        return " ".join((DOCS / "variants" / f"{name}.md").read_text().split())
-
     cost = {name: create_model(name).decodings for name in ("hamiltonian_vae", "vae")}
     assert cost == {"hamiltonian_vae": 6, "vae": 1}
-    assert "is six passes through the decoder where the [VAE](vae.md)'s is one" in said("hamiltonian_vae")
+    assert "is six passes through the decoder where the [VAE](vae.md)'s is one" in of_variant("hamiltonian_vae")
     passes = {one.cell.variant: one.train.epochs for one in records if one.cell.group == "mnist@1"}
     assert passes["vae"] == 3 * passes["nvae_lite"]
-    assert "in the suite `mnist` it sees a third of the images that the VAE sees" in said("nvae_lite")
+    assert "in the suite `mnist` it sees a third of the images that the VAE sees" in of_variant("nvae_lite")
     table = (DOCS / "performance.md").read_text().split("## Compiled losses")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", table, re.M))
-    (steps,) = re.findall(r"with the defaults took ([\d.]+) ms .+ other networks, took ([\d.]+)", said("hvamp_vae"))
+    took = r"with the defaults took ([\d.]+) ms .+ other networks, took ([\d.]+)"
+    (steps,) = re.findall(took, of_variant("hvamp_vae"))
     assert steps == (rows["hvamp_vae"], rows["vamp_vae"])
 
 
 def test_what_labels_do_for_mig_is_what_the_records_say(records: list) -> None:
-    text = " ".join((DOCS / "howto" / "few-labels.md").read_text().split())
+    text = in_a_line(DOCS / "howto" / "few-labels.md")
     found: dict[str, list[float]] = {}
     for one in records:
         if one.cell.group == "disentanglement@2" and "mig" in one.metrics:
@@ -608,7 +613,7 @@ def test_where_the_time_of_a_suite_goes_is_what_its_records_say(records: list) -
 
 
 def test_what_a_page_says_of_training_images_is_what_the_evaluations_say() -> None:
-    text = " ".join((DOCS / "howto" / "evaluate.md").read_text().split())
+    text = in_a_line(DOCS / "howto" / "evaluate.md")
     splits, folder = ("train", "validation", "test"), ROOT / "leaderboard" / "evaluations"
     rows = re.findall(r"\| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|", text)
     found = {path.stem: evaluated.read(path) for path in folder.glob("*.json")}
@@ -663,7 +668,7 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
     assert f"`{stored['variant']}`" in said and f"{stored['n']:,}" in said
     for name in ("file", "gzip", "bz2", "xz", "raw"):
         assert f"{sizes[name]:,} bytes" in said, name
-    readme = " ".join((ROOT / "README.md").read_text().split())
+    readme = in_a_line(ROOT / "README.md")
     assert f"{sizes['file']:,} bytes (bz2: {sizes['bz2']:,})" in readme
     less, _ = beside.pop("vae_gan")
     assert all(abs(value) < min(0.1, 2 * error) for value, error in beside.values())
@@ -722,7 +727,7 @@ def test_what_a_page_says_of_how_loose_bounds_are_is_what_the_evaluations_say() 
     orders = [sorted((made.metrics[one].value, name) for name, made in found.items()) for one in BOUNDS[:2]]
     assert len({tuple(name for _, name in order) for order in orders}) == 1 and "no two models change places" in said
     gains = {name: made.metrics["ais_gain"].value for name, made in found.items()}
-    readme = " ".join((ROOT / "README.md").read_text().split())
+    readme = in_a_line(ROOT / "README.md")
     (vae, gan) = re.findall(r"is ([\d.]+) nats too large for vae and ([\d.]+) for vae_gan", readme)[0]
     assert (vae, gan) == (f"{gains['vae']:.1f}", f"{gains['vae_gan']:.1f}")
     others = [gain for name, gain in gains.items() if name != "vae_gan"]
