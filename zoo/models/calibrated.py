@@ -38,6 +38,15 @@ class CalibratedVAE(VanillaVAE):
         """As `VanillaVAE.draw`, with a Bernoulli's logits calibrated."""
         return super().draw(self.calibrated(params))
 
+    def show(self, params: Tensor) -> Tensor:
+        """What a discriminator sees of p(x | z), (B, C, H, W), differentiable: its mean, of a Bernoulli a draw with the
+        gradient of the mean passed straight through (Bengio et al. 2013), as grey is told from black and white at a
+        glance."""
+        mean = self.likelihood.mean(params)
+        if self.likelihood.name != "bernoulli":
+            return mean
+        return mean + (self.likelihood.sample(params) - mean).detach()
+
     def calibrated(self, params: Tensor) -> Tensor:
         """The decoder's output with a Bernoulli's logits calibrated."""
         if self.likelihood.name != "bernoulli":

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.distributions.gamma import SMALLEST_SHAPE, Gamma
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
-from zoo.models.base import VAE, Settings, repeat
+from zoo.models.base import Settings, repeat
 from zoo.models.vae import VanillaVAE
 from zoo.nets import DecoderSettings, EncoderSettings, make_decoder, make_encoder
 from zoo.precision import full
@@ -70,8 +70,7 @@ class GammaVAE(VanillaVAE):
     Settings: ClassVar[type[Settings]] = GammaSettings
     one_gaussian = False
 
-    def __init__(self, spec: DataSpec, settings: GammaSettings) -> None:
-        VAE.__init__(self, spec, settings)
+    def build(self, spec: DataSpec, settings: GammaSettings) -> None:
         self.encoder = make_encoder(settings.encoder, spec)
         self.head = nn.Linear(self.encoder.features, 2 * settings.latent)
         self.likelihood = make_likelihood(settings.likelihood, spec)

@@ -52,11 +52,14 @@ class LikenessVAE(CalibratedVAE):
     def losses(self, x: Tensor, y: Tensor | None = None, progress: float | Tensor = 1.0) -> Losses:
         """The batch mean of `objective`, and of a likelihood with a learned scale what fits that to the errors."""
         terms, params = self.bound(self.infer(x, y), x, y)
-        loss = self.objective(terms, progress).mean()
-        if parameters_of([self.likelihood]):
-            # It is in no mean; the decoder is not touched.
-            loss = loss - self.likelihood.log_prob(params.detach(), x).mean()
-        return Losses({"vae": loss}, terms)
+        return Losses({"vae": self.objective(terms, progress).mean() + self.misfit(params, x)}, terms)
+
+    def misfit(self, params: Tensor, x: Tensor) -> Tensor | float:
+        """What fits a learned scale to the errors of what was decoded: a scalar in nats, 0 where there is none. The
+        scale is in no mean; the decoder is not touched."""
+        if not parameters_of([self.likelihood]):
+            return 0.0
+        return -self.likelihood.log_prob(params.detach(), x).mean()
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """As `VAE.criterion`: minus the `objective`."""

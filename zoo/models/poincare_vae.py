@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo.data.images import DataSpec
 from zoo.distributions.hyperbolic import Gyroplanes, WrappedNormal
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
-from zoo.models.base import VAE, Settings
+from zoo.models.base import Settings
 from zoo.models.vae import VanillaVAE
 from zoo.nets import ACTIVATIONS, DecoderSettings, EncoderSettings, make_decoder, make_encoder, require
 from zoo.priors import PriorSettings, StandardPrior
@@ -44,8 +44,7 @@ class PoincareVAE(VanillaVAE):
     Settings: ClassVar[type[Settings]] = PoincareSettings
     one_gaussian = False
 
-    def __init__(self, spec: DataSpec, settings: PoincareSettings) -> None:
-        VAE.__init__(self, spec, settings)
+    def build(self, spec: DataSpec, settings: PoincareSettings) -> None:
         self.encoder = make_encoder(settings.encoder, spec)
         self.head = nn.Linear(self.encoder.features, settings.latent + (1 if settings.isotropic else settings.latent))
         self.likelihood = make_likelihood(settings.likelihood, spec)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms
 from zoo.nets import Width
 from zoo.nets.code_prior import CodePrior, CodePriorSettings
+from zoo.nets.halvings import Halved
 from zoo.quantisers import Quantised, Quantiser, QuantiserSettings, code_counts, perplexity
 
 
@@ -60,11 +60,8 @@ class QuantisedVAE(VAE):
 
     def __init__(self, spec: DataSpec, settings: QuantisedSettings) -> None:
         super().__init__(spec, settings)
-        _, height, width = spec.shape
-        factor = 2 ** len(settings.channels)
-        self.grid = (-(-height // factor), -(-width // factor))
-        # Sizes that the halvings do not divide are padded below and to the right, and cropped there again.
-        self.padding = (0, self.grid[1] * factor - width, 0, self.grid[0] * factor - height)
+        self.halved = Halved(spec.shape[1:], len(settings.channels))
+        self.grid = self.halved.grid
         self.likelihood = make_likelihood(settings.likelihood, spec)
 
     @property
@@ -90,13 +87,6 @@ class QuantisedVAE(VAE):
     @property
     def couples_examples(self) -> bool:
         return any(quantiser.couples_examples for quantiser in self.quantisers)
-
-    def padded(self, x: Tensor) -> Tensor:
-        padded = F.pad(x, self.padding) if any(self.padding) else x
-        return padded.contiguous(memory_format=torch.channels_last)
-
-    def cropped(self, params: Tensor) -> Tensor:
-        return params[:, :, : self.spec.shape[1], : self.spec.shape[2]]
 
     def embedded(self, codes: Sequence[Tensor]) -> list[Tensor]:
         """The vectors of the codes of each grid."""

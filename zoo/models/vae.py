@@ -40,6 +40,10 @@ class VanillaVAE(VAE):
 
     def __init__(self, spec: DataSpec, settings: VanillaSettings) -> None:
         super().__init__(spec, settings)
+        self.build(spec, settings)
+
+    def build(self, spec: DataSpec, settings: VanillaSettings) -> None:
+        """Make the networks, the posterior, the likelihood and the prior: for a subclass that has others."""
         if settings.prior.name == "vamp":
             require(not self.conditional, "prior.name=vamp needs a model without a condition: pseudo-inputs have none.")
             require(

@@ -102,13 +102,6 @@ class VAEGAN(CalibratedVAE):
         deceive = torch.where(lead < -self.settings.margin, zero, deceive)
         return deceive, torch.where(lead > self.settings.margin, zero, discern)
 
-    def show(self, params: Tensor) -> Tensor:
-        """What the discriminator sees of p(x | z): (B, C, H, W) in [0, 1], differentiable."""
-        mean = self.likelihood.mean(params)
-        if self.likelihood.name != "bernoulli":
-            return mean
-        return mean + (self.likelihood.sample(params) - mean).detach()
-
 
 @full_precision
 def distance(real: Tensor, reconstructed: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class VQVAE(QuantisedVAE):
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the grid before quantisation, (B, D, h, w)."""
-        return self.encoder(self.padded(x))
+        return self.encoder(self.halved.padded(x))
 
     def quantise(self, x: Tensor) -> list[Grid]:
         z = self.encode(x)
@@ -58,7 +58,7 @@ class VQVAE(QuantisedVAE):
 
     def decode(self, vectors: Tensor) -> Tensor:
         """(B, D, h, w) to the likelihood's parameters (B, C', H, W)."""
-        return self.cropped(self.decoder(vectors))
+        return self.halved.cropped(self.decoder(vectors))
 
     def codes(self, x: Tensor) -> Tensor:
         """(B, h, w) int64: the codes of images; (B, h, w, depth) of a residual quantiser."""

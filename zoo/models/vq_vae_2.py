@@ -67,7 +67,7 @@ class VQVAE2(QuantisedVAE):
 
     def quantise(self, x: Tensor) -> list[Grid]:
         """The grids (B, D, h', w') and (B, D, h, w), h' and w' being half of h and w, rounded up."""
-        features = self.encoder(self.padded(x))
+        features = self.encoder(self.halved.padded(x))
         (height, width), (h, w) = self.upper, self.grid
         above = self.upward(F.pad(features, (0, 2 * width - w, 0, 2 * height - h)))
         top = self.top(above)
@@ -76,7 +76,7 @@ class VQVAE2(QuantisedVAE):
 
     def decode(self, top: Tensor, bottom: Tensor) -> Tensor:
         """(B, D, h', w') and (B, D, h, w) to the likelihood's parameters (B, C', H, W)."""
-        return self.cropped(self.decoder(torch.cat([self._fitted(self.enlarge(top)), bottom], 1)))
+        return self.halved.cropped(self.decoder(torch.cat([self._fitted(self.enlarge(top)), bottom], 1)))
 
     def told(self, grid: int, codes: Sequence[Tensor]) -> Tensor | None:
         if grid == 0:

@@ -4,8 +4,34 @@ al. 2017)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Halved:
+    """How images of ``size`` (H, W) fit a ``grid`` (h, w) after so many halvings: a size that these do not divide is
+    padded by zeros below and to the right, and cropped there again."""
+
+    size: tuple[int, int]
+    times: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        factor = 2**self.times
+        return -(-self.size[0] // factor), -(-self.size[1] // factor)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) of the size that halvings divide, channels last."""
+        below, beside = (side * 2**self.times - had for side, had in zip(self.grid, self.size, strict=True))
+        padded = F.pad(x, (0, beside, 0, below)) if below or beside else x
+        return padded.contiguous(memory_format=torch.channels_last)
+
+    def cropped(self, params: Tensor) -> Tensor:
+        return params[:, :, : self.size[0], : self.size[1]]
 
 
 class Block(nn.Module):
