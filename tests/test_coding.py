@@ -44,9 +44,9 @@ from zoo.training.trainer import Stopped
 
 #: The variants whose images can be stored; each other one says why not.
 CODED = {
-    "ada_vae", "adversarial_ae", "annealed_vae", "beta_tcvae", "beta_vae", "dfc_vae", "dip_vae", "factor_vae",
-    "geco_vae", "info_vae", "iwae", "ladder_vae", "ms_ssim_vae", "nvae_lite", "s2_beta_tcvae", "s2_beta_vae",
-    "s2_dip_vae", "s2_factor_vae", "vae", "vae_gan", "vq_vae", "vq_vae_2",
+    "ada_vae", "adversarial_ae", "annealed_vae", "autoencoder_kl", "beta_tcvae", "beta_vae", "dfc_vae", "dip_vae",
+    "factor_vae", "geco_vae", "info_vae", "iwae", "ladder_vae", "ms_ssim_vae", "nvae_lite", "s2_beta_tcvae",
+    "s2_beta_vae", "s2_dip_vae", "s2_factor_vae", "vae", "vae_gan", "vq_vae", "vq_vae_2",
 }  # fmt: skip
 LN2 = math.log(2.0)
 

@@ -54,9 +54,9 @@ SPEC = DataSpec((1, 1, 6), "real")
 S2 = 0.5
 #: Variants with one vector under a diagonal Gaussian posterior; each other one is skipped.
 MEASURED = {
-    "ada_vae", "adversarial_ae", "annealed_vae", "beta_tcvae", "beta_vae", "cvae", "dfc_vae", "dip_vae",
-    "factor_vae", "geco_vae", "info_vae", "iwae", "ms_ssim_vae", "s2_beta_tcvae", "s2_beta_vae", "s2_dip_vae",
-    "s2_factor_vae", "vae", "vae_gan", "vamp_vae",
+    "ada_vae", "adversarial_ae", "annealed_vae", "autoencoder_kl", "beta_tcvae", "beta_vae", "cvae", "dfc_vae",
+    "dip_vae", "factor_vae", "geco_vae", "info_vae", "iwae", "ms_ssim_vae", "s2_beta_tcvae", "s2_beta_vae",
+    "s2_dip_vae", "s2_factor_vae", "vae", "vae_gan", "vamp_vae",
 }  # fmt: skip
 
 

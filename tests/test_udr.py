@@ -39,7 +39,7 @@ from zoo.training.precision import choose
 
 #: Variants whose posterior and prior are diagonal Gaussians, as they are by default.
 RANKED = {"vae", "beta_vae", "beta_tcvae", "factor_vae", "annealed_vae", "dip_vae", "info_vae", "vae_gan", "iwae"}
-RANKED |= {"adversarial_ae", "two_stage_vae", "ada_vae", "ms_ssim_vae", "dfc_vae", "geco_vae"}
+RANKED |= {"adversarial_ae", "two_stage_vae", "ada_vae", "ms_ssim_vae", "dfc_vae", "geco_vae", "autoencoder_kl"}
 RANKED |= {"s2_beta_vae", "s2_beta_tcvae", "s2_factor_vae", "s2_dip_vae"}
 BOTH = pytest.mark.parametrize("similarity", udr.SIMILARITIES)
 #: What codes score that agree one with one: the weight of a Lasso is that of least squares less alpha.

@@ -355,6 +355,7 @@ BESIDE = {
     "vq_vae": "the distance of codes and encoder, and a prior that has a loss of its own",
     "vq_vae_2": "those distances, and priors that have a loss of their own",
     "vae_gan": "an adversary's opinion",
+    "autoencoder_kl": "an adversary's opinion",
     "factor_vae": "an adversary's opinion",
     "s2_factor_vae": "an adversary's opinion",
     "adversarial_ae": "an adversary's opinion",
