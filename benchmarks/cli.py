@@ -180,6 +180,7 @@ def main() -> None:
     try:
         code = zoo.main(prog_name="zoo", standalone_mode=False)  # whatever it was started by
     except click.ClickException as error:
+        _suggest_nothing_hidden(error)
         message = one_line(error.format_message()).rstrip(".")
         context = getattr(error, "ctx", None)
         hint = f" `{context.command_path} --help` shows how." if context else ""
@@ -201,6 +202,15 @@ def main() -> None:
     else:
         if code:
             sys.exit(code)
+
+
+def _suggest_nothing_hidden(error: click.ClickException) -> None:
+    # Click takes every option of the command for one that may have been meant, and some are for our own processes.
+    if isinstance(error, click.NoSuchOption) and error.possibilities and error.ctx:
+        hidden = {
+            name for option in error.ctx.command.params if getattr(option, "hidden", False) for name in option.opts
+        }
+        error.possibilities = [name for name in error.possibilities if name not in hidden]
 
 
 def _again() -> str:

@@ -181,6 +181,19 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(zoo, words: tuple[str, ...], 
     assert err.endswith((".\n", "?\n")) and ".." not in err and "?." not in err
 
 
+@pytest.mark.parametrize("command", sorted(cli.zoo.commands))
+def test_an_option_that_is_hidden_is_suggested_to_nobody(zoo, command: str) -> None:
+    options = [option for option in cli.zoo.commands[command].params if isinstance(option, click.Option)]
+    for option in options:
+        name = max(option.opts, key=len)
+        code, out, err = zoo(command, f"{name}x")
+        assert (code, out) == (2, "") and f"No such option '{name}x'." in err
+        near = re.search(r"Did you mean (.*)\?", err)
+        suggested = set(re.findall(r"--[a-z-]+", near[1])) if near else set()
+        assert (name in suggested) != option.hidden
+        assert not suggested & {hidden for other in options if other.hidden for hidden in other.opts}
+
+
 def test_what_is_said_ends_as_a_sentence_does(zoo, tmp_path: Path) -> None:
     import numpy as np
 
