@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import click
@@ -568,6 +569,56 @@ def test_the_module_runs_as_a_command_and_pipes_cleanly() -> None:
         [sys.executable, "-m", "benchmarks.cli", "list"], cwd=ROOT, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout
+
+
+def test_the_library_runs_as_the_command_that_is_installed() -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for words in (["list", "datasets"], ["bench", "nothing"]):
+        said = [
+            subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, env=env, capture_output=True, text=True)
+            for module in ("zoo", "benchmarks", "benchmarks.cli")
+        ]
+        (end,) = {(one.returncode, one.stdout, one.stderr) for one in said}
+        assert end[0] == (2 if "nothing" in words else 0) and end[1 + (end[0] == 2)]
+
+
+def test_the_library_says_where_no_command_is_installed() -> None:
+    command = [sys.executable, "-S", "-m", "zoo", "list"]  # without the folder of what is installed
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "zoo: the command is not installed: `pip install -e .` in a checkout does so.\n"
+
+
+STOP_AT_AN_IMPORT = """
+import signal, sys
+
+class Stop:
+    def find_spec(name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "module"),
+    [
+        *(("script", module) for module in ("benchmarks.cli", "click", "benchmarks.commands.bench", "zoo.errors")),
+        ("zoo", "importlib.metadata"),
+        ("zoo", "benchmarks.commands.bench"),
+        ("benchmarks", "click"),
+    ],
+)
+def test_a_stop_while_the_command_is_imported_is_one_as_any_other(start: str, module: str) -> None:
+    where, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["zoo"].split(":")
+    begin = f"from {where} import {name}; {name}()"
+    if start != "script":
+        begin = f"import runpy; runpy.run_module({start!r}, run_name='__main__')"
+    command = [sys.executable, "-c", STOP_AT_AN_IMPORT + begin, module]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "zoo: stopped.\n")
 
 
 def test_the_help_of_score_names_every_metric_that_a_file_can_have() -> None:
