@@ -357,7 +357,7 @@ def test_rows_of_a_variant_that_were_told_more_than_others_say_so_each() -> None
 
     pairs, more = "learns from more than images: pairs of images that share factors", ", and which factors these are."
     assert said(None) == [f"ada_vae {pairs}."] and said("shared") == [f"ada_vae {pairs}{more}"]
-    assert said(None, "shared") == [f"ada_vae (told=null) {pairs}.", f"ada_vae (told=shared) {pairs}{more}"]
+    assert said(None, "shared") == [f"ada_vae (told not given) {pairs}.", f"ada_vae (told=shared) {pairs}{more}"]
 
 
 def test_what_several_variants_were_told_is_said_once_and_in_whole(

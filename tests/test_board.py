@@ -312,6 +312,18 @@ def test_a_recipe_is_a_row_and_its_settings_are_named() -> None:
     assert not any("=" in name for name in shown(two))
 
 
+def test_a_recipe_that_leaves_a_setting_to_the_variant_is_told_from_those_that_give_it() -> None:
+    def names(*models: dict) -> set[str]:
+        settings = [RunConfig(variant="a", model=model).model_dump(mode="json") for model in models]
+        return set(shown([make("a", settings=one, numbers={"elbo": -1.0}) for one in settings]))
+
+    assert names({"latent": 8}, {"latent": 8, "k": 5}) == {"a (k not given)", "a (k=5)"}
+    assert names({}, {"k": 5}) == {"a (k not given)", "a (k=5)"}
+    assert names({}, {"prior": {"name": "vamp"}}) == {"a (prior.name not given)", "a (prior.name=vamp)"}
+    assert names({"prior": {}}, {"prior": {"name": "vamp"}}) == {"a (prior.name not given)", "a (prior.name=vamp)"}
+    assert names({"told": None, "k": 1}, {"told": "shared", "k": 1}) >= {"a (told=shared)"}
+
+
 def test_what_decides_no_number_makes_no_recipe() -> None:
     full = RunConfig(variant="a").model_dump(mode="json")
     config = RunConfig(variant="a", seed=1, train={"checkpoint_seconds": 1.0}, evaluate={"rows": 7})

@@ -312,18 +312,23 @@ def _rows(records: list[Record]) -> tuple[list[Row], list[Record]]:
 
 
 def _what_differs(key: str, recipes: dict[str, Record]) -> str:
-    # ``k=5`` where the recipes differ in that alone, as those of a sweep do; else the beginning of the key.
+    # ``k=5`` where the recipes differ in that alone, as those of a sweep do, ``k not given`` of the one that leaves it
+    # to the variant; else the beginning of the key.
     names, settings = apart([record.config for record in recipes.values()])
     if len(names) != 1:
         return key[:6]
     (name,), ours = names, settings[[*recipes].index(key)]
-    return f"{name.removeprefix('model.')}={spelled(ours.get(name))}"
+    said = f"={spelled(ours[name])}" if name in ours else " not given"
+    return f"{name.removeprefix('model.')}{said}"
 
 
 def apart(configs: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of the settings that are not the same in all of ``configs``, sorted, less the seed and what decides no
-    number; and each of the configurations as a flat dictionary, with the defaults of what came after it was written."""
-    settings = [{**dict(flat(LATER)), **dict(flat(decisive(config)))} for config in configs]
+    number; and each of the configurations as a flat dictionary, with the defaults of what came after it was written. A
+    section that gives nothing is none."""
+    settings = [
+        {name: value for name, value in (*flat(LATER), *flat(decisive(config))) if value != {}} for config in configs
+    ]
     names = {name for one in settings for name in one} - {"seed"}
     return [name for name in sorted(names) if len({repr(one.get(name)) for one in settings}) > 1], settings
 
