@@ -16,7 +16,7 @@ from zoo import __version__
 from zoo.config import RunConfig
 from zoo.errors import UsageError, ZooError
 from zoo.files import atomic_write, sweep
-from zoo.registry import registry
+from zoo.registry import BUILT_IN, registry
 from zoo.runs import load_run
 from zoo.runs.folder import EXPORTED, MODEL, describe_run
 from zoo.training import checkpoint
@@ -101,7 +101,10 @@ def card(content: dict[str, Any], record: Record | None, parameters: int) -> str
     shape = "x".join(map(str, content["spec"]["shape"]))
     lines += ["## What it is", "", f"- {parameters:,} parameters; images {shape}, {content['spec']['support']}"]
     lines += [f"- settings: `{json.dumps(config['model'])}`", f"- training: `{json.dumps(_told(config['train']))}`"]
-    lines += [f"- seed {config['seed']}, trained with {content['library']}", "", "## Data", ""]
+    lines += [f"- seed {config['seed']}, trained with {content['library']}"]
+    if name in variants and variants[name].origin != BUILT_IN:
+        lines += [f"- the variant is no part of vae-zoo: to be loaded, it needs the package {variants[name].origin}"]
+    lines += ["", "## Data", ""]
     lines += [f"- {data}, {_prepared(config['data'])}, options `{json.dumps(config['data']['options'])}`"]
     lines += [f"- SHA-256 of its content: `{content['data_sha256']}`"]
     lines += [f"- licence of the data: {terms or 'see its source'}"]

@@ -24,6 +24,7 @@ from tests.test_cli import zoo  # noqa: F401  (a fixture)
 from zoo import list_models, load_run, noise
 from zoo.config import resolve
 from zoo.errors import UsageError, ZooError
+from zoo.registry import registry
 from zoo.runs import train_run
 from zoo.training.precision import choose
 
@@ -111,6 +112,17 @@ def test_a_card_names_no_size_that_its_images_do_not_have(size: int, title: str)
     spec = {"shape": [3, size, size], "support": "8-bit"}
     text = card({"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}, None, 7)
     assert f"\n# VAE on {title}\n" in text
+
+
+def test_the_card_of_a_variant_of_another_package_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"shape": [1, 28, 28], "support": "binary"}
+    config = resolve("vae", "synthetic").model_dump(mode="json")
+    content = {"config": config, "spec": spec, "library": "vae-zoo", "data_sha256": "0"}
+    said = "- the variant is no part of vae-zoo: to be loaded, it needs the package small-vae 1.2"
+    assert "no part of vae-zoo" not in card(content, None, 7)
+    entry = registry().variants["vae"].model_copy(update={"origin": "small-vae 1.2"})
+    monkeypatch.setitem(registry().variants, "vae", entry)
+    assert card(content, None, 7).splitlines().count(said) == 1
 
 
 def test_where_this_machine_keeps_its_data_is_left_out(zoo, tmp_path: Path) -> None:  # noqa: F811
