@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from benchmarks import record
 from benchmarks.fid import load_images
 from tests.conftest import ROOT
 from tests.test_cli import zoo  # noqa: F401  (a fixture)
+from zoo import create_model
 from zoo.config import resolve
 from zoo.data import folder as reader
 from zoo.data.folder import _numbered, load_folder, split_of
+from zoo.data.images import DataSpec
 from zoo.errors import UsageError, ZooError
 from zoo.registry import DatasetEntry, registry
 from zoo.runs import images as loaded
@@ -311,6 +314,15 @@ def test_a_model_is_trained_on_a_folder_and_drawn_from(zoo, pictures: Path) -> N
     assert zoo("sample", str(run), "--n", "2", "--class", "red")[0] == 0
     code, _, err = zoo("train", "vae", "--data", "synthetic:/nowhere", "--set", "train.epochs=1")
     assert code == 2 and "data set 'synthetic' has no option 'root'. Known here: n_train, " in err
+
+
+@pytest.mark.parametrize("data", ["folder", "folder:pictures"])
+def test_a_model_for_a_folder_is_made_of_what_its_images_are_like(data: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        create_model("vae", data=data)
+    (shown,) = re.findall(r"such as zoo\.data\.images\.(DataSpec\(.*\))\.$", str(refused.value))
+    spec = eval(shown, {"DataSpec": DataSpec})
+    assert create_model("vae", data=spec).spec == spec == DataSpec((3, 64, 64), "8-bit")
 
 
 def test_a_plugin_s_data_set_has_a_name_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def run(folder: Path, *more: str, seed: int = 0, should_stop=lambda: False):
+def run(folder: str | Path, *more: str, seed: int = 0, should_stop=lambda: False):
     config = resolve("vae", "synthetic", seed, settings=settings(*more))
     return train_run(config, folder, choose("cpu"), should_stop=should_stop)
 
@@ -79,6 +79,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
         run(tmp_path / name, *FULL, "train.epochs=2", seed=seed)
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_the_folder_of_a_run_is_a_text_or_a_path(tmp_path: Path) -> None:
+    made = run(str(tmp_path / "run"), "train.epochs=1")
+    assert same(made.model.state_dict(), weights(tmp_path / "run"))
+    again = run(tmp_path / "run", "train.epochs=1")
+    assert again.result.curves == made.result.curves
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])

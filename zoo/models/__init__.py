@@ -22,7 +22,8 @@ def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) 
 
     Args:
         name: as in `list_models()`; a dash works for an underscore.
-        data: what the images are like: the name of a registered data set (which is not loaded), or a `DataSpec`.
+        data: what the images are like: the name of a registered data set (which is not loaded), or a `DataSpec`,
+            as for a folder of images.
         settings: settings of the variant over its defaults in the registry; nested ones as dictionaries, for
             example ``encoder={"timm": "resnet18"}``.
 
@@ -30,6 +31,11 @@ def create_model(name: str, *, data: str | DataSpec = "mnist", **settings: Any) 
         UsageError: an unknown name or setting, or a value of the wrong kind.
     """
     _, entry = registry().variant(name)
+    if isinstance(data, str) and data.partition(":")[0] == "folder":
+        raise UsageError(
+            "the images of a folder are of the size that they are read in: in place of its name give what they are "
+            "like, such as zoo.data.images.DataSpec((3, 64, 64), '8-bit')."
+        )
     spec = data_spec(data) if isinstance(data, str) else data
     return build(entry, spec, merge(entry.settings, settings))
 

@@ -43,7 +43,7 @@ class Run:
 
 def train_run(
     config: RunConfig,
-    folder: Path,
+    folder: str | Path,
     compute: Compute,
     watchers: tuple[Watcher, ...] = (),
     should_stop: Callable[[], bool] = lambda: False,
@@ -58,6 +58,7 @@ def train_run(
         Stopped, Diverged: as `Trainer.fit`.
         ZooError: what is there is damaged.
     """
+    folder = Path(folder)
     with contextlib.ExitStack() as held:
         if world.first:
             held.enter_context(locked(folder))
