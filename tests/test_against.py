@@ -299,6 +299,27 @@ def test_of_few_images_the_interval_is_student_s_too() -> None:
     assert half_width(one, two, 0.1) == pytest.approx(4.303 * 0.1)
 
 
+def test_runs_that_all_came_to_one_number_show_no_error() -> None:
+    # A score without an error over images is often a share of few of them: two runs of one number are no spread of 0.
+    def of(*values: float, stderr: float | None = None):
+        return estimate([Metric(value=value, stderr=stderr, n=41, better="higher") for value in values])
+
+    none, rounded = of(0.0, 0.0), of(1 / 41, 1 / 41 + 3e-17)
+    assert 0 < rounded.spread and half_width(none, rounded) is half_width(rounded, of(0.5, 0.5)) is None
+    assert not differ(none, rounded) and best({"a": none, "b": rounded}, "higher") is None
+    assert ranks({"a": none, "b": rounded}, "higher") == {"a": 1, "b": 1}
+    # The spread of one of the two is one, and so is an error over images, also of 0.
+    assert half_width(none, of(0.1, 0.2)) == pytest.approx(12.706 * 0.05)
+    assert differ(of(0.0, 0.0, stderr=0.0), of(1.0, 1.0, stderr=0.0))
+    records = [
+        make(name, seed, numbers={"elbo": (-90.0, 0.1), "sap_discrete": (value, None, {"better": "higher"})})
+        for name, value in (("vae", 0.0), ("beta_vae", 1 / 41))
+        for seed in (0, 1)
+    ]
+    (one,) = (one for one in against(records, "vae", "beta_vae") if one.column.metric == "sap_discrete")
+    assert one.error is None and one.better == "no error known"
+
+
 def test_a_better_one_within_its_interval_is_explained(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from benchmarks.interrupt import stop_if_asked
 from benchmarks.matrix import Places, Planned
 from benchmarks.per_example import Records, paired_errors
 from benchmarks.record import Cell, Record
-from benchmarks.report.compare import Estimate, differ
+from benchmarks.report.compare import Estimate, differ, half_width
 from benchmarks.report.notation import listed
 from benchmarks.report.tables import Column, Row, Table, tables
 from zoo.errors import UsageError, ZooError
@@ -226,7 +226,7 @@ def _verdict(value: Value, best: Value | None, column: Column, files: Records) -
     first = best.validation
     if number.runs == first.runs:
         return SAME
-    if not (number.has_error and first.has_error):
-        return NO_ERROR
     paired = paired_errors(best.row.done, value.row.done, files).get(column.metric)
+    if half_width(first, number, paired) is None:
+        return NO_ERROR
     return WORSE if differ(first, number, paired) else TIE

@@ -144,7 +144,7 @@ def _better(
     # As the board decides: nats of log p(x | y) are not ranked, and a mean over the runs that survived cannot win.
     if any(row.marked(column) for row in rows):
         return f"not ranked {DAGGER}"
-    if not (a.has_error and b.has_error):
+    if half_width(a, b, paired) is None:
         return "no error known"
     if not differ(a, b, paired):
         return "tie"

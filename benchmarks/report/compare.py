@@ -20,6 +20,9 @@ Key = TypeVar("Key", bound=Hashable)
 #: Runs that each of two variants needs before the order of all of them says anything.
 SEPARABLE = 3
 
+#: A spread of less than this part of the number is of the arithmetic.
+ROUNDING = 1e-9
+
 # Student's t, two-sided 95 % and 90 %, for 1 to 30 degrees of freedom; last what holds beyond: at 95 % the rule of two
 # standard errors.
 _T95 = (
@@ -73,7 +76,8 @@ def estimate(metrics: Sequence[Metric]) -> Estimate:
 
 
 def half_width(a: Estimate, b: Estimate, paired: float | None = None) -> float | None:
-    """Half of a 95 % confidence interval of a - b, None where either is without any error.
+    """Half of a 95 % confidence interval of a - b, None where either is without any error, or where both have no other
+    than the spread of runs that all came to one number.
 
     t * sqrt(v), where v adds the squared test-set standard errors of both and, where there are two
     seeds or more, spread^2 / seeds. t is 2, or Student's t (two-sided 95 %) at the degrees of freedom of
@@ -97,6 +101,8 @@ def _half_width(a: Estimate, b: Estimate, paired: float | None, t: Sequence[floa
     if paired is not None:
         images = [(paired, min(a.n, b.n))]
     size = max([error for error, _ in images] + [one.spread for one in spread])
+    if not images and size <= ROUNDING * max(abs(a.value), abs(b.value)):
+        return None  # a share of few images comes to one number by chance: that it never varies was not seen
     if size == 0.0:
         return 0.0
     # (variance of the mean, degrees of freedom)
