@@ -554,6 +554,10 @@ def test_what_is_missing_is_run_and_two_chosen_rows_are_compared(zoo, desk: Path
     ):  # fmt: skip
         code, _, err = zoo("compare", "vae", "beta_vae", "--chosen", bad)
         assert code == 2 and said in err and err.count("\n") == 1
+    assert zoo("bench", *words[1:2], "--variants", "iwae", "--jobs", "1")[0] == 0
+    code, _, err = zoo("compare", "vae", "iwae", "--chosen", "both.json")
+    assert code == 2
+    assert err == "zoo: iwae is not chosen in both.json: without --chosen any two rows of the board are compared.\n"
     (gone,) = told["vae"]["records"]
     (desk / "leaderboard" / "records" / gone).unlink()
     code, _, err = zoo("compare", "vae", "beta_vae", "--chosen", "both.json")

@@ -50,7 +50,7 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
     if a.endswith(ENDING) or b.endswith(ENDING):
         found, a, b = _of_files(a, b, only, chosen)
     else:
-        found = against(_only_chosen(record.read_some(records), chosen, records), a, b, only, records)
+        found = against(_only_chosen(record.read_some(records), chosen, records, (a, b)), a, b, only, records)
     if as_json:
         rows = [
             {
@@ -101,17 +101,27 @@ def compare(a: str, b: str, only: str | None, chosen: tuple[Path, ...], board: P
         click.echo(ONE_SEED)
 
 
-def _only_chosen(records: list[Record], files: tuple[Path, ...], folder: Path) -> list[Record]:
-    """Those that one of the files of `zoo choose` names; all where there is no such file."""
+def _only_chosen(
+    records: list[Record], files: tuple[Path, ...], folder: Path, rows: tuple[str, str]
+) -> list[Record]:
+    """Those that one of the files of `zoo choose` names; all where there is no such file. `UsageError` where ``rows``,
+    that are to be compared, are not among them."""
     if not files:
         return records
     from benchmarks.choosing.written import chosen_in, record_name
+    from benchmarks.report.against import place
+    from benchmarks.report.tables import tables
 
     names = {name for file in files for name in chosen_in(file)}
     found = {record_name(one): one for one in records}
     if gone := sorted(names - found.keys()):
         raise UsageError(f"{gone[0]} was chosen, and is not in {folder}: --board says where it is.")
-    return [found[name] for name in sorted(names)]
+    kept = [found[name] for name in sorted(names)]
+    left = {name for table in tables(kept) for row in table.rows for name in (row.label, row.variant)}
+    if lacking := [row for row in rows if place(row)[1] not in left]:
+        said = f"{lacking[0]} is not chosen in {' or '.join(map(str, files))}"
+        raise UsageError(f"{said}: without --chosen any two rows of the board are compared.")
+    return kept
 
 
 def _of_files(a: str, b: str, only: str | None, chosen: tuple[Path, ...]) -> tuple[list[Difference], str, str]:
