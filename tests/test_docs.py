@@ -24,10 +24,13 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import torch
 import yaml
 from pydantic import BaseModel
 
 from benchmarks import catalogue, cli, evaluated, matrix, skeleton
+from benchmarks.check.examine import PROPERTIES, examine
+from benchmarks.check.subject import DIGITS, Subject
 from benchmarks.recipe import recipe_named
 from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
@@ -42,10 +45,10 @@ from zoo import registry as registry_module
 from zoo.config import DataConfig, EvaluateConfig, RunConfig, TrainConfig, resolve
 from zoo.errors import UsageError
 from zoo.files import sha256_file
-from zoo.models import check_settings, create_model
+from zoo.models import build, check_settings, create_model
 from zoo.plain_yaml import fields_at
 from zoo.priors import PriorSettings
-from zoo.registry import registry
+from zoo.registry import VariantEntry, registry
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "site" not in path.relative_to(DOCS).parts)
@@ -122,6 +125,26 @@ def test_what_a_page_shows_runs(
                 perform(line, desk, monkeypatch, capsys)
         else:
             assert language in ("", "bash", "text"), f"a block of '{language}' that nothing checks"
+
+
+def test_the_variant_with_a_prior_of_its_own_keeps_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (block for _, block in FENCE.findall((DOCS / "theory" / "priors.md").read_text()) if "(Prior)" in block)
+    (tmp_path / "of_the_page.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "of_the_page", raising=False)
+    entry = VariantEntry(target="of_the_page:LaplaceVAE", title="Laplace VAE", settings={"latent": 4, "b": 0.3})
+    found = list(examine(Subject("laplace_vae", entry)))
+    assert len(found) == len(PROPERTIES) and not [one for one in found if one.status == "wrong"], found
+    prior = build(entry, DIGITS, entry.settings).prior
+    z = torch.linspace(-20, 20, 400_001, dtype=torch.float64)
+    alone = type(prior)(1, 0.3).double()
+    assert torch.trapezoid(alone.log_prob(z[:, None]).exp(), z).item() == pytest.approx(1.0, abs=1e-6)
+    torch.manual_seed(0)
+    assert prior.sample(20_000).abs().mean().item() == pytest.approx(0.3, rel=0.01)
+    with pytest.raises(UsageError, match="prior.name would do nothing"):
+        build(entry, DIGITS, {"prior": {"name": "mixture"}})
 
 
 def test_a_command_in_the_prose_of_a_page_is_one_that_can_be_given() -> None:
