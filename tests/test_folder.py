@@ -294,6 +294,25 @@ def test_columns_of_0_and_1_alone_are_attributes_as_the_page_says(pictures: Path
     assert load_folder(pictures, size=8).spec.attributes == (0 if "yes" in words else 1)
 
 
+def test_a_table_of_another_name_is_said_not_to_be_read(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def said() -> list[str]:
+        caplog.clear()
+        load_folder(pictures, size=8)
+        return caplog.messages
+
+    assert said() == []
+    table = "image,class\n" + "".join(f"{path.relative_to(pictures)},a\n" for path in pictures.rglob("*.png"))
+    (pictures / "labels.csv").write_text(table)
+    assert said() == [], "folders are the classes here, and a table beside them is nobody's"
+    path = next(pictures.rglob("*.png"))
+    path.rename(pictures / path.name)  # no longer is every image one folder down
+    labels = f"{pictures / 'labels.csv'} is not read: a table of what is known of images is called factors.csv."
+    assert said() == [labels]
+    (pictures / "factors.csv").write_text("image,class\n" + "".join(
+        f"{path.relative_to(pictures)},a\n" for path in pictures.rglob("*.png")))  # fmt: skip
+    assert said() == []
+
+
 def test_too_few_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no images"):
         load_folder(tmp_path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import math
 import os
 from collections import Counter
@@ -26,6 +27,8 @@ from zoo.data.images import SPLITS, DataSpec, Images, ImageSet, pieces
 from zoo.data.mapped import FILTERS, count, decode_all, listed, mapped_pixels
 from zoo.errors import UsageError, ZooError
 from zoo.files import expanded, fingerprint, sha256_file
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FACTORS_FILE = "factors.csv"
@@ -52,7 +55,8 @@ def load_folder(
 
     ``factors.csv`` has a head line. A column ``class`` (or ``label``) gives the classes, empty where nobody knows one;
     if every other column is of 0 and 1, or of -1 and 1, they are attributes, else factors, whose values are numbered in
-    order. Rows of images that are not there are passed over.
+    order. Rows of images that are not there are passed over. Where nothing is known of the images, a table of another
+    name beside them is warned of.
 
     Raises:
         UsageError: no such folder, no images in it, an option that makes no sense, or a factors.csv that cannot be
@@ -189,6 +193,8 @@ def _known(folder: Path, order: list[str]) -> dict[str, Any]:
         names = sorted({parts[0] for parts in tops})
         if len(names) > 1:
             return _labelled([parts[0] for parts in tops])
+    for table in sorted(path.name for path in folder.glob("*.csv")):
+        log.warning("%s is not read: a table of what is known of images is called %s.", folder / table, FACTORS_FILE)
     return {}
 
 
