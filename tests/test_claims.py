@@ -6,16 +6,19 @@ A claim is a pattern on one page and what its groups have to be. Tables and whol
 from __future__ import annotations
 
 import functools
+import math
 import re
 import statistics
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import per_example, record
 from benchmarks.check.subject import subject
 from benchmarks.metrics.disentanglement import choose
+from benchmarks.metrics.likelihood import ACTIVE_VARIANCE
 from benchmarks.record import Record
 from benchmarks.report.against import Difference, against
 from benchmarks.report.notation import plus_minus
@@ -215,6 +218,28 @@ def test_the_variants_that_a_page_lists_are_all_that_are_so() -> None:
         (listed,) = said(page, pattern)
         assert set(re.findall(r"\w+", listed)) & variants().keys() == those(holds) != set(), page
     assert subject("adversarial_ae").make(rate=0.1).warms_up  # as the page of collapse says
+
+
+def test_what_active_units_are_counted_against_is_what_the_page_says() -> None:
+    pattern = (
+        r"above (\S+) of the prior's under one Gaussian, so above \S+ where that is 1 \(Burda et al\. 2016\); "
+        r"above \S+ / D on the sphere in D dimensions, above \S+ a / b\^2 under a Gamma of shape a and rate b, "
+        r"above \S+ p \(1 - p\) for a class of probability p, and above \S+ under any other prior;"
+    )
+    assert said("docs/metrics.md", pattern) == (f"{ACTIVE_VARIANCE}",)
+    assert subject("svae").make(latent=5).code_variance == pytest.approx(1 / 5)
+    assert subject("gamma_vae").make(prior_shape=3.0, prior_rate=2.0).code_variance == pytest.approx(3 / 4)
+    classes = subject("categorical_vae").make(classes=4).code_variance
+    assert classes.tolist() == pytest.approx([1 / 4 * 3 / 4] * len(classes))
+    learnt = subject("vae").make(prior={"name": "diagonal"})
+    with torch.no_grad():
+        learnt.prior.log_variance.fill_(math.log(9))
+    assert learnt.code_variance.tolist() == pytest.approx([9.0] * learnt.settings.latent)
+    for prior in ("mixture", "vamp", "flow", "energy", "diffusion"):
+        assert subject("vae").make(prior={"name": prior}).code_variance == 1.0, prior
+    told = {"svae", "gamma_vae", "categorical_vae", "joint_vae", "m2"}
+    others = {name for name, model in variants().items() if not (torch.as_tensor(model.code_variance) == 1).all()}
+    assert others == told
 
 
 def test_a_prior_can_be_exchanged_where_the_page_says() -> None:
