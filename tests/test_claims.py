@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from benchmarks import per_example, record
-from benchmarks.check.subject import subject
+from benchmarks.check.subject import DIGITS, subject
+from benchmarks.metrics.annealed import Noise
 from benchmarks.metrics.disentanglement import choose
 from benchmarks.metrics.likelihood import ACTIVE_VARIANCE
 from benchmarks.record import Record
@@ -240,6 +241,37 @@ def test_what_active_units_are_counted_against_is_what_the_page_says() -> None:
     told = {"svae", "gamma_vae", "categorical_vae", "joint_vae", "m2"}
     others = {name for name, model in variants().items() if not (torch.as_tensor(model.code_variance) == 1).all()}
     assert others == told
+
+
+def test_the_variants_without_annealed_bounds_or_simulated_images_are_those_that_the_page_names() -> None:
+    def has(ask: Callable[..., object], *given: object) -> bool:
+        try:
+            ask(*given)
+        except UsageError:
+            return False
+        return True
+
+    kinds, gapless = said(
+        "docs/metrics.md",
+        r"Every model whose log-weights are .* any prior\. (Codebooks, [\w, ]+) have none\. `ais_gap` needs .* "
+        r"from the top, have it; ([^;]*) have not;",
+    )
+    x, y = torch.ones(2, *DIGITS.shape), torch.arange(2)
+    bounded = those(lambda model: model.bounds)
+    annealed = bounded & those(lambda model: has(Noise, model, x, y))
+    named = {
+        "Codebooks": {"vq_vae", "vq_vae_2"}, "categorical variables": {"categorical_vae", "joint_vae", "m2"},
+        "spheres": {"svae"}, "Gammas": {"gamma_vae"},
+    }  # fmt: skip
+    assert set(re.split(r", | and ", kinds)) == named.keys() and bounded - annealed == set().union(*named.values())
+    simulated = annealed & those(lambda model: has(model.simulate, 2, y))
+    named = {
+        "flows": {"flow_vae"}, "leapfrog steps": {"hamiltonian_vae", "riemannian_vae"},
+        **{f"`{name}`": {name} for name in ("poincare_vae", "hvae", "quadrant_cvae")},
+        "models under an energy": {"energy_vae"}, "a diffusion prior": {"diffusion_vae"},
+    }  # fmt: skip
+    assert set(re.split(r", | and | or ", gapless)) == named.keys()
+    assert annealed - simulated == set().union(*named.values())
 
 
 def test_a_prior_can_be_exchanged_where_the_page_says() -> None:
