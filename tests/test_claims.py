@@ -6,10 +6,11 @@ A claim is a pattern on one page and what its groups have to be. Tables and whol
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -192,6 +193,65 @@ def test_how_far_two_rows_are_apart_is_what_their_comparison_says() -> None:
     assert list(said("docs/howto/compare.md", pattern)) == expected
     unpaired = {one.column.metric: one.better for one in against(made, "ladder_vae", "flow_vae")}
     assert (unpaired["nll_iwae_512"], unpaired["nll_iwae_512_all"]) == ("tie", "ladder_vae")
+
+
+# ---- of the measurements --------------------------------------------------------------------------------------------
+
+
+def table(section: str, columns: int) -> dict[str, list[str]]:
+    """The rows of a section of the page of performance that have so many columns, by the first of these, without what
+    makes numbers bold."""
+    text = (ROOT / "docs" / "performance.md").read_text().replace("**", "")
+    (found,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines() if line[:1] == "|"]
+    return {row[0]: row[1:] for row in rows if len(row) == columns and row[1][:1].isdigit()}
+
+
+def first(cell: str) -> float:
+    """The number of a cell that has a range behind it."""
+    return float(cell.split(",")[0])
+
+
+def ends(values: Iterable[float], digits: int = 1) -> tuple[str, str]:
+    kept = sorted(values)
+    return f"{kept[0]:.{digits}f}", f"{kept[-1]:.{digits}f}"
+
+
+def test_how_much_faster_a_choice_is_said_to_be_is_what_the_tables_of_performance_say() -> None:
+    page = "docs/howto/faster.md"
+    products = [first(row[2]) for row in table("Dense layers on an AMD processor", 5).values()]
+    assert said(page, r"\[([\d.]+) to ([\d.]+) times as fast a step\]") == ends(products)
+    compiled = {name: (first(row[2]), float(row[3])) for name, row in table("Compiled losses", 5).items()}
+    loss, _ = compiled.pop("factor_vae")
+    pattern = r"([\d.]+) to ([\d.]+) for fifteen .* after (\d+) to (\d+) seconds; ([\d.]+) for factor_vae"
+    ratios, seconds = zip(*compiled.values(), strict=True)
+    assert len(compiled) == 15 and said(page, pattern) == (*ends(ratios), *ends(seconds, 0), f"{loss:.2f}")
+
+
+def test_what_bf16_gains_on_a_cpu_is_what_the_tables_of_performance_say() -> None:
+    # Beside float32, both of them beside pythae: of convolutions, and of dense layers that are compiled.
+    xeon, nets, zen = (table("Beside pythae 0.1.2", columns) for columns in (4, 5, 3))
+
+    def gains(rows: dict[str, list[str]], plain: str, half: str, columns: int) -> list[float]:
+        (fast,) = (row for name, row in rows.items() if name.startswith(half))
+        return [first(fast[place]) / first(rows[plain][place]) for place in range(columns)]
+
+    fast = "`train.precision=fast`"
+    large = gains(nets, "float32", fast, 3)
+    large += gains(zen, "convolutional nets, float32", f"convolutional nets, {fast}", 1)
+    compiled = "`train.compile`"
+    dense = gains(xeon, f"float32, {compiled}", f"bf16, {compiled}", 2)
+    dense += gains(zen, f"MLP, float32, {compiled}", f"MLP, bf16, {compiled}", 1)
+    pattern = r"([\d.]+) to ([\d.]+) for large convolutional nets, ([\d.]+) to ([\d.]+) for dense ones that are"
+    assert said("docs/howto/faster.md", pattern) == (*ends(large), *ends(dense))
+
+
+def test_what_a_stack_costs_on_a_gpu_is_what_was_printed_there() -> None:
+    printed = json.loads((ROOT / "docs" / "assets" / "seeds-h100.json").read_text())
+    shown = ", ".join(f"{one['variant']} {one['stack / one']:.2f}" for one in printed["seeds"])
+    assert {(one["precision"], one["seeds"]) for one in printed["seeds"]} == {("bf16", 8)}
+    pattern = r"Seen on one H100 \(torch ([\d.]+), .* of one captured run, in bf16, medians .*? bursts: (.*?), where"
+    assert said("docs/performance.md", pattern) == (printed["about"]["torch"].partition(".0+")[0], shown)
 
 
 # ---- of the variants ------------------------------------------------------------------------------------------------
