@@ -31,6 +31,7 @@ from pydantic import BaseModel
 from benchmarks import catalogue, cli, evaluated, matrix, skeleton
 from benchmarks.check.examine import PROPERTIES, examine
 from benchmarks.check.subject import DIGITS, Subject
+from benchmarks.commands.compress import LANES
 from benchmarks.recipe import recipe_named
 from benchmarks.record import Record
 from benchmarks.report import pages, plane, settings
@@ -672,7 +673,7 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
     text, folder = (DOCS / "howto" / "compress.md").read_text(), ROOT / "leaderboard" / "evaluations" / "coded"
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.M)
     assert {name for name, *_ in rows} == {path.stem for path in folder.glob("*.json")} - {"file"}
-    beside = {}
+    beside, begun = {}, {}
     for name, *shown in rows:
         found = evaluated.read(folder / f"{name}.json")
         weights = sha256_file(ROOT / "leaderboard" / "weights" / name / "model.safetensors")
@@ -680,6 +681,7 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
         assert found.command.replace(name, "vae") in text
         elbo, length = (found.metrics[metric] for metric in ("elbo", "code_length"))
         assert length.n == elbo.n == found.images
+        begun[name] = length.note
         with np.load(folder / f"{name}.npz") as each:
             apart = each["code_length"].astype(float) + each["elbo"]
         beside[name] = apart.mean(), apart.std(ddof=1) / len(apart) ** 0.5
@@ -691,6 +693,14 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
     assert f"`{stored['variant']}`" in said and f"{stored['n']:,}" in said
     for name in ("file", "gzip", "bz2", "xz", "raw"):
         assert f"{sizes[name]:,} bytes" in said, name
+    bits = {}
+    for name, note in begun.items():
+        ((nats, stacks),) = re.findall(r"^([\d.]+) nats an image more with what (\d+) stacks begin with", note)
+        bits[name] = float(nats) * stored["n"] / int(stacks) / math.log(2)
+    assert f"some {round(bits['vae'], -1):.0f} bits each with the `vae` of the table below" in said
+    took = (stored["net"] * stored["n"] / math.log(2) + LANES * bits[stored["variant"]]) / 8
+    assert f"the default is {LANES}." in said and "by a head of a few hundred bytes" in said
+    assert 200 < sizes["file"] - took < 500
     readme = in_a_line(ROOT / "README.md")
     assert f"{sizes['file']:,} bytes (bz2: {sizes['bz2']:,})" in readme
     less, _ = beside.pop("vae_gan")
@@ -698,7 +708,7 @@ def test_what_a_page_says_of_stored_images_is_what_the_evaluations_say() -> None
     assert len(beside) == 5 and "the bound to within 0.1 nats for five of the [six models that were asked]" in readme
     assert f"takes {-less:.1f} nats less" in readme and "to within twice the error of their difference" in said
     for name in ("nvae_lite", "vq_vae"):
-        begins = evaluated.read(folder / f"{name}.json").metrics["code_length"].note.split()[0]
+        begins = begun[name].split()[0]
         assert re.search(rf"{re.escape(begins)}( nats an image)? to `{name}`", said), name
 
 
