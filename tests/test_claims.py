@@ -334,6 +334,19 @@ def test_the_variants_without_annealed_bounds_or_simulated_images_are_those_that
     assert annealed - simulated == set().union(*named.values())
 
 
+def test_the_variants_whose_refusal_of_free_bits_has_a_reason_are_those_that_the_page_names() -> None:
+    (listed,) = said("docs/howto/collapse.md", r"where there is more to say than that its loss is its own: (.*?)\. ##")
+    reasoned = those(lambda model: bool(model.charges_by) and not model.frees_bits)
+    grids = those(lambda model: isinstance(model, QuantisedVAE))
+    named = set(re.findall(r"`(\w+)`", listed)) & variants().keys()
+    asked = {"hvae": {"k": 2}, "s2_beta_vae": {"labels_alone": True}}  # as the page says of these two
+    assert named == (reasoned - grids) | asked.keys()
+    assert grids < reasoned and listed.endswith("grids of codes are trained before their prior")
+    for name, settings in asked.items():
+        refused = subject(name).make(**settings)
+        assert variants()[name].frees_bits and not refused.frees_bits and refused.charges_by, name
+
+
 def test_a_prior_can_be_exchanged_where_the_page_says() -> None:
     pattern = (
         r"`vamp` on those without a condition and with a diagonal posterior, `energy` and `diffusion` not under "
