@@ -246,6 +246,28 @@ def test_what_bf16_gains_on_a_cpu_is_what_the_tables_of_performance_say() -> Non
     assert said("docs/howto/faster.md", pattern) == (*ends(large), *ends(dense))
 
 
+def test_how_cost_grows_is_said_as_its_table_has_it() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text().split("## How cost grows")[1]
+    rows = re.findall(r"^\|[^|]*\| ([\d ]+) \| ([\d.]*) ?\| ([\d.]*) ?\| ([\d.]*) ?\| ([\d.]*) ?\|$", text, re.M)
+    assert len(rows) == 14
+    million, fewer = rows[2], rows[1]
+    small, middle, large = (float(row[2]) for row in rows[3:6])
+    least, *_, widest = (float(row[2]) for row in rows[6:10])
+    page = "docs/performance.md"
+    pattern = r"order of a million images is (\d+) times that of 100 000: .* it is ([\d.]+) % of the epoch"
+    epoch = 1e3 * 1e6 / float(million[1])
+    order = f"{float(million[3]) / float(fewer[3]):.0f}", f"{100 * float(million[3]) / epoch:.2f}"
+    assert said(page, pattern) == order
+    assert said(page, r"From 64 to 128 pixels a step costs ([\d.]+) times as much for 4") == (f"{large / middle:.1f}",)
+    ours = [float(row[4]) / int(row[0]) for row in rows[10:]]
+    assert ours == sorted(ours, reverse=True)  # as the page says, an image's evaluation grows more slowly than k
+    faster = "docs/howto/faster.md"
+    assert said(faster, r"512 latents in place of 8 a dense one ([\d.]+) times") == (f"{widest / least:.1f}",)
+    said(faster, r"Four times the pixels take a convolutional network about four times as long")
+    for ratio in (large / middle / 4, middle / small / (64 / 28) ** 2):
+        assert ratio == pytest.approx(1, abs=0.2)
+
+
 def test_what_a_stack_costs_on_a_gpu_is_what_was_printed_there() -> None:
     printed = json.loads((ROOT / "docs" / "assets" / "seeds-h100.json").read_text())
     shown = ", ".join(f"{one['variant']} {one['stack / one']:.2f}" for one in printed["seeds"])
