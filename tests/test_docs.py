@@ -373,6 +373,9 @@ def test_what_another_library_has_and_we_do_not_is_in_no_row_of_its_own() -> Non
 def test_the_promises_of_reliability_are_named_with_their_tests() -> None:
     found = named_tests((DOCS / "reliability.md").read_text())
     assert sum(bool(name) for _, name in found) >= 20
+    elsewhere = [place for file, name in found if "/" not in file for place in matches(file, name)
+                 if "/tests/faults/" not in place]  # fmt: skip
+    assert elsewhere == [], "the page says that tests without a folder are in tests/faults"
 
 
 def test_a_reference_may_be_cut_where_one_test_alone_is_meant() -> None:
