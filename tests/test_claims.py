@@ -18,6 +18,7 @@ import torch
 
 from benchmarks import per_example, record
 from benchmarks.check.subject import DIGITS, subject
+from benchmarks.matrix import plan
 from benchmarks.metrics.annealed import Noise
 from benchmarks.metrics.disentanglement import choose
 from benchmarks.metrics.likelihood import ACTIVE_VARIANCE
@@ -415,3 +416,52 @@ def test_the_parts_that_the_readme_lists_are_all_there_are() -> None:
 def test_the_settings_that_change_no_number_are_those_that_the_page_names() -> None:
     (listed,) = said("docs/settings.md", r"which only how fast: ([^:]*) change no number beyond rounding")
     assert set(re.findall(r"`([\w.]+)`", listed)) == NEUTRAL
+
+
+def test_the_numbers_of_the_code_that_pages_state_are_those_of_the_code() -> None:
+    from benchmarks.commands.compress import LANES
+    from benchmarks.evaluation import classification, clustering, ex_post, representation
+    from benchmarks.metrics import annealed, clusters, inference, likelihood
+    from benchmarks.running import ahead
+    from zoo.coding import bits_back, masses
+    from zoo.config import ROWS
+    from zoo.distributions import code_flow
+    from zoo.training import capture, memory, precision, trainer
+
+    performance, metrics, compress = "docs/performance.md", "docs/metrics.md", "docs/howto/compress.md"
+    for page, pattern, *found in (
+        (performance, r"where the run is long enough to pay: from (\w+) operations on",
+         f"{precision.COMPILE_FROM:.0e}".replace("+", "")),
+        (performance, r"takes none that is less than ([\d.]+) times as fast", f"{ahead.WORTH}"),
+        (performance, r"k-sample bound holds (\d+) decoder rows at once", f"{ROWS}"),
+        (performance, r"keeps what it frees .* up to (\d+) GiB at once", f"{memory.KEPT >> 30}"),
+        (performance, r"is captured after (\w+) ordinary steps", COUNTS[capture.WARM_UP]),
+        (performance, r"kept as three and added up every (\d+) steps", f"{trainer.COUNT_STEPS}"),
+        ("docs/reliability.md", r"a quarter of the learning rate, at most (\d) times", f"{trainer.RETREATS}"),
+        (metrics, r"\*\*The best Gaussian\.\*\* (\d+) steps of Adam .*, (\w+) reparameterised draws a step, the rate "
+         r"falling from (\.\d+) to 0 as a cosine\. Of (\w+) places on the way, .* highest ELBO on (\d+) draws",
+         f"{inference.STEPS}", COUNTS[inference.DRAWS], f"{inference.RATE:.2f}"[1:], COUNTS[inference.PLACES],
+         f"{inference.COMPARED}"),
+        (metrics, r"Both ELBOs are means over ([\d,]+) draws", f"{inference.SAMPLES:,}"),
+        (metrics, r"Hamiltonian Monte Carlo \((\w+) leapfrog steps,", COUNTS[annealed.LEAPFROG]),
+        (metrics, r"mean of \$W\$ over the (\w+) chains of an image", COUNTS[annealed.CHAINS]),
+        (metrics, r"Of (\d+) beginnings by k-means\+\+", f"{clusters.RESTARTS}"),
+        (metrics, r"Codes of more than (\d+) numbers, fewer different", f"{clustering.WIDEST}"),
+        (metrics, r"or have more than (\d+) dimensions have none", f"{ex_post.WIDEST}"),
+        (metrics, r"It takes (\d+) codes at least, of (\d+) dimensions at most",
+         f"{code_flow.FEWEST}", f"{code_flow.WIDEST}"),
+        (metrics, r"our digit classifier, (\d+) steps of", f"{classification.STEPS}"),
+        (metrics, r"\| `cas_few` \| (\d+) real images", f"{classification.FEW}"),
+        (metrics, r"\| ([\d ]+) draws, ([\d ]+) components \|",
+         *(f"{one:,}".replace(",", " ") for one in (representation.DRAWS, representation.COMPONENTS))),
+        (metrics, r"\*\*Pictures\*\* of ([\d ]+) codes", f"{representation.PLOTTED:,}".replace(",", " ")),
+        (metrics, r"no pixel costs more than (\d+) bits, and no latent variable more than (\d+) under",
+         f"{masses.TABLE_BITS}", f"{masses.GAUSSIAN_BITS - 1}"),
+        (compress, r"no pixel costs more than (\d+) bits, and no latent variable more than (\d+) under",
+         f"{masses.TABLE_BITS}", f"{masses.GAUSSIAN_BITS - 1}"),
+        (compress, r"stored as one of ([\d,]+) buckets", f"{1 << bits_back.BUCKET_BITS:,}"),
+        (compress, r"`--lanes 1` has one stack and is slow, the default is (\d+)\.", f"{LANES}"),
+        ("docs/howto/cluster.md", r"#SBATCH --array=1-(\d+) ", f"{len(plan(suite_named('mnist')))}"),
+    ):  # fmt: skip
+        assert said(page, pattern) == tuple(found), pattern
+    assert likelihood.HELD == 1 << 22 and said(performance, r"has more than four million numbers, on a GPU") == ()
