@@ -101,7 +101,8 @@ class VAE(nn.Module):
             `log_weights` of its own is taken for none, unless it says so.
         bounds: its terms make a lower bound on log p(x). Not so where there is no posterior: such a model has a
             distortion in no nats, no rate, and no log-weights, and nothing of it is reported as an ELBO or an NLL.
-        seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value.
+        seeks_bound: its training makes the bound better whatever the data; not so where the rate is held at a value or
+            hardly weighs.
         seeks_likelihood: its training makes log p(x | z) larger; not so where another likeness stands in its place,
             whose best picture may be far too sure of some pixels.
         couples_examples: its objective compares the examples of a batch with each other, so that it is no mean over
