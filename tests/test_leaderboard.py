@@ -9,7 +9,7 @@ import statistics
 
 import pytest
 
-from benchmarks import record
+from benchmarks import per_example, record
 from benchmarks.matrix import Places, plan, write_board
 from benchmarks.report import short
 from benchmarks.report.compare import differ, estimate
@@ -142,6 +142,7 @@ def test_the_board_is_a_function_of_the_records(records: list[record.Record], tm
 def test_no_variant_is_worse_than_independent_pixels(records: list[record.Record]) -> None:
     """Each pixel a Bernoulli of its mean over the training images: what can be had without looking at the image. The
     mean over seeds has to beat it, and each seed where nothing is adversarial: one VAE-GAN of three (seed 2) got lost.
+    One that is charged a millionth of its rate cannot, and has to beat it with what its codes leave of an image.
     """
     from benchmarks.metrics import weights
     from zoo.config import RunConfig
@@ -159,7 +160,11 @@ def test_no_variant_is_worse_than_independent_pixels(records: list[record.Record
         bits.flatten(1) @ mean.log().flatten() + (1 - bits.flatten(1)) @ (1 - mean).log().flatten()
     ).mean()
     assert -207 < baseline < -204
-    for name in {one.cell.variant for one in ours}:
+    costly = [one.metrics for one in ours if one.cell.variant == "autoencoder_kl"]
+    for metrics in costly:
+        assert -metrics["distortion"].value > baseline / 4 > metrics["elbo"].value
+    assert len(costly) == 3
+    for name in {one.cell.variant for one in ours} - {"autoencoder_kl"}:
         bounds = [one.metrics["elbo"] for one in ours if one.cell.variant == name]
         groups = [bounds] if registry().variant(name)[1].family == "adversarial" else [[bound] for bound in bounds]
         for group in groups:
@@ -206,10 +211,11 @@ def test_released_weights_are_those_of_a_committed_record(records: list[record.R
     shown = images["test"].subset(1000)
     batches = Batches(shown, batch_size=500, drop_last=False, condition=condition_of(model, images.spec))
     terms = likelihood.bound(model, batches, config.evaluate.seed)
-    # Where there is no bound it is the loss that has to be the same.
+    # Where there is no bound it is the loss that has to be the same: of each image, as its noise is, but for rounding.
     found = terms.elbo if model.bounds else terms.distortion
-    said = made.metrics["elbo" if model.bounds else "reconstruction_loss"]
-    assert float(found.mean()) == pytest.approx(said.value, abs=4 * said.stderr * (10_000 / 1000) ** 0.5)
+    said = per_example.read(made, BOARD / "records")["elbo" if model.bounds else "reconstruction_loss"]
+    assert len(said) == made.metrics["elbo" if model.bounds else "reconstruction_loss"].n
+    assert float(found.mean()) == pytest.approx(said[:1000].mean(), abs=0.01)
 
 
 def _identity(config: dict) -> dict:

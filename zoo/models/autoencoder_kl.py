@@ -68,6 +68,7 @@ class AutoencoderKL(DFCVAE):
     parameters: a group each. Of an image, z (B, D) is the grid (latent, h, w), flattened."""
 
     Settings: ClassVar[type[Settings]] = AutoencoderKLSettings
+    seeks_bound: ClassVar[bool] = False
 
     def build(self, spec: DataSpec, settings: AutoencoderKLSettings) -> None:
         self.halved = Halved(spec.shape[1:], len(settings.channels))
