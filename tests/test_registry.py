@@ -17,7 +17,7 @@ from pydantic import BaseModel
 import zoo.registry as names
 from tests.conftest import ROOT
 from zoo import create_model, list_models
-from zoo.config import RunConfig, measured_otherwise, resolve
+from zoo.config import RunConfig, check_model, measured_otherwise, resolve
 from zoo.data.images import SPLITS, DataSpec, Images, ImageSet
 from zoo.errors import UsageError
 from zoo.files import canonical_json, fingerprint
@@ -308,10 +308,10 @@ def test_of_a_setting_of_one_word_it_is_said_how_it_is_left_away() -> None:
         ("vae", "prior.name=none", "'vamp', 'flow', 'energy' or 'diffusion' (got 'none')."),
     ):
         with pytest.raises(UsageError) as caught:
-            check_settings(name, resolve(name, settings=[setting]).model)
+            check_model(resolve(name, settings=[setting]))
         assert str(caught.value).endswith(said)
     for name, setting in (("s2_beta_vae", "label_permuted=null"), ("ada_vae", "told=null")):
-        check_settings(name, resolve(name, settings=[setting]).model)
+        check_model(resolve(name, settings=[setting]))
 
 
 def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
@@ -330,7 +330,7 @@ def test_a_setting_of_a_run_of_several_types_is_named_as_it_is_given() -> None:
 def test_a_setting_without_its_section_is_known_by_its_name(setting: str, hint: str) -> None:
     name = setting.partition("=")[0].replace("-", "_")
     with pytest.raises(UsageError, match=rf"^no setting '{name}'\.{re.escape(hint)} Known here: latent, encoder, "):
-        check_settings("vae", resolve("vae", settings=[setting]).model)
+        check_model(resolve("vae", settings=[setting]))
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_a_setting_without_its_section_is_known_by_its_name(setting: str, hint: 
 )  # fmt: skip
 def test_what_is_wrong_with_a_setting_is_said_without_the_words_of_a_programmer(setting: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_settings("vae", resolve("vae", settings=[setting]).model)
+        check_model(resolve("vae", settings=[setting]))
     assert str(caught.value) == said
 
 

@@ -316,6 +316,13 @@ def in_full(name: str) -> str | None:
     return next((full for full in found if full != "data.name"), None)
 
 
+def check_model(config: RunConfig) -> None:
+    """Raise `UsageError` where the variant has no such settings, of one that a section has with its name in full."""
+    from zoo.models import check_settings
+
+    check_settings(config.variant, config.model, in_full)
+
+
 def named_data(data: str) -> tuple[str, dict[str, Any]]:
     """``name`` or ``name:path`` as the registered name of a data set and the options that it is read with.
 

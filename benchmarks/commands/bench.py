@@ -284,13 +284,13 @@ def _planned(planned: Any, places: Any, more: str) -> dict[str, Any]:
 
 def check_settings(cells: list[Any]) -> None:
     """Raise `UsageError` for what a suite or a sweep asks for and is wrong, before anything is trained."""
-    from zoo.models import check_settings
+    from zoo.config import check_model
     from zoo.training.stages import check_ahead
 
     seedless = {one.config.model_copy(update={"seed": 0}).model_dump_json(): one.config for one in cells}
     for config in seedless.values():
         try:
-            check_settings(config.variant, config.model)
+            check_model(config)
         except UsageError as error:
             raise UsageError(f"{config.variant}: {error}") from None
         check_ahead(config)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks import matrix, record
 from benchmarks.matrix import Planned
 from benchmarks.record import Record
-from zoo.config import RunConfig
+from zoo.config import RunConfig, check_model
 from zoo.errors import UsageError
 
 RECORD = "record.json"
@@ -33,14 +33,13 @@ def finished(folder: Path, config: RunConfig) -> Record | None:
         ZooError: its record cannot be read.
     """
     from zoo import runs
-    from zoo.models import check_settings
 
     path = folder / RECORD
     if not path.exists():
         return None
     made = record.read(path)
     if made.cell.key != record.cell_key(config.identity()):
-        check_settings(config.variant, config.model)  # one that is misspelt makes another run as well
+        check_model(config)  # one that is misspelt makes another run as well
         raise UsageError(f"{folder} holds another run ({made.command}); give another --out.")
     if made.status != "done" or not runs.finished(folder):
         return None

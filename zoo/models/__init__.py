@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -45,15 +45,17 @@ def build(entry: VariantEntry, spec: DataSpec, settings: Mapping[str, Any]) -> V
     return entry.load()(spec, settings_of(entry, settings))
 
 
-def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+def check_settings(
+    name: str, settings: Mapping[str, Any], elsewhere: Callable[[str], str | None] | None = None
+) -> None:
     """Raise `UsageError` where the registered variant has no such settings; nothing is built. A class that is itself at
-    fault, such as one that cannot be loaded, is left to whoever builds it."""
+    fault, such as one that cannot be loaded, is left to whoever builds it. ``elsewhere`` is that of `setting_error`."""
     entry = registry().variant(name)[1]
     try:
         entry.load()
     except (Exception, SystemExit):
         return
-    settings_of(entry, settings)
+    settings_of(entry, settings, elsewhere)
 
 
 def canonical(name: str, settings: Mapping[str, Any], entry: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -137,15 +139,15 @@ def _check_used(part: BaseModel, asked: Mapping[str, Any], support: str | None, 
             raise does_nothing(f"{where}{key}", why)
 
 
-def settings_of(entry: VariantEntry, settings: Mapping[str, Any]) -> Settings:
+def settings_of(
+    entry: VariantEntry, settings: Mapping[str, Any], elsewhere: Callable[[str], str | None] | None = None
+) -> Settings:
     """``settings`` as an instance of the class's own ``Settings``; raises `UsageError` where it refuses them."""
     kind = entry.load().Settings
     try:
         made = kind.model_validate(settings)
     except ValidationError as error:
-        from zoo.config import in_full
-
-        raise setting_error(error, kind, elsewhere=in_full) from None
+        raise setting_error(error, kind, elsewhere=elsewhere) from None
     check_whole(made.model_dump())
     return made
 

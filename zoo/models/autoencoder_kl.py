@@ -35,7 +35,7 @@ from zoo.models.base import Losses, Settings, parameters_of
 from zoo.models.dfc_vae import DFCVAE
 from zoo.nets import Width
 from zoo.nets.features import FeatureSettings
-from zoo.nets.halvings import Halved, doublings, halvings
+from zoo.nets.halvings import Halved, HalvingSettings, doublings, halvings
 from zoo.nets.patches import PatchDiscriminator, hinge
 from zoo.posteriors import DiagonalPosterior
 from zoo.precision import full
@@ -45,13 +45,8 @@ LARGEST_BALANCE = 1e4
 LEAST_PULL = 1e-4  # what the pull of the adversary counts at least, in nats a unit of weight
 
 
-class AutoencoderKLSettings(Settings):
+class AutoencoderKLSettings(HalvingSettings, Settings):
     latent: int = Field(4, ge=1, description="numbers of the code at each place of the grid")
-    channels: tuple[Width, ...] = Field(
-        (16, 32), min_length=1, description="channels of each halving of the resolution"
-    )
-    residual: int = Field(1, ge=0, description="residual blocks at the lowest resolution, in each network")
-    hidden: int = Field(32, ge=1, description="channels inside a residual block")
     beta: float = Field(1e-6, ge=0, description="weight of the rate in training")
     weight: float = Field(1000.0, ge=0, description="weight of the distance of features in training, in nats")
     pixel: float = Field(1.0, ge=0, description="weight of the pixels' distortion beside it")

@@ -18,19 +18,13 @@ from torch import Tensor
 from zoo.data.images import DataSpec
 from zoo.likelihoods import LikelihoodSettings, make_likelihood
 from zoo.models.base import VAE, Losses, Settings, Terms
-from zoo.nets import Width
 from zoo.nets.code_prior import CodePrior, CodePriorSettings
-from zoo.nets.halvings import Halved
+from zoo.nets.halvings import Halved, HalvingSettings
 from zoo.quantisers import Quantised, Quantiser, QuantiserSettings, code_counts, perplexity
 
 
-class QuantisedSettings(Settings):
+class QuantisedSettings(HalvingSettings, Settings):
     latent: int = Field(16, ge=1, description="numbers in a code's vector (fsq has one a level, lfq one a bit)")
-    channels: tuple[Width, ...] = Field(
-        (16, 32), min_length=1, description="channels of each halving of the resolution"
-    )
-    residual: int = Field(1, ge=0, description="residual blocks at the lowest resolution, in each network")
-    hidden: int = Field(32, ge=1, description="channels inside a residual block")
     quantiser: QuantiserSettings = QuantiserSettings()
     prior: CodePriorSettings = CodePriorSettings()
     prior_from: float = Field(0.6, gt=0, lt=1, description="share of training after which only the prior is trained")

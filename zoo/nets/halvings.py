@@ -8,7 +8,21 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+from zoo.nets import Width
+from zoo.settings import Frozen
+
+
+class HalvingSettings(Frozen):
+    """Of an encoder by `halvings` and a decoder by `doublings`."""
+
+    channels: tuple[Width, ...] = Field(
+        (16, 32), min_length=1, description="channels of each halving of the resolution"
+    )
+    residual: int = Field(1, ge=0, description="residual blocks at the lowest resolution, in each network")
+    hidden: int = Field(32, ge=1, description="channels inside a residual block")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zoo.config import RunConfig
+from zoo.config import RunConfig, check_model
 from zoo.data.batches import Batches
 from zoo.data.images import DataSpec, ImageSet
 from zoo.errors import UsageError, ZooError
@@ -220,7 +220,12 @@ def _loaded(folder: Path, device: str) -> tuple[VAE, Result]:
 
 
 def build_model(config: RunConfig, spec: DataSpec) -> VAE:
-    """A fresh model of the configuration for data like ``spec``."""
+    """A fresh model of the configuration for data like ``spec``.
+
+    Raises:
+        UsageError: the variant has no such settings.
+    """
+    check_model(config)
     _, entry = registry().variant(config.variant)
     return build(entry, spec, config.model)
 
