@@ -14,10 +14,11 @@ def code_counts(codes: Tensor, number: int) -> Tensor:
 
 
 def perplexity(counts: Tensor) -> Tensor:
-    """exp of the entropy of the codes, 0-dim in [1, K]. It depends on how many codes were counted: few of them cannot
-    have a large one."""
-    frequency = counts / counts.sum()
-    return torch.exp(-torch.special.xlogy(frequency, frequency).sum())
+    """exp of the entropy of the codes, 0-dim float32 in [1, K]. It depends on how many codes were counted: few of them
+    cannot have a large one."""
+    # In float64: the exponential of what float32 makes of a sum over thousands of codes may be more than K.
+    frequency = counts.double() / counts.sum()
+    return torch.exp(torch.special.entr(frequency).sum()).float()
 
 
 def code_use(counts: Tensor) -> Tensor:
