@@ -99,6 +99,17 @@ def test_images_that_are_all_one_and_the_same_are_each_other_s_neighbours() -> N
     assert quality["density"].value == 30 / 5
 
 
+@pytest.mark.parametrize("different", [7, 50, 129])
+def test_copies_of_real_images_are_inside_whatever_the_products_round_to(different: int) -> None:
+    # Of eight copies each the balls have no size, and the generated images lie in their middles.
+    images = torch.rand(different, 2048)
+    copies = images.repeat(8, 1)[torch.randperm(8 * different)]
+    for fake, real in ((images, copies), (copies, images)):
+        quality = manifold_quality(fake, real)
+        assert [quality[name].value for name in ("precision", "recall", "coverage")] == [1, 1, 1]
+    assert manifold_quality(images, copies)["density"].value == pytest.approx(8 / 5)
+
+
 def test_an_offset_that_all_features_share_changes_no_neighbour() -> None:
     fake, real = torch.randn(2, 80, 4, dtype=torch.float64)
     here, there = manifold_quality(fake, real), manifold_quality(fake + 1e7, real + 1e7)
