@@ -69,6 +69,14 @@ def test_the_nearest_code_is_the_one_at_the_least_distance(codes: int) -> None:
     assert torch.equal(quantiser.nearest(rows), expected)
 
 
+def test_codes_are_told_apart_in_float32_whatever_they_have_in_common() -> None:
+    # An encoder that nothing has moved gives nearly the same vector everywhere.
+    quantiser, rows = vq(512, size=64).float(), 30 + 0.1 * torch.randn(400, 64)
+    quantiser.codebook.copy_(30 + 0.1 * torch.randn(512, 64))
+    expected = torch.cdist(rows.double(), quantiser.codebook.double()).argmin(1)
+    assert (quantiser.nearest(rows) == expected).double().mean() > 0.99  # two may be as near but for a rounding
+
+
 def test_the_vectors_are_the_codebook_s_to_the_last_bit() -> None:
     quantiser, z = vq(), grid(scale=100.0)
     q = quantiser(z)

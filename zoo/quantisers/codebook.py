@@ -56,7 +56,10 @@ class VectorQuantiser(Quantiser):
 
     def nearest(self, rows: Tensor) -> Tensor:
         """(N, D) to (N,): the code of the least |z|^2 - 2 z.e + |e|^2, of which the first term decides nothing."""
-        return torch.addmm(self.codebook.square().sum(1), rows, self.codebook.T, alpha=-2.0).argmin(1)
+        # Both less the middle of the codes: what all have in common would take the digits that tell them apart.
+        middle = self.codebook.mean(0)
+        apart = self.codebook - middle
+        return torch.addmm(apart.square().sum(1), rows - middle, apart.T, alpha=-2.0).argmin(1)
 
     def embed(self, codes: Tensor) -> Tensor:
         return self.codebook[codes].movedim(-1, 1)
