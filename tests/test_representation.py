@@ -273,6 +273,20 @@ def test_it_is_brute_force_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole[0].stderr == pytest.approx(((joint - product).std() / math.sqrt(60)).item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("offset", "scale", "log_variance"), [(0, 1e3, -20.0), (1e4, 1, -6.0)])
+def test_codes_far_out_are_not_rounded_by_a_part_of_their_deviation(
+    offset: float, scale: float, log_variance: float
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    mean = offset + scale * torch.randn(200, 3, generator=generator)
+    found = total_correlation(mean, torch.full_like(mean, log_variance), seed=7)
+    # The same draws about the same means in units of the scale, where nothing is rounded that counts.
+    near = (mean.double() - offset) / scale
+    there = total_correlation(near, torch.full_like(near, log_variance - 2 * math.log(scale)), seed=7)
+    for one, other in zip(found, there, strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-4)
+
+
 def test_moments_that_are_no_numbers() -> None:
     with pytest.raises(Undefined, match="moments are not finite"):
         total_correlation(torch.full((4, 2), torch.nan), torch.zeros(4, 2))

@@ -18,6 +18,7 @@ from benchmarks.metrics.features import Estimate, mean_and_error
 from zoo.distributions.gaussians import LOG_2PI
 
 ELEMENTS = 1 << 19  # of a block of log-densities: small enough for a processor's cache
+ROUNDING = 1e-3  # of codes, in deviations, from which on densities are float64
 
 
 @torch.no_grad()
@@ -51,12 +52,17 @@ def total_correlation(
     given = -0.5 * (LOG_2PI + log_variance[chosen] + noise.square()).sum(1)
 
     # (D, N) and each dimension by itself: all that is touched at once is one block of draws by images. Float32 is
-    # enough for a difference and its square; what is summed over dimensions is not.
-    centre, spread = mean.T.float().contiguous(), (-0.5 * log_variance.T).exp().float().contiguous()
-    offset = (-0.5 * (LOG_2PI + log_variance.T)).float().contiguous()
+    # enough for a difference and its square, unless it rounds the codes by a part of their deviation that counts; for
+    # what is summed over dimensions it is not.
+    middle = mean.mean(0)
+    centre, spread = (mean - middle).T.contiguous(), (-0.5 * log_variance.T).exp().contiguous()
+    rounding = torch.finfo(torch.float32).eps * float((centre.abs().amax(1) * spread.amax(1)).max())
+    kind = torch.float32 if rounding < ROUNDING else torch.float64
+    offset = (-0.5 * (LOG_2PI + log_variance.T)).to(kind).contiguous()
+    centre, spread = centre.to(kind), spread.to(kind)
     joint, product = [], []
-    for block in stoppable(z.float().split(max(1, ELEMENTS // n))):
-        total = torch.zeros(len(block), n)
+    for block in stoppable((z - middle).to(kind).split(max(1, ELEMENTS // n))):
+        total = torch.zeros(len(block), n, dtype=kind)
         alone = torch.zeros(len(block), dtype=torch.float64)
         for j in range(dims):
             log_q = ((block[:, j, None] - centre[j]) * spread[j]).square_().mul_(-0.5).add_(offset[j])
