@@ -18,11 +18,12 @@ def numbers(pattern: str, text: str) -> np.ndarray:
 
 
 def drawings(many: int) -> Iterator[list[plane.Point]]:
-    """Points of all sizes and spreads, those of even places on one curve."""
+    """Points of all sizes and spreads, none far from the others, those of even places on one curve."""
     generator = np.random.default_rng(0)
     for _ in range(many):
         middle, spread = generator.uniform(-3, 3, 2), 10 ** generator.uniform(-2, 3, 2)
-        places = (middle + generator.uniform(-1, 1, (6, 2))) * spread
+        apart = generator.permuted(np.linspace(-0.8, 0.8, 6)[:, None].repeat(2, 1), axis=0)
+        places = (middle + apart + generator.uniform(-0.2, 0.2, (6, 2))) * spread
         betas = [float(k + 1) if k % 2 == 0 else None for k in (4, 1, 0, 3, 2, 5)]
         yield [plane.Point(f"v{k}", *place, "", "", beta) for k, (place, beta) in enumerate(zip(places, betas))]
 
@@ -69,6 +70,22 @@ def test_the_plane_has_each_point_and_each_tick_and_each_sum_where_it_belongs() 
         assert np.abs(np.diff(one) - steps[1]).max() < near + 1e-3 * np.abs(one).max() and len(lines) >= 3
         corners = [sum((corner[k] - scales[k][1]) / scales[k][0] for k in (0, 1)) for corner in (low, high)]
         assert one[0] - corners[0] < 1.02 * steps[1] and corners[1] - one[-1] < 1.02 * steps[1]
+
+
+def test_what_lies_far_from_the_others_is_hollow_at_the_edge_and_moves_no_scale() -> None:
+    near = [plane.Point(f"v{k}", 20.0 + k, 100.0 - 3 * k, "", "", None) for k in range(5)]
+    far = plane.Point("far", 1250.0, 95.0, "", "", None)
+    ticks = r'<text x="[\d.]+" y="406" text-anchor="middle">[^<]+'
+    alone, beside = plane.svg(near), plane.svg([*near, far])
+    assert re.findall(ticks, alone) == re.findall(ticks, beside)
+    # Said at its point and in its line of the list.
+    assert "off the scale" not in alone and beside.count("far, off the scale") == 2
+    hollow = r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5" fill="none" stroke="[^"]*" stroke-width="2"><title>far'
+    filled = r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5" fill="#[^"]*"><title>v'
+    ((x, y),) = numbers(hollow, beside)
+    assert x == plane.WIDTH - plane.RIGHT and len(numbers(filled, beside)) == 5
+    heights = numbers(filled, beside)[:, 1]
+    assert heights[1] < y < heights[2], "between distortions of 97 and 94"
 
 
 def test_the_plane_names_each_point_in_its_colour_with_its_sum_and_joins_a_curve_in_the_order_of_beta() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from benchmarks.record import cell_key
 from benchmarks.report import notation
 from benchmarks.report.compare import Estimate
+from benchmarks.report.html.axes import without_few
 from benchmarks.report.tables import Row, Table
 from zoo.config import decisive
 
@@ -44,12 +46,16 @@ def points(table: Table) -> list[Point]:
 
 
 def svg(found: list[Point]) -> str:
-    """The drawing; the same points always give the same text."""
-    low_x, high_x, step_x = _scale([one.rate for one in found])
-    low_y, high_y, step_y = _scale([one.distortion for one in found])
+    """The drawing; the same points always give the same text. What lies further from the others than these spread is at
+    the edge, hollow, and named as off the scale."""
+    low_x, high_x, step_x = _scale(without_few(sorted(one.rate for one in found)))
+    low_y, high_y, step_y = _scale(without_few(sorted(one.distortion for one in found)))
 
     def x(rate: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (rate - low_x) / (high_x - low_x)
+
+    def inside(one: Point) -> tuple[float, float]:
+        return min(max(one.rate, low_x), high_x), min(max(one.distortion, low_y), high_y)
 
     def y(distortion: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (distortion - low_y) / (high_y - low_y)
@@ -80,17 +86,21 @@ def svg(found: list[Point]) -> str:
     )
     for curve in _curves(found):
         path = " ".join(f"{x(one.rate):.1f},{y(one.distortion):.1f}" for one in curve)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="#333333" stroke-dasharray="4 3"/>')
+        dashes = 'fill="none" stroke="#333333" stroke-dasharray="4 3" clip-path="url(#plane)"'
+        lines.append(f'<polyline points="{path}" {dashes}/>')
     lines.append(f'<text x="{WIDTH - RIGHT + 16}" y="{TOP + 12}" fill="#555555">rate + distortion</text>')
     for place, one in enumerate(found):
         colour = COLOURS[place % len(COLOURS)]
         height = _line(place)
         name = escape(one.label) + ("" if one.beta is None else f", beta {one.beta:g}")
+        rate, distortion = inside(one)
+        paint = f'fill="{colour}"'
+        if (rate, distortion) != (one.rate, one.distortion):
+            paint, name = f'fill="none" stroke="{colour}" stroke-width="2"', f"{name}, off the scale"
         lines.append(
-            f'<circle cx="{x(one.rate):.1f}" cy="{y(one.distortion):.1f}" r="5" fill="{colour}">'
-            f"<title>{name}</title></circle>"
+            f'<circle cx="{x(rate):.1f}" cy="{y(distortion):.1f}" r="5" {paint}><title>{name}</title></circle>'
         )
-        lines.append(f'<circle cx="{WIDTH - RIGHT + 21}" cy="{height - 4}" r="5" fill="{colour}"/>')
+        lines.append(f'<circle cx="{WIDTH - RIGHT + 21}" cy="{height - 4}" r="5" {paint}/>')
         lines.append(f'<text x="{WIDTH - RIGHT + 34}" y="{height}">{one.rate + one.distortion:.1f}  {name}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
@@ -133,7 +143,7 @@ def _curves(found: list[Point]) -> list[list[Point]]:
     return [curve for curve in curves.values() if len(curve) > 1]
 
 
-def _scale(values: list[float]) -> tuple[float, float, float]:
+def _scale(values: Sequence[float]) -> tuple[float, float, float]:
     """Both ends of an axis that holds the values, and the step of its ticks: 1, 2 or 5 times a power of ten."""
     # A tick has six digits: of a narrower axis those of several are the same.
     span = max(max(values) - min(values), 1e-4 * max(1.0, *map(abs, values)))

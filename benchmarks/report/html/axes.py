@@ -53,7 +53,7 @@ def axis(label: str, values: Sequence[float], log: bool = False, cut: Literal["f
         air = max((high / low) ** 0.08, 1.15)
         return Axis(label, low / air, high * air, log=True)
     if cut:
-        low, high = (_without_few if cut == "few" else _without_start)(sorted(values))
+        low, high = (without_few if cut == "few" else _without_start)(sorted(values))
     air = 0.08 * (high - low) or abs(high) * 0.1 or 1.0
     return Axis(label, low - air, high + air)
 
@@ -74,7 +74,9 @@ def tick(value: float) -> str:
     return f"{value:,.6g}"
 
 
-def _without_few(values: Sequence[float]) -> tuple[float, float]:
+def without_few(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest of sorted values, but for one in five that lies further from the others than these
+    spread."""
     inside = list(values)
     for _ in range(len(values) // 5):
         gaps = {0: inside[1] - inside[0], -1: inside[-1] - inside[-2]}
