@@ -338,6 +338,13 @@ def test_fsq_codes_and_vectors_are_a_bijection(levels: tuple[int, ...]) -> None:
     assert torch.equal(quantiser.embed(q.codes), quantiser.embed(codes))
 
 
+@pytest.mark.parametrize("levels", [*FSQ_LEVELS, (1000,)])
+def test_fsq_vectors_are_those_of_their_codes_to_the_last_bit(levels: tuple[int, ...]) -> None:
+    quantiser = fsq(*levels).float()
+    q = quantiser(grid(batch=50, size=len(levels), scale=2.0).float())
+    assert torch.equal(quantiser.embed(q.codes), q.vectors)
+
+
 @pytest.mark.parametrize("levels", FSQ_LEVELS)
 def test_fsq_rounding_is_idempotent_and_to_the_nearest_level(levels: tuple[int, ...]) -> None:
     quantiser = fsq(*levels)

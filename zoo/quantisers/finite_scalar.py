@@ -49,7 +49,7 @@ class FiniteScalarQuantiser(Quantiser):
     def embed(self, codes: Tensor) -> Tensor:
         sizes = torch.tensor(self.levels, device=codes.device)
         digits = codes.unsqueeze(-1) // self.basis % sizes
-        return (digits / self.spread - 1.0).movedim(-1, 1)
+        return ((digits - self.spread) / self.spread).movedim(-1, 1)  # to the last bit what the encoder's become
 
     def _spread(self, like: Tensor) -> Tensor:
         return self.spread.to(like.dtype).view(1, -1, *[1] * (like.dim() - 2))
