@@ -52,7 +52,7 @@ class AutoencoderKLSettings(HalvingSettings, Settings):
     pixel: float = Field(1.0, ge=0, description="weight of the pixels' distortion beside it")
     adversary: float = Field(0.5, ge=0, description="pull of the adversary on the decoder, in pulls of the rest")
     judged_from: float = Field(0.4, ge=0, lt=1, description="share of training after which there is an adversary")
-    discriminator: tuple[Width, ...] = Field((16, 32), description="channels of each of the adversary's halvings")
+    discriminator: tuple[Width, ...] = Field((16, 32), description="channels of each halving by the adversary")
     features: FeatureSettings = FeatureSettings()
     likelihood: LikelihoodSettings = LikelihoodSettings()
     prior: PriorSettings = PriorSettings()
@@ -125,9 +125,9 @@ class AutoencoderKL(DFCVAE):
         terms, params = self.bound(self.infer(x, y), x, y)
         loss = self.objective(terms, progress).mean()
         losses = {"vae": loss + self.misfit(params, x)}
-        if "prior" in self.trained_in(stage := self.stage_of(progress)):
+        if parameters_of([self.prior]):
             losses["prior"] = terms.rate.sum(1).mean()
-        if stage == "judged":
+        if self.stage_of(progress) == "judged":
             shown = self.show(params)
             unfooled = -full(self.discriminator(shown)).mean()
             losses["vae"] = losses["vae"] + self.settings.adversary * self.balance(loss, unfooled) * unfooled
