@@ -592,6 +592,8 @@ def test_the_library_says_where_no_command_is_installed() -> None:
 STOP_AT_AN_IMPORT = """
 import signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background may ignore it
+
 class Stop:
     def find_spec(name, path=None, target=None):
         if name == sys.argv[1]:
