@@ -118,7 +118,7 @@ def test_the_similarity_is_half_the_squared_distance_of_features_beside_the_pixe
     found = model.losses(x).terms
     torch.manual_seed(7)
     terms, params = model.bound(model.infer(x), x)
-    apart = model.discriminator(x)[0] - model.discriminator(model.show(params))[0]
+    apart = model.discriminator(x)[0] - model.discriminator(model.seen(params))[0]
     expected = 0.5 * apart.square().sum(1) + 0.25 * terms.distortion
     torch.testing.assert_close(found.aux["similarity"], expected)
     assert torch.equal(found.distortion, terms.distortion)
@@ -156,7 +156,7 @@ def test_a_discriminator_that_cannot_tell_pays_log_2_a_verdict() -> None:
 def test_of_bits_it_is_shown_bits_with_the_gradient_of_the_mean() -> None:
     model = make()
     params = torch.randn(5, *SPEC.shape, requires_grad=True)
-    shown = model.show(params)
+    shown = model.seen(params)
     assert (shown * (1 - shown)).abs().max() < 1e-6
     weight = torch.randn_like(params)
     (given,) = torch.autograd.grad((shown * weight).sum(), params)
@@ -167,7 +167,7 @@ def test_of_bits_it_is_shown_bits_with_the_gradient_of_the_mean() -> None:
 def test_of_other_data_it_is_shown_the_mean() -> None:
     model = make(DataSpec((1, 8, 8), "8-bit"))
     params = model.decode(torch.randn(5, 4))
-    assert torch.equal(model.show(params), model.likelihood.mean(params))
+    assert torch.equal(model.seen(params), model.likelihood.mean(params))
 
 
 def test_a_learned_sigma_is_fitted_without_touching_the_decoder() -> None:

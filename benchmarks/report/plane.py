@@ -54,11 +54,11 @@ def svg(found: list[Point]) -> str:
     def x(rate: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (rate - low_x) / (high_x - low_x)
 
-    def inside(one: Point) -> tuple[float, float]:
-        return min(max(one.rate, low_x), high_x), min(max(one.distortion, low_y), high_y)
-
     def y(distortion: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (distortion - low_y) / (high_y - low_y)
+
+    def inside(one: Point) -> tuple[float, float]:
+        return min(max(one.rate, low_x), high_x), min(max(one.distortion, low_y), high_y)
 
     whole = max(HEIGHT, _line(len(found)))
     lines = [

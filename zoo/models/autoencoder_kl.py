@@ -128,7 +128,7 @@ class AutoencoderKL(DFCVAE):
         if parameters_of([self.prior]):
             losses["prior"] = terms.rate.sum(1).mean()
         if self.stage_of(progress) == "judged":
-            shown = self.show(params)
+            shown = self.seen(params)
             unfooled = -full(self.discriminator(shown)).mean()
             losses["vae"] = losses["vae"] + self.settings.adversary * self.balance(loss, unfooled) * unfooled
             losses["discriminator"] = hinge(self.discriminator(x), self.discriminator(shown.detach()))

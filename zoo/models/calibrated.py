@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.data.images import DataSpec
+from zoo.models.base import parameters_of
 from zoo.models.vae import VanillaSettings, VanillaVAE
 from zoo.nets.aside import aside
 from zoo.precision import full_precision
@@ -38,7 +39,14 @@ class CalibratedVAE(VanillaVAE):
         """As `VanillaVAE.draw`, with a Bernoulli's logits calibrated."""
         return super().draw(self.calibrated(params))
 
-    def show(self, params: Tensor) -> Tensor:
+    def misfit(self, params: Tensor, x: Tensor) -> Tensor | float:
+        """What fits a learned scale to the errors of what was decoded: a scalar in nats, 0 where there is none. The
+        scale is in no mean; the decoder is not touched."""
+        if not parameters_of([self.likelihood]):
+            return 0.0
+        return -self.likelihood.log_prob(params.detach(), x).mean()
+
+    def seen(self, params: Tensor) -> Tensor:
         """What a discriminator sees of p(x | z), (B, C, H, W), differentiable: its mean, of a Bernoulli a draw with the
         gradient of the mean passed straight through (Bengio et al. 2013), as grey is told from black and white at a
         glance."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from zoo.likelihoods import LocationScale
-from zoo.models.base import Losses, Settings, Terms, parameters_of
+from zoo.models.base import Losses, Settings, Terms
 from zoo.models.calibrated import CalibratedVAE
 from zoo.models.vae import VanillaSettings
 
@@ -53,13 +53,6 @@ class LikenessVAE(CalibratedVAE):
         """The batch mean of `objective`, and of a likelihood with a learned scale what fits that to the errors."""
         terms, params = self.bound(self.infer(x, y), x, y)
         return Losses({"vae": self.objective(terms, progress).mean() + self.misfit(params, x)}, terms)
-
-    def misfit(self, params: Tensor, x: Tensor) -> Tensor | float:
-        """What fits a learned scale to the errors of what was decoded: a scalar in nats, 0 where there is none. The
-        scale is in no mean; the decoder is not touched."""
-        if not parameters_of([self.likelihood]):
-            return 0.0
-        return -self.likelihood.log_prob(params.detach(), x).mean()
 
     def criterion(self, x: Tensor, y: Tensor | None, terms: Terms) -> Tensor:
         """As `VAE.criterion`: minus the `objective`."""

@@ -75,17 +75,15 @@ class VAEGAN(CalibratedVAE):
         samples = self.decode(self.prior.sample(len(x)), y)
         # One call each, not one for all: a gradient then passes only through the images that its loss looks at.
         features, real = self.discriminator(x)
-        rebuilt_features, rebuilt = self.discriminator(self.show(params))
-        _, sampled = self.discriminator(self.show(samples))
+        rebuilt_features, rebuilt = self.discriminator(self.seen(params))
+        _, sampled = self.discriminator(self.seen(samples))
         similarity = distance(features, rebuilt_features) + self.settings.pixel * terms.distortion
         terms.aux |= {"similarity": similarity, "logits": torch.cat([real, rebuilt, sampled])}
 
         deceive, discern = self.verdicts(real, rebuilt, sampled)
         encoder = (self.rate_weight(progress) * terms.rate.sum(1) + similarity).mean()
-        decoder = self.settings.gamma * similarity.mean() + deceive
-        if parameters_of([self.likelihood]):
-            # A learned scale is in no image that the discriminator sees; it is fitted, and the decoder not touched.
-            decoder = decoder - self.likelihood.log_prob(params.detach(), x).mean()
+        # A learned scale is in no image that the discriminator sees.
+        decoder = self.settings.gamma * similarity.mean() + deceive + self.misfit(params, x)
         return Losses({"encoder": encoder, "decoder": decoder, "discriminator": discern}, terms)
 
     @full_precision
